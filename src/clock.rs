@@ -1,0 +1,248 @@
+//! Now, wall time and sleep: the only file that reads a clock or stops a thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+
+/// Where time comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Clock {
+    /// The machine's clocks.
+    #[default]
+    System,
+    /// A clock that a test moves.
+    #[cfg(feature = "testing")]
+    Manual(Arc<ManualTime>),
+}
+
+impl Clock {
+    /// Monotonic time.
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Clock::System => Instant::now(),
+            #[cfg(feature = "testing")]
+            Clock::Manual(time) => time.now(),
+        }
+    }
+
+    /// The time of day, only to compare with times of day that the server sent.
+    pub(crate) fn wall(&self) -> SystemTime {
+        match self {
+            Clock::System => SystemTime::now(),
+            #[cfg(feature = "testing")]
+            Clock::Manual(time) => time.wall(),
+        }
+    }
+}
+
+/// Puts threads to sleep until a time has come or [`Sleeper::stop`] is called.
+#[derive(Debug, Default)]
+pub(crate) struct Sleeper {
+    clock: Clock,
+    stopped: AtomicBool,
+    bed: Mutex<()>,
+    wake: Condvar,
+}
+
+/// A sleep ended because of [`Sleeper::stop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopped;
+
+impl Sleeper {
+    pub(crate) fn new(clock: Clock) -> Sleeper {
+        Sleeper {
+            clock,
+            ..Sleeper::default()
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Ends every sleep, now and later.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        drop(lock(&self.bed));
+        self.wake.notify_all();
+        #[cfg(feature = "testing")]
+        if let Clock::Manual(time) = &self.clock {
+            time.wake();
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Blocks this thread for `duration`.
+    pub(crate) fn sleep(&self, duration: Duration) -> Result<(), Stopped> {
+        match &self.clock {
+            Clock::System => self.sleep_here(duration),
+            #[cfg(feature = "testing")]
+            Clock::Manual(time) => time.sleep(duration, || self.is_stopped()),
+        }
+    }
+
+    fn sleep_here(&self, duration: Duration) -> Result<(), Stopped> {
+        let start = Instant::now();
+        let mut bed = lock(&self.bed);
+        loop {
+            if self.is_stopped() {
+                return Err(Stopped);
+            }
+            let left = duration.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            bed = self
+                .wake
+                .wait_timeout(bed, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Takes a lock, also after a thread panicked while it held it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Time that stands still until it is moved; what `testing::ManualClock` shares with a client.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub(crate) struct ManualTime {
+    start: Instant,
+    wall_start: SystemTime,
+    state: Mutex<ManualState>,
+    moved: Condvar,
+}
+
+#[cfg(feature = "testing")]
+#[derive(Debug, Default)]
+struct ManualState {
+    elapsed: Duration,
+    sleeps: Vec<Duration>,
+    held: bool,
+}
+
+#[cfg(feature = "testing")]
+impl ManualTime {
+    /// A clock that shows `wall`; while `held`, sleepers wait for someone to move it.
+    pub(crate) fn new(wall: SystemTime, held: bool) -> ManualTime {
+        ManualTime {
+            start: Instant::now(),
+            wall_start: wall,
+            state: Mutex::new(ManualState {
+                held,
+                ..ManualState::default()
+            }),
+            moved: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        lock(&self.state).elapsed
+    }
+
+    pub(crate) fn sleeps(&self) -> Vec<Duration> {
+        lock(&self.state).sleeps.clone()
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        lock(&self.state).elapsed += by;
+        self.moved.notify_all();
+    }
+
+    /// Blocks until `count` sleeps have begun since the clock was made.
+    pub(crate) fn wait_for_sleeps(&self, count: usize) {
+        let mut state = lock(&self.state);
+        while state.sleeps.len() < count {
+            state = self
+                .moved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + self.elapsed()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.wall_start + self.elapsed()
+    }
+
+    fn wake(&self) {
+        drop(lock(&self.state));
+        self.moved.notify_all();
+    }
+
+    fn sleep(&self, duration: Duration, stopped: impl Fn() -> bool) -> Result<(), Stopped> {
+        let mut state = lock(&self.state);
+        if stopped() {
+            return Err(Stopped);
+        }
+        state.sleeps.push(duration);
+        let end = state.elapsed.saturating_add(duration);
+        if !state.held {
+            state.elapsed = end;
+        }
+        self.moved.notify_all();
+        while state.elapsed < end {
+            if stopped() {
+                return Err(Stopped);
+            }
+            state = self
+                .moved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn stop_ends_a_sleep_of_an_hour() {
+        let sleeper = Arc::new(Sleeper::new(Clock::System));
+        let other = Arc::clone(&sleeper);
+        let thread = std::thread::spawn(move || other.sleep(Duration::from_secs(3600)));
+        sleeper.stop();
+        assert_eq!(thread.join().expect("no panic"), Err(Stopped));
+        assert_eq!(sleeper.sleep(Duration::from_secs(3600)), Err(Stopped));
+    }
+
+    #[test]
+    fn manual_time_passes_by_sleeping() {
+        let time = Arc::new(ManualTime::new(SystemTime::UNIX_EPOCH, false));
+        let sleeper = Sleeper::new(Clock::Manual(Arc::clone(&time)));
+        let start = sleeper.clock().now();
+        assert_eq!(sleeper.sleep(Duration::from_secs(3600)), Ok(()));
+        assert_eq!(sleeper.clock().now() - start, Duration::from_secs(3600));
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        assert_eq!(sleeper.clock().wall(), wall);
+        assert_eq!(time.sleeps(), [Duration::from_secs(3600)]);
+    }
+
+    #[test]
+    fn held_time_passes_only_when_moved() {
+        let time = Arc::new(ManualTime::new(SystemTime::UNIX_EPOCH, true));
+        let sleeper = Arc::new(Sleeper::new(Clock::Manual(Arc::clone(&time))));
+        let other = Arc::clone(&sleeper);
+        let thread = std::thread::spawn(move || other.sleep(Duration::from_secs(10)));
+        time.wait_for_sleeps(1);
+        time.advance(Duration::from_secs(9));
+        assert!(!thread.is_finished());
+        time.advance(Duration::from_secs(1));
+        assert_eq!(thread.join().expect("no panic"), Ok(()));
+    }
+}

@@ -1,0 +1,573 @@
+//! What a failed attempt was: its kind, its cure, and what a person must do. A pure function.
+
+use std::time::Duration;
+
+use crate::error::{Phase, TimeLimit};
+use crate::types::{ApiError, ApiErrorType, Delivery, ErrorKind};
+
+/// What a failed attempt showed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Symptom<'a> {
+    pub(crate) trouble: Trouble<'a>,
+    pub(crate) delivery: Delivery,
+    /// Whether the request may be sent again whatever became of it: it reads, or costs nothing.
+    pub(crate) repeatable: bool,
+    pub(crate) retry_after: Option<Duration>,
+    /// The server's `x-should-retry`.
+    pub(crate) should_retry: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble<'a> {
+    /// A status that is no success; for an error inside a stream the one that its type stands for.
+    Status(u16, Option<&'a ApiError>),
+    /// The connection failed or broke.
+    Connection(Phase),
+    /// The server's certificate is not trusted.
+    Certificate,
+    /// A time limit of the attempt passed.
+    TimeLimit(TimeLimit),
+    /// The answer arrived and makes no sense.
+    Unreadable,
+}
+
+/// What an attempt's failure is, and what can be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) kind: ErrorKind,
+    pub(crate) cure: Cure,
+    /// What a person must do.
+    pub(crate) advice: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cure {
+    /// Flow control: wait as long as the server says. Uses no attempt.
+    Pause,
+    /// Overload: wait and try carefully. Uses no attempt.
+    Gate,
+    /// A failure: back off. Uses an attempt.
+    Backoff,
+    /// It may have been done already: repeat it as often as the policy permits.
+    Repeat,
+    /// The same again would fail again.
+    Nothing,
+}
+
+/// Says what a failed attempt was, and what can be done about it.
+pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
+    let (status, error) = match symptom.trouble {
+        Trouble::Status(status, error) => (status, error),
+        trouble => return diagnose_wire(trouble, symptom),
+    };
+    let kind = kind_of(status, error, symptom);
+    let advice = advice(status, error, symptom);
+    let verdict = |cure| Verdict { kind, cure, advice };
+    if kind == ErrorKind::Billing || error.is_some_and(is_final) {
+        return verdict(Cure::Nothing);
+    }
+    let cure = match (kind, symptom.retry_after) {
+        (ErrorKind::RateLimit, Some(_)) => Cure::Pause,
+        (ErrorKind::Overloaded, _) => Cure::Gate,
+        _ => Cure::Backoff,
+    };
+    let retried = symptom.should_retry.unwrap_or(match status {
+        408 | 409 | 429 => true,
+        501 | 505 => false,
+        _ => status >= 500,
+    });
+    verdict(if retried { cure } else { Cure::Nothing })
+}
+
+fn diagnose_wire(trouble: Trouble<'_>, symptom: &Symptom<'_>) -> Verdict {
+    let (kind, advice) = match trouble {
+        Trouble::TimeLimit(_) => (ErrorKind::Timeout, None),
+        Trouble::Unreadable => (ErrorKind::Decode, None),
+        Trouble::Certificate => (ErrorKind::Connection, Some(CERTIFICATE)),
+        _ => (ErrorKind::Connection, None),
+    };
+    let cure = match (trouble, symptom.delivery) {
+        (Trouble::Certificate | Trouble::Unreadable, _) => Cure::Nothing,
+        (Trouble::TimeLimit(TimeLimit::Deadline), _) => Cure::Nothing,
+        (_, Delivery::NotSent) => Cure::Backoff,
+        _ if symptom.repeatable => Cure::Backoff,
+        _ => Cure::Repeat,
+    };
+    Verdict { kind, cure, advice }
+}
+
+fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> ErrorKind {
+    if status == 402 || error.is_some_and(is_about_money) {
+        return ErrorKind::Billing;
+    }
+    let overloaded = error.is_some_and(|error| error.kind == ApiErrorType::Overloaded);
+    let not_load = error.and_then(ApiError::error_code) == Some("compaction_unavailable");
+    match status {
+        300..=399 => ErrorKind::Config,
+        401 | 403 => ErrorKind::Auth,
+        404 => ErrorKind::NotFound,
+        429 => ErrorKind::RateLimit,
+        529 if !not_load => ErrorKind::Overloaded,
+        503 if overloaded || symptom.retry_after.is_some() => ErrorKind::Overloaded,
+        408 => ErrorKind::Server,
+        400..=499 => ErrorKind::InvalidRequest,
+        _ if overloaded && !not_load => ErrorKind::Overloaded,
+        _ => ErrorKind::Server,
+    }
+}
+
+/// Spend limits and credit, whatever the status: by code where there is one, else by the texts
+/// that have none.
+fn is_about_money(error: &ApiError) -> bool {
+    match error.error_code() {
+        Some(code) => {
+            code.ends_with("_spend_limit_reached")
+                || matches!(
+                    code,
+                    "linked_organization_billing_unavailable"
+                        | "user_profile_billing_not_authorized"
+                        | "user_profile_not_billable"
+                )
+        }
+        None => {
+            error.kind == ApiErrorType::Billing
+                || [
+                    "You have reached your specified",
+                    "You have reached your API usage limits",
+                    "credit balance is too low",
+                    "Extra usage is required",
+                    "out of extra usage",
+                ]
+                .iter()
+                .any(|text| error.message.contains(text))
+        }
+    }
+}
+
+/// Causes that no retry can cure although their status says otherwise.
+fn is_final(error: &ApiError) -> bool {
+    matches!(
+        error.error_code(),
+        Some("organization_on_hold" | "skill_read_blocked_undecryptable")
+    )
+}
+
+fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Option<&'static str> {
+    let says = |text: &str| error.is_some_and(|error| error.message.contains(text));
+    match error.and_then(ApiError::error_code) {
+        Some(code) if code.ends_with("_spend_limit_reached") => return Some(SPEND_LIMIT),
+        Some("organization_on_hold") => {
+            return Some("the organization is disabled; only Anthropic's support can help");
+        }
+        Some("image_dimensions_too_large") => return Some("scale the images down"),
+        _ => {}
+    }
+    let by_text = [
+        ("You have reached your", SPEND_LIMIT),
+        ("credit balance is too low", "add credit in the Console"),
+        (
+            "Extra usage is required",
+            "shorten the prompt, or leave out the long-context beta",
+        ),
+        (
+            "out of extra usage",
+            "add extra usage, or wait until the subscription renews it",
+        ),
+        ("prompt is too long", "shorten the prompt or split the work"),
+        (
+            "exceed context limit",
+            "lower max_tokens or shorten the prompt",
+        ),
+        (
+            "does not support assistant message prefill",
+            "end the conversation with a user turn",
+        ),
+        (
+            "CORS requests are not allowed",
+            "this key may not be used from browsers",
+        ),
+        (
+            "for the `anthropic-beta` header",
+            "leave out that beta value",
+        ),
+    ];
+    if let Some((_, advice)) = by_text.iter().find(|(text, _)| says(text)) {
+        return Some(advice);
+    }
+    match status {
+        300..=399 => Some(REDIRECT),
+        401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
+        404 if says("model") => Some("check the model's id; the model may be retired"),
+        413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),
+        429 if symptom.should_retry == Some(false) => Some(
+            "the server rules out a retry: a single request may be larger than the whole limit \
+             per minute",
+        ),
+        _ => None,
+    }
+}
+
+const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit in the Console, or \
+                           wait for the date in the message";
+const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
+                        address is the right one, make it the base URL";
+const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
+                           traffic, give its root certificate to the client builder";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// An error as the server sends it: type, `error_code`, message.
+    type Sent = (&'static str, &'static str, &'static str);
+
+    const NONE: Sent = ("", "", "");
+    const WAIT: Option<Duration> = Some(Duration::from_secs(5));
+
+    #[track_caller]
+    fn verdict(
+        status: u16,
+        (kind, code, message): Sent,
+        retry_after: Option<Duration>,
+        should_retry: Option<bool>,
+    ) -> Verdict {
+        let details = (!code.is_empty()).then(|| json!({"error_code": code}));
+        let error = json!({"type": kind, "message": message, "details": details});
+        let error: Option<ApiError> =
+            (!kind.is_empty()).then(|| serde_json::from_value(error).expect("an error object"));
+        diagnose(&Symptom {
+            trouble: Trouble::Status(status, error.as_ref()),
+            delivery: Delivery::Answered,
+            repeatable: false,
+            retry_after,
+            should_retry,
+        })
+    }
+
+    #[test]
+    fn every_status_and_cause_has_its_kind_and_cure() {
+        use Cure::{Backoff, Gate, Nothing, Pause};
+        use ErrorKind::*;
+        const LIMIT: Sent = ("rate_limit_error", "", "This request would exceed");
+        const CODED: fn(&'static str) -> Sent = |code| ("rate_limit_error", code, "m");
+        const INVALID: fn(&'static str) -> Sent = |text| ("invalid_request_error", "", text);
+        const LOAD: Sent = ("overloaded_error", "", "Overloaded");
+        const API: Sent = ("api_error", "", "Internal server error");
+        const SPENT: &str = "You have reached your specified API usage limits.";
+        const LONG: &str = "Extra usage is required for long context requests.";
+        for (row, (status, sent, wait, should_retry, kind, cure)) in [
+            // Flow control.
+            (429, LIMIT, WAIT, None, RateLimit, Pause),
+            (429, LIMIT, WAIT, Some(true), RateLimit, Pause),
+            (429, NONE, WAIT, None, RateLimit, Pause),
+            (
+                429,
+                CODED("ramp_limit_exceeded"),
+                WAIT,
+                None,
+                RateLimit,
+                Pause,
+            ),
+            (429, LIMIT, None, None, RateLimit, Backoff),
+            (429, LIMIT, None, Some(true), RateLimit, Backoff),
+            (429, LIMIT, None, Some(false), RateLimit, Nothing),
+            (429, LIMIT, WAIT, Some(false), RateLimit, Nothing),
+            // Money, whatever the headers say.
+            (
+                429,
+                CODED("enforced_spend_limit_reached"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                429,
+                CODED("enforced_spend_limit_reached"),
+                WAIT,
+                Some(true),
+                Billing,
+                Nothing,
+            ),
+            (
+                429,
+                CODED("contract_spend_limit_reached"),
+                WAIT,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                402,
+                CODED("linked_organization_spend_limit_reached"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                402,
+                CODED("linked_organization_billing_unavailable"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                403,
+                CODED("user_profile_not_billable"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                402,
+                ("billing_error", "", "m"),
+                None,
+                Some(true),
+                Billing,
+                Nothing,
+            ),
+            (402, NONE, None, None, Billing, Nothing),
+            (400, INVALID(SPENT), None, None, Billing, Nothing),
+            (
+                400,
+                INVALID("Your credit balance is too low to"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            (
+                429,
+                ("rate_limit_error", "", LONG),
+                WAIT,
+                Some(true),
+                Billing,
+                Nothing,
+            ),
+            (
+                429,
+                ("rate_limit_error", "", "You're out of extra usage"),
+                None,
+                None,
+                Billing,
+                Nothing,
+            ),
+            // Overload.
+            (529, LOAD, None, Some(true), Overloaded, Gate),
+            (529, NONE, None, None, Overloaded, Gate),
+            (529, LOAD, None, Some(false), Overloaded, Nothing),
+            (
+                529,
+                ("overloaded_error", "compaction_unavailable", "m"),
+                None,
+                None,
+                Server,
+                Backoff,
+            ),
+            (503, LOAD, None, None, Overloaded, Gate),
+            (503, NONE, WAIT, None, Overloaded, Gate),
+            (500, LOAD, None, None, Overloaded, Gate),
+            // Failures.
+            (503, NONE, None, None, Server, Backoff),
+            (
+                503,
+                ("api_error", "cmek_key_unreachable", "m"),
+                None,
+                None,
+                Server,
+                Backoff,
+            ),
+            (500, API, None, None, Server, Backoff),
+            (500, API, None, Some(false), Server, Nothing),
+            (502, NONE, None, None, Server, Backoff),
+            (504, ("timeout_error", "", "m"), None, None, Server, Backoff),
+            (520, NONE, None, None, Server, Backoff),
+            (524, NONE, None, None, Server, Backoff),
+            (408, NONE, None, None, Server, Backoff),
+            (
+                409,
+                ("conflict_error", "", "m"),
+                None,
+                None,
+                InvalidRequest,
+                Backoff,
+            ),
+            (
+                409,
+                ("conflict_error", "skill_read_blocked_undecryptable", "m"),
+                None,
+                None,
+                InvalidRequest,
+                Nothing,
+            ),
+            (501, NONE, None, None, Server, Nothing),
+            // The caller's own.
+            (307, NONE, None, None, Config, Nothing),
+            (
+                400,
+                INVALID("max_tokens: required"),
+                None,
+                Some(false),
+                InvalidRequest,
+                Nothing,
+            ),
+            (
+                400,
+                INVALID("odd"),
+                None,
+                Some(true),
+                InvalidRequest,
+                Backoff,
+            ),
+            (
+                400,
+                ("invalid_request_error", "organization_on_hold", "m"),
+                None,
+                Some(true),
+                InvalidRequest,
+                Nothing,
+            ),
+            (
+                401,
+                ("authentication_error", "", "invalid x-api-key"),
+                None,
+                Some(false),
+                Auth,
+                Nothing,
+            ),
+            (
+                403,
+                ("permission_error", "", "m"),
+                None,
+                None,
+                Auth,
+                Nothing,
+            ),
+            (
+                404,
+                ("not_found_error", "", "model: x"),
+                None,
+                None,
+                NotFound,
+                Nothing,
+            ),
+            (412, NONE, None, None, InvalidRequest, Nothing),
+            (413, NONE, None, None, InvalidRequest, Nothing),
+            (422, NONE, None, None, InvalidRequest, Nothing),
+            (499, NONE, None, None, InvalidRequest, Nothing),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let verdict = verdict(status, sent, wait, should_retry);
+            assert_eq!(
+                (verdict.kind, verdict.cure),
+                (kind, cure),
+                "row {row}: {status} {sent:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_wire_did_decides_whether_a_repeat_is_safe() {
+        use Delivery::{NotSent, Unknown};
+        let case = |trouble, delivery, repeatable| {
+            let symptom = Symptom {
+                trouble,
+                delivery,
+                repeatable,
+                retry_after: None,
+                should_retry: None,
+            };
+            let verdict = diagnose(&symptom);
+            (verdict.kind, verdict.cure)
+        };
+        let broken = Trouble::Connection(Phase::Head);
+        let idle = Trouble::TimeLimit(TimeLimit::Idle);
+        let connect = Trouble::TimeLimit(TimeLimit::Connect);
+        assert_eq!(
+            case(broken, NotSent, false),
+            (ErrorKind::Connection, Cure::Backoff)
+        );
+        assert_eq!(
+            case(broken, Unknown, false),
+            (ErrorKind::Connection, Cure::Repeat)
+        );
+        assert_eq!(
+            case(broken, Unknown, true),
+            (ErrorKind::Connection, Cure::Backoff)
+        );
+        assert_eq!(
+            case(idle, Unknown, false),
+            (ErrorKind::Timeout, Cure::Repeat)
+        );
+        assert_eq!(
+            case(connect, NotSent, false),
+            (ErrorKind::Timeout, Cure::Backoff)
+        );
+        let certificate = case(Trouble::Certificate, NotSent, true);
+        assert_eq!(certificate, (ErrorKind::Connection, Cure::Nothing));
+        let unreadable = case(Trouble::Unreadable, Delivery::Answered, true);
+        assert_eq!(unreadable, (ErrorKind::Decode, Cure::Nothing));
+    }
+
+    #[test]
+    fn people_are_told_what_only_they_can_do() {
+        for (status, sent, words) in [
+            (
+                429,
+                ("rate_limit_error", "enforced_spend_limit_reached", "m"),
+                "raise the spend limit",
+            ),
+            (
+                400,
+                (
+                    "invalid_request_error",
+                    "",
+                    "Your credit balance is too low",
+                ),
+                "add credit",
+            ),
+            (
+                400,
+                ("invalid_request_error", "", "prompt is too long: 9 > 8"),
+                "shorten the prompt",
+            ),
+            (
+                429,
+                ("rate_limit_error", "", "Extra usage is required for"),
+                "long-context beta",
+            ),
+            (
+                400,
+                ("invalid_request_error", "organization_on_hold", "m"),
+                "support",
+            ),
+            (401, NONE, "check the key"),
+            (
+                404,
+                ("not_found_error", "", "model: claude-0"),
+                "check the model's id",
+            ),
+            (413, NONE, "32 MB"),
+            (308, NONE, "base URL"),
+        ] {
+            let advice = verdict(status, sent, None, None)
+                .advice
+                .expect("some advice");
+            assert!(advice.contains(words), "{status}: {advice}");
+        }
+        assert_eq!(verdict(500, NONE, None, None).advice, None);
+        let too_large = verdict(429, ("rate_limit_error", "", "m"), None, Some(false));
+        assert!(
+            too_large
+                .advice
+                .expect("some advice")
+                .contains("larger than the whole limit")
+        );
+    }
+}

@@ -1,0 +1,511 @@
+//! The one error type, and every error text.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+pub use crate::types::ErrorKind;
+use crate::types::{ApiError, Attempt, Message, RateLimits, RequestId};
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// Match on [`kind`](Error::kind); the text says what was done, what happened, what helps, and the
+/// request id. Neither the text nor the `Debug` form contains keys, prompts or answers beyond a
+/// short excerpt of an error body.
+///
+/// ```
+/// use anthropic_blocking::{Client, ErrorKind};
+///
+/// let error = Client::new("").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Config);
+/// assert_eq!(error.to_string(), "building the client: the API key is empty");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    action: Cow<'static, str>,
+    cause: Cause,
+    advice: Option<&'static str>,
+    retryable: bool,
+    request_id: Option<RequestId>,
+    rate_limits: RateLimits,
+    attempts: Vec<Attempt>,
+    partial: Option<Box<Message>>,
+    reason: Option<String>,
+}
+
+/// What happened, in one attempt or before any.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    /// Something that a person wrote is wrong; nothing was sent.
+    #[error("{0}")]
+    Refused(Cow<'static, str>),
+    /// The same, found out by someone else's parser.
+    #[error("{what}")]
+    Unusable {
+        what: Cow<'static, str>,
+        source: BoxError,
+    },
+    /// The server sent its error object.
+    #[error("{}", api_text(.status, .error))]
+    Api {
+        status: Option<u16>,
+        error: ApiError,
+    },
+    /// The server, or something on the way, sent a status with another body.
+    #[error("{}", status_text(*.status, .excerpt))]
+    Status { status: u16, excerpt: String },
+    /// The connection failed.
+    #[error("{phase} failed")]
+    Transport { phase: Phase, source: BoxError },
+    /// A time limit of one attempt passed.
+    #[error("{limit}")]
+    TimeLimit { limit: TimeLimit },
+    /// The answer could not be read.
+    #[error("the answer is not {expected}{}", excerpt_text(.excerpt))]
+    Decode {
+        expected: &'static str,
+        excerpt: String,
+        source: Option<BoxError>,
+    },
+    /// The deadline of the call passed, or the next step would lie behind it.
+    #[error("{}", deadline_text(*.deadline, *.ready_in))]
+    Deadline {
+        deadline: Duration,
+        ready_in: Option<Duration>,
+    },
+    /// The client was shut down.
+    #[error("the client was shut down")]
+    Shutdown,
+}
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What the connection was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Connect,
+    Tls,
+    Send,
+    Head,
+    Body,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Connect => "connecting",
+            Phase::Tls => "the TLS handshake",
+            Phase::Send => "sending the request",
+            Phase::Head => "waiting for the answer",
+            Phase::Body => "reading the answer",
+        })
+    }
+}
+
+/// A time limit of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeLimit {
+    /// No connection within the connect timeout.
+    Connect,
+    /// No byte within the idle timeout.
+    Idle,
+    /// No answer within the timeout.
+    Answer,
+    /// The call's own deadline, which ended the attempt.
+    Deadline,
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimeLimit::Connect => "no connection within the connect timeout",
+            TimeLimit::Idle => "no byte arrived within the idle timeout",
+            TimeLimit::Answer => "no answer within the timeout",
+            TimeLimit::Deadline => "the deadline passed",
+        })
+    }
+}
+
+impl Error {
+    pub(crate) fn new(
+        kind: ErrorKind,
+        action: impl Into<Cow<'static, str>>,
+        cause: Cause,
+    ) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            action: action.into(),
+            cause,
+            advice: None,
+            retryable: false,
+            request_id: None,
+            rate_limits: RateLimits::default(),
+            attempts: Vec::new(),
+            partial: None,
+            reason: None,
+        }))
+    }
+
+    /// A setting that cannot be used.
+    pub(crate) fn config(what: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Config, BUILDING, Cause::Refused(what.into()))
+    }
+
+    /// A setting that someone else's parser refused.
+    pub(crate) fn config_from(what: impl Into<Cow<'static, str>>, source: BoxError) -> Error {
+        Error::new(
+            ErrorKind::Config,
+            BUILDING,
+            Cause::Unusable {
+                what: what.into(),
+                source,
+            },
+        )
+    }
+
+    /// A request that is refused before it is sent.
+    pub(crate) fn refused(
+        action: impl Into<Cow<'static, str>>,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Error {
+        Error::new(
+            ErrorKind::InvalidRequest,
+            action,
+            Cause::Refused(what.into()),
+        )
+    }
+
+    pub(crate) fn with_advice(mut self, advice: Option<&'static str>) -> Error {
+        self.0.advice = advice;
+        self
+    }
+
+    pub(crate) fn with_retryable(mut self, retryable: bool) -> Error {
+        self.0.retryable = retryable;
+        self
+    }
+
+    pub(crate) fn with_answer(mut self, id: Option<RequestId>, limits: RateLimits) -> Error {
+        self.0.request_id = id;
+        self.0.rate_limits = limits;
+        self
+    }
+
+    pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Error {
+        self.0.attempts = attempts;
+        self
+    }
+
+    /// Says why it was not tried again, where that is not plain from the cause.
+    pub(crate) fn with_reason(mut self, reason: Option<String>) -> Error {
+        self.0.reason = reason;
+        self
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "streams set it"))]
+    pub(crate) fn with_partial(mut self, partial: Option<Message>) -> Error {
+        self.0.partial = partial.map(Box::new);
+        self
+    }
+
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.0.cause
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The HTTP status, where the server answered with one that is no success. An error inside a
+    /// stream has none: its status was 200.
+    pub fn status(&self) -> Option<u16> {
+        match &self.0.cause {
+            Cause::Api { status, .. } => *status,
+            Cause::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The server's own account, where it sent one.
+    pub fn api_error(&self) -> Option<&ApiError> {
+        match &self.0.cause {
+            Cause::Api { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The id under which the server logged the last exchange: quote it when you ask for support.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.0.request_id.as_ref()
+    }
+
+    /// How long the server asked to wait before the next try. Also set when the call ended because
+    /// that was longer than it was allowed to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.rate_limits.retry_after
+    }
+
+    /// What the last answer's headers said about rate limits.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
+    }
+
+    /// Every HTTP exchange of the call, the last one last; empty if nothing was tried.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.0.attempts
+    }
+
+    /// The part of the answer that had arrived before a stream broke.
+    pub fn partial(&self) -> Option<&Message> {
+        self.0.partial.as_deref()
+    }
+
+    /// Whether the same request may succeed later. The client has then already tried as long as
+    /// its settings allowed.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        write!(f, "{}: {}", inner.action, inner.cause)?;
+        if let Some(reason) = &inner.reason {
+            write!(f, "; {reason}")?;
+        }
+        if let Some(advice) = inner.advice {
+            write!(f, "; {advice}")?;
+        }
+        match (&inner.request_id, inner.attempts.len()) {
+            (Some(id), 0 | 1) => write!(f, " ({id})"),
+            (Some(id), n) => write!(f, " ({id}, {n} attempts)"),
+            (None, 0 | 1) => Ok(()),
+            (None, n) => write!(f, " ({n} attempts)"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    /// One line with the causes, because a `main` that returns an error prints it so.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {self}", self.0.kind)?;
+        let mut source = StdError::source(self);
+        while let Some(error) = source {
+            write!(f, ": {}", clean(&error.to_string(), EXCERPT))?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause.source()
+    }
+}
+
+const BUILDING: &str = "building the client";
+
+/// The most characters of a server's text in an error text.
+const EXCERPT: usize = 400;
+
+/// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
+/// characters, runs of white space as one blank.
+pub(crate) fn clean(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    let mut length = 0;
+    for word in text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|w| !w.is_empty())
+    {
+        if length > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        for character in word.chars() {
+            if length >= most {
+                line.push('…');
+                return line;
+            }
+            line.push(character);
+            length += 1;
+        }
+    }
+    line
+}
+
+/// A duration as people say it: `850 ms`, `1.5 s`, `4 min 10 s`, `2 h 5 min`.
+pub(crate) fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        1..=9 => format!("{:.1} s", duration.as_secs_f64()),
+        10..=119 => format!("{:.0} s", duration.as_secs_f64()),
+        120..=7199 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+fn api_text(status: &Option<u16>, error: &ApiError) -> String {
+    let kind = clean(error.kind.as_str(), 80);
+    let mut text = match status {
+        Some(status) if kind.is_empty() => format!("status {status}"),
+        Some(status) => format!("{status} {kind}"),
+        None => format!("{kind} inside the stream"),
+    };
+    if let Some(code) = error.error_code() {
+        text += &format!(" ({})", clean(code, 80));
+    }
+    let message = clean(&error.message, EXCERPT);
+    if !message.is_empty() {
+        text += ": ";
+        text += message.trim_end_matches('.');
+    }
+    text
+}
+
+fn status_text(status: u16, excerpt: &str) -> String {
+    if excerpt.is_empty() {
+        format!("status {status} without a body")
+    } else {
+        format!("status {status}: {excerpt}")
+    }
+}
+
+fn excerpt_text(excerpt: &str) -> String {
+    if excerpt.is_empty() {
+        String::new()
+    } else {
+        format!(": {excerpt}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ApiErrorType, Delivery};
+
+    fn attempt() -> Attempt {
+        Attempt {
+            delivery: Delivery::Answered,
+            status: Some(429),
+            failure: Some(ErrorKind::RateLimit),
+            request_id: None,
+            waited: Duration::ZERO,
+            took: Duration::from_millis(5),
+        }
+    }
+
+    fn limited() -> Error {
+        let body =
+            br#"{"type":"error","error":{"type":"rate_limit_error","message":"Slow\ndown."}}"#;
+        let (error, _) = ApiError::from_body(body).expect("an error object");
+        assert_eq!(error.kind, ApiErrorType::RateLimit);
+        let cause = Cause::Api {
+            status: Some(429),
+            error,
+        };
+        let id = RequestId::new("req_1");
+        Error::new(ErrorKind::RateLimit, "POST /v1/messages", cause)
+            .with_answer(id, RateLimits::default())
+    }
+
+    #[test]
+    fn text_says_what_was_done_what_happened_what_helps_and_the_id() {
+        let text = "POST /v1/messages: 429 rate_limit_error: Slow down";
+        assert_eq!(limited().to_string(), format!("{text} (req_1)"));
+        let error = limited()
+            .with_attempts(vec![attempt(), attempt()])
+            .with_reason(Some(
+                "retry-after of 2 min 0 s is longer than max_wait".into(),
+            ))
+            .with_advice(Some("raise max_wait"));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{text}; retry-after of 2 min 0 s is longer than max_wait; raise max_wait \
+                 (req_1, 2 attempts)"
+            )
+        );
+    }
+
+    #[test]
+    fn debug_is_one_line_with_the_chain() {
+        let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection\nrefused");
+        let cause = Cause::Transport {
+            phase: Phase::Connect,
+            source: Box::new(io),
+        };
+        let error = Error::new(ErrorKind::Connection, "GET /v1/models", cause);
+        assert_eq!(
+            format!("{error:?}"),
+            "[connection] GET /v1/models: connecting failed: connection refused"
+        );
+    }
+
+    #[test]
+    fn each_cause_has_its_words() {
+        let say = |cause: Cause| cause.to_string();
+        assert_eq!(say(Cause::Refused("x".into())), "x");
+        let status = |excerpt: &str| Cause::Status {
+            status: 502,
+            excerpt: excerpt.into(),
+        };
+        assert_eq!(say(status("")), "status 502 without a body");
+        assert_eq!(say(status("bad gateway")), "status 502: bad gateway");
+        for (limit, words) in [
+            (
+                TimeLimit::Connect,
+                "no connection within the connect timeout",
+            ),
+            (TimeLimit::Idle, "no byte arrived within the idle timeout"),
+            (TimeLimit::Answer, "no answer within the timeout"),
+            (TimeLimit::Deadline, "the deadline passed"),
+        ] {
+            assert_eq!(say(Cause::TimeLimit { limit }), words);
+        }
+        let decode = |excerpt: &str| Cause::Decode {
+            expected: "JSON",
+            excerpt: excerpt.into(),
+            source: None,
+        };
+        assert_eq!(say(decode("")), "the answer is not JSON");
+        assert_eq!(say(decode("<p>")), "the answer is not JSON: <p>");
+        assert_eq!(say(Cause::Shutdown), "the client was shut down");
+    }
+
+    #[test]
+    fn text_from_outside_is_bounded_and_on_one_line() {
+        assert_eq!(clean("a\u{1b}[31m  b\r\n\tc", 100), "a [31m b c");
+        let long = clean(&"x".repeat(1_000_000), EXCERPT);
+        assert_eq!(long.chars().count(), EXCERPT + 1);
+    }
+
+    #[test]
+    fn durations_are_spoken() {
+        for (millis, words) in [
+            (850, "850 ms"),
+            (1_500, "1.5 s"),
+            (59_600, "60 s"),
+            (250_000, "4 min 10 s"),
+            (7_500_000, "2 h 5 min"),
+        ] {
+            assert_eq!(spoken(Duration::from_millis(millis)), words);
+        }
+    }
+
+    #[test]
+    fn errors_are_one_word_wide_and_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,304 @@
+//! Response headers read into [`RateLimits`]: limits, `retry-after`, and the dates in them.
+
+use std::time::{Duration, SystemTime};
+
+use crate::types::{RateLimit, RateLimits};
+
+/// Reads the rate limit headers of an answer; `header` looks one up by its lower-case name, and
+/// `wall` is the local time of day, for dates where the answer has no `date` of its own.
+pub(crate) fn read<'h>(header: impl Fn(&str) -> Option<&'h str>, wall: SystemTime) -> RateLimits {
+    let group = |name: &str| {
+        let part = |part: &str| header(&format!("{name}-{part}"));
+        let group = RateLimit {
+            limit: part("limit").and_then(count),
+            remaining: part("remaining").and_then(count),
+            reset: part("reset").and_then(rfc3339),
+        };
+        (group != RateLimit::default()).then_some(group)
+    };
+    RateLimits {
+        requests: group("anthropic-ratelimit-requests"),
+        input_tokens: group("anthropic-ratelimit-input-tokens"),
+        output_tokens: group("anthropic-ratelimit-output-tokens"),
+        tokens: group("anthropic-ratelimit-tokens"),
+        fast_input_tokens: group("anthropic-fast-input-tokens"),
+        fast_output_tokens: group("anthropic-fast-output-tokens"),
+        retry_after: retry_after(header, wall),
+    }
+}
+
+/// How long the server asks to wait: `retry-after-ms`, then `retry-after` as seconds, then as a
+/// date, counted from the answer's own `date` where it has one. What is garbage, not positive or
+/// past falls through to the next.
+fn retry_after<'h>(header: impl Fn(&str) -> Option<&'h str>, wall: SystemTime) -> Option<Duration> {
+    if let Some(wait) = header("retry-after-ms").and_then(|text| seconds(text, 1e-3)) {
+        return Some(wait);
+    }
+    let text = header("retry-after")?;
+    seconds(text, 1.0).or_else(|| {
+        let then = date(text)?;
+        let now = header("date").and_then(date).unwrap_or(wall);
+        let wait = then.duration_since(now).ok()?.min(LONGEST);
+        (!wait.is_zero()).then_some(wait)
+    })
+}
+
+/// What the official Python client cuts a longer `retry-after` to: 2^32 ms, about 49 days.
+const LONGEST: Duration = Duration::from_secs(4_294_967);
+
+fn seconds(text: &str, unit: f64) -> Option<Duration> {
+    let value = text.trim().parse::<f64>().ok()? * unit;
+    if !value.is_finite() || value <= 0.0 {
+        return None;
+    }
+    Some(Duration::from_secs_f64(value.min(LONGEST.as_secs_f64())))
+}
+
+fn count(text: &str) -> Option<u64> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
+        Some(value.clamp(0.0, 1e18) as u64)
+    })
+}
+
+/// Reads a date of RFC 3339, such as `2026-06-08T18:45:39Z`, or of HTTP.
+fn date(text: &str) -> Option<SystemTime> {
+    http_date(text).or_else(|| rfc3339(text))
+}
+
+/// Reads the three forms of RFC 9110 (`Fri, 29 Sep 2023 16:26:57 GMT`,
+/// `Friday, 29-Sep-23 16:26:57 GMT`, `Fri Sep 29 16:26:57 2023`), with any weekday or none, and
+/// the numeric zones of mail dates.
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ];
+    let (mut day, mut month, mut year, mut time, mut zone) = (None, None, None, None, 0);
+    let words = text.split([' ', ',']).flat_map(|word| {
+        let dashed = word.bytes().any(|byte| byte.is_ascii_alphabetic());
+        word.split(move |c| dashed && c == '-')
+    });
+    for word in words.filter(|word| !word.is_empty()) {
+        let lower = word.to_ascii_lowercase();
+        if let Some(index) = MONTHS.iter().position(|name| *name == lower) {
+            month = Some(index as i64 + 1);
+        } else if word.contains(':') {
+            time = Some(clock_time(word)?);
+        } else if word.starts_with(['+', '-']) {
+            zone = offset(word)?;
+        } else if let Ok(number) = word.parse::<i64>() {
+            match (day, year) {
+                (None, _) if word.len() <= 2 => day = Some(number),
+                // RFC 9110: a year of two digits lies less than 50 years ahead.
+                (_, None) if word.len() == 2 => {
+                    year = Some(if number < 76 {
+                        2000 + number
+                    } else {
+                        1900 + number
+                    });
+                }
+                (_, None) if word.len() == 4 => year = Some(number),
+                _ => return None,
+            }
+        }
+    }
+    moment(year?, month?, day?, time?, zone)
+}
+
+fn rfc3339(text: &str) -> Option<SystemTime> {
+    let text = text.trim();
+    let (day, rest) = text.split_once(['T', 't', ' '])?;
+    let mut parts = day.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at(zone_at);
+    let zone = if zone.eq_ignore_ascii_case("z") {
+        0
+    } else {
+        offset(zone)?
+    };
+    moment(year, month, day, clock_time(time)?, zone)
+}
+
+/// Milliseconds since midnight.
+fn clock_time(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, ':');
+    let mut part = |most: i64| {
+        let number = parts.next()?.parse::<i64>().ok()?;
+        (0..=most).contains(&number).then_some(number)
+    };
+    let (hours, minutes) = (part(23)?, part(59)?);
+    let seconds = parts
+        .next()?
+        .parse::<f64>()
+        .ok()
+        .filter(|s| (0.0..61.0).contains(s))?;
+    Some((hours * 60 + minutes) * 60_000 + (seconds * 1e3).round() as i64)
+}
+
+/// A zone such as `+0200` or `-07:00`, in seconds east.
+fn offset(text: &str) -> Option<i64> {
+    let (sign, digits) = text.split_at_checked(1)?;
+    let digits: String = digits.chars().filter(|c| *c != ':').collect();
+    let number = digits.parse::<i64>().ok().filter(|_| digits.len() == 4)?;
+    let east = number / 100 * 3600 + number % 100 * 60;
+    Some(if sign == "-" { -east } else { east })
+}
+
+fn moment(year: i64, month: i64, day: i64, millis: i64, zone: i64) -> Option<SystemTime> {
+    let sane =
+        (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !sane {
+        return None;
+    }
+    // Days since 1970-01-01 in the Gregorian calendar, years counted from March.
+    let from_march = (month + 9) % 12;
+    let years = if month <= 2 { year - 1 } else { year };
+    let days =
+        years * 365 + years / 4 - years / 100 + years / 400 + (from_march * 306 + 5) / 10 + day
+            - 1
+            - 719_468;
+    let millis = (days * 86_400 - zone) * 1000 + millis;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(unix: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(unix)
+    }
+
+    fn wait(headers: &[(&str, &'static str)]) -> Option<f64> {
+        let now = at(1_696_004_797); // 2023-09-29 16:26:37
+        let find = |name: &str| {
+            headers
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| *value)
+        };
+        read(find, now).retry_after.map(|wait| wait.as_secs_f64())
+    }
+
+    #[test]
+    fn dates_of_all_forms_are_read() {
+        let expected = Some(at(1_696_004_817)); // 2023-09-29 16:26:57
+        for text in [
+            "Fri, 29 Sep 2023 16:26:57 GMT",
+            "Friday, 29-Sep-23 16:26:57 GMT",
+            "Fri Sep 29 16:26:57 2023",
+            "29 Sep 2023 16:26:57 GMT",
+            "Fri, 29 Sep 2023 18:26:57 +0200",
+            "2023-09-29T16:26:57Z",
+            "2023-09-29t09:26:57-07:00",
+            "2023-09-29 16:26:57.000Z",
+        ] {
+            assert_eq!(date(text), expected, "{text}");
+        }
+        assert_eq!(date("Sun Nov  6 08:49:37 1994"), Some(at(784_111_777)));
+        assert_eq!(
+            date("Thu, 29 Feb 2024 00:00:00 GMT"),
+            Some(at(1_709_164_800))
+        );
+        assert_eq!(rfc3339("1970-01-01T00:00:00Z"), Some(at(0)));
+        assert_eq!(rfc3339("2024-12-31T23:59:60Z"), Some(at(1_735_689_600)));
+    }
+
+    #[test]
+    fn what_is_no_date_is_none() {
+        for text in [
+            "",
+            "soon",
+            "GMT",
+            "16:26:57",
+            "29 Sep 2023",
+            "99 Sep 2023 16:26:57 GMT",
+            "29 Sep 2023 25:00:00 GMT",
+            "2023-13-01T00:00:00Z",
+            "2023-09-29T16:26:57",
+            "-2023-09-29T16:26:57Z",
+            "1 2 3 4 5",
+            "٢٩ Sep 2023 16:26:57 GMT",
+            "+",
+            "T",
+            "TZ",
+        ] {
+            assert_eq!(date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn random_text_is_survived() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let alphabet: Vec<char> = "0123456789:-+TZ ,.SepGMTé\u{661}".chars().collect();
+        for _ in 0..20_000 {
+            let length = random.usize(..40);
+            let text: String = (0..length)
+                .map(|_| *random.choice(&alphabet).expect("some"))
+                .collect();
+            let _ = (date(&text), seconds(&text, 1.0), count(&text));
+        }
+    }
+
+    #[test]
+    fn milliseconds_go_first_and_garbage_falls_through() {
+        assert_eq!(
+            wait(&[("retry-after-ms", "1500.5"), ("retry-after", "20")]),
+            Some(1.5005)
+        );
+        for useless in ["", "abc", "0", "-5", "nan", "inf", "1_000"] {
+            assert_eq!(
+                wait(&[("retry-after-ms", useless), ("retry-after", "20")]),
+                Some(20.0)
+            );
+            assert_eq!(wait(&[("retry-after", useless)]), None, "{useless}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_counted_from_the_answers_own_clock() {
+        let date = ("retry-after", "Fri, 29 Sep 2023 16:26:57 GMT");
+        assert_eq!(wait(&[date]), Some(20.0));
+        assert_eq!(
+            wait(&[date, ("date", "Fri, 29 Sep 2023 16:26:50 GMT")]),
+            Some(7.0)
+        );
+        assert_eq!(
+            wait(&[date, ("date", "Fri, 29 Sep 2023 16:26:57 GMT")]),
+            None
+        );
+    }
+
+    #[test]
+    fn groups_are_read_each_on_its_own() {
+        let headers = [
+            ("anthropic-ratelimit-requests-limit", "50"),
+            ("anthropic-ratelimit-requests-remaining", "-1"),
+            (
+                "anthropic-ratelimit-input-tokens-reset",
+                "2026-06-08T18:45:39Z",
+            ),
+            ("anthropic-ratelimit-output-tokens-limit", "lots"),
+        ];
+        let find = |name: &str| {
+            headers
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| *value)
+        };
+        let limits = read(find, at(0));
+        let requests = limits.requests.expect("the requests group");
+        assert_eq!(
+            (requests.limit, requests.remaining, requests.reset),
+            (Some(50), Some(0), None)
+        );
+        assert_eq!(
+            limits.input_tokens.expect("input").reset,
+            Some(at(1_780_944_339))
+        );
+        assert_eq!(limits.output_tokens, None);
+        assert_eq!(limits.tokens, None);
+    }
+}

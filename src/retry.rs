@@ -1,0 +1,442 @@
+//! How often and how long a call tries again: the policy, and pure decisions by it.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::diagnose::Cure;
+use crate::error::spoken;
+
+/// How persistent a client is.
+///
+/// Which failures are tried again is not a matter of taste and cannot be set; the
+/// [crate's documentation](crate#what-is-tried-again) lists them. This sets how often and how long.
+///
+/// ```
+/// use anthropic_blocking::RetryPolicy;
+/// use std::time::Duration;
+///
+/// const PATIENT: RetryPolicy =
+///     RetryPolicy::new().max_attempts(10).max_wait(Duration::from_secs(3600));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    max_attempts: u32,
+    initial_backoff: Duration,
+    max_backoff: Duration,
+    max_wait: Duration,
+    max_repeats: u32,
+}
+
+impl RetryPolicy {
+    /// 5 attempts, backoff from 1 s to 16 s, 10 minutes of waiting for limits and overloads, and
+    /// one repeat of a request whose outcome is unknown.
+    pub const fn new() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 5,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(16),
+            max_wait: Duration::from_secs(600),
+            max_repeats: 1,
+        }
+    }
+
+    /// One attempt, no waiting: every failure comes back at once.
+    pub const fn none() -> RetryPolicy {
+        RetryPolicy::new()
+            .max_attempts(1)
+            .max_wait(Duration::ZERO)
+            .max_repeats(0)
+    }
+
+    /// Sets how many attempts a call makes when servers or connections fail, the first included;
+    /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt.
+    #[must_use]
+    pub const fn max_attempts(mut self, attempts: u32) -> RetryPolicy {
+        self.max_attempts = if attempts == 0 { 1 } else { attempts };
+        self
+    }
+
+    /// Sets the shortest backoff, by default 1 s.
+    #[must_use]
+    pub const fn initial_backoff(mut self, backoff: Duration) -> RetryPolicy {
+        self.initial_backoff = backoff;
+        self
+    }
+
+    /// Sets the longest backoff, by default 16 s. A `retry-after` may be longer.
+    #[must_use]
+    pub const fn max_backoff(mut self, backoff: Duration) -> RetryPolicy {
+        self.max_backoff = backoff;
+        self
+    }
+
+    /// Sets how long a call may wait in all for rate limits (429) and overloads (529), by default
+    /// 10 minutes; [`Duration::MAX`] for as long as it takes.
+    #[must_use]
+    pub const fn max_wait(mut self, wait: Duration) -> RetryPolicy {
+        self.max_wait = wait;
+        self
+    }
+
+    /// Sets how often a request is repeated whose outcome is unknown, because the connection broke
+    /// or fell silent after it was sent: by default once. Such a request may be carried out and
+    /// billed twice; 0 forbids it.
+    #[must_use]
+    pub const fn max_repeats(mut self, repeats: u32) -> RetryPolicy {
+        self.max_repeats = repeats;
+        self
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy::new()
+    }
+}
+
+/// The delays of one call: decorrelated jitter, each drawn from between the shortest delay and
+/// three times the one before, and cut at the longest. Of the known formulas it has the lowest
+/// peak of simultaneous retries and serves the most clients ("Exponential Backoff And Jitter",
+/// AWS Architecture Blog, 2015).
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    shortest: Duration,
+    longest: Duration,
+    previous: Duration,
+    dice: Rng,
+}
+
+impl Backoff {
+    pub(crate) fn new(policy: &RetryPolicy, dice: Rng) -> Backoff {
+        let shortest = policy.initial_backoff.min(policy.max_backoff);
+        Backoff {
+            shortest,
+            longest: policy.max_backoff,
+            previous: shortest,
+            dice,
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let span = self
+            .previous
+            .saturating_mul(3)
+            .saturating_sub(self.shortest);
+        let drawn = self.shortest.saturating_add(scale(span, self.dice.f64()));
+        self.previous = drawn.min(self.longest);
+        self.previous
+    }
+
+    /// A server's wait, and up to a tenth more, so that threads do not come back in one instant.
+    fn stretch(&mut self, wait: Duration) -> Duration {
+        wait.saturating_add(scale(wait, 0.1 * self.dice.f64()))
+    }
+}
+
+fn scale(duration: Duration, by: f64) -> Duration {
+    Duration::try_from_secs_f64(duration.as_secs_f64() * by).unwrap_or(Duration::MAX)
+}
+
+/// A brake for retries that all threads of a client share, so that a failing server is not met
+/// with several times its load: each retry of a failure takes one, each success gives a fifth
+/// back, and time gives one every ten seconds.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    left: f64,
+    at: Instant,
+}
+
+impl RetryBudget {
+    const START: f64 = 10.0;
+    const MOST: f64 = 100.0;
+    const PER_SUCCESS: f64 = 0.2;
+    const PER_SECOND: f64 = 0.1;
+
+    pub(crate) fn new(now: Instant) -> RetryBudget {
+        RetryBudget {
+            left: RetryBudget::START,
+            at: now,
+        }
+    }
+
+    pub(crate) fn deposit(&mut self) {
+        self.left = (self.left + RetryBudget::PER_SUCCESS).min(RetryBudget::MOST);
+    }
+
+    pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        if self.left < RetryBudget::START {
+            self.left = (self.left + passed * RetryBudget::PER_SECOND).min(RetryBudget::START);
+        }
+        let granted = self.left >= 1.0;
+        if granted {
+            self.left -= 1.0;
+        }
+        granted
+    }
+}
+
+/// What a call has been through so far.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    policy: RetryPolicy,
+    counted: u32,
+    repeats: u32,
+    waited: Duration,
+    failures: Backoff,
+    overloads: Backoff,
+}
+
+/// What happens after a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Wait so long, then try again.
+    Again(Duration),
+    /// Give up; the reason is said where the error itself does not say it.
+    GiveUp(Option<String>),
+}
+
+impl Tries {
+    pub(crate) fn new(policy: RetryPolicy, mut dice: Rng) -> Tries {
+        let overloads = Backoff::new(&policy, dice.fork());
+        let failures = Backoff::new(&policy, dice);
+        Tries {
+            policy,
+            counted: 1,
+            repeats: 0,
+            waited: Duration::ZERO,
+            failures,
+            overloads,
+        }
+    }
+
+    /// Decides; `withdraw` takes a retry from the client's budget, if there is one left.
+    pub(crate) fn decide(
+        &mut self,
+        cure: Cure,
+        retry_after: Option<Duration>,
+        withdraw: impl FnOnce() -> bool,
+    ) -> Decision {
+        match cure {
+            Cure::Nothing => Decision::GiveUp(None),
+            Cure::Pause => self.wait(Duration::ZERO, retry_after),
+            Cure::Gate => {
+                let backoff = self.overloads.next();
+                self.wait(backoff, retry_after)
+            }
+            Cure::Backoff | Cure::Repeat => self.retry(cure, retry_after, withdraw),
+        }
+    }
+
+    /// Waits for the server, as long as the policy permits.
+    fn wait(&mut self, backoff: Duration, retry_after: Option<Duration>) -> Decision {
+        let asked = retry_after.unwrap_or_default();
+        if self.waited.saturating_add(asked.max(backoff)) > self.policy.max_wait {
+            let most = spoken(self.policy.max_wait);
+            return Decision::GiveUp(Some(match retry_after {
+                Some(asked) => format!(
+                    "the server asks to wait {}, which is more than is left of max_wait ({most})",
+                    spoken(asked)
+                ),
+                None => format!("max_wait ({most}) is used up"),
+            }));
+        }
+        let wait = backoff.max(self.overloads.stretch(asked));
+        self.waited = self.waited.saturating_add(wait);
+        Decision::Again(wait)
+    }
+
+    fn retry(
+        &mut self,
+        cure: Cure,
+        retry_after: Option<Duration>,
+        withdraw: impl FnOnce() -> bool,
+    ) -> Decision {
+        if cure == Cure::Repeat {
+            if self.repeats >= self.policy.max_repeats {
+                let again = if self.repeats == 0 {
+                    "repeated"
+                } else {
+                    "repeated again"
+                };
+                let reason = "the server may have carried it out and billed it";
+                return Decision::GiveUp(Some(format!("not {again}: {reason}")));
+            }
+            self.repeats += 1;
+        }
+        if self.counted >= self.policy.max_attempts {
+            return Decision::GiveUp(None);
+        }
+        let asked = retry_after.unwrap_or_default();
+        if asked > self.policy.max_wait.max(self.policy.max_backoff) {
+            let asked = spoken(asked);
+            return Decision::GiveUp(Some(format!(
+                "the server asks to wait {asked}, which is more than max_wait"
+            )));
+        }
+        if !withdraw() {
+            return Decision::GiveUp(Some(
+                "not tried again: too many of this client's requests fail".to_owned(),
+            ));
+        }
+        self.counted += 1;
+        let asked = self.failures.stretch(asked);
+        Decision::Again(self.failures.next().max(asked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tries(policy: RetryPolicy) -> Tries {
+        Tries::new(policy, Rng::with_seed(7))
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[track_caller]
+    fn wait_of(decision: Decision) -> Duration {
+        match decision {
+            Decision::Again(wait) => wait,
+            Decision::GiveUp(reason) => panic!("gave up: {reason:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn reason_of(decision: Decision) -> String {
+        match decision {
+            Decision::GiveUp(Some(reason)) => reason,
+            other => panic!("no reason: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn backoff_is_decorrelated_and_stays_within_its_bounds() {
+        let policy = RetryPolicy::new();
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(&policy, Rng::with_seed(seed));
+            let mut previous = seconds(1);
+            for _ in 0..50 {
+                let delay = backoff.next();
+                assert!(delay >= seconds(1) && delay <= seconds(16));
+                assert!(delay <= previous * 3, "{delay:?} after {previous:?}");
+                previous = delay;
+            }
+        }
+    }
+
+    #[test]
+    fn one_seed_gives_one_sequence() {
+        let draw = |seed| {
+            let mut backoff = Backoff::new(&RetryPolicy::new(), Rng::with_seed(seed));
+            [backoff.next(), backoff.next(), backoff.next()]
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn huge_settings_do_not_panic() {
+        let policy = RetryPolicy::new()
+            .initial_backoff(Duration::MAX)
+            .max_backoff(Duration::MAX)
+            .max_wait(Duration::MAX);
+        let mut tries = tries(policy);
+        for cure in [
+            Cure::Pause,
+            Cure::Gate,
+            Cure::Backoff,
+            Cure::Gate,
+            Cure::Pause,
+        ] {
+            let _ = tries.decide(cure, Some(Duration::MAX), || true);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_never_shortened_and_uses_no_attempt() {
+        let mut tries = tries(RetryPolicy::new().max_attempts(1));
+        for _ in 0..20 {
+            let wait = wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || false));
+            assert!(wait >= seconds(20) && wait <= seconds(22), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn waiting_ends_at_max_wait() {
+        let mut tries = tries(RetryPolicy::new().max_wait(seconds(30)));
+        assert!(wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || true)) >= seconds(20));
+        let reason = reason_of(tries.decide(Cure::Pause, Some(seconds(20)), || true));
+        assert!(reason.contains("asks to wait 20 s"), "{reason}");
+        let mut rounds = 0;
+        while let Decision::Again(_) = tries.decide(Cure::Gate, None, || true) {
+            rounds += 1;
+        }
+        assert!(rounds < 10, "{rounds}");
+    }
+
+    #[test]
+    fn a_wait_of_exactly_max_wait_is_allowed() {
+        let mut tries = tries(RetryPolicy::new().max_wait(seconds(20)));
+        wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || true));
+    }
+
+    #[test]
+    fn failures_use_attempts_and_take_retry_after_as_a_floor() {
+        let mut tries = tries(RetryPolicy::new().max_attempts(3));
+        wait_of(tries.decide(Cure::Backoff, None, || true));
+        assert!(wait_of(tries.decide(Cure::Backoff, Some(seconds(40)), || true)) >= seconds(40));
+        assert_eq!(
+            tries.decide(Cure::Backoff, None, || true),
+            Decision::GiveUp(None)
+        );
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_repeated_once_unless_forbidden() {
+        let mut once = tries(RetryPolicy::new());
+        wait_of(once.decide(Cure::Repeat, None, || true));
+        let reason = reason_of(once.decide(Cure::Repeat, None, || true));
+        assert!(reason.starts_with("not repeated again"), "{reason}");
+        let mut never = tries(RetryPolicy::new().max_repeats(0));
+        let reason = reason_of(never.decide(Cure::Repeat, None, || true));
+        assert!(reason.contains("billed"), "{reason}");
+    }
+
+    #[test]
+    fn no_policy_waits_at_all() {
+        for cure in [
+            Cure::Pause,
+            Cure::Gate,
+            Cure::Backoff,
+            Cure::Repeat,
+            Cure::Nothing,
+        ] {
+            let decision = tries(RetryPolicy::none()).decide(cure, Some(seconds(1)), || true);
+            assert!(matches!(decision, Decision::GiveUp(_)), "{cure:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_budget_ends_retries_and_success_and_time_refill_it() {
+        let start = Instant::now();
+        let mut budget = RetryBudget::new(start);
+        let taken = (0..100).filter(|_| budget.withdraw(start)).count();
+        assert_eq!(taken, 10);
+        let mut tries = tries(RetryPolicy::new());
+        let reason = reason_of(tries.decide(Cure::Backoff, None, || budget.withdraw(start)));
+        assert!(reason.contains("too many"), "{reason}");
+        for _ in 0..5 {
+            budget.deposit();
+        }
+        assert!(budget.withdraw(start) && !budget.withdraw(start));
+        assert!(budget.withdraw(start + seconds(11)));
+        let hour = start + seconds(3600);
+        assert_eq!((0..100).filter(|_| budget.withdraw(hour)).count(), 10);
+    }
+}

@@ -1,0 +1,64 @@
+//! A clock for tests that wait without waiting.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::clock::{Clock, ManualTime};
+
+/// A clock for tests: waits take no time, and can be counted.
+///
+/// Give it to a client with [`ClientBuilder::clock`](crate::ClientBuilder::clock). Whenever the
+/// client would sleep, the clock jumps to the end of the sleep instead, and notes how long it was
+/// ([`sleeps`](ManualClock::sleeps)). A [`held`](ManualClock::held) clock does not jump: its
+/// sleepers wait until the test moves it. Clones share the time.
+///
+/// Sockets know nothing of this clock: connect and idle timeouts pass in real time.
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<ManualTime>);
+
+impl ManualClock {
+    /// A clock that jumps over every sleep. It shows 2026-01-01 00:00 UTC.
+    #[expect(clippy::new_without_default, reason = "two ways to make one, neither the default")]
+    pub fn new() -> ManualClock {
+        ManualClock(Arc::new(ManualTime::new(new_year(), false)))
+    }
+
+    /// A clock that stands still until [`advance`](ManualClock::advance) is called; sleepers wait.
+    pub fn held() -> ManualClock {
+        ManualClock(Arc::new(ManualTime::new(new_year(), true)))
+    }
+
+    /// A clock that jumps over every sleep and shows this time of day at first.
+    pub fn showing(wall: SystemTime) -> ManualClock {
+        ManualClock(Arc::new(ManualTime::new(wall, false)))
+    }
+
+    /// Moves the time on and wakes the sleepers whose time has come.
+    pub fn advance(&self, by: Duration) {
+        self.0.advance(by);
+    }
+
+    /// How much time has passed on this clock.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// How long each sleep was, in the order in which they began.
+    pub fn sleeps(&self) -> Vec<Duration> {
+        self.0.sleeps()
+    }
+
+    /// Blocks, in real time, until `count` sleeps have begun since the clock was made.
+    pub fn wait_for_sleeps(&self, count: usize) {
+        self.0.wait_for_sleeps(count);
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::Manual(Arc::clone(&self.0))
+    }
+}
+
+/// 2026-01-01 00:00 UTC.
+fn new_year() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}

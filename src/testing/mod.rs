@@ -1,0 +1,17 @@
+//! A test server and a manual clock, for our tests and for yours.
+
+mod canned;
+mod deliver;
+mod frames;
+mod receive;
+mod render;
+mod script;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use receive::RecordedRequest;
+pub use script::Reply;
+pub use server::TestServer;
+pub use stream::StreamScript;

@@ -1,0 +1,371 @@
+//! Requests as the test server reads them from a connection.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// One request as it arrived at a [`TestServer`](super::TestServer).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecordedRequest {
+    /// The method, such as `POST`.
+    pub method: String,
+    /// The path without the query, such as `/v1/messages`.
+    pub path: String,
+    /// What stood after the `?`, if there was one.
+    pub query: Option<String>,
+    /// All headers in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, without chunk framing.
+    pub body: Vec<u8>,
+    /// When the last byte had been read.
+    pub arrived: Instant,
+    /// The same, as the time since the server was started.
+    pub since_start: Duration,
+    /// Which connection brought it: 0 for the first one accepted.
+    pub connection: usize,
+}
+
+impl RecordedRequest {
+    /// The first header of this name, in any case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find_header(&self.headers, name)
+    }
+
+    /// The body as JSON; `Null` when it is not JSON.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The body as text; what is not UTF-8 is replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Everything of a request but its body.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) is_http_1_0: bool,
+}
+
+impl Head {
+    /// Reads a head without its final empty line.
+    fn parse(bytes: &[u8]) -> Result<Head, Failure> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.split("\r\n");
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Failure::Refused(400, "malformed request line"));
+        };
+        if !version.starts_with("HTTP/1.") {
+            return Err(Failure::Refused(505, "not HTTP/1.1"));
+        }
+        let mut headers = Vec::with_capacity(16);
+        for line in lines {
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(Failure::Refused(400, "malformed header line"));
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let (path, query) = match origin_form(target).split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (origin_form(target), None),
+        };
+        Ok(Head {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query,
+            headers,
+            is_http_1_0: version == "HTTP/1.0",
+        })
+    }
+
+    /// Whether the client wants the connection closed after the answer.
+    pub(super) fn is_last(&self) -> bool {
+        let connection = self.header("connection").unwrap_or_default();
+        connection.eq_ignore_ascii_case("close")
+            || (self.is_http_1_0 && !connection.eq_ignore_ascii_case("keep-alive"))
+    }
+
+    /// Whether the client waits for a `100 Continue` before it sends the body.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.header("expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        find_header(&self.headers, name)
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding")
+            .is_some_and(|value| value.to_ascii_lowercase().contains("chunked"))
+    }
+}
+
+/// Why no request came out of a connection.
+#[derive(Debug, PartialEq)]
+pub(super) enum Failure {
+    /// The client is gone, or the server stops.
+    Gone,
+    /// What the client sent cannot be served: status and reason.
+    Refused(u16, &'static str),
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Failure::Gone
+    }
+}
+
+/// Buffered reading that leaves the last bytes of a request in the kernel.
+///
+/// Bytes are looked at first and taken later, with the next ones. So when a request is complete its
+/// end has not been taken yet, and closing the socket then makes the kernel send a reset instead of
+/// an orderly end: the one way to a real reset without `SO_LINGER`, which std lacks.
+pub(super) struct Inbox<'a> {
+    socket: &'a TcpStream,
+    buffer: Vec<u8>,
+    /// Where the bytes begin that no request has used.
+    start: usize,
+    /// How many bytes at the end of `buffer` are still in the kernel too.
+    held: usize,
+}
+
+impl<'a> Inbox<'a> {
+    pub(super) fn new(socket: &'a TcpStream) -> Self {
+        Inbox {
+            socket,
+            buffer: Vec::new(),
+            start: 0,
+            held: 0,
+        }
+    }
+
+    /// Blocks until the head of the next request is there.
+    pub(super) fn head(&mut self) -> Result<Head, Failure> {
+        let mut searched = 0;
+        loop {
+            let unread = &self.buffer[self.start..];
+            if searched == 0 && unread.starts_with(b"\r\n") {
+                self.start += 2;
+                continue;
+            }
+            let from = unread.len().min(searched);
+            if let Some(end) = find(&unread[from..], b"\r\n\r\n") {
+                let head = Head::parse(&unread[..from + end]);
+                self.start += from + end + 4;
+                return head;
+            }
+            if unread.len() > MAX_HEAD {
+                return Err(Failure::Refused(431, "request head too large"));
+            }
+            searched = unread.len().saturating_sub(3);
+            self.fill()?;
+        }
+    }
+
+    /// Blocks until the whole body of the request is there.
+    pub(super) fn body(&mut self, head: &Head) -> Result<Vec<u8>, Failure> {
+        if head.is_chunked() {
+            return self.chunked_body();
+        }
+        let Some(length) = head.header("content-length") else {
+            return Ok(Vec::new());
+        };
+        let Ok(length) = length.parse::<usize>() else {
+            return Err(Failure::Refused(400, "malformed content-length"));
+        };
+        if length > MAX_BODY {
+            return Err(TOO_LARGE);
+        }
+        let mut body = Vec::with_capacity(length.min(RESERVE));
+        self.take_into(&mut body, length)?;
+        Ok(body)
+    }
+
+    /// Takes out of the kernel what is left there, so that closing ends the connection orderly.
+    pub(super) fn release(&mut self) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        let from = self.buffer.len() - held;
+        let mut socket = self.socket;
+        socket.read_exact(&mut self.buffer[from..])
+    }
+
+    /// Blocks until there are more bytes in the buffer.
+    fn fill(&mut self) -> Result<(), Failure> {
+        self.release()?;
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start >= READ_SIZE {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        let end = self.buffer.len();
+        self.buffer.resize(end + READ_SIZE, 0);
+        let count = loop {
+            match self.socket.peek(&mut self.buffer[end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.unwrap_or(0),
+            }
+        };
+        self.buffer.truncate(end + count);
+        self.held = count;
+        if count == 0 {
+            return Err(Failure::Gone);
+        }
+        Ok(())
+    }
+
+    fn take_into(&mut self, body: &mut Vec<u8>, count: usize) -> Result<(), Failure> {
+        let mut left = count;
+        while left > 0 {
+            if self.start == self.buffer.len() {
+                if left > READ_SIZE {
+                    // All but the last byte without the detour over the buffer.
+                    self.release()?;
+                    let wanted = left - 1;
+                    body.reserve(wanted.min(RESERVE));
+                    let got = self.socket.take(wanted as u64).read_to_end(body)?;
+                    if got < wanted {
+                        return Err(Failure::Gone);
+                    }
+                    left = 1;
+                }
+                self.fill()?;
+            }
+            let unread = &self.buffer[self.start..];
+            let part = &unread[..unread.len().min(left)];
+            body.extend_from_slice(part);
+            left -= part.len();
+            self.start += part.len();
+        }
+        Ok(())
+    }
+
+    fn chunked_body(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let Ok(size) = usize::from_str_radix(size, 16) else {
+                return Err(Failure::Refused(400, "malformed chunk size"));
+            };
+            if size > MAX_BODY - body.len() {
+                return Err(TOO_LARGE);
+            }
+            if size == 0 {
+                while !self.line()?.is_empty() {}
+                return Ok(body);
+            }
+            self.take_into(&mut body, size)?;
+            if !self.line()?.is_empty() {
+                return Err(Failure::Refused(400, "malformed chunk end"));
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String, Failure> {
+        loop {
+            let unread = &self.buffer[self.start..];
+            if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&unread[..end]).trim().to_owned();
+                self.start += end + 1;
+                return Ok(line);
+            }
+            if unread.len() > MAX_HEAD {
+                return Err(Failure::Refused(400, "line too long"));
+            }
+            self.fill()?;
+        }
+    }
+}
+
+/// The first header of this name, in any case.
+fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+}
+
+/// The target without scheme and host, which clients behind a proxy send.
+fn origin_form(target: &str) -> &str {
+    match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            rest.find('/').map_or("/", |slash| &rest[slash..])
+        }
+        _ => target,
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_BODY: usize = 300 * 1024 * 1024;
+const READ_SIZE: usize = 16 * 1024;
+const RESERVE: usize = 32 * 1024 * 1024;
+const TOO_LARGE: Failure = Failure::Refused(413, "request body too large");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_into_its_parts() {
+        let head = Head::parse(
+            b"POST http://host:1/a/b?x=1?y HTTP/1.1\r\nX-Api-Key:  k \r\nExpect: 100-Continue",
+        )
+        .expect("a good head");
+        assert_eq!((&*head.method, &*head.path), ("POST", "/a/b"));
+        assert_eq!(head.query.as_deref(), Some("x=1?y"));
+        assert_eq!(head.header("X-API-KEY"), Some("k"));
+        assert!(head.is_waiting());
+        assert!(!head.is_last());
+    }
+
+    #[test]
+    fn connections_end_as_the_versions_say() {
+        let is_last = |head: &[u8]| Head::parse(head).expect("a good head").is_last();
+        assert!(is_last(b"GET / HTTP/1.0"));
+        assert!(!is_last(b"GET / HTTP/1.0\r\nConnection: Keep-Alive"));
+        assert!(is_last(b"GET / HTTP/1.1\r\nconnection: Close"));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for head in [
+            "",
+            "GET /",
+            "GET / x HTTP/1.1",
+            "GET / HTTP/1.1\r\nno colon",
+        ] {
+            let refused = Head::parse(head.as_bytes()).expect_err(head);
+            assert!(matches!(refused, Failure::Refused(400, _)), "{head}");
+        }
+        let refused = Head::parse(b"GET / HTTP/2").expect_err("another version");
+        assert!(matches!(refused, Failure::Refused(505, _)));
+    }
+
+    #[test]
+    fn targets_lose_scheme_and_host() {
+        assert_eq!(origin_form("/v1?u=http://x/y"), "/v1?u=http://x/y");
+        assert_eq!(origin_form("http://host"), "/");
+        assert_eq!(origin_form("https://host:9/v1"), "/v1");
+    }
+}

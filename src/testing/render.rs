@@ -1,0 +1,258 @@
+//! Makes the bytes of a reply to one request.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::canned::{self, Wish};
+use super::frames::{Frames, Opening};
+use super::receive::RecordedRequest;
+use super::script::{Content, Framing, Own, Reply};
+use super::stream::{StreamScript, quoted};
+
+/// A request as a reply needs it.
+pub(super) struct Exchange<'a> {
+    pub(super) request: &'a RecordedRequest,
+    /// 1 for the first request of the server.
+    pub(super) serial: u64,
+    pub(super) is_last: bool,
+    pub(super) is_http_1_0: bool,
+}
+
+/// A reply to one request, ready to be sent.
+pub(super) struct Rendered {
+    pub(super) head: Vec<u8>,
+    pub(super) body: Body,
+    pub(super) framing: Framing,
+    pub(super) is_last: bool,
+}
+
+/// The body of one answer.
+pub(super) enum Body {
+    Bytes(Arc<[u8]>),
+    Frames(Box<Frames>),
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Body::Bytes(text.into_bytes().into())
+    }
+}
+
+impl Reply {
+    /// The bytes to send for this request.
+    pub(super) fn render(&self, exchange: &Exchange<'_>) -> Rendered {
+        if let Content::Raw(bytes) = &self.content {
+            return Rendered {
+                head: Vec::new(),
+                body: Body::Bytes(Arc::clone(bytes)),
+                framing: Framing::Close,
+                is_last: true,
+            };
+        }
+        let canned;
+        let source = match &self.content {
+            Content::Canned => {
+                canned = canned::answer(exchange.request);
+                &canned
+            }
+            _ => self,
+        };
+        let request_id = match self.own_header("request-id") {
+            Some(request_id) => request_id.to_owned(),
+            None => format!("req_test_{:06}", exchange.serial),
+        };
+        let (status, content_type, body) = source.content(exchange, &request_id);
+        let body = match &self.body {
+            Some(bytes) => Body::Bytes(Arc::clone(bytes)),
+            None => body,
+        };
+        let framing = self.framing(exchange, &body);
+        let is_last = self.is_last || exchange.is_last || framing == Framing::Close;
+        let mut head = Head {
+            bytes: format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes(),
+            reply: self,
+        };
+        head.put_own("content-type", content_type);
+        head.put_own("request-id", &request_id);
+        head.put_own("anthropic-organization-id", ORGANIZATION);
+        for (name, value) in &source.defaults {
+            match value {
+                Own::Text(text) => head.put_own(name, text),
+                Own::In(seconds) => head.put_own(name, &rfc3339_in(*seconds)),
+            }
+        }
+        match (framing, &body) {
+            (Framing::Chunked, _) => head.put_own("transfer-encoding", "chunked"),
+            (Framing::Length, Body::Bytes(bytes)) if has_body(status) => {
+                head.put_own("content-length", &bytes.len().to_string());
+            }
+            _ => {}
+        }
+        if is_last {
+            head.put_own("connection", "close");
+        }
+        for (name, value) in &self.headers {
+            head.put(name, value);
+        }
+        head.bytes.extend_from_slice(b"\r\n");
+        Rendered {
+            head: head.bytes,
+            body,
+            framing,
+            is_last,
+        }
+    }
+
+    /// Status, content type and body.
+    fn content(&self, exchange: &Exchange<'_>, request_id: &str) -> (u16, &'static str, Body) {
+        let json = "application/json";
+        let stream = "text/event-stream; charset=utf-8";
+        let id = || format!("msg_test_{:06}", exchange.serial);
+        match &self.content {
+            Content::Fixed {
+                status,
+                content_type,
+                body,
+            } => (*status, content_type, Body::Bytes(Arc::clone(body))),
+            Content::Error {
+                status,
+                inner,
+                has_request_id,
+            } => {
+                let mut body = format!(r#"{{"type":"error","error":{inner}"#);
+                if *has_request_id {
+                    body.push_str(r#","request_id":"#);
+                    body.push_str(&quoted(request_id));
+                }
+                body.push('}');
+                (*status, json, Body::from(body))
+            }
+            Content::Message(text) => {
+                let wish = Wish::read(&exchange.request.body);
+                if wish.is_stream {
+                    let script = Arc::new(StreamScript::text(text));
+                    (200, stream, frames(script, id(), wish))
+                } else {
+                    let body = canned::message_json(&id(), &wish, text);
+                    (200, json, Body::from(body))
+                }
+            }
+            Content::Stream(script) => {
+                let wish = Wish::read(&exchange.request.body);
+                (200, stream, frames(Arc::clone(script), id(), wish))
+            }
+            Content::Raw(bytes) => (200, "", Body::Bytes(Arc::clone(bytes))),
+            // `canned::answer` never returns this; an empty answer is better than a panic.
+            Content::Canned => (500, "", Body::from(String::new())),
+        }
+    }
+
+    fn framing(&self, exchange: &Exchange<'_>, body: &Body) -> Framing {
+        let wanted = match (self.framing, body) {
+            (Framing::Length, Body::Frames(_)) => Framing::Chunked,
+            (framing, _) => framing,
+        };
+        let lost = match wanted {
+            Framing::Length => self.is_without("content-length"),
+            Framing::Chunked => exchange.is_http_1_0 || self.is_without("transfer-encoding"),
+            Framing::Close => false,
+        };
+        if lost { Framing::Close } else { wanted }
+    }
+}
+
+/// The head of an answer while it is written.
+struct Head<'a> {
+    bytes: Vec<u8>,
+    reply: &'a Reply,
+}
+
+impl Head<'_> {
+    /// Writes one of the server's own headers, unless the caller replaced or removed it.
+    fn put_own(&mut self, name: &str, value: &str) {
+        let is_replaced = self.reply.own_header(name).is_some();
+        if !value.is_empty() && !is_replaced && !self.reply.is_without(name) {
+            self.put(name, value);
+        }
+    }
+
+    fn put(&mut self, name: &str, value: &str) {
+        for part in [name, ": ", value, "\r\n"] {
+            self.bytes.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+fn frames(script: Arc<StreamScript>, id: String, wish: Wish) -> Body {
+    let opening = Opening {
+        id,
+        model: wish.model,
+        input_tokens: wish.input_tokens,
+    };
+    Body::Frames(Box::new(Frames::new(script, opening)))
+}
+
+fn has_body(status: u16) -> bool {
+    !(status < 200 || status == 204 || status == 304)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Status",
+    }
+}
+
+/// The wall clock time in so many seconds, such as `2026-11-23T10:00:00Z`.
+fn rfc3339_in(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    rfc3339(now.unwrap_or_default().as_secs().saturating_add(seconds))
+}
+
+/// Seconds since 1970 as a date and a time (the civil calendar from a count of days, in years that
+/// begin in March).
+fn rfc3339(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (second / 3_600, second / 60 % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z",
+        second % 60
+    )
+}
+
+const ORGANIZATION: &str = "00000000-0000-4000-8000-000000000001";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_the_api_writes_them() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_428_245), "2026-11-23T10:04:05Z");
+        assert_eq!(rfc3339(1_798_761_599), "2026-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,478 @@
+//! The test server: its queues, its record of requests and its connections.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::deliver::{After, Stopper, deliver, lock};
+use super::receive::{Failure, Head, Inbox, RecordedRequest};
+use super::render::Exchange;
+use super::script::{Fault, Reply};
+
+/// A loopback HTTP/1.1 server that stands in for the API in tests.
+///
+/// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults of
+/// a real network, and records what it was asked. What is not scripted it answers like the API:
+/// messages echo the last text of the user, as JSON or as a stream, and faulty requests get the
+/// API's errors.
+///
+/// A request takes its reply from the first of these that has one: the queue for its method and path
+/// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
+/// ([`answer_with`](TestServer::answer_with)), the canned answers.
+///
+/// All methods take `&self` and can be called from any thread. Dropping the server stops it.
+///
+/// ```
+/// use anthropic_blocking::testing::{Reply, TestServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::start()?;
+/// server.push(Reply::overloaded());
+/// server.push(Reply::message("Seven."));
+/// // Point a client at `server.base_url()`; its first attempt meets the 529, its second the message.
+/// assert_eq!(server.request_count(), 0);
+/// # Ok(()) }
+/// ```
+pub struct TestServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    base_url: String,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl TestServer {
+    /// Starts a server on a free port.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the system refuses a loopback socket or a thread.
+    pub fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new());
+        let for_thread = Arc::clone(&shared);
+        let acceptor = thread::Builder::new()
+            .name("test-server".to_owned())
+            .spawn(move || accept(&listener, &for_thread))?;
+        Ok(TestServer {
+            shared,
+            address,
+            base_url: format!("http://{address}"),
+            acceptor: Mutex::new(Some(acceptor)),
+        })
+    }
+
+    /// Where the server is, such as `http://127.0.0.1:34567`; no slash at the end.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// The address and port on which the server listens, for tests with bare sockets.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Adds a reply to the general queue; it answers one request, whatever that asks.
+    pub fn push(&self, reply: Reply) {
+        self.shared.state().queue.push_back(reply);
+    }
+
+    /// Adds several replies to the general queue, in order.
+    pub fn push_all(&self, replies: impl IntoIterator<Item = Reply>) {
+        let replies: Vec<Reply> = replies.into_iter().collect();
+        self.shared.state().queue.extend(replies);
+    }
+
+    /// Adds a reply to the queue for this method and path (without query).
+    ///
+    /// It answers one request, and goes before the general queue.
+    pub fn on(&self, method: &str, path: &str, reply: Reply) {
+        let mut state = self.shared.state();
+        match state.routes.iter_mut().find(|route| route.is(method, path)) {
+            Some(route) => route.queue.push_back(reply),
+            None => state.routes.push(Route {
+                method: method.to_owned(),
+                path: path.to_owned(),
+                queue: VecDeque::from([reply]),
+            }),
+        }
+    }
+
+    /// Sets the function that answers when no queue has a reply; it replaces an earlier one.
+    ///
+    /// It is called on the thread of the connection, so several calls can run at once, and stopping
+    /// the server waits for it to return. If it panics, the request is answered with a 500.
+    pub fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
+        self.shared.state().answer = Some(Arc::new(answer));
+    }
+
+    /// How many scripted replies, in all queues, no request has taken yet.
+    #[must_use]
+    pub fn unused_replies(&self) -> usize {
+        let state = self.shared.state();
+        let routes = state.routes.iter().map(|route| route.queue.len());
+        state.queue.len() + routes.sum::<usize>()
+    }
+
+    /// Sets whether requests are kept for [`requests`](TestServer::requests). Default: they are.
+    ///
+    /// For runs of many or large requests; they are counted all the same.
+    pub fn keep_requests(&self, keep: bool) {
+        self.shared.state().is_keeping = keep;
+    }
+
+    /// Copies of all requests so far, in order of arrival, but those taken before.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        let kept = self.shared.state().requests.clone();
+        kept.iter().map(|request| (**request).clone()).collect()
+    }
+
+    /// All requests since the last call, in order of arrival; the server forgets them.
+    pub fn take_requests(&self) -> Vec<RecordedRequest> {
+        let kept = std::mem::take(&mut self.shared.state().requests);
+        kept.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
+    /// How many requests have arrived since the start, taken ones included.
+    #[must_use]
+    pub fn request_count(&self) -> usize {
+        self.shared.state().count
+    }
+
+    /// How many TCP connections have been accepted since the start.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        lock(&self.shared.links).accepted
+    }
+
+    /// How many of the connections are open now.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.links).open.len()
+    }
+
+    /// Blocks until `count` requests have arrived since the start, at most for `timeout`; whether
+    /// they have.
+    #[must_use]
+    pub fn wait_for_requests(&self, count: usize, timeout: Duration) -> bool {
+        let state = self.shared.state();
+        let waited = self
+            .shared
+            .arrival
+            .wait_timeout_while(state, timeout, |state| state.count < count);
+        waited.unwrap_or_else(PoisonError::into_inner).0.count >= count
+    }
+
+    /// Blocks until at most `count` connections are open, at most for `timeout`; whether it is so.
+    ///
+    /// The server notices that a client has gone when it waits for a request, stalls or writes.
+    #[must_use]
+    pub fn wait_for_open_connections(&self, count: usize, timeout: Duration) -> bool {
+        let links = lock(&self.shared.links);
+        let waited = self
+            .shared
+            .closing
+            .wait_timeout_while(links, timeout, |links| links.open.len() > count);
+        waited.unwrap_or_else(PoisonError::into_inner).0.open.len() <= count
+    }
+
+    /// Stops the server: no more connections, all open ones cut, delays and stalls ended.
+    ///
+    /// Blocks until its threads are done, which is at once unless a function given to
+    /// [`answer_with`](TestServer::answer_with) is running. What was recorded can still be read. A
+    /// second call does nothing.
+    pub fn stop(&self) {
+        let Some(acceptor) = lock(&self.acceptor).take() else {
+            return;
+        };
+        let sockets: Vec<_> = {
+            let mut links = lock(&self.shared.links);
+            links.is_stopping = true;
+            links.open.values().filter_map(Weak::upgrade).collect()
+        };
+        self.shared.stopper.stop();
+        for socket in sockets {
+            // Fails where the client was faster, which is as good.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        // A connection wakes the thread that accepts.
+        if TcpStream::connect(self.address).is_ok() {
+            // It has no panic to report: it only accepts and spawns.
+            let _ = acceptor.join();
+        }
+        let mut links = lock(&self.shared.links);
+        while !links.open.is_empty() {
+            links = self
+                .shared
+                .closing
+                .wait(links)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for TestServer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TestServer")
+            .field("base_url", &self.base_url)
+            .field("request_count", &self.request_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the threads of one server share.
+struct Shared {
+    started: Instant,
+    state: Mutex<State>,
+    arrival: Condvar,
+    links: Mutex<Links>,
+    closing: Condvar,
+    stopper: Stopper,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Shared {
+            started: Instant::now(),
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                routes: Vec::new(),
+                answer: None,
+                requests: Vec::new(),
+                is_keeping: true,
+                count: 0,
+            }),
+            arrival: Condvar::new(),
+            links: Mutex::new(Links::default()),
+            closing: Condvar::new(),
+            stopper: Stopper::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Records a request and finds its reply.
+    fn arrived(&self, mut request: RecordedRequest) -> (Arc<RecordedRequest>, u64, Reply) {
+        let mut state = self.state();
+        request.arrived = Instant::now();
+        request.since_start = request.arrived.duration_since(self.started);
+        let request = Arc::new(request);
+        state.count += 1;
+        let serial = state.count as u64;
+        if state.is_keeping {
+            state.requests.push(Arc::clone(&request));
+        }
+        let scripted = state.take_reply(&request.method, &request.path);
+        let answer = state.answer.clone();
+        drop(state);
+        self.arrival.notify_all();
+        let reply = match (scripted, answer) {
+            (Some(reply), _) => reply,
+            (None, Some(answer)) => catch_unwind(AssertUnwindSafe(|| answer(&request)))
+                .unwrap_or_else(|_| {
+                    let message = "the function given to answer_with panicked";
+                    Reply::error(500, "api_error", message)
+                }),
+            (None, None) => Reply::canned(),
+        };
+        (request, serial, reply)
+    }
+}
+
+/// What is scripted and what was recorded.
+struct State {
+    queue: VecDeque<Reply>,
+    routes: Vec<Route>,
+    answer: Option<Arc<Answer>>,
+    requests: Vec<Arc<RecordedRequest>>,
+    is_keeping: bool,
+    count: usize,
+}
+
+impl State {
+    fn take_reply(&mut self, method: &str, path: &str) -> Option<Reply> {
+        let mut routes = self.routes.iter_mut();
+        routes
+            .find(|route| route.is(method, path))
+            .and_then(|route| route.queue.pop_front())
+            .or_else(|| self.queue.pop_front())
+    }
+
+    /// Whether the next reply for this request wants its body left unread.
+    fn leaves_body(&self, method: &str, path: &str) -> bool {
+        let mut routes = self.routes.iter();
+        routes
+            .find(|route| route.is(method, path))
+            .and_then(|route| route.queue.front())
+            .or_else(|| self.queue.front())
+            .is_some_and(|reply| reply.fault == Some(Fault::ResetBeforeBodyRead))
+    }
+}
+
+/// The queue for one method and path.
+struct Route {
+    method: String,
+    path: String,
+    queue: VecDeque<Reply>,
+}
+
+impl Route {
+    fn is(&self, method: &str, path: &str) -> bool {
+        self.method.eq_ignore_ascii_case(method) && self.path == path
+    }
+}
+
+type Answer = dyn Fn(&RecordedRequest) -> Reply + Send + Sync;
+
+/// The connections.
+#[derive(Default)]
+struct Links {
+    is_stopping: bool,
+    accepted: usize,
+    open: HashMap<usize, Weak<TcpStream>>,
+}
+
+/// One open connection; dropping it closes the socket and tells who waits for that.
+struct Link {
+    shared: Arc<Shared>,
+    number: usize,
+    socket: Option<Arc<TcpStream>>,
+}
+
+impl Link {
+    /// Registers an accepted connection; `None` when the server stops.
+    fn open(shared: &Arc<Shared>, socket: TcpStream) -> Option<Link> {
+        let socket = Arc::new(socket);
+        let mut links = lock(&shared.links);
+        if links.is_stopping {
+            return None;
+        }
+        let number = links.accepted;
+        links.accepted += 1;
+        links.open.insert(number, Arc::downgrade(&socket));
+        Some(Link {
+            shared: Arc::clone(shared),
+            number,
+            socket: Some(socket),
+        })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.socket = None;
+        lock(&self.shared.links).open.remove(&self.number);
+        self.shared.closing.notify_all();
+    }
+}
+
+/// Accepts connections until the server stops.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                let Some(link) = Link::open(shared, socket) else {
+                    return;
+                };
+                // Where no thread can be had, dropping the link closes the connection.
+                let _ = thread::Builder::new()
+                    .name("test-server-link".to_owned())
+                    .spawn(move || serve(&link));
+            }
+            // Out of file handles, or a client that went away early: go on after a moment.
+            Err(_) => {
+                if !shared.stopper.pause(Duration::from_millis(5)) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Serves the requests of one connection.
+fn serve(link: &Link) {
+    let Some(socket) = link.socket.as_deref() else {
+        return;
+    };
+    // Without it the answers come later, but they come.
+    let _ = socket.set_nodelay(true);
+    let mut inbox = Inbox::new(socket);
+    loop {
+        match exchange(link, socket, &mut inbox) {
+            Ok(After::KeepAlive) => {}
+            Ok(After::Close) => {
+                // Fails when the client has gone, and then there is nothing to end.
+                let _ = inbox.release();
+                return;
+            }
+            Ok(After::Reset) | Err(Failure::Gone) => return,
+            Err(Failure::Refused(status, reason)) => return refuse(socket, status, reason),
+        }
+    }
+}
+
+/// Reads one request and answers it.
+fn exchange(link: &Link, socket: &TcpStream, inbox: &mut Inbox<'_>) -> Result<After, Failure> {
+    let shared = &*link.shared;
+    let head = inbox.head()?;
+    let (is_last, is_http_1_0) = (head.is_last(), head.is_http_1_0);
+    let mut body = Vec::new();
+    if !shared.state().leaves_body(&head.method, &head.path) {
+        if head.is_waiting() {
+            let mut socket = socket;
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        body = inbox.body(&head)?;
+    }
+    let (request, serial, reply) = shared.arrived(record(head, body, link.number));
+    let exchange = Exchange {
+        request: &request,
+        serial,
+        is_last,
+        is_http_1_0,
+    };
+    Ok(deliver(&reply, &exchange, socket, inbox, &shared.stopper))
+}
+
+/// The record of a request, with times that [`Shared::arrived`] sets.
+fn record(head: Head, body: Vec<u8>, connection: usize) -> RecordedRequest {
+    RecordedRequest {
+        method: head.method,
+        path: head.path,
+        query: head.query,
+        headers: head.headers,
+        body,
+        arrived: Instant::now(),
+        since_start: Duration::ZERO,
+        connection,
+    }
+}
+
+/// Answers what is no request, and reads on until the client has seen it.
+fn refuse(mut socket: &TcpStream, status: u16, reason: &str) {
+    let answer =
+        format!("HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    // Errors mean that the client has gone.
+    let _ = socket.write_all(answer.as_bytes());
+    let _ = socket.shutdown(Shutdown::Write);
+    let _ = socket.set_read_timeout(Some(Duration::from_secs(1)));
+    let mut scratch = [0; 4096];
+    while socket.read(&mut scratch).is_ok_and(|count| count > 0) {}
+}

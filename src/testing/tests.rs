@@ -1,0 +1,581 @@
+//! The test server, seen from a bare socket.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Reply, StreamScript, TestServer};
+
+#[test]
+fn one_connection_serves_request_after_request() {
+    let server = started();
+    server.push_all([Reply::message("one"), Reply::overloaded()]);
+    let mut wire = Wire::to(&server);
+    let first = wire.ask(&post(PLAIN));
+    assert_eq!(first.status, 200);
+    assert_eq!(first.json()["content"][0]["text"], "one");
+    assert_eq!(first.header("request-id"), "req_test_000001");
+    let second = wire.ask(&post(PLAIN));
+    assert_eq!(second.status, 529);
+    assert_eq!(second.header("x-should-retry"), "true");
+    assert!(second.json().get("request_id").is_none());
+    assert_eq!(server.connections(), 1);
+    assert_eq!(server.request_count(), 2);
+    let requests = server.take_requests();
+    assert_eq!(requests[1].json()["model"], "claude-opus-5");
+    assert_eq!(requests[1].header("X-Api-Key"), Some("k"));
+    assert_eq!((requests[0].connection, requests[1].connection), (0, 0));
+    assert!(requests[0].since_start <= requests[1].since_start);
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn chunked_bodies_are_joined() {
+    let server = started();
+    let mut wire = Wire::to(&server);
+    let (head, tail) = PLAIN.split_at(20);
+    let body = format!(
+        "{:X};x=y\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\nt: 1\r\n\r\n",
+        head.len(),
+        tail.len()
+    );
+    let head = "POST /v1/messages HTTP/1.1\r\nx-api-key: k\r\nanthropic-version: 2023-06-01\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = wire.ask(format!("{head}{body}").as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(server.requests()[0].text(), PLAIN);
+    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+}
+
+#[test]
+fn large_bodies_arrive_whole() {
+    let server = started();
+    server.push_all([
+        Reply::status(204),
+        Reply::json(200, "{}").body("x".repeat(3_000_000)),
+    ]);
+    let mut wire = Wire::to(&server);
+    let body = "y".repeat(2_000_000);
+    assert_eq!(wire.ask(&post(&body)).status, 204);
+    assert_eq!(wire.ask(&post(&body)).body.len(), 3_000_000);
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.body == body.as_bytes())
+    );
+}
+
+#[test]
+fn clients_that_expect_to_continue_are_told_to() {
+    let server = started();
+    let mut wire = Wire::to(&server);
+    wire.send(b"POST /x HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(wire.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(wire.ask(b"{}").status, 401);
+}
+
+#[test]
+fn unscripted_requests_are_answered_like_the_api() {
+    let server = started();
+    let mut wire = Wire::to(&server);
+    let answer = wire.ask(&post(PLAIN));
+    let message = answer.json();
+    assert_eq!(message["content"][0]["text"], "You said: Hi \"you\"");
+    assert_eq!(message["model"], "claude-opus-5");
+    assert_eq!(message["usage"]["input_tokens"], 10);
+    assert_eq!(message["usage"]["output_tokens"], 5);
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert!(!answer.header("anthropic-organization-id").is_empty());
+
+    let count = wire.ask(&request("POST", "/v1/messages/count_tokens", PLAIN));
+    assert_eq!(count.json()["input_tokens"], 10);
+    let page = wire.ask(&request("GET", "/v1/models?limit=2", "")).json();
+    assert_eq!(
+        (page["data"].as_array().map(Vec::len), &page["has_more"]),
+        (Some(2), &true.into())
+    );
+    let next = format!(
+        "/v1/models?limit=1000&after_id={}",
+        page["last_id"].as_str().unwrap_or("?")
+    );
+    let page = wire.ask(&request("GET", &next, "")).json();
+    assert_eq!(
+        (page["data"].as_array().map(Vec::len), &page["has_more"]),
+        (Some(3), &false.into())
+    );
+    let model = wire
+        .ask(&request("GET", "/v1/models/claude-haiku-4-5", ""))
+        .json();
+    assert_eq!(model["id"], "claude-haiku-4-5-20251001");
+}
+
+#[test]
+fn faulty_requests_meet_the_errors_of_the_api() {
+    let server = started();
+    let mut wire = Wire::to(&server);
+    let mut refused = |request: &[u8]| {
+        let answer = wire.ask(request);
+        let body = answer.json();
+        assert_eq!(body["request_id"], answer.header("request-id"));
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        (
+            answer.status,
+            text(&body["error"]["type"]),
+            text(&body["error"]["message"]),
+        )
+    };
+    let invalid = "invalid_request_error";
+    let (status, kind, _) = refused(b"GET /v1/models HTTP/1.1\r\n\r\n");
+    assert_eq!((status, &*kind), (401, "authentication_error"));
+    let (status, kind, _) = refused(b"GET /v1/models HTTP/1.1\r\nauthorization: Bearer k\r\n\r\n");
+    assert_eq!((status, &*kind), (400, invalid));
+    let (status, kind, _) = refused(&request("GET", "/v2", ""));
+    assert_eq!((status, &*kind), (404, "not_found_error"));
+    assert_eq!(
+        refused(&request("GET", "/v1/models/claude-9", "")).2,
+        "model: claude-9"
+    );
+    for (body, message) in [
+        (
+            "{",
+            "The request body is not valid JSON: EOF while parsing an object at line 1 column 1",
+        ),
+        ("[]", "Input should be a valid dictionary"),
+        (r#"{"max_tokens":1,"messages":[]}"#, "model: Field required"),
+        (
+            r#"{"model":"m","messages":[]}"#,
+            "max_tokens: Field required",
+        ),
+        (
+            r#"{"model":"m","max_tokens":1}"#,
+            "messages: Field required",
+        ),
+        (
+            r#"{"model":"m","max_tokens":1,"messages":[]}"#,
+            "messages: at least one message is required",
+        ),
+    ] {
+        assert_eq!(
+            refused(&post(body)),
+            (400, invalid.to_owned(), message.to_owned())
+        );
+    }
+}
+
+#[test]
+fn streams_end_with_message_stop() {
+    let server = started();
+    let mut wire = Wire::to(&server);
+    for _ in 0..2 {
+        let answer = wire.ask(&post(STREAMED));
+        assert!(
+            answer
+                .header("content-type")
+                .starts_with("text/event-stream")
+        );
+        let text = answer.text();
+        assert!(text.contains(r#""model":"claude-opus-5""#), "{text}");
+        assert!(text.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
+        assert_eq!(answer.chunks, text.matches("event: ").count());
+    }
+    server.push(Reply::stream(StreamScript::text("Hello").one_chunk()));
+    assert_eq!(wire.ask(&post(PLAIN)).chunks, 1);
+    server.push(Reply::message("Hello").close_delimited());
+    let answer = wire.ask(&post(STREAMED));
+    assert_eq!((answer.chunks, answer.header("connection")), (0, "close"));
+    assert!(answer.text().ends_with("message_stop\"}\n\n"));
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn routes_go_before_the_queue_and_the_queue_before_the_function() {
+    let server = started();
+    server.answer_with(|request| match &*request.path {
+        "/panic" => panic!("as asked"),
+        _ => Reply::json(200, request.query.as_deref().unwrap_or("null")),
+    });
+    server.push(Reply::html(502, "502 Bad Gateway"));
+    server.on(
+        "GET",
+        "/a",
+        Reply::error_code(429, "rate_limit_error", "ramp_limit_exceeded", "slow"),
+    );
+    assert_eq!(server.unused_replies(), 2);
+    let mut wire = Wire::to(&server);
+    let answer = wire.ask(&request("GET", "/a", ""));
+    assert_eq!(
+        answer.json()["error"]["details"]["error_code"],
+        "ramp_limit_exceeded"
+    );
+    let answer = wire.ask(&request("GET", "/a", ""));
+    assert_eq!((answer.status, answer.header("request-id")), (502, ""));
+    assert!(answer.header("content-type").starts_with("text/html"));
+    assert_eq!(wire.ask(&request("GET", "/a?7", "")).text(), "7");
+    assert_eq!(wire.ask(&request("GET", "/panic", "")).status, 500);
+    assert_eq!(wire.ask(&request("GET", "/a?8", "")).text(), "8");
+}
+
+#[test]
+fn headers_replace_those_of_the_server_and_can_be_removed() {
+    let server = started();
+    let limited = Reply::rate_limited(4);
+    let unusual = limited
+        .clone()
+        .header("Retry-After", "7")
+        .header("request-id", "req_x");
+    server.push_all([
+        limited,
+        unusual
+            .without_header("anthropic-ratelimit-tokens-limit")
+            .header("a", "1")
+            .header("a", "2"),
+        Reply::canned().header("retry-after", "3"),
+        Reply::json(200, "{}").without_header("content-length"),
+    ]);
+    let mut wire = Wire::to(&server);
+    let answer = wire.ask(&post(PLAIN));
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "4"));
+    assert_eq!(
+        answer.header("anthropic-ratelimit-input-tokens-remaining"),
+        "0"
+    );
+    assert!(
+        answer
+            .header("anthropic-ratelimit-input-tokens-reset")
+            .ends_with('Z')
+    );
+    let answer = wire.ask(&post(PLAIN));
+    assert_eq!(answer.headers("retry-after"), ["7"]);
+    assert_eq!(answer.json()["request_id"], "req_x");
+    assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), "");
+    assert_eq!(answer.headers("a"), ["1", "2"]);
+    let answer = wire.ask(&post(PLAIN));
+    assert_eq!((answer.status, answer.header("retry-after")), (200, "3"));
+    assert_eq!(wire.ask(&post(PLAIN)).text(), "{}");
+    assert!(wire.is_at_end());
+}
+
+#[test]
+fn resets_are_resets() {
+    for (reply, seen) in [
+        (Reply::message("Hi").reset_before_headers(), 0..=0),
+        (Reply::message("Hi").reset_before_body_read(), 0..=0),
+        (Reply::message("Hi").reset_in_headers(), 20..=200),
+        (Reply::message("Hi").reset_in_body(5), 150..=1_000),
+        (
+            Reply::message("Hi").chunked().reset_in_body(usize::MAX),
+            300..=1_000,
+        ),
+        (
+            Reply::stream(StreamScript::text("Hi").reset_after(2)),
+            300..=2_000,
+        ),
+        (
+            Reply::raw("HTTP/1.1 200 OK\r\n\r\nabc").reset_in_body(17),
+            17..=17,
+        ),
+    ] {
+        let server = started();
+        server.push(reply.clone());
+        let mut wire = Wire::to(&server);
+        wire.send(&post(PLAIN));
+        let (bytes, error) = wire.rest();
+        assert!(
+            seen.contains(&bytes.len()),
+            "{} bytes of {reply:?}",
+            bytes.len()
+        );
+        assert_eq!(error, Some(ErrorKind::ConnectionReset), "{reply:?}");
+        assert_eq!(Wire::to(&server).ask(&post(PLAIN)).status, 200);
+    }
+}
+
+#[test]
+fn a_request_can_be_reset_before_its_body_is_sent() {
+    let server = started();
+    server.push(Reply::status(200).reset_before_body_read());
+    let mut wire = Wire::to(&server);
+    wire.send(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 1000\r\n\r\n");
+    assert_eq!(wire.rest(), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+    assert!(server.requests()[0].body.is_empty());
+}
+
+#[test]
+fn cut_answers_end_orderly() {
+    for (reply, tail) in [
+        (Reply::json(200, "0123456789").truncate(4), "\r\n\r\n0123"),
+        (
+            Reply::json(200, "0123456789").chunked().truncate(4),
+            "\r\n\r\na\r\n0123",
+        ),
+        (Reply::json(200, "0123456789").truncate(0), "\r\n\r\n"),
+        (Reply::json(200, "0123456789").close(), "\r\n\r\n0123456789"),
+        (Reply::raw("anything"), "anything"),
+        (Reply::raw("anything").truncate(3), "any"),
+    ] {
+        let server = started();
+        server.push(reply.clone());
+        let mut wire = Wire::to(&server);
+        wire.send(&post(PLAIN));
+        let (bytes, error) = wire.rest();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.ends_with(tail), "{text} of {reply:?}");
+        assert_eq!(error, None, "{reply:?}");
+    }
+    let server = started();
+    server.push(Reply::stream(StreamScript::text("Hi").cut_after(3)));
+    let mut wire = Wire::to(&server);
+    assert!(
+        wire.ask(&post(PLAIN))
+            .text()
+            .ends_with("\"text\":\"\"}}\n\n")
+    );
+    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+}
+
+#[test]
+fn stopping_ends_stalls_and_delays_at_once() {
+    let hour = Duration::from_secs(3_600);
+    for (reply, seen) in [
+        (Reply::message("Hi").stall_before_headers(), 0),
+        (Reply::message("Hi").delay(hour), 0),
+        (Reply::message("Hi").dribble(7, hour), 7),
+        (Reply::raw("0123456789").stall(4), 4),
+        (Reply::raw("0123456789").stall(99), 10),
+        (Reply::stream(StreamScript::text("Hi").stall_after(0)), 1),
+        (Reply::stream(StreamScript::new().pause(hour)), 1),
+    ] {
+        let server = started();
+        server.push(reply);
+        let mut wire = Wire::to(&server);
+        wire.send(&post(PLAIN));
+        let mut first = vec![0; seen];
+        wire.0
+            .read_exact(&mut first)
+            .expect("what comes before the silence");
+        assert!(server.wait_for_requests(1, TEST_TIME));
+        let stopped = Instant::now();
+        server.stop();
+        server.stop();
+        assert!(stopped.elapsed() < Duration::from_millis(500));
+        assert!(TcpStream::connect(server.address()).is_err());
+        assert_eq!(server.open_connections(), 0);
+    }
+}
+
+#[test]
+fn stalled_streams_ping_until_the_client_goes_away() {
+    let server = started();
+    let script = StreamScript::text("Hi")
+        .stall_after(1)
+        .pings_while_stalled(Duration::from_millis(1));
+    server.push(Reply::stream(script));
+    let mut wire = Wire::to(&server);
+    wire.send(&post(PLAIN));
+    let mut text = String::new();
+    while text.matches("event: ping").count() < 3 {
+        let mut bytes = [0; 256];
+        let count = wire.0.read(&mut bytes).expect("pings");
+        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    drop(wire);
+    assert!(server.wait_for_open_connections(0, TEST_TIME));
+
+    server.push(Reply::message("Hi").stall_before_headers());
+    let mut wire = Wire::to(&server);
+    wire.send(&post(PLAIN));
+    assert!(server.wait_for_requests(2, TEST_TIME));
+    drop(wire);
+    assert!(server.wait_for_open_connections(0, TEST_TIME));
+}
+
+#[test]
+fn dribbled_answers_are_whole() {
+    let server = started();
+    server.push(Reply::stream(StreamScript::text("Hi")).dribble(1, Duration::ZERO));
+    server.push(Reply::message("Hi").dribble(100, Duration::from_micros(1)));
+    let mut wire = Wire::to(&server);
+    assert!(
+        wire.ask(&post(PLAIN))
+            .text()
+            .ends_with("message_stop\"}\n\n")
+    );
+    assert_eq!(wire.ask(&post(PLAIN)).json()["role"], "assistant");
+}
+
+#[test]
+fn garbage_is_refused_and_does_no_harm() {
+    let server = started();
+    for (garbage, status) in [
+        (&b"hello\r\n\r\n"[..], "HTTP/1.1 400"),
+        (
+            b"POST / HTTP/1.1\r\ncontent-length: 999999999999\r\n\r\n",
+            "HTTP/1.1 413",
+        ),
+        (
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+            "HTTP/1.1 400",
+        ),
+        (&[b'a'; 70_000], "HTTP/1.1 431"),
+    ] {
+        let mut wire = Wire::to(&server);
+        wire.send(garbage);
+        wire.0.shutdown(Shutdown::Write).expect("still connected");
+        let (bytes, error) = wire.rest();
+        assert!(bytes.starts_with(status.as_bytes()), "{status}");
+        assert_eq!(error, None);
+    }
+    drop(Wire::to(&server));
+    assert_eq!(server.request_count(), 0);
+    assert!(!server.wait_for_requests(1, Duration::from_millis(1)));
+}
+
+#[test]
+fn many_threads_are_served_at_once() {
+    let server = Arc::new(started());
+    server.keep_requests(false);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut wire = Wire::to(&server);
+                for _ in 0..50 {
+                    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!((server.request_count(), server.connections()), (800, 16));
+    assert!(server.requests().is_empty());
+}
+
+#[track_caller]
+fn started() -> TestServer {
+    TestServer::start().expect("a free port")
+}
+
+fn post(body: &str) -> Vec<u8> {
+    request("POST", "/v1/messages", body)
+}
+
+fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nX-Api-Key: k\r\nanthropic-version: 2023-06-01\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A client that knows no more than the tests need.
+struct Wire(TcpStream);
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+    chunks: usize,
+}
+
+impl Answer {
+    fn headers(&self, name: &str) -> Vec<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers(name).first().copied().unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+}
+
+impl Wire {
+    #[track_caller]
+    fn to(server: &TestServer) -> Wire {
+        let socket = TcpStream::connect(server.address()).expect("the server listens");
+        socket
+            .set_read_timeout(Some(TEST_TIME))
+            .expect("a good duration");
+        Wire(socket)
+    }
+
+    #[track_caller]
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server reads");
+    }
+
+    #[track_caller]
+    fn ask(&mut self, request: &[u8]) -> Answer {
+        self.send(request);
+        let head = self.read_head();
+        let mut answer = Answer {
+            status: head[9..12].parse().expect("a status"),
+            head,
+            body: Vec::new(),
+            chunks: 0,
+        };
+        let length = answer.header("content-length").parse::<usize>().ok();
+        if answer.header("transfer-encoding") == "chunked" {
+            loop {
+                let line = self.read_to("\r\n");
+                let size = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
+                let mut chunk = vec![0; size + 2];
+                self.0.read_exact(&mut chunk).expect("a chunk");
+                if size == 0 {
+                    break;
+                }
+                answer.chunks += 1;
+                answer.body.extend_from_slice(&chunk[..size]);
+            }
+        } else if let Some(length) = length {
+            answer.body.resize(length, 0);
+            self.0.read_exact(&mut answer.body).expect("the whole body");
+        } else if answer.header("connection") == "close" {
+            answer.body = self.rest().0;
+        }
+        answer
+    }
+
+    #[track_caller]
+    fn read_head(&mut self) -> String {
+        self.read_to("\r\n\r\n")
+    }
+
+    #[track_caller]
+    fn read_to(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).expect("more bytes");
+            text.push(byte[0]);
+        }
+        String::from_utf8(text).expect("ASCII")
+    }
+
+    /// All that comes, and the error that ended it.
+    fn rest(&mut self) -> (Vec<u8>, Option<ErrorKind>) {
+        let mut bytes = Vec::new();
+        let ended: io::Result<usize> = self.0.read_to_end(&mut bytes);
+        (bytes, ended.err().map(|error| error.kind()))
+    }
+
+    fn is_at_end(&mut self) -> bool {
+        self.rest() == (Vec::new(), None)
+    }
+}
+
+const TEST_TIME: Duration = Duration::from_secs(10);
+const PLAIN: &str = r#"{"model":"claude-opus-5","max_tokens":9,"messages":[{"role":"user","content":"Hi \"you\""}]}"#;
+const STREAMED: &str = r#"{"model":"claude-opus-5","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream": true}"#;

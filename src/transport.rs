@@ -1,0 +1,578 @@
+//! One HTTP exchange over ureq: the only file that names it.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
+
+use crate::diagnose::Trouble;
+use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit};
+use crate::types::Delivery;
+
+/// The connections of a client and its clones.
+#[derive(Debug, Clone)]
+pub(crate) struct Transport {
+    agent: Agent,
+    patience: Patience,
+}
+
+/// What the connections are made with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wiring {
+    pub(crate) user_agent: String,
+    pub(crate) proxy: ProxySetting,
+    pub(crate) roots: Roots,
+    pub(crate) native_tls: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) enum ProxySetting {
+    /// As `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    None,
+    /// May contain a password, which `Debug` does not show.
+    Url(Secret),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Roots {
+    #[default]
+    WebPki,
+    Pem(Vec<u8>),
+    #[cfg_attr(
+        not(feature = "platform-verifier"),
+        expect(dead_code, reason = "set by a feature")
+    )]
+    Platform,
+}
+
+/// A string that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// How long one exchange may take over what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Patience {
+    pub(crate) connect: Duration,
+    /// Between any two bytes.
+    pub(crate) idle: Duration,
+    /// Until the answer begins, where it comes in one piece and nothing is heard before; replaces
+    /// the idle timeout.
+    pub(crate) answer: Option<Duration>,
+    /// For all of it.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'static str,
+    pub(crate) url: String,
+    pub(crate) headers: &'a Headers,
+    pub(crate) body: Option<&'a [u8]>,
+    pub(crate) patience: Patience,
+}
+
+/// An exchange that brought no whole answer.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) trouble: Trouble<'static>,
+    pub(crate) delivery: Delivery,
+    source: BoxError,
+}
+
+impl Fault {
+    pub(crate) fn into_cause(self) -> Cause {
+        match self.trouble {
+            Trouble::TimeLimit(limit) => Cause::TimeLimit { limit },
+            Trouble::Connection(phase) => Cause::Transport {
+                phase,
+                source: self.source,
+            },
+            Trouble::Certificate => Cause::Transport {
+                phase: Phase::Tls,
+                source: self.source,
+            },
+            Trouble::Unreadable | Trouble::Status(..) => Cause::Decode {
+                expected: "HTTP",
+                excerpt: String::new(),
+                source: Some(self.source),
+            },
+        }
+    }
+}
+
+impl Transport {
+    /// Prepares connections; `patience` is what most exchanges will be given.
+    pub(crate) fn new(wiring: &Wiring, patience: Patience) -> Result<Transport> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(&wiring.user_agent)
+            .max_idle_connections(IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .max_idle_age(IDLE_AGE)
+            .tls_config(tls(wiring)?)
+            .timeout_connect(Some(patience.connect))
+            .timeout_per_read(Some(patience.idle))
+            .timeout_per_write(Some(patience.idle));
+        match &wiring.proxy {
+            ProxySetting::Environment => {}
+            ProxySetting::None => config = config.proxy(None),
+            ProxySetting::Url(url) => {
+                let proxy = Proxy::new(&url.0).map_err(|error| {
+                    Error::config_from("the proxy's URL is invalid", error.into())
+                })?;
+                config = config.proxy(Some(proxy));
+            }
+        }
+        Ok(Transport {
+            agent: config.build().into(),
+            patience,
+        })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) fn send(&self, outgoing: &Outgoing<'_>) -> Result<Answer, Fault> {
+        let mut handed = Handed {
+            rest: outgoing.body.unwrap_or_default(),
+            empty: false,
+        };
+        let result = match outgoing.body {
+            Some(_) => self.exchange(outgoing, SendBody::from_reader(&mut handed)),
+            None => self.exchange(outgoing, SendBody::none()),
+        };
+        let delivery = match outgoing.body {
+            Some(_) if !handed.empty => Delivery::NotSent,
+            _ => Delivery::Unknown,
+        };
+        match result {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let body = body.into_with_config().limit(u64::MAX).reader();
+                let body = AnswerBody { reader: body };
+                Ok(Answer {
+                    status: head.status.as_u16(),
+                    headers: head.headers,
+                    body,
+                })
+            }
+            Err(error) => Err(fault(error, delivery, Phase::Head)),
+        }
+    }
+
+    fn exchange(
+        &self,
+        outgoing: &Outgoing<'_>,
+        body: SendBody<'_>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let length = outgoing.body.map(<[u8]>::len);
+        let mut request = Request::new(body);
+        *request.method_mut() = match outgoing.method {
+            "GET" => Method::GET,
+            "DELETE" => Method::DELETE,
+            _ => Method::POST,
+        };
+        *request.uri_mut() = outgoing.url.parse().map_err(ureq::http::Error::from)?;
+        *request.headers_mut() = outgoing.headers.0.clone();
+        if let Some(length) = length {
+            request
+                .headers_mut()
+                .insert("content-length", HeaderValue::from(length));
+        }
+        let patience = outgoing.patience;
+        if patience == self.patience {
+            return self.agent.run(request);
+        }
+        // A deadline is ureq's global timeout, which costs a thread for the name resolution; the
+        // other limits hold for their phase and cost nothing.
+        let idle = patience.answer.is_none().then_some(patience.idle);
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_connect(Some(patience.connect))
+            .timeout_per_read(idle)
+            .timeout_per_write(Some(patience.idle))
+            .timeout_recv_response(patience.answer)
+            .timeout_recv_body(patience.answer)
+            .timeout_global(patience.deadline)
+            .build();
+        self.agent.run(request)
+    }
+
+    /// Cuts every connection; requests in other threads fail at once, and so do later ones.
+    pub(crate) fn shutdown(&self) {
+        self.agent.clone().shutdown();
+    }
+}
+
+/// Idle connections kept: as many as threads are likely to share a client. Fewer would mean a TLS
+/// handshake for most requests of the threads beyond.
+const IDLE_CONNECTIONS: usize = 256;
+
+/// How long an idle connection is kept. It is probed before it is used again.
+const IDLE_AGE: Duration = Duration::from_secs(30);
+
+fn tls(wiring: &Wiring) -> Result<TlsConfig> {
+    let roots = match &wiring.roots {
+        Roots::WebPki => RootCerts::WebPki,
+        Roots::Platform => RootCerts::PlatformVerifier,
+        Roots::Pem(pem) => {
+            let mut certificates = Vec::new();
+            for item in ureq::tls::parse_pem(pem) {
+                match item {
+                    Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+                    Ok(_) => {}
+                    Err(error) => {
+                        return Err(Error::config_from(
+                            "the root certificates are no valid PEM",
+                            error.into(),
+                        ));
+                    }
+                }
+            }
+            if certificates.is_empty() {
+                return Err(Error::config(
+                    "there is no PEM certificate in the root certificates",
+                ));
+            }
+            RootCerts::from(certificates)
+        }
+    };
+    let provider = if wiring.native_tls {
+        TlsProvider::NativeTls
+    } else {
+        TlsProvider::Rustls
+    };
+    Ok(TlsConfig::builder()
+        .root_certs(roots)
+        .provider(provider)
+        .build())
+}
+
+/// A body that knows whether it was read to its end: before that, no server can have acted on it.
+struct Handed<'a> {
+    rest: &'a [u8],
+    empty: bool,
+}
+
+impl Read for Handed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.rest.read(buffer)?;
+        self.empty = self.rest.is_empty();
+        Ok(n)
+    }
+}
+
+/// The head of an answer, and its body yet to be read.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: HeaderMap,
+    pub(crate) body: AnswerBody,
+}
+
+impl Answer {
+    /// A header by its lower-case name; one that is no text counts as missing.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// The body of an answer.
+pub(crate) struct AnswerBody {
+    reader: BodyReader<'static>,
+}
+
+impl AnswerBody {
+    /// Reads some bytes, 0 at the end. Blocks for as long as the exchange's patience lasts.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        loop {
+            match self.reader.read(buffer) {
+                Ok(n) => return Ok(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(fault(
+                        ureq::Error::from(error),
+                        Delivery::Unknown,
+                        Phase::Body,
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Reads at most `limit` bytes; whether that was all is the second value.
+    pub(crate) fn read_up_to(&mut self, limit: usize) -> Result<(Vec<u8>, bool), Fault> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let n = self.read(&mut buffer)?;
+            if n == 0 {
+                return Ok((bytes, true));
+            }
+            if bytes.len() + n > limit {
+                bytes.extend_from_slice(&buffer[..limit - bytes.len()]);
+                return Ok((bytes, false));
+            }
+            bytes.extend_from_slice(&buffer[..n]);
+        }
+    }
+}
+
+/// Says what ureq's error means for the request. `delivery` is what is known from the body:
+/// without one, only errors that come before anything is sent are certain.
+fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
+    use ureq::Error as E;
+    let (trouble, delivery) = match &error {
+        E::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            (Trouble::TimeLimit(TimeLimit::Connect), Delivery::NotSent)
+        }
+        E::Timeout(Timeout::PerRead | Timeout::PerWrite) => {
+            (Trouble::TimeLimit(TimeLimit::Idle), delivery)
+        }
+        E::Timeout(Timeout::RecvResponse | Timeout::RecvBody) => {
+            (Trouble::TimeLimit(TimeLimit::Answer), delivery)
+        }
+        E::Timeout(_) => (Trouble::TimeLimit(TimeLimit::Deadline), delivery),
+        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => {
+            (Trouble::Connection(Phase::Connect), Delivery::NotSent)
+        }
+        E::Tls(_) | E::TlsRequired | E::Rustls(_) => {
+            (Trouble::Connection(Phase::Tls), Delivery::NotSent)
+        }
+        E::Protocol(_) | E::LargeResponseHeader(..) => (Trouble::Unreadable, delivery),
+        E::Io(io) if phase == Phase::Head => match io.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable => {
+                (Trouble::Connection(Phase::Connect), Delivery::NotSent)
+            }
+            _ if delivery == Delivery::NotSent => (Trouble::Connection(Phase::Send), delivery),
+            _ => (Trouble::Connection(Phase::Head), delivery),
+        },
+        _ => (Trouble::Connection(phase), delivery),
+    };
+    let untrusted = phase == Phase::Head && error.to_string().contains("invalid peer certificate");
+    let (trouble, delivery) = if untrusted {
+        (Trouble::Certificate, Delivery::NotSent)
+    } else {
+        (trouble, delivery)
+    };
+    let source: BoxError = match error {
+        E::Io(io) => Box::new(io),
+        other => Box::new(other),
+    };
+    Fault {
+        trouble,
+        delivery,
+        source,
+    }
+}
+
+/// Request headers, checked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Headers(HeaderMap);
+
+impl Headers {
+    /// Sets a header in place of others of its name. A value is never printed.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let (name, value) = header(name, value)?;
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// Adds a value to a header that is a list, separated by a comma.
+    pub(crate) fn append(&mut self, name: &str, value: &str) -> Result<()> {
+        let joined = match self.0.get(name).and_then(|values| values.to_str().ok()) {
+            Some(values) => format!("{values},{value}"),
+            None => value.to_owned(),
+        };
+        self.set(name, &joined)
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+    let shown = crate::error::clean(name, 60);
+    let Ok(parsed) = HeaderName::try_from(name) else {
+        return Err(Error::config(format!("{shown:?} is no valid header name")));
+    };
+    if RESERVED.contains(&parsed.as_str()) {
+        return Err(Error::config(format!(
+            "the header {shown} is the client's own"
+        )));
+    }
+    let Ok(mut value) = HeaderValue::try_from(value) else {
+        return Err(Error::config(format!(
+            "the value of the header {shown} contains a line break or another control character"
+        )));
+    };
+    value.set_sensitive(true);
+    Ok((parsed, value))
+}
+
+/// Headers that frame the exchange, and would break it.
+const RESERVED: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "te",
+    "transfer-encoding",
+];
+
+/// The address that paths are appended to.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseUrl {
+    text: String,
+    secure: bool,
+    loopback: bool,
+}
+
+impl BaseUrl {
+    /// Parses `https://host`, `https://host:8443/a/prefix/` and the like.
+    pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
+        let shown = crate::error::clean(text, 100);
+        let wrong = |what: &str| Err(Error::config(format!("the base URL {shown:?} {what}")));
+        let Ok(uri) = text.parse::<Uri>() else {
+            return wrong("is no valid URL");
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return wrong("must begin with https://");
+        };
+        if authority.as_str().contains('@') {
+            return Err(Error::config(
+                "the base URL must not contain a user name or password",
+            ));
+        }
+        if uri.query().is_some() {
+            return wrong("must not have a query");
+        }
+        let secure = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return wrong("must begin with https://"),
+        };
+        if authority.host().is_empty() || text.contains('#') {
+            return wrong("is no valid URL");
+        }
+        let loopback = is_loopback(authority.host());
+        let text = text.trim_end_matches('/').to_owned();
+        Ok(BaseUrl {
+            text,
+            secure,
+            loopback,
+        })
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub(crate) fn is_exposed(&self) -> bool {
+        !self.secure && !self.loopback
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    pub(crate) fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_url_keeps_its_prefix_and_loses_its_last_slash() {
+        let url = BaseUrl::parse("https://gw.example:8443/claude/").expect("a URL");
+        assert_eq!(
+            url.join("/v1/messages"),
+            "https://gw.example:8443/claude/v1/messages"
+        );
+    }
+
+    #[test]
+    fn only_loopback_goes_without_tls() {
+        for (url, exposed) in [
+            ("https://api.example", false),
+            ("http://127.0.0.1:8080", false),
+            ("http://127.9.9.9", false),
+            ("http://[::1]:80", false),
+            ("http://LocalHost", false),
+            ("http://localhost.evil.example", true),
+            ("http://10.0.0.1", true),
+            ("http://127.0.0.1.nip.example", true),
+        ] {
+            assert_eq!(
+                BaseUrl::parse(url).expect("a URL").is_exposed(),
+                exposed,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn unusable_base_urls_are_refused() {
+        for url in [
+            "",
+            "api.anthropic.com",
+            "ftp://x",
+            "https://",
+            "https://a b",
+            "https://u:p@x",
+            "https://x?y=1",
+            "https://x/#f",
+            "/v1",
+            "https:///v1",
+        ] {
+            assert!(BaseUrl::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn header_values_are_checked_and_never_shown() {
+        let mut headers = Headers::default();
+        headers.set("X-Api-Key", "sk-secret").expect("valid");
+        headers.append("anthropic-beta", "a").expect("valid");
+        headers.append("anthropic-beta", "b").expect("valid");
+        assert_eq!(headers.0["anthropic-beta"], "a,b");
+        assert!(!format!("{headers:?}").contains("sk-secret"));
+        for (name, value) in [
+            ("a b", "v"),
+            ("", "v"),
+            ("a", "v\n"),
+            ("Host", "v"),
+            ("a", "\0"),
+        ] {
+            assert!(headers.set(name, value).is_err(), "{name:?}: {value:?}");
+        }
+    }
+}

@@ -1,0 +1,884 @@
+//! Content blocks: what a message is made of, in requests and in answers alike.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::wire::{Fields, Tagged, read_tagged, read_unknown, wire_struct, write_struct};
+
+/// One piece of a message.
+///
+/// The same type serves both directions, so that an answer can go back into the conversation as it
+/// came. A block of a kind that this version does not know is kept in [`ContentBlock::Other`], and
+/// an unknown field of a known block in its `extra`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ContentBlock {
+    /// Text.
+    Text(TextBlock),
+    /// An image.
+    Image(ImageBlock),
+    /// A PDF or a plain text.
+    Document(DocumentBlock),
+    /// A search result that the model may cite.
+    SearchResult(SearchResultBlock),
+    /// The model's reasoning; goes back unchanged.
+    Thinking(ThinkingBlock),
+    /// Reasoning in encrypted form; goes back unchanged.
+    RedactedThinking(RedactedThinkingBlock),
+    /// A call of one of your tools.
+    ToolUse(ToolUseBlock),
+    /// Your answer to a tool call.
+    ToolResult(ToolResultBlock),
+    /// A call of a tool that runs on the server.
+    ServerToolUse(ServerToolUseBlock),
+    /// The result of such a call, of any of the `*_tool_result` kinds.
+    ServerToolResult(ServerToolResultBlock),
+    /// A file made available to the code execution container.
+    ContainerUpload(ContainerUploadBlock),
+    /// Any other block, as the JSON object that it is.
+    Other(Map<String, Value>),
+}
+
+wire_struct! {
+    /// Text, in answers with its citations.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct TextBlock as "text" {
+        /// The text itself.
+        req text: String,
+        /// What the text is based on.
+        opt citations: Vec<Citation>,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// An image.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ImageBlock as "image" {
+        /// Where the image comes from.
+        req source: Source,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A PDF or a plain text that the model reads, and may cite.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct DocumentBlock as "document" {
+        /// Where the document comes from.
+        req source: Source,
+        /// Its title.
+        opt title: String,
+        /// What the model should know about it; not cited.
+        opt context: String,
+        /// Whether the model cites it: `{"enabled": true}`.
+        opt citations: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A search result of your own that the model may cite.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct SearchResultBlock as "search_result" {
+        /// Where it was found.
+        req source: String,
+        /// Its title.
+        req title: String,
+        /// Its text.
+        req content: Vec<ContentBlock>,
+        /// Whether the model cites it: `{"enabled": true}`.
+        opt citations: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// The model's reasoning.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ThinkingBlock as "thinking" {
+        /// The reasoning, or its summary; empty where it is omitted.
+        def thinking: String,
+        /// Proves that the block is the model's own.
+        def signature: String,
+    }
+}
+
+wire_struct! {
+    /// Reasoning in encrypted form.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct RedactedThinkingBlock as "redacted_thinking" {
+        /// The encrypted reasoning.
+        req data: String,
+    }
+}
+
+wire_struct! {
+    /// A call of one of your tools: answer it with [`ContentBlock::tool_result`] in the next user
+    /// message.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ToolUseBlock as "tool_use" {
+        /// The id that the result must name.
+        req id: String,
+        /// Which tool.
+        req name: String,
+        /// The input, an object. A JSON string here is input that was cut off or broken on the
+        /// way, as raw text; see [`ToolUseBlock::raw_input`].
+        def input: Value,
+        /// The toolset that the tool belongs to; copy it to the result.
+        opt toolset_name: String,
+        /// Who called: the model itself or code that it runs.
+        opt caller: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// Your answer to a tool call.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ToolResultBlock as "tool_result" {
+        /// The id of the call.
+        req tool_use_id: String,
+        /// What the tool gave.
+        opt content: Content,
+        /// Whether the tool failed.
+        opt is_error: bool,
+        /// Copied from the call.
+        opt toolset_name: String,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A call of a tool that runs on the server; nothing to do but to send it back.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ServerToolUseBlock as "server_tool_use" {
+        /// The call's id.
+        req id: String,
+        /// Which tool, such as `web_search`.
+        req name: String,
+        /// The input; see [`ToolUseBlock::input`].
+        def input: Value,
+        /// Who called: the model itself or code that it runs.
+        opt caller: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// The result of a tool that ran on the server, such as `web_search_tool_result`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ServerToolResultBlock {
+        /// The block's `type`, which names the tool.
+        req kind = "type": String,
+        /// The id of the call.
+        req tool_use_id: String,
+        /// The result or an error object; its shape depends on the tool.
+        def content: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A file for the code execution container.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ContainerUploadBlock as "container_upload" {
+        /// The file's id.
+        req file_id: String,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// What a passage of an answer is based on; the location's fields, which depend on the kind,
+    /// are in `extra`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Citation {
+        /// The kind, such as `char_location` or `web_search_result_location`.
+        req kind = "type": String,
+        /// The text cited.
+        def cited_text: String,
+        /// The index of the document cited, counted over the whole request.
+        opt document_index: u64,
+        /// The title of the document cited.
+        opt document_title: String,
+        /// The title of the search result or page cited.
+        opt title: String,
+        /// The address of the page cited.
+        opt url: String,
+    }
+}
+
+wire_struct! {
+    /// Where an image's or document's bytes come from.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Source {
+        /// `base64`, `url`, `file`, `text` or `content`.
+        req kind = "type": String,
+        /// What the bytes are, such as `image/png`.
+        opt media_type: String,
+        /// The bytes in base64, or the text.
+        opt data: String,
+        /// The address that the server fetches.
+        opt url: String,
+        /// The id of an uploaded file.
+        opt file_id: String,
+    }
+}
+
+wire_struct! {
+    /// Marks the end of a prefix that the server should cache.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct CacheControl {
+        /// `ephemeral`.
+        req kind = "type": String,
+        /// How long: `5m` (what the server takes when unset) or `1h`.
+        opt ttl: String,
+    }
+}
+
+impl ContentBlock {
+    /// Text.
+    pub fn text(text: impl Into<String>) -> ContentBlock {
+        ContentBlock::Text(TextBlock {
+            text: text.into(),
+            citations: None,
+            cache_control: None,
+            extra: Map::new(),
+        })
+    }
+
+    /// An image from its bytes; `media_type` is `image/jpeg`, `image/png`, `image/gif` or
+    /// `image/webp`.
+    pub fn image(media_type: &str, bytes: &[u8]) -> ContentBlock {
+        ContentBlock::image_from(Source::base64(media_type, bytes))
+    }
+
+    /// An image that the server fetches.
+    pub fn image_url(url: impl Into<String>) -> ContentBlock {
+        ContentBlock::image_from(Source::url(url))
+    }
+
+    /// An image from a file, its kind recognised by its first bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is no JPEG, PNG, GIF or WebP image
+    /// ([`io::ErrorKind::InvalidData`]).
+    pub fn image_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|error| with_path(path, &error))?;
+        match image_type(&bytes) {
+            Some(media_type) => Ok(ContentBlock::image(media_type, &bytes)),
+            None => Err(invalid(path, "not a JPEG, PNG, GIF or WebP image")),
+        }
+    }
+
+    /// An image from any source.
+    pub fn image_from(source: Source) -> ContentBlock {
+        ContentBlock::Image(ImageBlock {
+            source,
+            cache_control: None,
+            extra: Map::new(),
+        })
+    }
+
+    /// A PDF document from its bytes.
+    pub fn pdf(bytes: &[u8]) -> ContentBlock {
+        ContentBlock::document_from(Source::base64("application/pdf", bytes))
+    }
+
+    /// A plain text document.
+    pub fn document(text: impl Into<String>) -> ContentBlock {
+        ContentBlock::document_from(Source::text(text))
+    }
+
+    /// A document that the server fetches.
+    pub fn document_url(url: impl Into<String>) -> ContentBlock {
+        ContentBlock::document_from(Source::url(url))
+    }
+
+    /// A PDF or a UTF-8 text from a file; the file's name becomes the title.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is neither a PDF nor UTF-8
+    /// ([`io::ErrorKind::InvalidData`]).
+    pub fn document_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|error| with_path(path, &error))?;
+        let source = if bytes.starts_with(b"%PDF-") {
+            Source::base64("application/pdf", &bytes)
+        } else {
+            match String::from_utf8(bytes) {
+                Ok(text) => Source::text(text),
+                Err(_) => return Err(invalid(path, "neither a PDF nor a UTF-8 text")),
+            }
+        };
+        let mut block = DocumentBlock::new(source);
+        block.title = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        Ok(ContentBlock::Document(block))
+    }
+
+    /// A document from any source.
+    pub fn document_from(source: Source) -> ContentBlock {
+        ContentBlock::Document(DocumentBlock::new(source))
+    }
+
+    /// Your answer to the tool call `tool_use_id`.
+    pub fn tool_result(
+        tool_use_id: impl Into<String>,
+        content: impl Into<Content>,
+    ) -> ContentBlock {
+        ContentBlock::ToolResult(ToolResultBlock {
+            tool_use_id: tool_use_id.into(),
+            content: Some(content.into()),
+            is_error: None,
+            toolset_name: None,
+            cache_control: None,
+            extra: Map::new(),
+        })
+    }
+
+    /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why.
+    pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
+        let mut block = ContentBlock::tool_result(tool_use_id, message.into());
+        if let ContentBlock::ToolResult(result) = &mut block {
+            result.is_error = Some(true);
+        }
+        block
+    }
+
+    /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
+    /// cannot be marked and stay as they are.
+    #[must_use]
+    pub fn cached(mut self, control: CacheControl) -> ContentBlock {
+        let slot = match &mut self {
+            ContentBlock::Text(block) => &mut block.cache_control,
+            ContentBlock::Image(block) => &mut block.cache_control,
+            ContentBlock::Document(block) => &mut block.cache_control,
+            ContentBlock::SearchResult(block) => &mut block.cache_control,
+            ContentBlock::ToolUse(block) => &mut block.cache_control,
+            ContentBlock::ToolResult(block) => &mut block.cache_control,
+            ContentBlock::ServerToolUse(block) => &mut block.cache_control,
+            ContentBlock::ServerToolResult(block) => &mut block.cache_control,
+            ContentBlock::ContainerUpload(block) => &mut block.cache_control,
+            ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::Other(_) => return self,
+        };
+        *slot = Some(control);
+        self
+    }
+
+    /// The text of a text block.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            ContentBlock::Text(block) => Some(&block.text),
+            _ => None,
+        }
+    }
+
+    /// The block's `type` on the wire; empty for an unknown block without one.
+    pub fn kind(&self) -> &str {
+        match self {
+            ContentBlock::Text(_) => "text",
+            ContentBlock::Image(_) => "image",
+            ContentBlock::Document(_) => "document",
+            ContentBlock::SearchResult(_) => "search_result",
+            ContentBlock::Thinking(_) => "thinking",
+            ContentBlock::RedactedThinking(_) => "redacted_thinking",
+            ContentBlock::ToolUse(_) => "tool_use",
+            ContentBlock::ToolResult(_) => "tool_result",
+            ContentBlock::ServerToolUse(_) => "server_tool_use",
+            ContentBlock::ServerToolResult(block) => &block.kind,
+            ContentBlock::ContainerUpload(_) => "container_upload",
+            ContentBlock::Other(object) => object.get("type").and_then(Value::as_str).unwrap_or(""),
+        }
+    }
+}
+
+impl From<&str> for ContentBlock {
+    fn from(text: &str) -> ContentBlock {
+        ContentBlock::text(text)
+    }
+}
+
+impl From<String> for ContentBlock {
+    fn from(text: String) -> ContentBlock {
+        ContentBlock::text(text)
+    }
+}
+
+impl Tagged for ContentBlock {
+    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
+        Ok(match tag {
+            "text" => ContentBlock::Text(Fields::read(map)?),
+            "image" => ContentBlock::Image(Fields::read(map)?),
+            "document" => ContentBlock::Document(Fields::read(map)?),
+            "search_result" => ContentBlock::SearchResult(Fields::read(map)?),
+            "thinking" => ContentBlock::Thinking(Fields::read(map)?),
+            "redacted_thinking" => ContentBlock::RedactedThinking(Fields::read(map)?),
+            "tool_use" => ContentBlock::ToolUse(Fields::read(map)?),
+            "tool_result" => ContentBlock::ToolResult(Fields::read(map)?),
+            "server_tool_use" => ContentBlock::ServerToolUse(Fields::read(map)?),
+            "container_upload" => ContentBlock::ContainerUpload(Fields::read(map)?),
+            _ => {
+                let object = read_unknown(tag, map)?;
+                if tag.ends_with("_tool_result") && object.contains_key("tool_use_id") {
+                    let block = super::wire::read_object(object).map_err(A::Error::custom)?;
+                    ContentBlock::ServerToolResult(block)
+                } else {
+                    ContentBlock::Other(object)
+                }
+            }
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentBlock {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        read_tagged(from)
+    }
+}
+
+impl Serialize for ContentBlock {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            ContentBlock::Text(block) => write_struct(block, to),
+            ContentBlock::Image(block) => write_struct(block, to),
+            ContentBlock::Document(block) => write_struct(block, to),
+            ContentBlock::SearchResult(block) => write_struct(block, to),
+            ContentBlock::Thinking(block) => write_struct(block, to),
+            ContentBlock::RedactedThinking(block) => write_struct(block, to),
+            ContentBlock::ToolUse(block) => write_struct(block, to),
+            ContentBlock::ToolResult(block) => write_struct(block, to),
+            ContentBlock::ServerToolUse(block) => write_struct(block, to),
+            ContentBlock::ServerToolResult(block) => write_struct(block, to),
+            ContentBlock::ContainerUpload(block) => write_struct(block, to),
+            ContentBlock::Other(object) => object.serialize(to),
+        }
+    }
+}
+
+impl DocumentBlock {
+    /// A document without title, context or citations.
+    pub fn new(source: Source) -> DocumentBlock {
+        DocumentBlock {
+            source,
+            title: None,
+            context: None,
+            citations: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Gives it a title.
+    #[must_use]
+    pub fn title(mut self, title: impl Into<String>) -> DocumentBlock {
+        self.title = Some(title.into());
+        self
+    }
+
+    /// Tells the model something about the document that it does not cite.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> DocumentBlock {
+        self.context = Some(context.into());
+        self
+    }
+
+    /// Asks the model to cite the document.
+    #[must_use]
+    pub fn cited(mut self) -> DocumentBlock {
+        self.citations = Some(serde_json::json!({"enabled": true}));
+        self
+    }
+}
+
+impl From<DocumentBlock> for ContentBlock {
+    fn from(block: DocumentBlock) -> ContentBlock {
+        ContentBlock::Document(block)
+    }
+}
+
+impl ToolUseBlock {
+    /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
+    pub fn raw_input(&self) -> Option<&str> {
+        self.input.as_str()
+    }
+}
+
+impl ServerToolResultBlock {
+    /// The code with which the tool failed, such as `max_uses_exceeded`.
+    pub fn error_code(&self) -> Option<&str> {
+        self.content.get("error_code")?.as_str()
+    }
+}
+
+impl Source {
+    /// Bytes, sent in base64.
+    pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
+        let mut source = Source::of("base64");
+        source.media_type = Some(media_type.to_owned());
+        source.data = Some(base64(bytes));
+        source
+    }
+
+    /// Plain text.
+    pub fn text(text: impl Into<String>) -> Source {
+        let mut source = Source::of("text");
+        source.media_type = Some("text/plain".to_owned());
+        source.data = Some(text.into());
+        source
+    }
+
+    /// An address that the server fetches.
+    pub fn url(url: impl Into<String>) -> Source {
+        let mut source = Source::of("url");
+        source.url = Some(url.into());
+        source
+    }
+
+    /// A file that was uploaded before.
+    pub fn file(file_id: impl Into<String>) -> Source {
+        let mut source = Source::of("file");
+        source.file_id = Some(file_id.into());
+        source
+    }
+
+    fn of(kind: &str) -> Source {
+        Source {
+            kind: kind.to_owned(),
+            media_type: None,
+            data: None,
+            url: None,
+            file_id: None,
+            extra: Map::new(),
+        }
+    }
+}
+
+impl CacheControl {
+    /// Cached for five minutes after its last use.
+    pub fn ephemeral() -> CacheControl {
+        CacheControl {
+            kind: "ephemeral".to_owned(),
+            ttl: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Cached for an hour after its last use.
+    pub fn one_hour() -> CacheControl {
+        CacheControl {
+            ttl: Some("1h".to_owned()),
+            ..CacheControl::ephemeral()
+        }
+    }
+}
+
+/// A message's or tool result's content: one string, or blocks.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Content {
+    /// A string; the same as one text block.
+    Text(String),
+    /// Blocks.
+    Blocks(Vec<ContentBlock>),
+}
+
+impl Content {
+    /// The text, without blocks of other kinds.
+    pub fn text(&self) -> String {
+        match self {
+            Content::Text(text) => text.clone(),
+            Content::Blocks(blocks) => blocks.iter().filter_map(ContentBlock::as_text).collect(),
+        }
+    }
+
+    /// Turns a string into the block that it stands for.
+    pub fn into_blocks(self) -> Vec<ContentBlock> {
+        match self {
+            Content::Text(text) => vec![ContentBlock::text(text)],
+            Content::Blocks(blocks) => blocks,
+        }
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Content::Text(text) => to.serialize_str(text),
+            Content::Blocks(blocks) => blocks.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ContentVisitor;
+        impl<'de> Visitor<'de> for ContentVisitor {
+            type Value = Content;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of content blocks")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<Content, E> {
+                Ok(Content::Text(text))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+                let mut blocks = Vec::new();
+                while let Some(block) = seq.next_element()? {
+                    blocks.push(block);
+                }
+                Ok(Content::Blocks(blocks))
+            }
+        }
+        from.deserialize_any(ContentVisitor)
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Content {
+        Content::Text(text.to_owned())
+    }
+}
+
+impl From<&String> for Content {
+    fn from(text: &String) -> Content {
+        Content::Text(text.clone())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Content {
+        Content::Text(text)
+    }
+}
+
+impl From<ContentBlock> for Content {
+    fn from(block: ContentBlock) -> Content {
+        Content::Blocks(vec![block])
+    }
+}
+
+impl From<Vec<ContentBlock>> for Content {
+    fn from(blocks: Vec<ContentBlock>) -> Content {
+        Content::Blocks(blocks)
+    }
+}
+
+impl<const N: usize> From<[ContentBlock; N]> for Content {
+    fn from(blocks: [ContentBlock; N]) -> Content {
+        Content::Blocks(blocks.into())
+    }
+}
+
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn invalid(path: &Path, what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{}: {what}", path.display()),
+    )
+}
+
+/// RFC 4648 base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let first = u32::from(group[0]) << 16;
+        let second = u32::from(group.get(1).copied().unwrap_or(0)) << 8;
+        let bits = first | second | u32::from(group.get(2).copied().unwrap_or(0));
+        for index in 0..4 {
+            if index <= group.len() {
+                let digit = (bits >> (18 - 6 * index)) & 63;
+                text.push(char::from(ALPHABET[digit as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn round_trip(json: Value) -> ContentBlock {
+        let block: ContentBlock = serde_json::from_value(json.clone()).expect("a block");
+        assert_eq!(serde_json::to_value(&block).expect("JSON"), json);
+        let text = json.to_string();
+        assert_eq!(
+            serde_json::from_str::<ContentBlock>(&text).expect("a block"),
+            block
+        );
+        block
+    }
+
+    #[test]
+    fn every_kind_of_block_survives_both_directions() {
+        for (json, kind) in [
+            (json!({"type":"text","text":"a","citations":null}), "text"),
+            (
+                json!({"type":"text","text":"a","citations":[{"type":"char_location",
+                "cited_text":"b","document_index":0,"document_title":null,
+                "start_char_index":0,"end_char_index":1}],"new":1}),
+                "text",
+            ),
+            (
+                json!({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA=="},
+                "transformations":{"oversized_image":"error"}}),
+                "image",
+            ),
+            (
+                json!({"type":"document","source":{"type":"content","content":[]},"title":null,
+                "citations":{"enabled":true}}),
+                "document",
+            ),
+            (
+                json!({"type":"search_result","source":"s","title":"t",
+                "content":[{"type":"text","text":"x"}]}),
+                "search_result",
+            ),
+            (
+                json!({"type":"thinking","thinking":"","signature":"s"}),
+                "thinking",
+            ),
+            (json!({"type":"thinking","signature":"s"}), "thinking"),
+            (
+                json!({"type":"redacted_thinking","data":"d"}),
+                "redacted_thinking",
+            ),
+            (
+                json!({"type":"tool_use","id":"t","name":"n","input":{"a":[1.5,null]},
+                "caller":{"type":"direct"}}),
+                "tool_use",
+            ),
+            (
+                json!({"type":"tool_result","tool_use_id":"t","content":"x","is_error":false}),
+                "tool_result",
+            ),
+            (
+                json!({"type":"tool_result","tool_use_id":"t","content":[
+                {"type":"tool_reference","tool_name":"n"}]}),
+                "tool_result",
+            ),
+            (
+                json!({"type":"server_tool_use","id":"s","name":"web_search","input":{}}),
+                "server_tool_use",
+            ),
+            (
+                json!({"type":"web_search_tool_result","tool_use_id":"s","content":{
+                "type":"web_search_tool_result_error","error_code":"unavailable"}}),
+                "web_search_tool_result",
+            ),
+            (
+                json!({"type":"container_upload","file_id":"f"}),
+                "container_upload",
+            ),
+            (
+                json!({"type":"compaction","content":null,"signature":"s"}),
+                "compaction",
+            ),
+        ] {
+            assert_eq!(round_trip(json).kind(), kind);
+        }
+    }
+
+    #[test]
+    fn type_need_not_come_first() {
+        let block: ContentBlock = serde_json::from_str(r#"{"text":"a","type":"text"}"#).unwrap();
+        assert_eq!(block.as_text(), Some("a"));
+        let error = serde_json::from_str::<ContentBlock>(r#"{"text":"a"}"#).unwrap_err();
+        assert!(error.to_string().contains("`type`"), "{error}");
+    }
+
+    #[test]
+    fn base64_pads_as_rfc_4648_says() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn images_are_recognised_by_their_first_bytes() {
+        assert_eq!(image_type(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
+        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
+        assert_eq!(image_type(b"GIF89a"), Some("image/gif"));
+        assert_eq!(image_type(b"RIFF1234WEBPVP8"), Some("image/webp"));
+        assert_eq!(image_type(b"RIFF1234WAVE"), None);
+    }
+
+    #[test]
+    fn unreadable_file_is_named_in_the_error() {
+        let error = ContentBlock::image_file("/nowhere/cat.png").unwrap_err();
+        assert!(error.to_string().contains("/nowhere/cat.png"), "{error}");
+    }
+
+    #[test]
+    fn cache_mark_is_written_where_it_may_stand() {
+        let block = ContentBlock::text("a").cached(CacheControl::one_hour());
+        assert_eq!(
+            serde_json::to_value(block).unwrap(),
+            json!({"type":"text","text":"a","cache_control":{"type":"ephemeral","ttl":"1h"}})
+        );
+    }
+}

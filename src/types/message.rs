@@ -1,0 +1,315 @@
+//! Messages: the turns of a conversation, and the answer.
+
+use serde_json::{Map, Value};
+
+use super::content::{Content, ContentBlock, ToolUseBlock};
+use super::exchange::{Attempt, Exchange, RateLimits};
+use super::id::RequestId;
+use super::model::Model;
+use super::wire::{open_enum, wire_struct};
+
+open_enum! {
+    /// Whose turn a message is.
+    #[derive(Default)]
+    pub enum Role {
+        /// Yours.
+        User = "user",
+        /// The model's.
+        #[default]
+        Assistant = "assistant",
+        /// An instruction in mid conversation, which some models accept.
+        System = "system",
+    }
+}
+
+wire_struct! {
+    /// One turn of the input.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct MessageParam {
+        /// Whose turn it is.
+        req role: Role,
+        /// What is said.
+        req content: Content,
+    }
+}
+
+impl MessageParam {
+    /// A turn of yours.
+    pub fn user(content: impl Into<Content>) -> MessageParam {
+        MessageParam::new(Role::User, content)
+    }
+
+    /// A turn of the model's.
+    pub fn assistant(content: impl Into<Content>) -> MessageParam {
+        MessageParam::new(Role::Assistant, content)
+    }
+
+    /// A turn of any role.
+    pub fn new(role: impl Into<Role>, content: impl Into<Content>) -> MessageParam {
+        MessageParam {
+            role: role.into(),
+            content: content.into(),
+            extra: Map::new(),
+        }
+    }
+}
+
+impl From<Message> for MessageParam {
+    /// An answer as a turn of the conversation, its content unchanged.
+    fn from(message: Message) -> MessageParam {
+        MessageParam::new(message.role, message.content)
+    }
+}
+
+impl From<&Message> for MessageParam {
+    fn from(message: &Message) -> MessageParam {
+        MessageParam::new(message.role.clone(), message.content.clone())
+    }
+}
+
+impl From<&MessageParam> for MessageParam {
+    fn from(message: &MessageParam) -> MessageParam {
+        message.clone()
+    }
+}
+
+open_enum! {
+    /// Why the model stopped.
+    pub enum StopReason {
+        /// It was finished.
+        EndTurn = "end_turn",
+        /// It reached `max_tokens`; the input of a last tool call may be incomplete.
+        MaxTokens = "max_tokens",
+        /// It wrote one of the stop sequences.
+        StopSequence = "stop_sequence",
+        /// It waits for the results of tool calls.
+        ToolUse = "tool_use",
+        /// A long turn with server tools was paused: send the content back to go on.
+        PauseTurn = "pause_turn",
+        /// It declined; see [`Message::stop_details`].
+        Refusal = "refusal",
+        /// The context window is full.
+        ContextWindowExceeded = "model_context_window_exceeded",
+        /// The conversation was summarised (beta).
+        Compaction = "compaction",
+    }
+}
+
+wire_struct! {
+    /// The model's answer.
+    ///
+    /// Two messages are equal when the server said the same; how they were obtained
+    /// ([`attempts`](Message::attempts) and the like) does not count.
+    #[derive(Debug, Clone)]
+    pub struct Message {
+        /// The message's id.
+        def id: String,
+        /// `message`.
+        def kind = "type": String,
+        /// [`Role::Assistant`].
+        def role: Role,
+        /// The model that answered.
+        def model: Model,
+        /// What it said; may be empty.
+        req content: Vec<ContentBlock>,
+        /// Why it stopped.
+        opt stop_reason: StopReason,
+        /// The stop sequence that it wrote.
+        opt stop_sequence: String,
+        /// More about a refusal.
+        opt stop_details: StopDetails,
+        /// The code execution container that was used.
+        opt container: Value,
+        /// What it cost.
+        def usage: Usage,
+    }
+    skip {
+        /// How the answer was obtained.
+        exchange: Exchange,
+    }
+}
+
+wire_struct! {
+    /// More about a refusal.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct StopDetails {
+        /// `refusal`.
+        req kind = "type": String,
+        /// What the request was taken for.
+        opt category: String,
+        /// An explanation for people.
+        opt explanation: String,
+    }
+}
+
+wire_struct! {
+    /// The tokens of an exchange.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct Usage {
+        /// Input after the last cache breakpoint; see [`Usage::total_input_tokens`].
+        def input_tokens: u64,
+        /// Output, thinking included.
+        def output_tokens: u64,
+        /// Input written to the cache.
+        opt cache_creation_input_tokens: u64,
+        /// Input read from the cache.
+        opt cache_read_input_tokens: u64,
+        /// What was written to the cache, by how long it stays.
+        opt cache_creation: CacheCreation,
+        /// Parts of the output.
+        opt output_tokens_details: OutputTokensDetails,
+        /// Requests made by server tools.
+        opt server_tool_use: ServerToolUsage,
+        /// `standard`, `priority` or `batch`.
+        opt service_tier: String,
+    }
+}
+
+wire_struct! {
+    /// Input written to the cache, by how long it stays there.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct CacheCreation {
+        /// For five minutes.
+        def ephemeral_5m_input_tokens: u64,
+        /// For an hour.
+        def ephemeral_1h_input_tokens: u64,
+    }
+}
+
+wire_struct! {
+    /// Parts of the output.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct OutputTokensDetails {
+        /// Tokens of thinking; also counted in the output.
+        def thinking_tokens: u64,
+    }
+}
+
+wire_struct! {
+    /// Requests made by server tools.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct ServerToolUsage {
+        /// Web searches.
+        def web_search_requests: u64,
+        /// Web pages fetched.
+        def web_fetch_requests: u64,
+    }
+}
+
+impl Message {
+    /// The text of all text blocks, one after the other.
+    pub fn text(&self) -> String {
+        self.content
+            .iter()
+            .filter_map(ContentBlock::as_text)
+            .collect()
+    }
+
+    /// The calls of your tools that wait for results.
+    pub fn tool_uses(&self) -> impl Iterator<Item = &ToolUseBlock> {
+        self.content.iter().filter_map(|block| match block {
+            ContentBlock::ToolUse(block) => Some(block),
+            _ => None,
+        })
+    }
+
+    /// The id under which the server logged the exchange, where it sent one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id.as_ref()
+    }
+
+    /// What the response headers said about rate limits.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.exchange.rate_limits
+    }
+
+    /// Every HTTP exchange that this answer took, the successful one last.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.exchange.attempts
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Message) -> bool {
+        self.id == other.id
+            && self.kind == other.kind
+            && self.role == other.role
+            && self.model == other.model
+            && self.content == other.content
+            && self.stop_reason == other.stop_reason
+            && self.stop_sequence == other.stop_sequence
+            && self.stop_details == other.stop_details
+            && self.container == other.container
+            && self.usage == other.usage
+            && self.extra == other.extra
+    }
+}
+
+impl Usage {
+    /// All input: fresh, written to the cache and read from it.
+    pub fn total_input_tokens(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))
+            .saturating_add(self.cache_read_input_tokens.unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn message_survives_both_directions() {
+        for json in [
+            json!({"id":"msg_1","type":"message","role":"assistant","model":"m","content":[
+                {"type":"text","text":"a"},{"type":"future","x":1}],"stop_reason":"end_turn",
+                "stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":6,
+                "cache_creation_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0},
+                "inference_geo":"us"},"diagnostics":null}),
+            json!({"content":[]}),
+            json!({"content":[],"stop_reason":"new_reason","usage":{}}),
+        ] {
+            let message: Message = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&message).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn odd_usage_does_not_spoil_the_answer() {
+        let message: Message =
+            serde_json::from_value(json!({"content":[],"usage":{"input_tokens":"many"}})).unwrap();
+        assert_eq!(message.usage.input_tokens, 0);
+        let message: Message = serde_json::from_value(json!({"content":[],"usage":null})).unwrap();
+        assert_eq!(message.usage, Usage::default());
+    }
+
+    #[test]
+    fn an_object_without_content_is_no_message() {
+        assert!(serde_json::from_value::<Message>(json!({"type":"message"})).is_err());
+    }
+
+    #[test]
+    fn text_and_tool_uses_are_found_among_other_blocks() {
+        let message: Message = serde_json::from_value(json!({"content":[
+            {"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"a"},
+            {"type":"tool_use","id":"t","name":"n","input":{}},{"type":"text","text":"b"}]}))
+        .unwrap();
+        assert_eq!(message.text(), "ab");
+        assert_eq!(
+            message
+                .tool_uses()
+                .map(|call| call.id.as_str())
+                .collect::<Vec<_>>(),
+            ["t"]
+        );
+    }
+
+    #[test]
+    fn total_input_counts_the_cache_and_does_not_overflow() {
+        let usage: Usage = serde_json::from_value(json!({"input_tokens":1,
+            "cache_creation_input_tokens":2,"cache_read_input_tokens":u64::MAX}))
+        .unwrap();
+        assert_eq!(usage.total_input_tokens(), u64::MAX);
+    }
+}

@@ -1,0 +1,30 @@
+//! What travels on the wire: plain data, serde and constructors, no I/O.
+
+mod api_error;
+mod content;
+mod exchange;
+mod id;
+mod message;
+mod model;
+mod request;
+mod tool;
+mod wire;
+
+pub use self::api_error::{ApiError, ApiErrorType};
+pub use self::content::{
+    CacheControl, Citation, ContainerUploadBlock, Content, ContentBlock, DocumentBlock, ImageBlock,
+    RedactedThinkingBlock, SearchResultBlock, ServerToolResultBlock, ServerToolUseBlock, Source,
+    TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock,
+};
+pub use self::exchange::{Attempt, Delivery, ErrorKind, RateLimit, RateLimits};
+pub use self::id::RequestId;
+pub use self::message::{
+    CacheCreation, Message, MessageParam, OutputTokensDetails, Role, ServerToolUsage, StopDetails,
+    StopReason, Usage,
+};
+pub use self::model::Model;
+pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
+pub use self::tool::{CustomTool, Tool, ToolChoice};
+
+pub(crate) use self::exchange::Exchange;
+pub(crate) use self::request::{CountBody, CreateBody};

@@ -1,0 +1,213 @@
+//! Tools that the model may call, and how it chooses.
+
+use serde::de::Deserializer;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::content::CacheControl;
+use super::wire::{read_object, wire_struct};
+
+/// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Tool {
+    /// A tool of your own.
+    Custom(CustomTool),
+    /// Any other tool as JSON, such as `{"type": "web_search_20260318", "name": "web_search"}`.
+    Other(Value),
+}
+
+wire_struct! {
+    /// A tool of your own: the model asks for a call, your program runs it.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct CustomTool {
+        /// Its name, of letters, digits, `_` and `-`.
+        req name: String,
+        /// What it does and when to use it; the model reads this.
+        opt description: String,
+        /// The JSON schema of its input, an object.
+        req input_schema: Value,
+        /// Whether the input is held to the schema exactly.
+        opt strict: bool,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+impl Tool {
+    /// A tool of your own with the JSON schema of its input.
+    ///
+    /// ```
+    /// use anthropic_blocking::Tool;
+    /// use serde_json::json;
+    ///
+    /// let tool = Tool::new("get_temp", json!({
+    ///     "type": "object",
+    ///     "properties": {"town": {"type": "string"}},
+    ///     "required": ["town"],
+    /// }))
+    /// .description("Current temperature of a town in degrees Celsius");
+    /// ```
+    #[expect(clippy::new_ret_no_self, reason = "the common tool is the custom one")]
+    pub fn new(name: impl Into<String>, input_schema: Value) -> CustomTool {
+        CustomTool {
+            name: name.into(),
+            description: None,
+            input_schema,
+            strict: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// The tool's name; toolsets have none.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Tool::Custom(tool) => Some(&tool.name),
+            Tool::Other(value) => value.get("name")?.as_str(),
+        }
+    }
+}
+
+impl CustomTool {
+    /// Tells the model what the tool does and when to use it.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> CustomTool {
+        self.description = Some(text.into());
+        self
+    }
+
+    /// Holds the input to the schema exactly.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> CustomTool {
+        self.strict = Some(strict);
+        self
+    }
+
+    /// Marks the tools up to this one as a prefix that the server should cache.
+    #[must_use]
+    pub fn cached(mut self, control: CacheControl) -> CustomTool {
+        self.cache_control = Some(control);
+        self
+    }
+}
+
+impl From<CustomTool> for Tool {
+    fn from(tool: CustomTool) -> Tool {
+        Tool::Custom(tool)
+    }
+}
+
+impl From<Value> for Tool {
+    fn from(value: Value) -> Tool {
+        if let Value::Object(object) = &value {
+            let custom = matches!(
+                object.get("type").map(Value::as_str),
+                None | Some(Some("custom"))
+            );
+            if custom && object.contains_key("input_schema") {
+                if let Ok(tool) = read_object(object.clone()) {
+                    return Tool::Custom(tool);
+                }
+            }
+        }
+        Tool::Other(value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Value::deserialize(from).map(Tool::from)
+    }
+}
+
+impl Serialize for Tool {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Tool::Custom(tool) => tool.serialize(to),
+            Tool::Other(value) => value.serialize(to),
+        }
+    }
+}
+
+wire_struct! {
+    /// How the model chooses among the tools.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ToolChoice {
+        /// `auto`, `any`, `tool` or `none`.
+        req kind = "type": String,
+        /// The tool that must be called.
+        opt name: String,
+        /// Whether the model may call one tool at a time only.
+        opt disable_parallel_tool_use: bool,
+    }
+}
+
+impl ToolChoice {
+    /// The model decides; what the server does when there are tools.
+    pub fn auto() -> ToolChoice {
+        ToolChoice::of("auto")
+    }
+
+    /// The model must call some tool. The newest models refuse this.
+    pub fn any() -> ToolChoice {
+        ToolChoice::of("any")
+    }
+
+    /// The model must call this tool. The newest models refuse this.
+    pub fn tool(name: impl Into<String>) -> ToolChoice {
+        ToolChoice {
+            name: Some(name.into()),
+            ..ToolChoice::of("tool")
+        }
+    }
+
+    /// The model must not call tools.
+    pub fn none() -> ToolChoice {
+        ToolChoice::of("none")
+    }
+
+    /// Lets the model call one tool at a time only.
+    #[must_use]
+    pub fn one_at_a_time(mut self) -> ToolChoice {
+        self.disable_parallel_tool_use = Some(true);
+        self
+    }
+
+    fn of(kind: &str) -> ToolChoice {
+        ToolChoice {
+            kind: kind.to_owned(),
+            name: None,
+            disable_parallel_tool_use: None,
+            extra: Map::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tools_of_every_kind_are_kept() {
+        for json in [
+            json!({"name":"n","input_schema":{"type":"object"}}),
+            json!({"type":"custom","name":"n","input_schema":{},"defer_loading":true}),
+            json!({"type":"web_search_20260318","name":"web_search","max_uses":2}),
+            json!({"type":"computer_toolset_20260801","configs":{}}),
+        ] {
+            let tool: Tool = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&tool).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn choices_have_the_documented_shape() {
+        assert_eq!(
+            serde_json::to_value(ToolChoice::tool("n").one_at_a_time()).unwrap(),
+            json!({"type":"tool","name":"n","disable_parallel_tool_use":true})
+        );
+    }
+}

@@ -2,33 +2,19 @@
 
 use std::time::Duration;
 
-use crate::error::{Phase, TimeLimit};
+use crate::error::{Cause, Phase, TimeLimit};
 use crate::types::{ApiError, ApiErrorType, Delivery, ErrorKind};
 
 /// What a failed attempt showed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Symptom<'a> {
-    pub(crate) trouble: Trouble<'a>,
+    pub(crate) cause: &'a Cause,
     pub(crate) delivery: Delivery,
     /// Whether the request may be sent again whatever became of it: it reads, or costs nothing.
     pub(crate) repeatable: bool,
     pub(crate) retry_after: Option<Duration>,
     /// The server's `x-should-retry`.
     pub(crate) should_retry: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Trouble<'a> {
-    /// A status that is no success; for an error inside a stream the one that its type stands for.
-    Status(u16, Option<&'a ApiError>),
-    /// The connection failed or broke.
-    Connection(Phase),
-    /// The server's certificate is not trusted.
-    Certificate,
-    /// A time limit of the attempt passed.
-    TimeLimit(TimeLimit),
-    /// The answer arrived and makes no sense.
-    Unreadable,
 }
 
 /// What an attempt's failure is, and what can be done about it.
@@ -38,6 +24,13 @@ pub(crate) struct Verdict {
     pub(crate) cure: Cure,
     /// What a person must do.
     pub(crate) advice: Option<&'static str>,
+}
+
+impl Verdict {
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.cure != Cure::Nothing || self.kind == ErrorKind::Timeout
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +49,10 @@ pub(crate) enum Cure {
 
 /// Says what a failed attempt was, and what can be done about it.
 pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
-    let (status, error) = match symptom.trouble {
-        Trouble::Status(status, error) => (status, error),
-        trouble => return diagnose_wire(trouble, symptom),
+    let (status, error) = match symptom.cause {
+        Cause::Api { status, error } => (status.unwrap_or(status_of(&error.kind)), Some(error)),
+        Cause::Status { status, .. } => (*status, None),
+        cause => return diagnose_wire(cause, symptom),
     };
     let kind = kind_of(status, error, symptom);
     let advice = advice(status, error, symptom);
@@ -79,21 +73,50 @@ pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
     verdict(if retried { cure } else { Cure::Nothing })
 }
 
-fn diagnose_wire(trouble: Trouble<'_>, symptom: &Symptom<'_>) -> Verdict {
-    let (kind, advice) = match trouble {
-        Trouble::TimeLimit(_) => (ErrorKind::Timeout, None),
-        Trouble::Unreadable => (ErrorKind::Decode, None),
-        Trouble::Certificate => (ErrorKind::Connection, Some(CERTIFICATE)),
-        _ => (ErrorKind::Connection, None),
+fn diagnose_wire(cause: &Cause, symptom: &Symptom<'_>) -> Verdict {
+    let unsent_or_free = symptom.delivery == Delivery::NotSent || symptom.repeatable;
+    let again = if unsent_or_free {
+        Cure::Backoff
+    } else {
+        Cure::Repeat
     };
-    let cure = match (trouble, symptom.delivery) {
-        (Trouble::Certificate | Trouble::Unreadable, _) => Cure::Nothing,
-        (Trouble::TimeLimit(TimeLimit::Deadline), _) => Cure::Nothing,
-        (_, Delivery::NotSent) => Cure::Backoff,
-        _ if symptom.repeatable => Cure::Backoff,
-        _ => Cure::Repeat,
+    let (kind, cure) = match cause {
+        Cause::Transport {
+            phase: Phase::Stream,
+            ..
+        }
+        | Cause::Truncated => (ErrorKind::Stream, again),
+        Cause::Transport { .. } => (ErrorKind::Connection, again),
+        Cause::Certificate { .. } => (ErrorKind::Connection, Cure::Nothing),
+        Cause::TimeLimit {
+            limit: TimeLimit::Deadline,
+        } => (ErrorKind::Timeout, Cure::Nothing),
+        Cause::TimeLimit { .. } => (ErrorKind::Timeout, again),
+        Cause::Shutdown => (ErrorKind::Shutdown, Cure::Nothing),
+        Cause::Refused(_) | Cause::Unusable { .. } => (ErrorKind::Config, Cure::Nothing),
+        Cause::Decode { .. } | Cause::Api { .. } | Cause::Status { .. } => {
+            (ErrorKind::Decode, Cure::Nothing)
+        }
     };
+    let advice = matches!(cause, Cause::Certificate { .. }).then_some(CERTIFICATE);
     Verdict { kind, cure, advice }
+}
+
+/// The status that an error stands for which came after a status of success.
+fn status_of(kind: &ApiErrorType) -> u16 {
+    match kind {
+        ApiErrorType::InvalidRequest => 400,
+        ApiErrorType::Authentication => 401,
+        ApiErrorType::Billing => 402,
+        ApiErrorType::Permission => 403,
+        ApiErrorType::NotFound => 404,
+        ApiErrorType::Conflict => 409,
+        ApiErrorType::RequestTooLarge => 413,
+        ApiErrorType::RateLimit => 429,
+        ApiErrorType::Timeout => 504,
+        ApiErrorType::Overloaded => 529,
+        ApiErrorType::Api | ApiErrorType::Other(_) => 500,
+    }
 }
 
 fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> ErrorKind {
@@ -234,10 +257,20 @@ mod tests {
     ) -> Verdict {
         let details = (!code.is_empty()).then(|| json!({"error_code": code}));
         let error = json!({"type": kind, "message": message, "details": details});
-        let error: Option<ApiError> =
-            (!kind.is_empty()).then(|| serde_json::from_value(error).expect("an error object"));
+        let cause = if kind.is_empty() {
+            Cause::Status {
+                status,
+                excerpt: String::new(),
+            }
+        } else {
+            let error = serde_json::from_value(error).expect("an error object");
+            Cause::Api {
+                status: (status != 200).then_some(status),
+                error,
+            }
+        };
         diagnose(&Symptom {
-            trouble: Trouble::Status(status, error.as_ref()),
+            cause: &cause,
             delivery: Delivery::Answered,
             repeatable: false,
             retry_after,
@@ -475,9 +508,10 @@ mod tests {
     #[test]
     fn what_the_wire_did_decides_whether_a_repeat_is_safe() {
         use Delivery::{NotSent, Unknown};
-        let case = |trouble, delivery, repeatable| {
+        let case = |cause: Cause, delivery, repeatable| {
+            let cause = &cause;
             let symptom = Symptom {
-                trouble,
+                cause,
                 delivery,
                 repeatable,
                 retry_after: None,
@@ -486,33 +520,104 @@ mod tests {
             let verdict = diagnose(&symptom);
             (verdict.kind, verdict.cure)
         };
-        let broken = Trouble::Connection(Phase::Head);
-        let idle = Trouble::TimeLimit(TimeLimit::Idle);
-        let connect = Trouble::TimeLimit(TimeLimit::Connect);
-        assert_eq!(
-            case(broken, NotSent, false),
-            (ErrorKind::Connection, Cure::Backoff)
-        );
-        assert_eq!(
-            case(broken, Unknown, false),
-            (ErrorKind::Connection, Cure::Repeat)
-        );
-        assert_eq!(
-            case(broken, Unknown, true),
-            (ErrorKind::Connection, Cure::Backoff)
-        );
-        assert_eq!(
-            case(idle, Unknown, false),
-            (ErrorKind::Timeout, Cure::Repeat)
-        );
-        assert_eq!(
-            case(connect, NotSent, false),
-            (ErrorKind::Timeout, Cure::Backoff)
-        );
-        let certificate = case(Trouble::Certificate, NotSent, true);
-        assert_eq!(certificate, (ErrorKind::Connection, Cure::Nothing));
-        let unreadable = case(Trouble::Unreadable, Delivery::Answered, true);
-        assert_eq!(unreadable, (ErrorKind::Decode, Cure::Nothing));
+        let broken = |phase| Cause::Transport {
+            phase,
+            source: "broken".into(),
+        };
+        let late = |limit| Cause::TimeLimit { limit };
+        let (head, stream) = (Phase::Head, Phase::Stream);
+        for (cause, delivery, repeatable, expected) in [
+            (
+                broken(head),
+                NotSent,
+                false,
+                (ErrorKind::Connection, Cure::Backoff),
+            ),
+            (
+                broken(head),
+                Unknown,
+                false,
+                (ErrorKind::Connection, Cure::Repeat),
+            ),
+            (
+                broken(head),
+                Unknown,
+                true,
+                (ErrorKind::Connection, Cure::Backoff),
+            ),
+            (
+                broken(stream),
+                Unknown,
+                false,
+                (ErrorKind::Stream, Cure::Repeat),
+            ),
+            (
+                Cause::Truncated,
+                Unknown,
+                false,
+                (ErrorKind::Stream, Cure::Repeat),
+            ),
+            (
+                late(TimeLimit::Idle),
+                Unknown,
+                false,
+                (ErrorKind::Timeout, Cure::Repeat),
+            ),
+            (
+                late(TimeLimit::Connect),
+                NotSent,
+                false,
+                (ErrorKind::Timeout, Cure::Backoff),
+            ),
+            (
+                late(TimeLimit::Deadline),
+                Unknown,
+                true,
+                (ErrorKind::Timeout, Cure::Nothing),
+            ),
+            (
+                Cause::Certificate {
+                    source: "bad".into(),
+                },
+                NotSent,
+                true,
+                (ErrorKind::Connection, Cure::Nothing),
+            ),
+            (
+                Cause::Decode {
+                    expected: "JSON",
+                    excerpt: String::new(),
+                    source: None,
+                },
+                Unknown,
+                true,
+                (ErrorKind::Decode, Cure::Nothing),
+            ),
+        ] {
+            let text = cause.to_string();
+            assert_eq!(
+                case(cause, delivery, repeatable),
+                expected,
+                "{text}, {delivery}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_after_status_200_is_what_its_status_would_be() {
+        use ErrorKind::*;
+        for (kind, expected) in [
+            ("overloaded_error", (Overloaded, Cure::Gate)),
+            ("api_error", (Server, Cure::Backoff)),
+            ("timeout_error", (Server, Cure::Backoff)),
+            ("rate_limit_error", (RateLimit, Cure::Backoff)),
+            ("invalid_request_error", (InvalidRequest, Cure::Nothing)),
+            ("authentication_error", (Auth, Cure::Nothing)),
+            ("new_error", (Server, Cure::Backoff)),
+        ] {
+            let verdict = verdict(200, (kind, "", "m"), None, None);
+            assert_eq!((verdict.kind, verdict.cure), expected, "{kind}");
+        }
     }
 
     #[test]

@@ -63,6 +63,12 @@ pub(crate) enum Cause {
     /// The connection failed.
     #[error("{phase} failed")]
     Transport { phase: Phase, source: BoxError },
+    /// The server's certificate is not trusted.
+    #[error("the server's certificate was refused")]
+    Certificate { source: BoxError },
+    /// The stream ended before its last event.
+    #[error("the stream ended before its last event")]
+    Truncated,
     /// A time limit of one attempt passed.
     #[error("{limit}")]
     TimeLimit { limit: TimeLimit },
@@ -72,12 +78,6 @@ pub(crate) enum Cause {
         expected: &'static str,
         excerpt: String,
         source: Option<BoxError>,
-    },
-    /// The deadline of the call passed, or the next step would lie behind it.
-    #[error("{}", deadline_text(*.deadline, *.ready_in))]
-    Deadline {
-        deadline: Duration,
-        ready_in: Option<Duration>,
     },
     /// The client was shut down.
     #[error("the client was shut down")]
@@ -94,6 +94,7 @@ pub(crate) enum Phase {
     Send,
     Head,
     Body,
+    Stream,
 }
 
 impl fmt::Display for Phase {
@@ -104,6 +105,7 @@ impl fmt::Display for Phase {
             Phase::Send => "sending the request",
             Phase::Head => "waiting for the answer",
             Phase::Body => "reading the answer",
+            Phase::Stream => "reading the stream",
         })
     }
 }
@@ -181,13 +183,23 @@ impl Error {
         )
     }
 
-    pub(crate) fn with_advice(mut self, advice: Option<&'static str>) -> Error {
-        self.0.advice = advice;
+    /// Says what a person can do about it.
+    pub(crate) fn with_advice(mut self, advice: &'static str) -> Error {
+        self.0.advice = Some(advice);
         self
     }
 
-    pub(crate) fn with_retryable(mut self, retryable: bool) -> Error {
+    /// Says whether another try may help, what would, and why none was made where that is not
+    /// plain from the cause.
+    pub(crate) fn with_verdict(
+        mut self,
+        retryable: bool,
+        advice: Option<&'static str>,
+        reason: Option<String>,
+    ) -> Error {
         self.0.retryable = retryable;
+        self.0.advice = advice;
+        self.0.reason = reason;
         self
     }
 
@@ -202,20 +214,9 @@ impl Error {
         self
     }
 
-    /// Says why it was not tried again, where that is not plain from the cause.
-    pub(crate) fn with_reason(mut self, reason: Option<String>) -> Error {
-        self.0.reason = reason;
-        self
-    }
-
-    #[cfg_attr(not(test), expect(dead_code, reason = "streams set it"))]
     pub(crate) fn with_partial(mut self, partial: Option<Message>) -> Error {
         self.0.partial = partial.map(Box::new);
         self
-    }
-
-    pub(crate) fn cause(&self) -> &Cause {
-        &self.0.cause
     }
 
     /// What kind of failure it is.
@@ -359,7 +360,7 @@ fn api_text(status: &Option<u16>, error: &ApiError) -> String {
     let mut text = match status {
         Some(status) if kind.is_empty() => format!("status {status}"),
         Some(status) => format!("{status} {kind}"),
-        None => format!("{kind} inside the stream"),
+        None => format!("{kind} after status 200"),
     };
     if let Some(code) = error.error_code() {
         text += &format!(" ({})", clean(code, 80));
@@ -424,16 +425,14 @@ mod tests {
         assert_eq!(limited().to_string(), format!("{text} (req_1)"));
         let error = limited()
             .with_attempts(vec![attempt(), attempt()])
-            .with_reason(Some(
-                "retry-after of 2 min 0 s is longer than max_wait".into(),
-            ))
-            .with_advice(Some("raise max_wait"));
+            .with_verdict(
+                true,
+                Some("raise max_wait"),
+                Some("2 min is longer than max_wait".into()),
+            );
         assert_eq!(
             error.to_string(),
-            format!(
-                "{text}; retry-after of 2 min 0 s is longer than max_wait; raise max_wait \
-                 (req_1, 2 attempts)"
-            )
+            format!("{text}; 2 min is longer than max_wait; raise max_wait (req_1, 2 attempts)")
         );
     }
 

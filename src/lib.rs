@@ -1,14 +1,30 @@
 //! placeholder
-#![allow(dead_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod types;
+
 mod clock;
-mod diagnose;
 mod error;
+
+mod diagnose;
 mod rate_limits;
 mod retry;
-#[cfg(feature = "testing")]
-pub mod testing;
+
 mod transport;
-mod types;
-pub use error::{Error, Result};
+
+mod call;
+
+mod client;
+mod messages;
+mod raw;
+
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
+
+pub use client::{Client, ClientBuilder, Options};
+pub use error::{Error, ErrorKind, Result};
+pub use messages::Messages;
+pub use raw::{Raw, RawAnswer};
 pub use retry::RetryPolicy;
 pub use types::*;

@@ -8,7 +8,6 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
 
-use crate::diagnose::Trouble;
 use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit};
 use crate::types::Delivery;
 
@@ -86,30 +85,8 @@ pub(crate) struct Outgoing<'a> {
 /// An exchange that brought no whole answer.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    pub(crate) trouble: Trouble<'static>,
+    pub(crate) cause: Cause,
     pub(crate) delivery: Delivery,
-    source: BoxError,
-}
-
-impl Fault {
-    pub(crate) fn into_cause(self) -> Cause {
-        match self.trouble {
-            Trouble::TimeLimit(limit) => Cause::TimeLimit { limit },
-            Trouble::Connection(phase) => Cause::Transport {
-                phase,
-                source: self.source,
-            },
-            Trouble::Certificate => Cause::Transport {
-                phase: Phase::Tls,
-                source: self.source,
-            },
-            Trouble::Unreadable | Trouble::Status(..) => Cause::Decode {
-                expected: "HTTP",
-                excerpt: String::new(),
-                source: Some(self.source),
-            },
-        }
-    }
 }
 
 impl Transport {
@@ -311,20 +288,20 @@ impl AnswerBody {
         }
     }
 
-    /// Reads at most `limit` bytes; whether that was all is the second value.
-    pub(crate) fn read_up_to(&mut self, limit: usize) -> Result<(Vec<u8>, bool), Fault> {
-        let mut bytes = Vec::new();
+    /// Reads what is left onto `bytes`, but not beyond `limit` bytes in all; says whether that was
+    /// all.
+    pub(crate) fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
         let mut buffer = [0; 16 * 1024];
         loop {
             let n = self.read(&mut buffer)?;
             if n == 0 {
-                return Ok((bytes, true));
+                return Ok(true);
             }
-            if bytes.len() + n > limit {
-                bytes.extend_from_slice(&buffer[..limit - bytes.len()]);
-                return Ok((bytes, false));
+            let room = limit - bytes.len();
+            bytes.extend_from_slice(&buffer[..n.min(room)]);
+            if n > room {
+                return Ok(false);
             }
-            bytes.extend_from_slice(&buffer[..n]);
         }
     }
 }
@@ -333,51 +310,77 @@ impl AnswerBody {
 /// without one, only errors that come before anything is sent are certain.
 fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
     use ureq::Error as E;
-    let (trouble, delivery) = match &error {
+    let sending = phase == Phase::Head;
+    if sending && error.to_string().contains("invalid peer certificate") {
+        let cause = Cause::Certificate {
+            source: inner(error),
+        };
+        return Fault {
+            cause,
+            delivery: Delivery::NotSent,
+        };
+    }
+    let limit = |limit| Cause::TimeLimit { limit };
+    let (cause, delivery) = match error {
         E::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            (Trouble::TimeLimit(TimeLimit::Connect), Delivery::NotSent)
+            (limit(TimeLimit::Connect), Delivery::NotSent)
         }
-        E::Timeout(Timeout::PerRead | Timeout::PerWrite) => {
-            (Trouble::TimeLimit(TimeLimit::Idle), delivery)
-        }
+        E::Timeout(Timeout::PerRead | Timeout::PerWrite) => (limit(TimeLimit::Idle), delivery),
         E::Timeout(Timeout::RecvResponse | Timeout::RecvBody) => {
-            (Trouble::TimeLimit(TimeLimit::Answer), delivery)
+            (limit(TimeLimit::Answer), delivery)
         }
-        E::Timeout(_) => (Trouble::TimeLimit(TimeLimit::Deadline), delivery),
-        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => {
-            (Trouble::Connection(Phase::Connect), Delivery::NotSent)
+        E::Timeout(_) => (limit(TimeLimit::Deadline), delivery),
+        E::Protocol(_) | E::LargeResponseHeader(..) => {
+            let source = Some(inner(error));
+            (
+                Cause::Decode {
+                    expected: "HTTP",
+                    excerpt: String::new(),
+                    source,
+                },
+                delivery,
+            )
         }
-        E::Tls(_) | E::TlsRequired | E::Rustls(_) => {
-            (Trouble::Connection(Phase::Tls), Delivery::NotSent)
+        error => {
+            let (phase, delivery) = match reached(&error) {
+                Some(phase) if sending => (phase, Delivery::NotSent),
+                None if sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
+                _ => (phase, delivery),
+            };
+            (
+                Cause::Transport {
+                    phase,
+                    source: inner(error),
+                },
+                delivery,
+            )
         }
-        E::Protocol(_) | E::LargeResponseHeader(..) => (Trouble::Unreadable, delivery),
-        E::Io(io) if phase == Phase::Head => match io.kind() {
+    };
+    Fault { cause, delivery }
+}
+
+/// The phase of an error that can only come before anything is sent.
+fn reached(error: &ureq::Error) -> Option<Phase> {
+    use ureq::Error as E;
+    match error {
+        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => Some(Phase::Connect),
+        E::Tls(_) | E::TlsRequired | E::Rustls(_) => Some(Phase::Tls),
+        E::Io(io) => match io.kind() {
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable => {
-                (Trouble::Connection(Phase::Connect), Delivery::NotSent)
-            }
-            _ if delivery == Delivery::NotSent => (Trouble::Connection(Phase::Send), delivery),
-            _ => (Trouble::Connection(Phase::Head), delivery),
+            | io::ErrorKind::AddrNotAvailable => Some(Phase::Connect),
+            _ => None,
         },
-        _ => (Trouble::Connection(phase), delivery),
-    };
-    let untrusted = phase == Phase::Head && error.to_string().contains("invalid peer certificate");
-    let (trouble, delivery) = if untrusted {
-        (Trouble::Certificate, Delivery::NotSent)
-    } else {
-        (trouble, delivery)
-    };
-    let source: BoxError = match error {
-        E::Io(io) => Box::new(io),
+        _ => None,
+    }
+}
+
+fn inner(error: ureq::Error) -> BoxError {
+    match error {
+        ureq::Error::Io(io) => Box::new(io),
         other => Box::new(other),
-    };
-    Fault {
-        trouble,
-        delivery,
-        source,
     }
 }
 
@@ -404,6 +407,20 @@ impl Headers {
 
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// Names and values, for tests.
+    #[cfg(test)]
+    pub(crate) fn to_vec(&self) -> Vec<(String, String)> {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        self.0
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect()
     }
 }
 

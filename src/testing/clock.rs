@@ -18,7 +18,10 @@ pub struct ManualClock(Arc<ManualTime>);
 
 impl ManualClock {
     /// A clock that jumps over every sleep. It shows 2026-01-01 00:00 UTC.
-    #[expect(clippy::new_without_default, reason = "two ways to make one, neither the default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "two ways to make one, neither the default"
+    )]
     pub fn new() -> ManualClock {
         ManualClock(Arc::new(ManualTime::new(new_year(), false)))
     }

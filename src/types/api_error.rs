@@ -59,6 +59,12 @@ impl ApiError {
         ApiError::from_value(serde_json::from_slice(body).ok()?)
     }
 
+    /// Reads only what calls itself an error, for bodies that came with a status of success.
+    pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
+        let value: Value = serde_json::from_slice(body).ok()?;
+        (value.get("type")? == "error").then(|| ApiError::from_value(value))?
+    }
+
     /// The same from parsed JSON.
     pub(crate) fn from_value(value: Value) -> Option<(ApiError, Option<RequestId>)> {
         let Value::Object(mut envelope) = value else {

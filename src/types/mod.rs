@@ -2,6 +2,7 @@
 
 mod api_error;
 mod content;
+mod event;
 mod exchange;
 mod id;
 mod message;
@@ -16,6 +17,11 @@ pub use self::content::{
     RedactedThinkingBlock, SearchResultBlock, ServerToolResultBlock, ServerToolUseBlock, Source,
     TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock,
 };
+pub use self::event::{
+    CitationsDelta, ContentBlockDelta, ContentBlockStart, ContentBlockStop, ContentDelta,
+    InputJsonDelta, MessageDelta, MessageStart, MessageStop, Ping, SignatureDelta, StopDelta,
+    StreamEvent, TextDelta, ThinkingDelta,
+};
 pub use self::exchange::{Attempt, Delivery, ErrorKind, RateLimit, RateLimits};
 pub use self::id::RequestId;
 pub use self::message::{
@@ -26,5 +32,6 @@ pub use self::model::Model;
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 
+pub(crate) use self::event::{DeltaKind, RawEvent};
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::request::{CountBody, CreateBody};

@@ -1,0 +1,52 @@
+//! What the examples share: a client for the real API or the test server, and log lines.
+
+use std::io;
+
+use anthropic_blocking::testing::TestServer;
+use anthropic_blocking::{Client, Result};
+
+/// A client for the real API where a key is set; otherwise one for the test server that `start`
+/// gives, which runs for as long as it is kept.
+pub fn client_or(
+    start: impl FnOnce() -> io::Result<TestServer>,
+) -> Result<(Client, Option<TestServer>)> {
+    let set = |name| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
+    if set("ANTHROPIC_API_KEY") || set("ANTHROPIC_AUTH_TOKEN") {
+        return Ok((Client::from_env()?, None));
+    }
+    eprintln!("No ANTHROPIC_API_KEY is set: a test server on this machine answers instead.\n");
+    let server = start().expect("a free port on the loopback interface");
+    let client = Client::builder()
+        .api_key("test")
+        .base_url(server.base_url())
+        .build()?;
+    Ok((client, Some(server)))
+}
+
+/// Prints the client's log lines: every retry, every wait.
+pub fn log_to_stderr() {
+    static LOGGER: Stderr = Stderr;
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target() == "anthropic_blocking"
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!(
+                "[{}] {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            );
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,699 @@
+//! The client, how it is built, and what it takes from the environment.
+
+use std::env::{self, VarError};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::call::{Call, Core, Settings};
+use crate::clock::{Clock, Sleeper};
+use crate::error::{Error, Result};
+use crate::retry::{RetryBudget, RetryPolicy};
+use crate::transport::{
+    BaseUrl, Headers, Patience, ProxySetting, Roots, Secret, Transport, Wiring,
+};
+
+/// A handle to the Claude API, for any number of threads.
+///
+/// Cheap to clone: clones, and copies made by [`with`](Client::with), share the connections, the
+/// retry budget and the shutdown. Nothing is sent before the first call.
+///
+/// ```no_run
+/// use anthropic_blocking::{Client, MessageRequest};
+/// use std::thread;
+///
+/// let client = Client::from_env()?;
+/// thread::scope(|scope| {
+///     for town in ["Lima", "Oslo", "Pune"] {
+///         let client = &client;
+///         scope.spawn(move || {
+///             let request = MessageRequest::new("claude-haiku-4-5", 256)
+///                 .user(format!("One sentence about {town}."));
+///             match client.messages().create(&request) {
+///                 Ok(message) => println!("{}", message.text()),
+///                 Err(error) => eprintln!("{town}: {error}"),
+///             }
+///         });
+///     }
+/// });
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    core: Arc<Core>,
+    settings: Arc<Settings>,
+}
+
+impl Client {
+    /// Where calls go by default.
+    pub const DEFAULT_BASE_URL: &'static str = "https://api.anthropic.com";
+
+    /// The `anthropic-version` by default.
+    pub const DEFAULT_VERSION: &'static str = "2023-06-01";
+
+    /// How long to wait by default for an answer that comes in one piece: 10 minutes.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+    /// A client as the environment says: `ANTHROPIC_API_KEY`, or else `ANTHROPIC_AUTH_TOKEN`;
+    /// `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of `Name: value`. An empty
+    /// variable counts as unset.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when no key is set, or a variable cannot be used.
+    pub fn from_env() -> Result<Client> {
+        Client::builder().env().build()
+    }
+
+    /// A client with this API key and every default. The environment is not consulted, except for
+    /// a proxy.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space.
+    pub fn new(api_key: impl Into<String>) -> Result<Client> {
+        Client::builder().api_key(api_key).build()
+    }
+
+    /// Every setting there is.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A cheap copy with other settings, for one call or many.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{Client, MessageRequest, Options};
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::from_env()?;
+    /// let hurried = client.with(Options::new().deadline(Duration::from_secs(20)));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256).user("Quick: 17 × 23?");
+    /// println!("{}", hurried.messages().create(&request)?.text());
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with(&self, options: Options) -> Client {
+        let mut settings = Settings::clone(&self.settings);
+        options.apply(&mut settings);
+        Client {
+            core: Arc::clone(&self.core),
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// Ends all calls of this client and of every copy: waiting threads wake up, sockets are cut,
+    /// and each call returns an error of kind [`Shutdown`](crate::ErrorKind::Shutdown), as every
+    /// later one does. Does not block. Name resolution and a TCP connection being set up are not
+    /// interrupted.
+    pub fn shutdown(&self) {
+        self.core.sleeper.stop();
+        self.core.transport.shutdown();
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A call with this client's settings.
+    pub(crate) fn call<'a>(
+        &'a self,
+        method: &'static str,
+        path: &'a str,
+        body: Option<&'a [u8]>,
+    ) -> Call<'a> {
+        Call {
+            core: &self.core,
+            settings: &self.settings,
+            method,
+            path,
+            body,
+            repeatable: false,
+            answer_timeout: None,
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("base_url", &self.core.base.as_str())
+            .field("timeout", &self.settings.timeout)
+            .field("idle_timeout", &self.settings.idle_timeout)
+            .field("deadline", &self.settings.deadline)
+            .field("retry", &self.settings.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Client`]; every check is made by [`build`](ClientBuilder::build).
+#[derive(Debug, Default, Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    api_key: Option<Secret>,
+    auth_token: Option<Secret>,
+    base_url: Option<String>,
+    version: Option<String>,
+    betas: Vec<String>,
+    env_headers: Option<Secret>,
+    headers: Vec<(String, Secret)>,
+    connect_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    timeout: Option<Duration>,
+    deadline: Option<Duration>,
+    retry: RetryPolicy,
+    wiring: Wiring,
+    allow_http: bool,
+    seed: Option<u64>,
+    clock: Clock,
+    unreadable: Option<String>,
+}
+
+impl ClientBuilder {
+    /// Sets the API key, sent as `x-api-key`. Exactly one of key and token must be set.
+    pub fn api_key(mut self, key: impl Into<String>) -> ClientBuilder {
+        self.api_key = Some(Secret(key.into()));
+        self
+    }
+
+    /// Sets a token, sent as `Authorization: Bearer`. The current API takes API keys in this form
+    /// as well.
+    pub fn auth_token(mut self, token: impl Into<String>) -> ClientBuilder {
+        self.auth_token = Some(Secret(token.into()));
+        self
+    }
+
+    /// Fills what was not set from the environment; see [`Client::from_env`]. A key is not looked
+    /// for where a key, a token or a header with either was set.
+    pub fn env(self) -> ClientBuilder {
+        self.env_from(|name| match env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(format!("{name} is not valid Unicode")),
+        })
+    }
+
+    fn env_from(
+        mut self,
+        lookup: impl Fn(&str) -> std::result::Result<Option<String>, String>,
+    ) -> ClientBuilder {
+        let mut get = |name: &str| match lookup(name) {
+            Ok(value) => {
+                let value = value.map(|value| value.trim().to_owned());
+                value.filter(|value| !value.is_empty())
+            }
+            Err(problem) => {
+                self.unreadable.get_or_insert(problem);
+                None
+            }
+        };
+        let (key, token) = (get("ANTHROPIC_API_KEY"), get("ANTHROPIC_AUTH_TOKEN"));
+        let (base_url, headers) = (get("ANTHROPIC_BASE_URL"), get("ANTHROPIC_CUSTOM_HEADERS"));
+        if self.api_key.is_none() && self.auth_token.is_none() && !self.has_credential_header() {
+            if key.is_some() && token.is_some() {
+                log::warn!(
+                    target: "anthropic_blocking",
+                    "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
+                );
+            }
+            self.auth_token = if key.is_none() {
+                token.map(Secret)
+            } else {
+                None
+            };
+            self.api_key = key.map(Secret);
+        }
+        self.base_url = self.base_url.or(base_url);
+        self.env_headers = headers.map(Secret);
+        self
+    }
+
+    fn has_credential_header(&self) -> bool {
+        self.headers.iter().any(|(name, _)| is_credential(name))
+    }
+
+    /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
+    /// every endpoint's.
+    pub fn base_url(mut self, url: impl Into<String>) -> ClientBuilder {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Sets the `anthropic-version`, by default [`Client::DEFAULT_VERSION`].
+    pub fn version(mut self, version: impl Into<String>) -> ClientBuilder {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Adds a value to the `anthropic-beta` header.
+    pub fn beta(mut self, beta: impl Into<String>) -> ClientBuilder {
+        self.betas.push(beta.into());
+        self
+    }
+
+    /// Sets a header of every request, in place of one from the environment or of the client's
+    /// own.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> ClientBuilder {
+        self.headers.push((name.into(), Secret(value.into())));
+        self
+    }
+
+    /// Sets how long a connection may take to be set up, TLS included, by default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long the server may be silent, by default 180 s. It does not bound the wait for an
+    /// answer that comes in one piece; [`timeout`](ClientBuilder::timeout) does.
+    pub fn idle_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long one attempt may wait for an answer that comes in one piece, by default
+    /// [`Client::DEFAULT_TIMEOUT`]; and again as long for reading it.
+    pub fn timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long a call may take in all: waiting, every attempt, and reading the answer. By
+    /// default there is no such limit. A call that cannot go on before its deadline fails at once.
+    pub fn deadline(mut self, deadline: Duration) -> ClientBuilder {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets how often and how long calls are tried again, by default [`RetryPolicy::new`].
+    pub fn retry(mut self, policy: RetryPolicy) -> ClientBuilder {
+        self.retry = policy;
+        self
+    }
+
+    /// Sets the `user-agent`, by default this crate's name and version.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> ClientBuilder {
+        self.wiring.user_agent = user_agent.into();
+        self
+    }
+
+    /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5://127.0.0.1:9050`.
+    /// By default `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed, except to a loopback
+    /// address.
+    pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
+        self.wiring.proxy = ProxySetting::Url(Secret(url.into()));
+        self
+    }
+
+    /// Uses no proxy, whatever the environment says.
+    pub fn no_proxy(mut self) -> ClientBuilder {
+        self.wiring.proxy = ProxySetting::None;
+        self
+    }
+
+    /// Trusts the servers that these root certificates vouch for, and no others: one or more
+    /// certificates in PEM form. For proxies that inspect traffic. By default Mozilla's roots are
+    /// trusted, as compiled in.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> ClientBuilder {
+        self.wiring.roots = Roots::Pem(pem.into());
+        self
+    }
+
+    /// Trusts what the operating system trusts.
+    #[cfg(feature = "platform-verifier")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "platform-verifier")))]
+    pub fn platform_verifier(mut self) -> ClientBuilder {
+        self.wiring.roots = Roots::Platform;
+        self
+    }
+
+    /// Uses the operating system's TLS instead of rustls.
+    #[cfg(feature = "native-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "native-tls")))]
+    pub fn native_tls(mut self) -> ClientBuilder {
+        self.wiring.native_tls = true;
+        self
+    }
+
+    /// Permits `http` to hosts that are not loopback, by default refused: the key and the prompts
+    /// can be read by everyone on the way.
+    pub fn allow_http(mut self, allow: bool) -> ClientBuilder {
+        self.allow_http = allow;
+        self
+    }
+
+    /// Seeds the jitter, for tests that repeat. By default it is random.
+    pub fn seed(mut self, seed: u64) -> ClientBuilder {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Takes the time from a test's clock.
+    #[cfg(feature = "testing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub fn clock(mut self, clock: &crate::testing::ManualClock) -> ClientBuilder {
+        self.clock = clock.clock();
+        self
+    }
+
+    /// Checks every setting and makes the client. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config): no key, or more than one; a key, header or user
+    /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host that is
+    /// not loopback; a timeout of zero; an unusable proxy or root certificate.
+    pub fn build(mut self) -> Result<Client> {
+        if let Some(problem) = self.unreadable.take() {
+            return Err(Error::config(problem));
+        }
+        let base = BaseUrl::parse(self.base_url.as_deref().unwrap_or(Client::DEFAULT_BASE_URL))?;
+        if base.is_exposed() && !self.allow_http {
+            return Err(Error::config(format!(
+                "the base URL {} would send the key unencrypted; use https, or allow_http",
+                base.as_str()
+            )));
+        }
+        if base.is_loopback() && matches!(self.wiring.proxy, ProxySetting::Environment) {
+            self.wiring.proxy = ProxySetting::None;
+        }
+        if self.wiring.user_agent.is_empty() {
+            self.wiring.user_agent = USER_AGENT.to_owned();
+        }
+        let settings = Settings {
+            headers: self.headers()?,
+            connect_timeout: positive("connect_timeout", self.connect_timeout, 5)?,
+            idle_timeout: positive("idle_timeout", self.idle_timeout, 180)?,
+            timeout: self
+                .timeout
+                .map(|t| positive("timeout", Some(t), 0))
+                .transpose()?,
+            deadline: self
+                .deadline
+                .map(|t| positive("deadline", Some(t), 0))
+                .transpose()?,
+            retry: self.retry,
+        };
+        let patience = Patience {
+            connect: settings.connect_timeout,
+            idle: settings.idle_timeout,
+            answer: None,
+            deadline: None,
+        };
+        let sleeper = Sleeper::new(self.clock);
+        let core = Core {
+            base,
+            transport: Transport::new(&self.wiring, patience)?,
+            dice: Mutex::new(self.seed.map_or_else(Rng::new, Rng::with_seed)),
+            retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
+            sleeper,
+        };
+        Ok(Client {
+            core: Arc::new(core),
+            settings: Arc::new(settings),
+        })
+    }
+
+    fn headers(&self) -> Result<Headers> {
+        let mut headers = Headers::default();
+        headers.set(
+            "anthropic-version",
+            self.version.as_deref().unwrap_or(Client::DEFAULT_VERSION),
+        )?;
+        headers.set("content-type", "application/json")?;
+        headers.set("accept", "application/json")?;
+        headers.set("user-agent", &self.wiring.user_agent)?;
+        for line in self.env_headers.iter().flat_map(|lines| lines.0.lines()) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(Error::config(
+                    "a line of ANTHROPIC_CUSTOM_HEADERS has no colon",
+                ));
+            };
+            headers.set(name.trim(), value.trim())?;
+        }
+        for (name, value) in &self.headers {
+            headers.set(name, &value.0)?;
+        }
+        for beta in &self.betas {
+            headers.append("anthropic-beta", beta)?;
+        }
+        if let Some(key) = &self.api_key {
+            add_credential(&mut headers, "the API key", &key.0, "x-api-key", &key.0)?;
+        }
+        if let Some(token) = &self.auth_token {
+            let bearer = format!("Bearer {}", token.0);
+            add_credential(
+                &mut headers,
+                "the auth token",
+                &token.0,
+                "authorization",
+                &bearer,
+            )?;
+        }
+        match CREDENTIALS
+            .iter()
+            .filter(|name| headers.contains(name))
+            .count()
+        {
+            0 => Err(Error::config(
+                "there is no API key; set ANTHROPIC_API_KEY, or give one",
+            )),
+            1 => Ok(headers),
+            _ => Err(Error::config(
+                "there are two credentials, x-api-key and authorization",
+            )),
+        }
+    }
+}
+
+/// Settings in which a copy of a client differs; see [`Client::with`]. What is not set stays.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Options {
+    idle_timeout: Option<Duration>,
+    timeout: Option<Duration>,
+    deadline: Option<Duration>,
+    retry: Option<RetryPolicy>,
+    headers: Vec<(String, Secret)>,
+    betas: Vec<String>,
+}
+
+impl Options {
+    /// No difference yet.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Sets how long the server may be silent; see [`ClientBuilder::idle_timeout`]. Zero counts as
+    /// a millisecond.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Options {
+        self.idle_timeout = Some(timeout.max(SHORTEST));
+        self
+    }
+
+    /// Sets how long one attempt may wait for an answer that comes in one piece; see
+    /// [`ClientBuilder::timeout`]. Zero counts as a millisecond.
+    pub fn timeout(mut self, timeout: Duration) -> Options {
+        self.timeout = Some(timeout.max(SHORTEST));
+        self
+    }
+
+    /// Sets how long a call may take in all; see [`ClientBuilder::deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> Options {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets how often and how long calls are tried again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Options {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// Sets a header in place of the client's.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when the name or the value cannot be sent.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Options> {
+        Headers::default().set(name, value)?;
+        self.headers
+            .push((name.to_owned(), Secret(value.to_owned())));
+        Ok(self)
+    }
+
+    /// Adds a value to the `anthropic-beta` header.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when the value cannot be sent.
+    pub fn beta(mut self, beta: &str) -> Result<Options> {
+        Headers::default().set("anthropic-beta", beta)?;
+        self.betas.push(beta.to_owned());
+        Ok(self)
+    }
+
+    fn apply(self, settings: &mut Settings) {
+        settings.idle_timeout = self.idle_timeout.unwrap_or(settings.idle_timeout);
+        settings.timeout = self.timeout.or(settings.timeout);
+        settings.deadline = self.deadline.or(settings.deadline);
+        settings.retry = self.retry.unwrap_or(settings.retry);
+        for (name, value) in &self.headers {
+            if is_credential(name) {
+                CREDENTIALS
+                    .iter()
+                    .for_each(|name| settings.headers.remove(name));
+            }
+            // Both were checked by the setters.
+            let _ = settings.headers.set(name, &value.0);
+        }
+        for beta in &self.betas {
+            let _ = settings.headers.append("anthropic-beta", beta);
+        }
+    }
+}
+
+const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"));
+
+/// The headers that prove who is calling; exactly one of them is sent.
+const CREDENTIALS: [&str; 2] = ["x-api-key", "authorization"];
+
+const SHORTEST: Duration = Duration::from_millis(1);
+
+fn is_credential(name: &str) -> bool {
+    CREDENTIALS
+        .iter()
+        .any(|credential| credential.eq_ignore_ascii_case(name.trim()))
+}
+
+fn add_credential(
+    headers: &mut Headers,
+    what: &str,
+    secret: &str,
+    name: &str,
+    value: &str,
+) -> Result<()> {
+    if secret.is_empty() {
+        return Err(Error::config(format!("{what} is empty")));
+    }
+    if secret.contains(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
+        return Err(Error::config(format!(
+            "{what} contains a line break, a blank or another character that no key has"
+        )));
+    }
+    if headers.contains(name) {
+        return Err(Error::config(format!(
+            "there is {what}, and a header {name} as well"
+        )));
+    }
+    headers.set(name, value)
+}
+
+fn positive(name: &str, given: Option<Duration>, default: u64) -> Result<Duration> {
+    match given.unwrap_or(Duration::from_secs(default)) {
+        Duration::ZERO => Err(Error::config(format!("{name} is zero"))),
+        duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_env(builder: ClientBuilder, vars: &[(&str, &str)]) -> Result<Headers> {
+        let lookup = |name: &str| {
+            Ok(vars
+                .iter()
+                .find(|(var, _)| *var == name)
+                .map(|(_, value)| (*value).to_owned()))
+        };
+        builder.env_from(lookup).headers()
+    }
+
+    #[track_caller]
+    fn sent(builder: ClientBuilder, vars: &[(&str, &str)]) -> Vec<(String, String)> {
+        with_env(builder, vars).expect("valid settings").to_vec()
+    }
+
+    fn has(headers: &[(String, String)], name: &str, value: &str) -> bool {
+        headers.iter().any(|(n, v)| n == name && v == value)
+    }
+
+    #[test]
+    fn the_key_goes_before_the_token_and_code_before_the_environment() {
+        let both = [
+            ("ANTHROPIC_API_KEY", "key"),
+            ("ANTHROPIC_AUTH_TOKEN", "token"),
+        ];
+        let headers = sent(Client::builder(), &both);
+        assert!(has(&headers, "x-api-key", "key"));
+        assert!(!headers.iter().any(|(name, _)| name == "authorization"));
+        let headers = sent(Client::builder(), &both[1..]);
+        assert!(has(&headers, "authorization", "Bearer token"));
+        let headers = sent(Client::builder().auth_token("mine"), &both);
+        assert!(has(&headers, "authorization", "Bearer mine"));
+        assert!(!headers.iter().any(|(name, _)| name == "x-api-key"));
+        let headers = sent(Client::builder().header("X-Api-Key", "mine"), &both);
+        assert!(has(&headers, "x-api-key", "mine"));
+    }
+
+    #[test]
+    fn variables_are_trimmed_and_empty_ones_are_unset() {
+        let headers = sent(
+            Client::builder(),
+            &[
+                ("ANTHROPIC_API_KEY", " \n"),
+                ("ANTHROPIC_AUTH_TOKEN", "token\n"),
+            ],
+        );
+        assert!(has(&headers, "authorization", "Bearer token"));
+        assert!(with_env(Client::builder(), &[("ANTHROPIC_API_KEY", "")]).is_err());
+    }
+
+    #[test]
+    fn custom_headers_are_lines_and_those_in_code_win() {
+        let vars = [
+            ("ANTHROPIC_API_KEY", "key"),
+            ("ANTHROPIC_CUSTOM_HEADERS", "X-Team: a:b\n\n  X-Other :  c "),
+        ];
+        let headers = sent(Client::builder(), &vars);
+        assert!(has(&headers, "x-team", "a:b") && has(&headers, "x-other", "c"));
+        let headers = sent(Client::builder().header("x-team", "mine"), &vars);
+        assert!(has(&headers, "x-team", "mine") && !has(&headers, "x-team", "a:b"));
+        let vars = [
+            ("ANTHROPIC_API_KEY", "key"),
+            ("ANTHROPIC_CUSTOM_HEADERS", "no colon"),
+        ];
+        assert!(with_env(Client::builder(), &vars).is_err());
+    }
+
+    #[test]
+    fn the_environment_sets_the_base_url_unless_code_did() {
+        let lookup = |name: &str| {
+            Ok((name == "ANTHROPIC_BASE_URL").then(|| "https://env.example".to_owned()))
+        };
+        let builder = Client::builder().env_from(lookup);
+        assert_eq!(builder.base_url.as_deref(), Some("https://env.example"));
+        let builder = Client::builder()
+            .base_url("https://code.example")
+            .env_from(lookup);
+        assert_eq!(builder.base_url.as_deref(), Some("https://code.example"));
+    }
+
+    #[test]
+    fn an_unreadable_variable_is_an_error_of_build() {
+        let builder = Client::builder()
+            .api_key("key")
+            .env_from(|name| Err(format!("{name} is odd")));
+        let error = builder.build().expect_err("unreadable");
+        assert!(
+            error.to_string().contains("ANTHROPIC_API_KEY is odd"),
+            "{error}"
+        );
+    }
+}

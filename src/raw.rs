@@ -1,0 +1,155 @@
+//! Any endpoint by its path, for those that have no method of their own.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Call, Failure, encode, read_bytes};
+use crate::client::Client;
+use crate::error::{Cause, Error, Result, clean};
+use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId};
+
+impl Client {
+    /// Any endpoint by its path, for those that this crate has no method for yet.
+    ///
+    /// The calls have the client's headers, waits and retries, like all others.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::from_env()?;
+    /// let files: serde_json::Value = client.raw().get("/v1/files?limit=5")?.json()?;
+    /// println!("{files:#}");
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn raw(&self) -> Raw<'_> {
+        Raw { client: self }
+    }
+}
+
+/// Any endpoint by its path; see [`Client::raw`].
+#[derive(Debug, Clone, Copy)]
+pub struct Raw<'a> {
+    client: &'a Client,
+}
+
+impl Raw<'_> {
+    /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
+    ///
+    /// Blocks until the answer is there, as the other calls do.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest` for a path that does not begin with `/`.
+    pub fn get(&self, path: &str) -> Result<RawAnswer> {
+        self.run("GET", path, None, true)
+    }
+
+    /// Sends JSON to a path. A request whose outcome is unknown is repeated as often as
+    /// [`RetryPolicy::max_repeats`](crate::RetryPolicy::max_repeats) says.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Raw::get).
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<RawAnswer> {
+        self.run("POST", path, Some(&encode(body)?), false)
+    }
+
+    /// Deletes what is at a path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Raw::get).
+    pub fn delete(&self, path: &str) -> Result<RawAnswer> {
+        self.run("DELETE", path, None, false)
+    }
+
+    fn run(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&[u8]>,
+        repeatable: bool,
+    ) -> Result<RawAnswer> {
+        let clean_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !clean_path || path.contains('#') {
+            let shown = clean(path, 100);
+            return Err(Error::refused(
+                method,
+                format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
+            ));
+        }
+        let call = Call {
+            repeatable,
+            ..self.client.call(method, path, body)
+        };
+        let (body, exchange) = call.run(|answer| {
+            let (body, whole) = read_bytes(answer)?;
+            if whole {
+                return Ok(body);
+            }
+            let cause = Cause::Decode {
+                expected: "of a size to be read at once",
+                excerpt: String::new(),
+                source: None,
+            };
+            Err(Failure {
+                cause,
+                delivery: Delivery::Answered,
+                partial: None,
+            })
+        })?;
+        Ok(RawAnswer { body, exchange })
+    }
+}
+
+/// An answer as it came, from [`Client::raw`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RawAnswer {
+    /// The bytes of the body.
+    pub body: Vec<u8>,
+    exchange: Exchange,
+}
+
+impl RawAnswer {
+    /// Reads the body as JSON of a type of yours, or as a [`serde_json::Value`].
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Decode`](ErrorKind::Decode) when the body is no JSON, or not of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let cause = Cause::Decode {
+                expected: "JSON of the expected shape",
+                excerpt: String::new(),
+                source: Some(error.into()),
+            };
+            Error::new(ErrorKind::Decode, "reading the answer", cause)
+                .with_answer(
+                    self.exchange.request_id.clone(),
+                    self.exchange.rate_limits.clone(),
+                )
+                .with_attempts(self.exchange.attempts.clone())
+        })
+    }
+
+    /// The body as text; what is not UTF-8 is replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The id under which the server logged the exchange, where it sent one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id.as_ref()
+    }
+
+    /// What the response headers said about rate limits.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.exchange.rate_limits
+    }
+
+    /// Every HTTP exchange that this answer took, the successful one last.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.exchange.attempts
+    }
+}

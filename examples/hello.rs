@@ -11,7 +11,7 @@
 mod support;
 
 use anthropic_blocking::testing::{Reply, TestServer};
-use anthropic_blocking::{Client, MessageRequest, Result};
+use anthropic_blocking::{MessageRequest, Result};
 
 fn main() -> Result<()> {
     support::log_to_stderr();

@@ -54,7 +54,6 @@ impl Accumulator {
         match event {
             RawEvent::Delta { index, delta } => self.append(*index, delta.kind, &delta.text),
             RawEvent::Event(event) => self.apply_event(event),
-            RawEvent::Error(_) => {}
         }
     }
 
@@ -71,11 +70,6 @@ impl Accumulator {
     /// Whether `message_stop` has come, and the message is whole.
     pub(crate) fn is_complete(&self) -> bool {
         self.is_complete
-    }
-
-    /// The tokens as last heard; before `message_delta` hardly any output.
-    pub(crate) fn usage(&self) -> Option<&Usage> {
-        Some(&self.message.as_ref()?.usage)
     }
 
     fn apply_event(&mut self, event: &StreamEvent) {
@@ -448,7 +442,7 @@ mod tests {
                 "service_tier":"standard"}}))
         .unwrap();
         assert!(accumulator.is_complete());
-        assert_eq!(accumulator.usage().unwrap().output_tokens, 6);
+        assert_eq!(accumulator.message().unwrap().usage.output_tokens, 6);
         assert_eq!(accumulator.into_message().unwrap(), whole);
     }
 
@@ -540,12 +534,15 @@ mod tests {
             json!({"type":"message_delta","delta":{},"usage":null}),
         ]);
         assert_eq!(
-            serde_json::to_value(accumulator.usage()).unwrap(),
+            serde_json::to_value(accumulator.message().map(|message| &message.usage)).unwrap(),
             json!({"input_tokens":25,"output_tokens":9,"cache_read_input_tokens":0,
                 "service_tier":"standard","server_tool_use":{"web_search_requests":1,"new":2},
                 "iterations":[{"type":"message"}],"inference_geo":"us"})
         );
-        assert_eq!(accumulator.usage().unwrap().total_input_tokens(), 25);
+        assert_eq!(
+            accumulator.message().unwrap().usage.total_input_tokens(),
+            25
+        );
     }
 
     #[test]
@@ -554,7 +551,17 @@ mod tests {
             start(),
             json!({"type":"message_delta","delta":{},"usage":{"output_tokens":0}}),
         ]);
-        assert_eq!(accumulator.usage().unwrap().output_tokens, 0);
+        assert_eq!(accumulator.message().unwrap().usage.output_tokens, 0);
+    }
+
+    #[test]
+    fn usage_that_the_start_lacks_comes_with_message_delta() {
+        let mut first = start();
+        first["message"]["usage"] = json!(null);
+        let delta = json!({"type":"message_delta","delta":{},"usage":{"output_tokens":5}});
+        let message = fold(&[first, delta]).into_message().unwrap();
+        assert_eq!(message.usage.output_tokens, 5);
+        assert!(!message.extra.contains_key("usage"));
     }
 
     #[test]
@@ -593,7 +600,10 @@ mod tests {
             (&json["id"], &json["content"]),
             (&json!("msg_1"), &json!([]))
         );
-        assert!(json.get("null").is_none());
+        let extra = &accumulator.message().unwrap().extra;
+        for name in ["null", "id", "content", "delta"] {
+            assert!(!extra.contains_key(name), "{name}");
+        }
     }
 
     #[test]
@@ -602,7 +612,7 @@ mod tests {
         let data = unknown.to_string();
         let event = RawEvent::decode(b"", data.as_bytes()).unwrap();
         assert!(matches!(
-            event.unwrap().into_event().unwrap(),
+            event.unwrap().into_event(),
             StreamEvent::ContentBlockDelta(event) if matches!(event.delta, ContentDelta::Other(_))
         ));
         let accumulator = fold(&[
@@ -634,7 +644,7 @@ mod tests {
             json!({"type":"message_delta","delta":{"stop_reason":"end_turn"}}),
             message_stop(),
         ]);
-        assert!(accumulator.message().is_none() && accumulator.usage().is_none());
+        assert!(accumulator.message().is_none());
         assert!(!accumulator.is_complete());
         feed(&mut accumulator, &start());
         feed(&mut accumulator, &text(0, "x"));
@@ -732,7 +742,7 @@ mod tests {
                     continue;
                 };
                 let before: Value = serde_json::from_slice(event.data).expect("JSON");
-                let after = serde_json::to_value(raw.into_event().expect("no error"));
+                let after = serde_json::to_value(raw.into_event());
                 assert_eq!(after.expect("JSON"), before);
             }
         }

@@ -1,6 +1,7 @@
 //! The one retry loop: send, read, diagnose, wait or return.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -10,12 +11,14 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::{Sleeper, lock};
 use crate::diagnose::{Symptom, Verdict, diagnose};
-use crate::error::{Cause, Error, Result, TimeLimit, clean, spoken};
+use crate::error::{Cause, Error, Result, TimeLimit, clean, json_error, spoken};
 use crate::rate_limits;
 use crate::retry::{Decision, RetryBudget, RetryPolicy, Tries};
-use crate::transport::{Answer, BaseUrl, Fault, Headers, Outgoing, Patience, Transport};
+use crate::transport::{
+    Answer, AnswerBody, BaseUrl, Fault, Headers, Outgoing, Patience, Transport,
+};
 use crate::types::{
-    ApiError, Attempt, Delivery, ErrorKind, Exchange, Message, RateLimits, RequestId,
+    ApiError, Attempt, Delivery, ErrorEvent, ErrorKind, Exchange, Message, RateLimits, RequestId,
 };
 
 /// What a client shares with its clones.
@@ -26,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) sleeper: Sleeper,
     pub(crate) dice: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
+    /// Whether the bodies of streams end where they should; see `stream.rs`.
+    pub(crate) streams_end: AtomicBool,
 }
 
 /// What may differ between the clones of a client.
@@ -38,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) retry: RetryPolicy,
+    pub(crate) stream_underneath: bool,
 }
 
 /// One call of an endpoint.
@@ -58,6 +64,8 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) delivery: Delivery,
+    /// Said inside the answer.
+    pub(crate) request_id: Option<RequestId>,
     pub(crate) partial: Option<Message>,
 }
 
@@ -145,7 +153,7 @@ impl Call<'_> {
         }
     }
 
-    fn action(&self) -> String {
+    pub(crate) fn action(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }
@@ -218,10 +226,13 @@ impl<'a> Progress<'a> {
     }
 
     /// Takes note of a failure, and returns when it is time to try again.
-    fn failed(&mut self, head: Head, failure: Failure, took: Duration) -> Result<()> {
+    fn failed(&mut self, mut head: Head, mut failure: Failure, took: Duration) -> Result<()> {
         let call = self.call;
+        head.request_id = head.request_id.or(failure.request_id.take());
         if call.core.sleeper.is_stopped() {
-            return Err(self.ended().unwrap_or_else(|| call.shut_down()));
+            return Err(self
+                .ended()
+                .unwrap_or_else(|| Call::shut_down(call.action())));
         }
         let retry_after = head.rate_limits.retry_after;
         let verdict = diagnose(&Symptom {
@@ -256,8 +267,7 @@ impl<'a> Progress<'a> {
         info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
         self.waited = wait;
         call.core.sleeper.sleep(wait).map_err(|_| {
-            call.shut_down()
-                .with_attempts(std::mem::take(&mut self.attempts))
+            Call::shut_down(call.action()).with_attempts(std::mem::take(&mut self.attempts))
         })
     }
 
@@ -294,17 +304,43 @@ impl<'a> Progress<'a> {
 }
 
 impl Call<'_> {
-    fn shut_down(&self) -> Error {
-        Error::new(ErrorKind::Shutdown, self.action(), Cause::Shutdown)
+    pub(crate) fn shut_down(action: String) -> Error {
+        Error::new(ErrorKind::Shutdown, action, Cause::Shutdown)
     }
 }
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Failure {
         Failure {
-            cause: fault.cause,
             delivery: fault.delivery,
+            ..Failure::from(fault.cause)
+        }
+    }
+}
+
+impl From<Cause> for Failure {
+    /// The worst case: sent, outcome unknown.
+    fn from(cause: Cause) -> Failure {
+        Failure {
+            cause,
+            delivery: Delivery::Unknown,
+            request_id: None,
             partial: None,
+        }
+    }
+}
+
+impl From<ErrorEvent> for Failure {
+    fn from(event: ErrorEvent) -> Failure {
+        let cause = Cause::Api {
+            status: None,
+            error: event.error,
+        };
+        let (delivery, request_id) = (Delivery::Answered, event.request_id);
+        Failure {
+            delivery,
+            request_id,
+            ..Failure::from(cause)
         }
     }
 }
@@ -314,7 +350,7 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(body).map_err(|error| {
         let cause = Cause::Unusable {
             what: "it cannot be written as JSON".into(),
-            source: error.into(),
+            source: json_error(&error),
         };
         Error::new(ErrorKind::InvalidRequest, "encoding the request", cause)
     })
@@ -323,8 +359,13 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
 /// Reads an answer in one piece; whether that was all of it is the second value.
 pub(crate) fn read_bytes(answer: &mut Answer) -> Result<(Vec<u8>, bool), Failure> {
     let mut body = Vec::new();
-    let whole = answer.body.read_up_to(LARGEST_ANSWER, &mut body)?;
+    let whole = read_rest(&mut answer.body, &mut body)?;
     Ok((body, whole))
+}
+
+/// Reads the rest of an answer in one piece; says whether that was all of it.
+pub(crate) fn read_rest(body: &mut AnswerBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
+    body.read_up_to(LARGEST_ANSWER, bytes)
 }
 
 /// Reads an answer in one piece as JSON.
@@ -333,30 +374,35 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     expected: &'static str,
 ) -> Result<T, Failure> {
     let (body, whole) = read_bytes(answer)?;
-    let result = if whole {
-        serde_json::from_slice(&body).map_err(|error| Some(error.into()))
+    parse_json(&body, whole, answer.header("content-encoding"), expected)
+}
+
+/// Reads JSON that came with a status of success.
+pub(crate) fn parse_json<T: DeserializeOwned>(
+    body: &[u8],
+    whole: bool,
+    encoding: Option<&str>,
+    expected: &'static str,
+) -> Result<T, Failure> {
+    let parsed = if whole {
+        serde_json::from_slice(body).map_err(Some)
     } else {
         Err(None)
     };
-    result.map_err(|source| {
-        let cause = match ApiError::from_envelope(&body) {
-            Some((error, _)) => Cause::Api {
-                status: None,
-                error,
-            },
-            None => {
-                let excerpt = excerpt(&body, answer.header("content-encoding"));
-                Cause::Decode {
-                    expected,
-                    excerpt,
-                    source,
-                }
+    parsed.map_err(|error| match ApiError::from_envelope(body) {
+        Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
+        None => {
+            let source = error.as_ref().map(json_error);
+            let excerpt = excerpt_of_success(body, encoding);
+            let cause = Cause::Decode {
+                expected,
+                excerpt,
+                source,
+            };
+            Failure {
+                delivery: Delivery::Answered,
+                ..Failure::from(cause)
             }
-        };
-        Failure {
-            cause,
-            delivery: Delivery::Answered,
-            partial: None,
         }
     })
 }
@@ -386,9 +432,8 @@ fn read_error(answer: &mut Answer, head: &mut Head) -> Failure {
         }
     };
     Failure {
-        cause,
         delivery: Delivery::Answered,
-        partial: None,
+        ..Failure::from(cause)
     }
 }
 
@@ -409,6 +454,15 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
         text.get(start..start + length)
     });
     clean(title.unwrap_or(&text), 200)
+}
+
+/// The same for a body that came with a status of success: JSON may be an answer, and is not shown.
+fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
+    match body.trim_ascii_start().first() {
+        None => "it is empty".to_owned(),
+        Some(b'{' | b'[' | b'"') => String::new(),
+        Some(_) => excerpt(body, encoding),
+    }
 }
 
 fn shown(request_id: Option<&RequestId>) -> String {

@@ -2,6 +2,7 @@
 
 use std::env::{self, VarError};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -117,6 +118,10 @@ impl Client {
         &self.settings
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// A call with this client's settings.
     pub(crate) fn call<'a>(
         &'a self,
@@ -166,6 +171,7 @@ pub struct ClientBuilder {
     retry: RetryPolicy,
     wiring: Wiring,
     allow_http: bool,
+    in_one_piece: bool,
     seed: Option<u64>,
     clock: Clock,
     unreadable: Option<String>,
@@ -344,6 +350,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets whether [`create`](crate::Messages::create) streams the answer underneath, by default
+    /// yes. Without it the answer comes in one piece, nothing is heard until then, and requests
+    /// for answers that may take more than ten minutes are refused, unless a
+    /// [`timeout`](ClientBuilder::timeout) is set.
+    pub fn stream_underneath(mut self, stream: bool) -> ClientBuilder {
+        self.in_one_piece = !stream;
+        self
+    }
+
     /// Seeds the jitter, for tests that repeat. By default it is random.
     pub fn seed(mut self, seed: u64) -> ClientBuilder {
         self.seed = Some(seed);
@@ -395,6 +410,7 @@ impl ClientBuilder {
                 .map(|t| positive("deadline", Some(t), 0))
                 .transpose()?,
             retry: self.retry,
+            stream_underneath: !self.in_one_piece,
         };
         let patience = Patience {
             connect: settings.connect_timeout,
@@ -408,6 +424,7 @@ impl ClientBuilder {
             transport: Transport::new(&self.wiring, patience)?,
             dice: Mutex::new(self.seed.map_or_else(Rng::new, Rng::with_seed)),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
+            streams_end: AtomicBool::new(true),
             sleeper,
         };
         Ok(Client {

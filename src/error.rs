@@ -343,6 +343,19 @@ pub(crate) fn clean(text: &str, most: usize) -> String {
     line
 }
 
+/// What a JSON parser has to say, without the value that it quotes: that may be part of an answer.
+pub(crate) fn json_error(error: &serde_json::Error) -> BoxError {
+    let text = error.to_string();
+    let what = match text.split_once('"') {
+        None => text,
+        Some((before, _)) => {
+            let place = format!("at line {} column {}", error.line(), error.column());
+            format!("{} {place}", before.trim_end())
+        }
+    };
+    what.into()
+}
+
 /// A duration as people say it: `850 ms`, `1.5 s`, `4 min 10 s`, `2 h 5 min`.
 pub(crate) fn spoken(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -6,9 +6,11 @@ mod types;
 mod clock;
 mod error;
 
+mod accumulate;
 mod diagnose;
 mod rate_limits;
 mod retry;
+mod sse;
 
 mod transport;
 
@@ -17,6 +19,7 @@ mod call;
 mod client;
 mod messages;
 mod raw;
+mod stream;
 
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
@@ -27,4 +30,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use messages::Messages;
 pub use raw::{Raw, RawAnswer};
 pub use retry::RetryPolicy;
+pub use stream::{MessageStream, TextDeltas};
 pub use types::*;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::call::{Call, encode, read_json};
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::stream::{MessageStream, read_message};
 use crate::types::{CountBody, CreateBody, Message, MessageRequest};
 
 impl Client {
@@ -23,6 +24,11 @@ pub struct Messages<'a> {
 impl Messages<'_> {
     /// Asks the model and waits for the whole answer.
     ///
+    /// The answer is streamed underneath: there is no limit to how long it may take, a dead line
+    /// is noticed by the idle timeout, and it counts only when it is complete. A failure inside
+    /// the stream is tried again like any other, because nothing was handed out yet. See
+    /// [`stream_underneath`](crate::ClientBuilder::stream_underneath) for the other way.
+    ///
     /// Blocks until the answer is there, through rate limits and overloads, for as long as the
     /// client's [`RetryPolicy`](crate::RetryPolicy) and deadline permit.
     ///
@@ -38,33 +44,55 @@ impl Messages<'_> {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`](crate::ErrorKind) but `Stream`. In particular `InvalidRequest` before
-    /// anything is sent when `max_tokens` is so large that the answer may take more than ten
-    /// minutes, and no [`timeout`](crate::ClientBuilder::timeout) was set.
+    /// Any [`ErrorKind`](crate::ErrorKind). With
+    /// [`stream_underneath(false)`](crate::ClientBuilder::stream_underneath) also
+    /// `InvalidRequest`, before anything is sent, when `max_tokens` is so large that the answer
+    /// may take more than ten minutes.
     pub fn create(&self, request: &MessageRequest) -> Result<Message> {
         let settings = self.client.settings();
-        if settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
-            return Err(Error::refused(
-                "POST /v1/messages",
-                format!(
-                    "an answer of {} tokens may take more than ten minutes",
-                    request.max_tokens
-                ),
-            )
-            .with_advice("set a timeout on the client, or lower max_tokens below 21334"));
-        }
-        let body = encode(&CreateBody {
-            request,
-            stream: false,
-        })?;
-        let call = Call {
-            answer_timeout: Some(settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
-            ..self.client.call("POST", "/v1/messages", Some(&body))
+        let (mut message, exchange) = if settings.stream_underneath {
+            let body = encode(&CreateBody {
+                request,
+                stream: true,
+            })?;
+            let call = self.client.call("POST", PATH, Some(&body));
+            call.run(|answer| read_message(answer, call.core))?
+        } else {
+            if settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
+                return Err(too_long(request.max_tokens));
+            }
+            let body = encode(&CreateBody {
+                request,
+                stream: false,
+            })?;
+            let call = Call {
+                answer_timeout: Some(settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
+                ..self.client.call("POST", PATH, Some(&body))
+            };
+            call.run(|answer| read_json(answer, "a message"))?
         };
-        let (mut message, exchange) =
-            call.run(|answer| read_json::<Message>(answer, "a message"))?;
         message.exchange = exchange;
         Ok(message)
+    }
+
+    /// Asks the model and hands out the answer as it arrives.
+    ///
+    /// Blocks until the first content is there, through rate limits, overloads and broken
+    /// connections, as [`create`](Messages::create) does: up to then nothing was handed out, so
+    /// that the stream can be begun again. What fails later is the stream's last item.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](Messages::create) up to the first content.
+    pub fn stream(&self, request: &MessageRequest) -> Result<MessageStream> {
+        let body = encode(&CreateBody {
+            request,
+            stream: true,
+        })?;
+        MessageStream::open(
+            &self.client.call("POST", PATH, Some(&body)),
+            self.client.core(),
+        )
     }
 
     /// Counts the input tokens of a request without asking the model; free of charge, under a rate
@@ -96,3 +124,12 @@ impl Messages<'_> {
 /// The least `max_tokens` that takes more than ten minutes at 128,000 tokens an hour, which is
 /// what the official clients assume: 600 s × 128,000 / 3600 s = 21,333.3.
 const TOO_LONG: u64 = 21_334;
+
+const PATH: &str = "/v1/messages";
+
+fn too_long(max_tokens: u64) -> Error {
+    let what = format!("an answer of {max_tokens} tokens in one piece may take over ten minutes");
+    Error::refused(format!("POST {PATH}"), what).with_advice(
+        "let the client stream underneath, set a timeout, or lower max_tokens below 21334",
+    )
+}

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::call::{Call, Failure, encode, read_bytes};
 use crate::client::Client;
-use crate::error::{Cause, Error, Result, clean};
+use crate::error::{Cause, Error, Result, clean, json_error};
 use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId};
 
 impl Client {
@@ -93,9 +93,8 @@ impl Raw<'_> {
                 source: None,
             };
             Err(Failure {
-                cause,
                 delivery: Delivery::Answered,
-                partial: None,
+                ..Failure::from(cause)
             })
         })?;
         Ok(RawAnswer { body, exchange })
@@ -122,7 +121,7 @@ impl RawAnswer {
             let cause = Cause::Decode {
                 expected: "JSON of the expected shape",
                 excerpt: String::new(),
-                source: Some(error.into()),
+                source: Some(json_error(&error)),
             };
             Error::new(ErrorKind::Decode, "reading the answer", cause)
                 .with_answer(

@@ -137,7 +137,7 @@ impl Transport {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let body = body.into_with_config().limit(u64::MAX).reader();
-                let body = AnswerBody { reader: body };
+                let body = AnswerBody { reader: Some(body) };
                 Ok(Answer {
                     status: head.status.as_u16(),
                     headers: head.headers,
@@ -259,22 +259,31 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Takes the body out, to be read after the answer is gone.
+    pub(crate) fn take_body(&mut self) -> AnswerBody {
+        std::mem::take(&mut self.body)
+    }
+
     /// A header by its lower-case name; one that is no text counts as missing.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// The body of an answer.
+/// The body of an answer; empty once it was taken.
+#[derive(Default)]
 pub(crate) struct AnswerBody {
-    reader: BodyReader<'static>,
+    reader: Option<BodyReader<'static>>,
 }
 
 impl AnswerBody {
     /// Reads some bytes, 0 at the end. Blocks for as long as the exchange's patience lasts.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(0);
+        };
         loop {
-            match self.reader.read(buffer) {
+            match reader.read(buffer) {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

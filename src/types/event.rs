@@ -5,6 +5,7 @@
 //! an event, be it one unknown field, makes it a [`StreamEvent`] that keeps all of it.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -189,12 +190,67 @@ wire_struct! {
 }
 
 impl StreamEvent {
-    /// The text that this event adds to the answer's text.
+    /// The text that a delta adds to the answer's text.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),
             _ => None,
         }
+    }
+
+    /// The text that this event adds, also where a text block begins with some.
+    pub(crate) fn into_text(self) -> Option<String> {
+        match self {
+            StreamEvent::ContentBlockDelta(event) => match event.delta {
+                ContentDelta::Text(delta) => Some(delta.text),
+                _ => None,
+            },
+            StreamEvent::ContentBlockStart(event) => match event.content_block {
+                ContentBlock::Text(block) => Some(block.text),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The events of a message that arrived whole.
+    pub(crate) fn of_message(mut message: Message) -> VecDeque<StreamEvent> {
+        let extra = Map::new;
+        let delta = StopDelta {
+            stop_reason: message.stop_reason.clone(),
+            stop_sequence: message.stop_sequence.clone(),
+            stop_details: message.stop_details.clone(),
+            container: None,
+            extra: extra(),
+        };
+        let usage = Some(message.usage.clone());
+        let blocks = std::mem::take(&mut message.content);
+        let start = MessageStart {
+            message,
+            extra: extra(),
+        };
+        let mut events = VecDeque::from([StreamEvent::MessageStart(Box::new(start))]);
+        for (index, content_block) in (0..).zip(blocks) {
+            let start = ContentBlockStart {
+                index,
+                content_block,
+                extra: extra(),
+            };
+            let stop = ContentBlockStop {
+                index,
+                extra: extra(),
+            };
+            events.push_back(StreamEvent::ContentBlockStart(Box::new(start)));
+            events.push_back(StreamEvent::ContentBlockStop(stop));
+        }
+        let delta = MessageDelta {
+            delta,
+            usage,
+            extra: extra(),
+        };
+        events.push_back(StreamEvent::MessageDelta(Box::new(delta)));
+        events.push_back(StreamEvent::MessageStop(MessageStop { extra: extra() }));
+        events
     }
 
     /// The event's `type` on the wire; empty for an unknown event without one.
@@ -296,8 +352,21 @@ pub(crate) enum RawEvent<'a> {
     Delta { index: u64, delta: RawDelta<'a> },
     /// Any other event.
     Event(StreamEvent),
-    /// An `error` event: the stream has failed.
+}
+
+/// Why an event's data gave no event.
+#[derive(Debug)]
+pub(crate) enum NoEvent {
+    /// It is an `error` event: the stream has failed.
     Error(Box<ErrorEvent>),
+    /// It is no JSON object, or one of a known type without its required fields.
+    Unreadable(serde_json::Error),
+}
+
+impl From<serde_json::Error> for NoEvent {
+    fn from(error: serde_json::Error) -> NoEvent {
+        NoEvent::Unreadable(error)
+    }
 }
 
 /// What an `error` event says.
@@ -332,11 +401,8 @@ impl<'a> RawEvent<'a> {
     ///
     /// # Errors
     ///
-    /// When the data is no JSON object, or one of a known type without its required fields.
-    pub(crate) fn decode(
-        name: &[u8],
-        data: &'a [u8],
-    ) -> Result<Option<RawEvent<'a>>, serde_json::Error> {
+    /// An `error` event, and data that is no event.
+    pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, NoEvent> {
         // One check of the whole is faster than one of each string, as `from_slice` does it.
         match std::str::from_utf8(data).map(serde_json::from_str) {
             Ok(Ok(Piece { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
@@ -344,26 +410,20 @@ impl<'a> RawEvent<'a> {
         }
     }
 
-    /// Turns the event into what a stream hands out; an `error` event is the `Err`.
-    pub(crate) fn into_event(self) -> Result<StreamEvent, Box<ErrorEvent>> {
+    /// Turns the event into what a stream hands out.
+    pub(crate) fn into_event(self) -> StreamEvent {
         match self {
-            RawEvent::Delta { index, delta } => {
-                Ok(StreamEvent::ContentBlockDelta(ContentBlockDelta {
-                    index,
-                    delta: delta.into(),
-                    extra: Map::new(),
-                }))
-            }
-            RawEvent::Event(event) => Ok(event),
-            RawEvent::Error(error) => Err(error),
+            RawEvent::Delta { index, delta } => StreamEvent::ContentBlockDelta(ContentBlockDelta {
+                index,
+                delta: delta.into(),
+                extra: Map::new(),
+            }),
+            RawEvent::Event(event) => event,
         }
     }
 
     #[cold]
-    fn decode_any(
-        name: &[u8],
-        data: &[u8],
-    ) -> Result<Option<RawEvent<'static>>, serde_json::Error> {
+    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, NoEvent> {
         let text = String::from_utf8_lossy(data);
         if matches!(text.trim(), "" | "[DONE]") {
             return Ok(None);
@@ -371,9 +431,9 @@ impl<'a> RawEvent<'a> {
         let mut object: Map<String, Value> = match serde_json::from_str(&text) {
             Ok(object) => object,
             Err(_) if name == b"error" => {
-                return Ok(Some(unknown_error(text.into_owned(), Map::new())));
+                return Err(unknown_error(text.into_owned(), Map::new()));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         if object.get("type").is_none_or(Value::is_null) && !name.is_empty() {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -385,14 +445,12 @@ impl<'a> RawEvent<'a> {
             _ => name == b"error",
         };
         if is_error {
-            return Ok(Some(
-                match ApiError::from_value(Value::Object(object.clone())) {
-                    Some((error, request_id)) => {
-                        RawEvent::Error(Box::new(ErrorEvent { error, request_id }))
-                    }
-                    None => unknown_error(String::new(), object),
-                },
-            ));
+            return Err(match ApiError::from_value(Value::Object(object.clone())) {
+                Some((error, request_id)) => {
+                    NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
+                }
+                None => unknown_error(String::new(), object),
+            });
         }
         Ok(Some(RawEvent::Event(StreamEvent::from_object(object)?)))
     }
@@ -438,15 +496,15 @@ impl<'de> Deserialize<'de> for Piece<'de> {
                 let (mut is_delta, mut index, mut delta) = (false, None, None);
                 while let Some(Key(key)) = map.next_key()? {
                     match &*key {
-                        "type" if !is_delta => {
+                        "type" => {
                             let Key(tag) = map.next_value()?;
                             is_delta = tag == "content_block_delta";
                             if !is_delta {
                                 return Err(unusual());
                             }
                         }
-                        "index" if index.is_none() => index = Some(map.next_value()?),
-                        "delta" if delta.is_none() => delta = Some(map.next_value()?),
+                        "index" => index = Some(map.next_value()?),
+                        "delta" => delta = Some(map.next_value()?),
                         _ => return Err(unusual()),
                     }
                 }
@@ -518,14 +576,14 @@ fn unusual<E: serde::de::Error>() -> E {
     E::custom("unusual")
 }
 
-fn unknown_error(message: String, extra: Map<String, Value>) -> RawEvent<'static> {
+fn unknown_error(message: String, extra: Map<String, Value>) -> NoEvent {
     let error = ApiError {
         kind: ApiErrorType::Other(String::new()),
         message,
         details: None,
         extra,
     };
-    RawEvent::Error(Box::new(ErrorEvent {
+    NoEvent::Error(Box::new(ErrorEvent {
         error,
         request_id: None,
     }))
@@ -549,8 +607,10 @@ mod tests {
 
     #[track_caller]
     fn error(name: &str, data: &str) -> (ApiError, Option<RequestId>) {
-        let event = decode(name, data).into_event().expect_err("an error");
-        (event.error, event.request_id)
+        match RawEvent::decode(name.as_bytes(), data.as_bytes()) {
+            Err(NoEvent::Error(event)) => (event.error, event.request_id),
+            other => panic!("no error event: {other:?}"),
+        }
     }
 
     #[test]
@@ -586,6 +646,7 @@ mod tests {
             json!({"type":"text_delta","text":"a","new":null}),
             json!({"type":"text_delta","text":null}),
             json!({"type":"text_delta","text":"a","thinking":"b"}),
+            json!({"type":"thinking_delta","text":"a","thinking":"b"}),
             json!({"type":"input_json_delta","partial_json":""}),
             json!({"type":"thinking_delta","thinking":"a"}),
             json!({"type":"thinking_delta","thinking":"","estimated_tokens":50}),
@@ -606,7 +667,7 @@ mod tests {
     #[track_caller]
     fn round_trip(json: &Value) {
         let text = json.to_string();
-        let event = decode("", &text).into_event().expect("no error event");
+        let event = decode("", &text).into_event();
         assert_eq!(&serde_json::to_value(&event).unwrap(), json);
         assert_eq!(
             serde_json::from_str::<StreamEvent>(&text).unwrap(),
@@ -639,7 +700,7 @@ mod tests {
 
     #[test]
     fn type_wins_over_the_name_which_stands_in_where_it_is_missing() {
-        let ping = |name, data| decode(name, data).into_event().unwrap().kind() == "ping";
+        let ping = |name, data| decode(name, data).into_event().kind() == "ping";
         assert!(ping("message_stop", r#"{"type":"ping"}"#));
         assert!(ping("ping", "{}"));
         assert!(ping("ping", r#"{"type":null}"#));
@@ -647,8 +708,8 @@ mod tests {
             "content_block_delta",
             r#"{"index":0,"delta":{"type":"text_delta","text":"a"}}"#,
         );
-        assert_eq!(event.into_event().unwrap().as_text(), Some("a"));
-        let event = decode("", r#"{"index":0}"#).into_event().unwrap();
+        assert_eq!(event.into_event().as_text(), Some("a"));
+        let event = decode("", r#"{"index":0}"#).into_event();
         assert!(matches!(event, StreamEvent::Other(_)) && event.kind().is_empty());
     }
 
@@ -704,13 +765,22 @@ mod tests {
     fn malformed_utf_8_is_replaced() {
         let data = b"{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\xff\"}}";
         let event = RawEvent::decode(b"", data).unwrap().unwrap();
-        assert_eq!(event.into_event().unwrap().as_text(), Some("a\u{fffd}"));
+        assert_eq!(event.into_event().as_text(), Some("a\u{fffd}"));
     }
 
     #[test]
-    fn repeated_keys_count_as_elsewhere_the_last_one() {
-        let data = r#"{"type":"content_block_delta","index":0,
-            "delta":{"type":"text_delta","text":"a","text":"b"}}"#;
-        assert_eq!(decode("", data).into_event().unwrap().as_text(), Some("b"));
+    fn of_a_repeated_key_the_last_counts_as_in_any_json() {
+        for data in [
+            r#"{"type":"content_block_delta","index":0,
+                "delta":{"type":"text_delta","text":"a","text":"b"}}"#,
+            r#"{"type":"ping","index":1,"index":0,"delta":{"type":"text_delta","text":"a"},
+                "type":"content_block_delta","delta":{"type":"text_delta","text":"b"}}"#,
+            r#"{"type":"content_block_delta","index":1,"index":0,
+                "delta":"a","delta":{"type":"x","type":"text_delta","text":"b"}}"#,
+        ] {
+            let event = decode("", data).into_event();
+            assert_eq!(event.as_text(), Some("b"));
+            assert_eq!(serde_json::to_value(event).unwrap()["index"], 0);
+        }
     }
 }

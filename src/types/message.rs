@@ -197,6 +197,24 @@ wire_struct! {
 }
 
 impl Message {
+    /// A message of which nothing has arrived.
+    pub(crate) fn nothing() -> Message {
+        Message {
+            id: String::new(),
+            kind: "message".to_owned(),
+            role: Role::Assistant,
+            model: Model::default(),
+            content: Vec::new(),
+            stop_reason: None,
+            stop_sequence: None,
+            stop_details: None,
+            container: None,
+            usage: Usage::default(),
+            extra: Map::new(),
+            exchange: Exchange::default(),
+        }
+    }
+
     /// The text of all text blocks, one after the other.
     pub fn text(&self) -> String {
         self.content

@@ -32,6 +32,6 @@ pub use self::model::Model;
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 
-pub(crate) use self::event::{DeltaKind, RawEvent};
+pub(crate) use self::event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::request::{CountBody, CreateBody};

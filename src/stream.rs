@@ -1,0 +1,462 @@
+//! Streamed answers: read event by event, or folded into a message at once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::accumulate::Accumulator;
+use crate::call::{Call, Core, Failure, parse_json, read_json, read_rest};
+use crate::diagnose::{Symptom, diagnose};
+use crate::error::{BoxError, Cause, Error, Phase, Result, json_error};
+use crate::sse::Decoder;
+use crate::transport::{Answer, AnswerBody, Fault};
+use crate::types::{
+    Attempt, Delivery, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId, StreamEvent,
+};
+
+/// A streamed answer: an iterator over its events, from
+/// [`Messages::stream`](crate::Messages::stream).
+///
+/// Each `next` blocks until an event arrives, at most for the idle timeout. The first error is the
+/// last item. It carries what had arrived ([`Error::partial`]); nothing that was handed out is ever
+/// sent again, so that a stream that broke is not continued by itself.
+///
+/// Dropping the stream before its end cuts the connection. A stream may move to another thread.
+///
+/// ```no_run
+/// use anthropic_blocking::{Client, MessageRequest};
+/// use std::io::Write;
+///
+/// let client = Client::from_env()?;
+/// let request = MessageRequest::new("claude-haiku-4-5", 1024).user("Tell me a story.");
+/// let mut stream = client.messages().stream(&request)?;
+/// for text in stream.text_deltas() {
+///     print!("{}", text?);
+///     let _ = std::io::stdout().flush();
+/// }
+/// let message = stream.final_message()?;
+/// println!("\n{} tokens", message.usage.output_tokens);
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+pub struct MessageStream {
+    /// What was read before the stream was handed out.
+    ready: VecDeque<StreamEvent>,
+    /// `None` once the stream has ended, well or not.
+    feed: Option<Feed>,
+    accumulator: Accumulator,
+    /// What `partial` shows before the message has begun.
+    nothing: Message,
+    exchange: Exchange,
+    action: String,
+    core: Arc<Core>,
+    failed: bool,
+}
+
+impl MessageStream {
+    /// Sends the call, and waits for the first content.
+    pub(crate) fn open(call: &Call<'_>, core: &Arc<Core>) -> Result<MessageStream> {
+        let (opening, exchange) = call.run(Opening::read)?;
+        Ok(MessageStream {
+            ready: opening.ready,
+            feed: opening.feed,
+            accumulator: opening.accumulator,
+            nothing: Message::nothing(),
+            exchange,
+            action: call.action(),
+            core: Arc::clone(core),
+            failed: false,
+        })
+    }
+
+    /// The text as it arrives, without the other events; ends with the stream.
+    ///
+    /// ```no_run
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 1024);
+    /// let mut stream = client.messages().stream(&request)?;
+    /// let text: String = stream.text_deltas().collect::<Result<_, _>>()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn text_deltas(&mut self) -> TextDeltas<'_> {
+        TextDeltas { stream: self }
+    }
+
+    /// What has arrived so far, up to the event handed out last or a few beyond it. The input of a
+    /// tool call that is still being written is raw text.
+    pub fn partial(&self) -> &Message {
+        self.accumulator.message().unwrap_or(&self.nothing)
+    }
+
+    /// Reads to the end and gives the whole message.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream: after an item that was an error, this fails as well.
+    pub fn final_message(mut self) -> Result<Message> {
+        self.ready.clear();
+        while let Some(feed) = &mut self.feed {
+            match feed.pump(&mut self.accumulator, |_| ()) {
+                Ok(Some(())) => {}
+                Ok(None) => self.finish(),
+                Err(failure) => return Err(self.fail(failure)),
+            }
+        }
+        match mem::take(&mut self.accumulator).into_message() {
+            Some(mut message) if !self.failed => {
+                message.exchange = mem::take(&mut self.exchange);
+                Ok(message)
+            }
+            partial => {
+                let failure = Failure {
+                    partial,
+                    ..Failure::from(Cause::Truncated)
+                };
+                Err(self.fail(failure))
+            }
+        }
+    }
+
+    /// The id under which the server logged the exchange, where it sent one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id.as_ref()
+    }
+
+    /// What the response headers said about rate limits, when the stream began.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.exchange.rate_limits
+    }
+
+    /// Every HTTP exchange that it took to begin this stream, its own last.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.exchange.attempts
+    }
+
+    fn finish(&mut self) {
+        if let Some(feed) = self.feed.take() {
+            feed.finish(&self.core);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Error {
+        self.feed = None;
+        self.failed = true;
+        if self.core.sleeper.is_stopped() {
+            return Call::shut_down(self.action.clone())
+                .with_attempts(mem::take(&mut self.exchange.attempts))
+                .with_partial(failure.partial);
+        }
+        let verdict = diagnose(&Symptom {
+            cause: &failure.cause,
+            delivery: failure.delivery,
+            repeatable: false,
+            retry_after: None,
+            should_retry: None,
+        });
+        let mut exchange = mem::take(&mut self.exchange);
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.failure = Some(verdict.kind);
+            attempt.delivery = failure.delivery;
+        }
+        let reason = "the stream is not begun again because part of it was handed out";
+        let reason = verdict.is_retryable().then(|| reason.to_owned());
+        let limits = RateLimits {
+            retry_after: None,
+            ..exchange.rate_limits
+        };
+        Error::new(verdict.kind, self.action.clone(), failure.cause)
+            .with_verdict(verdict.is_retryable(), verdict.advice, reason)
+            .with_answer(exchange.request_id.or(failure.request_id), limits)
+            .with_attempts(exchange.attempts)
+            .with_partial(failure.partial)
+    }
+}
+
+impl Iterator for MessageStream {
+    type Item = Result<StreamEvent>;
+
+    fn next(&mut self) -> Option<Result<StreamEvent>> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some(Ok(event));
+        }
+        match self
+            .feed
+            .as_mut()?
+            .pump(&mut self.accumulator, |event| event.into_event())
+        {
+            Ok(Some(event)) => Some(Ok(event)),
+            Ok(None) => {
+                self.finish();
+                None
+            }
+            Err(failure) => Some(Err(self.fail(failure))),
+        }
+    }
+}
+
+impl std::iter::FusedIterator for MessageStream {}
+
+impl fmt::Debug for MessageStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageStream")
+            .field("request_id", &self.exchange.request_id)
+            .field("ended", &self.feed.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text of a stream as it arrives; from [`MessageStream::text_deltas`].
+#[derive(Debug)]
+pub struct TextDeltas<'a> {
+    stream: &'a mut MessageStream,
+}
+
+impl Iterator for TextDeltas<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        loop {
+            match self.stream.next()? {
+                Ok(event) => {
+                    if let Some(text) = event.into_text().filter(|text| !text.is_empty()) {
+                        return Some(Ok(text));
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for TextDeltas<'_> {}
+
+/// Reads a streamed answer to its end; a whole message in its place, as some gateways send it, is
+/// fine.
+pub(crate) fn read_message(answer: &mut Answer, core: &Core) -> Result<Message, Failure> {
+    let mut feed = match Arrival::of(answer)? {
+        Arrival::Whole(message) => return Ok(*message),
+        Arrival::Stream(feed) => feed,
+    };
+    let mut accumulator = Accumulator::new();
+    while feed.pump(&mut accumulator, |_| ())?.is_some() {}
+    feed.finish(core);
+    accumulator
+        .into_message()
+        .ok_or_else(|| Failure::from(Cause::Truncated))
+}
+
+/// A stream up to its first content: until then, it can be begun again without anyone noticing.
+struct Opening {
+    ready: VecDeque<StreamEvent>,
+    feed: Option<Feed>,
+    accumulator: Accumulator,
+}
+
+impl Opening {
+    fn read(answer: &mut Answer) -> Result<Opening, Failure> {
+        let mut opening = Opening {
+            ready: VecDeque::new(),
+            feed: None,
+            accumulator: Accumulator::new(),
+        };
+        let mut feed = match Arrival::of(answer)? {
+            Arrival::Stream(feed) => feed,
+            Arrival::Whole(message) => {
+                opening.ready = StreamEvent::of_message(*message);
+                for event in &opening.ready {
+                    opening.accumulator.apply(&RawEvent::Event(event.clone()));
+                }
+                return Ok(opening);
+            }
+        };
+        while let Some(event) = feed.pump(&mut opening.accumulator, |event| event.into_event())? {
+            let is_content = !matches!(
+                event,
+                StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
+            );
+            opening.ready.push_back(event);
+            if is_content || opening.ready.len() >= MOST_BEFORE_CONTENT {
+                break;
+            }
+        }
+        opening.feed = Some(feed);
+        Ok(opening)
+    }
+}
+
+/// What an answer to a request for a stream turned out to be.
+enum Arrival {
+    Stream(Feed),
+    Whole(Box<Message>),
+}
+
+impl Arrival {
+    /// Goes by the content type, or by the first bytes where that says neither.
+    fn of(answer: &mut Answer) -> Result<Arrival, Failure> {
+        let content_type = answer
+            .header("content-type")
+            .unwrap_or("")
+            .to_ascii_lowercase();
+        if content_type.contains("event-stream") {
+            return Ok(Arrival::Stream(Feed::new(answer.take_body())));
+        }
+        if content_type.contains("json") {
+            return Ok(Arrival::Whole(Box::new(read_json(answer, MESSAGE)?)));
+        }
+        let mut feed = Feed::new(answer.take_body());
+        let space = feed.decoder.space();
+        let n = feed.body.read(space)?;
+        let start = space[..n].trim_ascii_start();
+        let fields: [&[u8]; 5] = [b"event:", b"data:", b":", b"id:", b"retry:"];
+        if fields.iter().any(|field| start.starts_with(field)) {
+            feed.decoder.filled(n);
+            return Ok(Arrival::Stream(feed));
+        }
+        let mut bytes = space[..n].to_vec();
+        let whole = read_rest(&mut feed.body, &mut bytes)?;
+        let encoding = answer.header("content-encoding");
+        Ok(Arrival::Whole(Box::new(parse_json(
+            &bytes, whole, encoding, MESSAGE,
+        )?)))
+    }
+}
+
+/// A stream on the wire.
+struct Feed {
+    body: AnswerBody,
+    decoder: Decoder,
+}
+
+impl Feed {
+    fn new(body: AnswerBody) -> Feed {
+        Feed {
+            body,
+            decoder: Decoder::new(),
+        }
+    }
+
+    /// Reads the next event, folds it into the message, and hands it to `take`; `None` after
+    /// `message_stop`. An end before that is a failure.
+    fn pump<T>(
+        &mut self,
+        accumulator: &mut Accumulator,
+        take: impl Fn(RawEvent<'_>) -> T,
+    ) -> Result<Option<T>, Failure> {
+        if accumulator.is_complete() {
+            return Ok(None);
+        }
+        let failure = loop {
+            match self.decoder.next_event() {
+                Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
+                    Ok(Some(event)) => {
+                        accumulator.apply(&event);
+                        return Ok(Some(take(event)));
+                    }
+                    Ok(None) => continue,
+                    Err(NoEvent::Error(error)) => break Failure::from(*error),
+                    Err(NoEvent::Unreadable(error)) => {
+                        break unreadable("a stream of events", json_error(&error));
+                    }
+                },
+                Ok(None) => {}
+                Err(error) => break unreadable("a stream of events", error.into()),
+            }
+            match self.body.read(self.decoder.space()) {
+                Ok(0) => match self.unended_event() {
+                    Some(event) => {
+                        accumulator.apply(&event);
+                        return Ok(Some(take(event)));
+                    }
+                    None => break Failure::from(Cause::Truncated),
+                },
+                Ok(n) => self.decoder.filled(n),
+                Err(fault) => break cut(fault),
+            }
+        };
+        Err(Failure {
+            partial: accumulator.message().cloned(),
+            ..failure
+        })
+    }
+
+    /// The `message_stop` of a stream that ended without the empty line behind it. By the standard
+    /// it is no event, but nothing can be missing any more.
+    fn unended_event(&mut self) -> Option<RawEvent<'static>> {
+        if !self.decoder.has_partial() {
+            return None;
+        }
+        let end = b"\n\n";
+        self.decoder
+            .space()
+            .get_mut(..end.len())?
+            .copy_from_slice(end);
+        self.decoder.filled(end.len());
+        let event = self.decoder.next_event().ok()??;
+        match RawEvent::decode(event.name, event.data) {
+            Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
+                Some(RawEvent::Event(event))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads what follows the last event, so that the connection can be used again. That is the
+    /// end of the body and comes at once. If it ever does not, the client stops waiting for it,
+    /// and pays with a connection a stream.
+    fn finish(mut self, core: &Core) {
+        if !core.streams_end.load(Ordering::Relaxed) {
+            return;
+        }
+        let clock = core.sleeper.clock();
+        let start = clock.now();
+        for _ in 0..MOST_READS_AFTER_END {
+            match self.body.read(self.decoder.space()) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        if clock.now().saturating_duration_since(start) > LONGEST_END {
+            core.streams_end.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+fn unreadable(expected: &'static str, source: BoxError) -> Failure {
+    let cause = Cause::Decode {
+        expected,
+        excerpt: String::new(),
+        source: Some(source),
+    };
+    Failure {
+        delivery: Delivery::Answered,
+        ..Failure::from(cause)
+    }
+}
+
+/// A stream whose connection broke, whatever broke it, is a broken stream.
+fn cut(fault: Fault) -> Failure {
+    let cause = match fault.cause {
+        Cause::Transport { source, .. }
+        | Cause::Decode {
+            source: Some(source),
+            ..
+        } => Cause::Transport {
+            phase: Phase::Stream,
+            source,
+        },
+        other => other,
+    };
+    Failure::from(Fault { cause, ..fault })
+}
+
+const MESSAGE: &str = "a message";
+
+/// A stream that says so much before its first content is handed out without it.
+const MOST_BEFORE_CONTENT: usize = 1000;
+
+const MOST_READS_AFTER_END: usize = 100;
+
+const LONGEST_END: Duration = Duration::from_secs(1);

@@ -15,7 +15,9 @@ use anthropic_blocking::{MessageRequest, Result};
 
 fn main() -> Result<()> {
     support::log_to_stderr();
-    let prompt = std::env::args().nth(1).unwrap_or_else(|| "Tell me a very short story.".into());
+    let prompt = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "Tell me a very short story.".into());
     let request = MessageRequest::new("claude-haiku-4-5", 1024).user(prompt);
 
     let (client, _server) = support::client_or(|| {
@@ -38,7 +40,9 @@ fn main() -> Result<()> {
         "{} tokens in, {} out, stopped because of {}",
         message.usage.total_input_tokens(),
         message.usage.output_tokens,
-        message.stop_reason.map_or("nothing".into(), |reason| reason.to_string()),
+        message
+            .stop_reason
+            .map_or("nothing".into(), |reason| reason.to_string()),
     );
     Ok(())
 }

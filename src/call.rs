@@ -66,7 +66,7 @@ pub(crate) struct Failure {
     pub(crate) delivery: Delivery,
     /// Said inside the answer.
     pub(crate) request_id: Option<RequestId>,
-    pub(crate) partial: Option<Message>,
+    pub(crate) partial: Option<Box<Message>>,
 }
 
 /// What the head of an answer said.
@@ -334,7 +334,7 @@ impl From<ErrorEvent> for Failure {
     fn from(event: ErrorEvent) -> Failure {
         let cause = Cause::Api {
             status: None,
-            error: event.error,
+            error: Box::new(event.error),
         };
         let (delivery, request_id) = (Delivery::Answered, event.request_id);
         Failure {
@@ -417,7 +417,7 @@ fn read_error(answer: &mut Answer, head: &mut Head) -> Failure {
             head.request_id = head.request_id.take().or(request_id);
             Cause::Api {
                 status: Some(answer.status),
-                error,
+                error: Box::new(error),
             }
         }
         None => {

@@ -50,7 +50,7 @@ pub(crate) enum Cure {
 /// Says what a failed attempt was, and what can be done about it.
 pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
     let (status, error) = match symptom.cause {
-        Cause::Api { status, error } => (status.unwrap_or(status_of(&error.kind)), Some(error)),
+        Cause::Api { status, error } => (status.unwrap_or(status_of(&error.kind)), Some(&**error)),
         Cause::Status { status, .. } => (*status, None),
         cause => return diagnose_wire(cause, symptom),
     };
@@ -263,7 +263,7 @@ mod tests {
                 excerpt: String::new(),
             }
         } else {
-            let error = serde_json::from_value(error).expect("an error object");
+            let error = Box::new(serde_json::from_value(error).expect("an error object"));
             Cause::Api {
                 status: (status != 200).then_some(status),
                 error,

@@ -55,7 +55,7 @@ pub(crate) enum Cause {
     #[error("{}", api_text(.status, .error))]
     Api {
         status: Option<u16>,
-        error: ApiError,
+        error: Box<ApiError>,
     },
     /// The server, or something on the way, sent a status with another body.
     #[error("{}", status_text(*.status, .excerpt))]
@@ -214,8 +214,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_partial(mut self, partial: Option<Message>) -> Error {
-        self.0.partial = partial.map(Box::new);
+    pub(crate) fn with_partial(mut self, partial: Option<Box<Message>>) -> Error {
+        self.0.partial = partial;
         self
     }
 
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(error.kind, ApiErrorType::RateLimit);
         let cause = Cause::Api {
             status: Some(429),
-            error,
+            error: Box::new(error),
         };
         let id = RequestId::new("req_1");
         Error::new(ErrorKind::RateLimit, "POST /v1/messages", cause)

@@ -1,34 +1,59 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![warn(clippy::unwrap_used)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that panics has failed")
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// Each module imports from those above it only.
+
+// Words: plain data and the errors made of it.
 mod types;
 
 mod clock;
 mod error;
 
+// Machines: values and time in, values out.
 mod accumulate;
 mod diagnose;
 mod rate_limits;
 mod retry;
 mod sse;
 
+// The wire.
 mod transport;
 
+// The call.
 mod call;
 
+// In users' hands.
 mod client;
+mod stream;
+
 mod messages;
 mod raw;
-mod stream;
 
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
-pub use client::{Client, ClientBuilder, Options};
-pub use error::{Error, ErrorKind, Result};
-pub use messages::Messages;
-pub use raw::{Raw, RawAnswer};
-pub use retry::RetryPolicy;
-pub use stream::{MessageStream, TextDeltas};
-pub use types::*;
+pub use crate::client::{Client, ClientBuilder, Options};
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::messages::Messages;
+pub use crate::raw::{Raw, RawAnswer};
+pub use crate::retry::RetryPolicy;
+pub use crate::stream::{MessageStream, TextDeltas};
+pub use crate::types::{
+    ApiError, ApiErrorType, Attempt, CacheControl, CacheCreation, Citation, CitationsDelta,
+    ContainerUploadBlock, Content, ContentBlock, ContentBlockDelta, ContentBlockStart,
+    ContentBlockStop, ContentDelta, CustomTool, Delivery, DocumentBlock, ImageBlock,
+    InputJsonDelta, Message, MessageDelta, MessageParam, MessageRequest, MessageStart, MessageStop,
+    Metadata, Model, OutputConfig, OutputTokensDetails, Ping, RateLimit, RateLimits,
+    RedactedThinkingBlock, RequestId, Role, SearchResultBlock, ServerToolResultBlock,
+    ServerToolUsage, ServerToolUseBlock, SignatureDelta, Source, StopDelta, StopDetails,
+    StopReason, StreamEvent, TextBlock, TextDelta, Thinking, ThinkingBlock, ThinkingDelta, Tool,
+    ToolChoice, ToolResultBlock, ToolUseBlock, Usage,
+};

@@ -45,7 +45,7 @@ pub struct MessageStream {
     /// What was read before the stream was handed out.
     ready: VecDeque<StreamEvent>,
     /// `None` once the stream has ended, well or not.
-    feed: Option<Feed>,
+    feed: Option<Box<Feed>>,
     accumulator: Accumulator,
     /// What `partial` shows before the message has begun.
     nothing: Message,
@@ -111,7 +111,7 @@ impl MessageStream {
             }
             partial => {
                 let failure = Failure {
-                    partial,
+                    partial: partial.map(Box::new),
                     ..Failure::from(Cause::Truncated)
                 };
                 Err(self.fail(failure))
@@ -250,7 +250,7 @@ pub(crate) fn read_message(answer: &mut Answer, core: &Core) -> Result<Message, 
 /// A stream up to its first content: until then, it can be begun again without anyone noticing.
 struct Opening {
     ready: VecDeque<StreamEvent>,
-    feed: Option<Feed>,
+    feed: Option<Box<Feed>>,
     accumulator: Accumulator,
 }
 
@@ -288,7 +288,7 @@ impl Opening {
 
 /// What an answer to a request for a stream turned out to be.
 enum Arrival {
-    Stream(Feed),
+    Stream(Box<Feed>),
     Whole(Box<Message>),
 }
 
@@ -330,11 +330,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(body: AnswerBody) -> Feed {
-        Feed {
+    fn new(body: AnswerBody) -> Box<Feed> {
+        Box::new(Feed {
             body,
             decoder: Decoder::new(),
-        }
+        })
     }
 
     /// Reads the next event, folds it into the message, and hands it to `take`; `None` after
@@ -376,7 +376,7 @@ impl Feed {
             }
         };
         Err(Failure {
-            partial: accumulator.message().cloned(),
+            partial: accumulator.message().cloned().map(Box::new),
             ..failure
         })
     }
@@ -405,7 +405,7 @@ impl Feed {
     /// Reads what follows the last event, so that the connection can be used again. That is the
     /// end of the body and comes at once. If it ever does not, the client stops waiting for it,
     /// and pays with a connection a stream.
-    fn finish(mut self, core: &Core) {
+    fn finish(mut self: Box<Self>, core: &Core) {
         if !core.streams_end.load(Ordering::Relaxed) {
             return;
         }

@@ -1,0 +1,28 @@
+//! Asks for a motto at build time. Without a key, offline, or when the answer takes too long, the
+//! build goes on with the motto that is checked in.
+
+use std::time::Duration;
+use std::{env, fs, path::Path};
+
+use anthropic_blocking::{Client, ErrorKind, MessageRequest, Result};
+
+fn main() {
+    println!("cargo::rerun-if-changed=motto.txt");
+    println!("cargo::rerun-if-env-changed=ANTHROPIC_API_KEY");
+    println!("cargo::rerun-if-env-changed=ANTHROPIC_BASE_URL");
+    let motto = ask().unwrap_or_else(|error| {
+        if error.kind() != ErrorKind::Config {
+            println!("cargo::warning=the motto is the one checked in: {error}");
+        }
+        fs::read_to_string("motto.txt").expect("motto.txt beside build.rs")
+    });
+    let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    fs::write(Path::new(&out).join("motto.txt"), motto.trim()).expect("a writable OUT_DIR");
+}
+
+fn ask() -> Result<String> {
+    let client = Client::builder().env().deadline(Duration::from_secs(20)).build()?;
+    let request = MessageRequest::new("claude-haiku-4-5", 64)
+        .user("A motto of at most eight words for a program that waits well. Only the motto.");
+    Ok(client.messages().create(&request)?.text())
+}

@@ -1,0 +1,5 @@
+//! Prints the motto that the build script found.
+
+fn main() {
+    println!("{}", include_str!(concat!(env!("OUT_DIR"), "/motto.txt")));
+}

@@ -1,0 +1,39 @@
+//! One client, eight threads, one line each: the client is cloned by nobody and shared by all.
+//!
+//! ```text
+//! cargo run --example threads
+//! ```
+
+mod support;
+
+use std::thread;
+
+use anthropic_blocking::testing::{Reply, TestServer};
+use anthropic_blocking::{MessageRequest, Result};
+
+fn main() -> Result<()> {
+    support::log_to_stderr();
+    let (client, _server) = support::client_or(|| {
+        let server = TestServer::start()?;
+        server.push(Reply::rate_limited(1));
+        Ok(server)
+    })?;
+
+    let towns = [
+        "Bergen", "Cusco", "Dakar", "Graz", "Hanoi", "Izmir", "Kyoto", "Lagos",
+    ];
+    thread::scope(|scope| {
+        for town in towns {
+            let client = &client;
+            scope.spawn(move || {
+                let prompt = format!("In five words: what is {town} known for?");
+                let request = MessageRequest::new("claude-haiku-4-5", 64).user(prompt);
+                match client.messages().create(&request) {
+                    Ok(message) => println!("{town}: {}", message.text()),
+                    Err(error) => eprintln!("{town}: {error}"),
+                }
+            });
+        }
+    });
+    Ok(())
+}

@@ -24,6 +24,7 @@ pub(crate) struct Accumulator {
     /// Where the block with this index stands in the message's content.
     blocks: BTreeMap<u64, Place>,
     is_complete: bool,
+    without_content: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,15 @@ impl Accumulator {
     /// Begins with nothing.
     pub(crate) fn new() -> Accumulator {
         Accumulator::default()
+    }
+
+    /// Forgets the content, and takes in no more of it.
+    pub(crate) fn discard_content(&mut self) {
+        self.without_content = true;
+        self.blocks.clear();
+        if let Some(message) = &mut self.message {
+            message.content = Vec::new();
+        }
     }
 
     /// Takes in the next event. After `message_stop` nothing changes any more.
@@ -83,6 +93,7 @@ impl Accumulator {
             return;
         };
         match event {
+            StreamEvent::ContentBlockStart(_) if self.without_content => {}
             StreamEvent::ContentBlockStart(event) => {
                 finish(message, self.blocks.get_mut(&event.index));
                 let place = Place::at(message.content.len());

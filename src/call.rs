@@ -144,7 +144,7 @@ impl Call<'_> {
         Head {
             status: Some(answer.status),
             request_id: answer.header("request-id").and_then(RequestId::new),
-            rate_limits: rate_limits::read(|name| answer.header(name), wall),
+            rate_limits: rate_limits::read(answer.headers(), wall),
             should_retry: match answer.header("x-should-retry") {
                 Some("true") => Some(true),
                 Some("false") => Some(false),

@@ -4,40 +4,70 @@ use std::time::{Duration, SystemTime};
 
 use crate::types::{RateLimit, RateLimits};
 
-/// Reads the rate limit headers of an answer; `header` looks one up by its lower-case name, and
-/// `wall` is the local time of day, for dates where the answer has no `date` of its own.
-pub(crate) fn read<'h>(header: impl Fn(&str) -> Option<&'h str>, wall: SystemTime) -> RateLimits {
-    let group = |name: &str| {
-        let part = |part: &str| header(&format!("{name}-{part}"));
-        let group = RateLimit {
-            limit: part("limit").and_then(count),
-            remaining: part("remaining").and_then(count),
-            reset: part("reset").and_then(rfc3339),
-        };
-        (group != RateLimit::default()).then_some(group)
-    };
-    RateLimits {
-        requests: group("anthropic-ratelimit-requests"),
-        input_tokens: group("anthropic-ratelimit-input-tokens"),
-        output_tokens: group("anthropic-ratelimit-output-tokens"),
-        tokens: group("anthropic-ratelimit-tokens"),
-        fast_input_tokens: group("anthropic-fast-input-tokens"),
-        fast_output_tokens: group("anthropic-fast-output-tokens"),
-        retry_after: retry_after(header, wall),
+/// Reads the rate limit headers of an answer, names in lower case; `wall` is the local time of day,
+/// for dates where the answer has no `date` of its own.
+pub(crate) fn read<'h>(
+    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    wall: SystemTime,
+) -> RateLimits {
+    let mut limits = RateLimits::default();
+    let (mut after_ms, mut after, mut now) = (None, None, None);
+    for (name, value) in headers {
+        match name {
+            "retry-after-ms" => after_ms = Some(value),
+            "retry-after" => after = Some(value),
+            "date" => now = Some(value),
+            _ => {
+                if let Some(name) = name.strip_prefix("anthropic-") {
+                    read_group(&mut limits, name, value);
+                }
+            }
+        }
     }
+    limits.retry_after = retry_after(after_ms, after, now, wall);
+    limits
+}
+
+/// Reads a header such as `ratelimit-input-tokens-remaining` into its group.
+fn read_group(limits: &mut RateLimits, name: &str, value: &str) {
+    let Some((name, part)) = name.rsplit_once('-') else {
+        return;
+    };
+    let group = match name {
+        "ratelimit-requests" => &mut limits.requests,
+        "ratelimit-input-tokens" => &mut limits.input_tokens,
+        "ratelimit-output-tokens" => &mut limits.output_tokens,
+        "ratelimit-tokens" => &mut limits.tokens,
+        "fast-input-tokens" => &mut limits.fast_input_tokens,
+        "fast-output-tokens" => &mut limits.fast_output_tokens,
+        _ => return,
+    };
+    let mut read = group.unwrap_or_default();
+    match part {
+        "limit" => read.limit = count(value),
+        "remaining" => read.remaining = count(value),
+        "reset" => read.reset = rfc3339(value),
+        _ => return,
+    }
+    *group = (read != RateLimit::default()).then_some(read);
 }
 
 /// How long the server asks to wait: `retry-after-ms`, then `retry-after` as seconds, then as a
 /// date, counted from the answer's own `date` where it has one. What is garbage, not positive or
 /// past falls through to the next.
-fn retry_after<'h>(header: impl Fn(&str) -> Option<&'h str>, wall: SystemTime) -> Option<Duration> {
-    if let Some(wait) = header("retry-after-ms").and_then(|text| seconds(text, 1e-3)) {
+fn retry_after(
+    after_ms: Option<&str>,
+    after: Option<&str>,
+    now: Option<&str>,
+    wall: SystemTime,
+) -> Option<Duration> {
+    if let Some(wait) = after_ms.and_then(|text| seconds(text, 1e-3)) {
         return Some(wait);
     }
-    let text = header("retry-after")?;
+    let text = after?;
     seconds(text, 1.0).or_else(|| {
         let then = date(text)?;
-        let now = header("date").and_then(date).unwrap_or(wall);
+        let now = now.and_then(date).unwrap_or(wall);
         let wait = then.duration_since(now).ok()?.min(LONGEST);
         (!wait.is_zero()).then_some(wait)
     })
@@ -173,13 +203,8 @@ mod tests {
 
     fn wait(headers: &[(&str, &'static str)]) -> Option<f64> {
         let now = at(1_696_004_797); // 2023-09-29 16:26:37
-        let find = |name: &str| {
-            headers
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| *value)
-        };
-        read(find, now).retry_after.map(|wait| wait.as_secs_f64())
+        let limits = read(headers.iter().copied(), now);
+        limits.retry_after.map(|wait| wait.as_secs_f64())
     }
 
     #[test]
@@ -282,13 +307,7 @@ mod tests {
             ),
             ("anthropic-ratelimit-output-tokens-limit", "lots"),
         ];
-        let find = |name: &str| {
-            headers
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| *value)
-        };
-        let limits = read(find, at(0));
+        let limits = read(headers.into_iter(), at(0));
         let requests = limits.requests.expect("the requests group");
         assert_eq!(
             (requests.limit, requests.remaining, requests.reset),

@@ -84,6 +84,14 @@ impl MessageStream {
         TextDeltas { stream: self }
     }
 
+    /// Keeps no content, for answers of any length in flat memory: [`partial`](Self::partial),
+    /// [`final_message`](Self::final_message) and errors then have everything but what was said.
+    #[must_use]
+    pub fn without_content(mut self) -> MessageStream {
+        self.accumulator.discard_content();
+        self
+    }
+
     /// What has arrived so far, up to the event handed out last or a few beyond it. The input of a
     /// tool call that is still being written is raw text.
     pub fn partial(&self) -> &Message {

@@ -259,6 +259,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Every header that is text, names in lower case.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    }
+
     /// Takes the body out, to be read after the answer is gone.
     pub(crate) fn take_body(&mut self) -> AnswerBody {
         std::mem::take(&mut self.body)

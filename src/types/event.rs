@@ -1,23 +1,17 @@
 //! Stream events: what a streamed answer arrives in.
-//!
-//! [`RawEvent::decode`] reads an event's data. Nearly all events of a stream are small pieces of
-//! text, so that these are read in one pass and borrowed from the data; whatever is unusual about
-//! an event, be it one unknown field, makes it a [`StreamEvent`] that keeps all of it.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt;
 
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::api_error::{ApiError, ApiErrorType};
 use super::content::{Citation, ContentBlock};
-use super::id::RequestId;
 use super::message::{Message, StopDetails, StopReason, Usage};
-use super::wire::{Key, read_object, wire_struct, write_struct};
+use super::wire::{
+    Fields, Tagged, read_object, read_tagged, read_unknown, wire_struct, write_struct,
+};
 
 /// One event of a streamed answer.
 ///
@@ -266,19 +260,6 @@ impl StreamEvent {
             StreamEvent::Other(object) => tag(object),
         }
     }
-
-    fn from_object(object: Map<String, Value>) -> Result<StreamEvent, serde_json::Error> {
-        Ok(match tag(&object) {
-            "message_start" => StreamEvent::MessageStart(Box::new(read_object(object)?)),
-            "content_block_start" => StreamEvent::ContentBlockStart(Box::new(read_object(object)?)),
-            "content_block_delta" => StreamEvent::ContentBlockDelta(read_object(object)?),
-            "content_block_stop" => StreamEvent::ContentBlockStop(read_object(object)?),
-            "message_delta" => StreamEvent::MessageDelta(Box::new(read_object(object)?)),
-            "message_stop" => StreamEvent::MessageStop(read_object(object)?),
-            "ping" => StreamEvent::Ping(read_object(object)?),
-            _ => StreamEvent::Other(object),
-        })
-    }
 }
 
 impl ContentDelta {
@@ -305,9 +286,24 @@ impl ContentDelta {
     }
 }
 
+impl Tagged for StreamEvent {
+    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
+        Ok(match tag {
+            "message_start" => StreamEvent::MessageStart(Box::new(Fields::read(map)?)),
+            "content_block_start" => StreamEvent::ContentBlockStart(Box::new(Fields::read(map)?)),
+            "content_block_delta" => StreamEvent::ContentBlockDelta(Fields::read(map)?),
+            "content_block_stop" => StreamEvent::ContentBlockStop(Fields::read(map)?),
+            "message_delta" => StreamEvent::MessageDelta(Box::new(Fields::read(map)?)),
+            "message_stop" => StreamEvent::MessageStop(Fields::read(map)?),
+            "ping" => StreamEvent::Ping(Fields::read(map)?),
+            _ => StreamEvent::Other(read_unknown(tag, map)?),
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for StreamEvent {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        StreamEvent::from_object(Map::deserialize(from)?).map_err(D::Error::custom)
+        read_tagged(from)
     }
 }
 
@@ -345,251 +341,7 @@ impl Serialize for ContentDelta {
     }
 }
 
-/// An event as it comes from the wire: pieces of text are still borrowed from its data.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum RawEvent<'a> {
-    /// A `content_block_delta` of one of the kinds that make up nearly all of a stream.
-    Delta { index: u64, delta: RawDelta<'a> },
-    /// Any other event.
-    Event(StreamEvent),
-}
-
-/// Why an event's data gave no event.
-#[derive(Debug)]
-pub(crate) enum NoEvent {
-    /// It is an `error` event: the stream has failed.
-    Error(Box<ErrorEvent>),
-    /// It is no JSON object, or one of a known type without its required fields.
-    Unreadable(serde_json::Error),
-}
-
-impl From<serde_json::Error> for NoEvent {
-    fn from(error: serde_json::Error) -> NoEvent {
-        NoEvent::Unreadable(error)
-    }
-}
-
-/// What an `error` event says.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ErrorEvent {
-    pub(crate) error: ApiError,
-    pub(crate) request_id: Option<RequestId>,
-}
-
-/// A piece of text for a content block.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct RawDelta<'a> {
-    pub(crate) kind: DeltaKind,
-    pub(crate) text: Cow<'a, str>,
-}
-
-/// What a piece of text belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeltaKind {
-    Text,
-    InputJson,
-    Thinking,
-    Signature,
-}
-
-impl<'a> RawEvent<'a> {
-    /// Reads an event from its name, which may be empty, and its data.
-    ///
-    /// `None` is nothing to act on: no data, or the `[DONE]` that some gateways send. The data's
-    /// `type` says what it is, and the name where there is none. Bytes that are not UTF-8 are
-    /// replaced as the standard for event streams says.
-    ///
-    /// # Errors
-    ///
-    /// An `error` event, and data that is no event.
-    pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, NoEvent> {
-        // One check of the whole is faster than one of each string, as `from_slice` does it.
-        match std::str::from_utf8(data).map(serde_json::from_str) {
-            Ok(Ok(Piece { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
-            _ => RawEvent::decode_any(name, data),
-        }
-    }
-
-    /// Turns the event into what a stream hands out.
-    pub(crate) fn into_event(self) -> StreamEvent {
-        match self {
-            RawEvent::Delta { index, delta } => StreamEvent::ContentBlockDelta(ContentBlockDelta {
-                index,
-                delta: delta.into(),
-                extra: Map::new(),
-            }),
-            RawEvent::Event(event) => event,
-        }
-    }
-
-    #[cold]
-    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, NoEvent> {
-        let text = String::from_utf8_lossy(data);
-        if matches!(text.trim(), "" | "[DONE]") {
-            return Ok(None);
-        }
-        let mut object: Map<String, Value> = match serde_json::from_str(&text) {
-            Ok(object) => object,
-            Err(_) if name == b"error" => {
-                return Err(unknown_error(text.into_owned(), Map::new()));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if object.get("type").is_none_or(Value::is_null) && !name.is_empty() {
-            let name = String::from_utf8_lossy(name).into_owned();
-            object.insert("type".to_owned(), Value::String(name));
-        }
-        let is_error = match tag(&object) {
-            "error" => true,
-            "" => object.contains_key("error"),
-            _ => name == b"error",
-        };
-        if is_error {
-            return Err(match ApiError::from_value(Value::Object(object.clone())) {
-                Some((error, request_id)) => {
-                    NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
-                }
-                None => unknown_error(String::new(), object),
-            });
-        }
-        Ok(Some(RawEvent::Event(StreamEvent::from_object(object)?)))
-    }
-}
-
-impl From<RawDelta<'_>> for ContentDelta {
-    fn from(delta: RawDelta<'_>) -> ContentDelta {
-        let text = delta.text.into_owned();
-        let extra = Map::new();
-        match delta.kind {
-            DeltaKind::Text => ContentDelta::Text(TextDelta { text, extra }),
-            DeltaKind::InputJson => ContentDelta::InputJson(InputJsonDelta {
-                partial_json: text,
-                extra,
-            }),
-            DeltaKind::Thinking => ContentDelta::Thinking(ThinkingDelta {
-                thinking: text,
-                extra,
-            }),
-            DeltaKind::Signature => ContentDelta::Signature(SignatureDelta {
-                signature: text,
-                extra,
-            }),
-        }
-    }
-}
-
-/// A `content_block_delta` with these fields and no other; anything else fails to be one.
-struct Piece<'a> {
-    index: u64,
-    delta: RawDelta<'a>,
-}
-
-impl<'de> Deserialize<'de> for Piece<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct PieceVisitor;
-        impl<'de> Visitor<'de> for PieceVisitor {
-            type Value = Piece<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a usual content_block_delta")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Piece<'de>, A::Error> {
-                let (mut is_delta, mut index, mut delta) = (false, None, None);
-                while let Some(Key(key)) = map.next_key()? {
-                    match &*key {
-                        "type" => {
-                            let Key(tag) = map.next_value()?;
-                            is_delta = tag == "content_block_delta";
-                            if !is_delta {
-                                return Err(unusual());
-                            }
-                        }
-                        "index" => index = Some(map.next_value()?),
-                        "delta" => delta = Some(map.next_value()?),
-                        _ => return Err(unusual()),
-                    }
-                }
-                match (is_delta, index, delta) {
-                    (true, Some(index), Some(delta)) => Ok(Piece { index, delta }),
-                    _ => Err(unusual()),
-                }
-            }
-        }
-        from.deserialize_map(PieceVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawDelta<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct DeltaVisitor;
-        impl<'de> Visitor<'de> for DeltaVisitor {
-            type Value = RawDelta<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a usual delta")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawDelta<'de>, A::Error> {
-                let (mut kind, mut field, mut text) = (None, None, Cow::Borrowed(""));
-                while let Some(Key(key)) = map.next_key()? {
-                    let Key(value) = map.next_value()?;
-                    if key == "type" && kind.is_none() {
-                        kind = Some(DeltaKind::of_tag(&value).ok_or_else(unusual)?);
-                    } else if field.is_none() {
-                        field = Some(DeltaKind::of_field(&key).ok_or_else(unusual)?);
-                        text = value;
-                    } else {
-                        return Err(unusual());
-                    }
-                }
-                match kind {
-                    Some(kind) if field == Some(kind) => Ok(RawDelta { kind, text }),
-                    _ => Err(unusual()),
-                }
-            }
-        }
-        from.deserialize_map(DeltaVisitor)
-    }
-}
-
-impl DeltaKind {
-    fn of_tag(tag: &str) -> Option<DeltaKind> {
-        match tag {
-            "text_delta" => Some(DeltaKind::Text),
-            "input_json_delta" => Some(DeltaKind::InputJson),
-            "thinking_delta" => Some(DeltaKind::Thinking),
-            "signature_delta" => Some(DeltaKind::Signature),
-            _ => None,
-        }
-    }
-
-    fn of_field(key: &str) -> Option<DeltaKind> {
-        match key {
-            "text" => Some(DeltaKind::Text),
-            "partial_json" => Some(DeltaKind::InputJson),
-            "thinking" => Some(DeltaKind::Thinking),
-            "signature" => Some(DeltaKind::Signature),
-            _ => None,
-        }
-    }
-}
-
-#[cold]
-fn unusual<E: serde::de::Error>() -> E {
-    E::custom("unusual")
-}
-
-fn unknown_error(message: String, extra: Map<String, Value>) -> NoEvent {
-    let error = ApiError {
-        kind: ApiErrorType::Other(String::new()),
-        message,
-        details: None,
-        extra,
-    };
-    NoEvent::Error(Box::new(ErrorEvent {
-        error,
-        request_id: None,
-    }))
-}
-
-fn tag(object: &Map<String, Value>) -> &str {
+pub(super) fn tag(object: &Map<String, Value>) -> &str {
     object.get("type").and_then(Value::as_str).unwrap_or("")
 }
 
@@ -597,21 +349,6 @@ fn tag(object: &Map<String, Value>) -> &str {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[track_caller]
-    fn decode<'a>(name: &str, data: &'a str) -> RawEvent<'a> {
-        RawEvent::decode(name.as_bytes(), data.as_bytes())
-            .expect("an event")
-            .expect("something to act on")
-    }
-
-    #[track_caller]
-    fn error(name: &str, data: &str) -> (ApiError, Option<RequestId>) {
-        match RawEvent::decode(name.as_bytes(), data.as_bytes()) {
-            Err(NoEvent::Error(event)) => (event.error, event.request_id),
-            other => panic!("no error event: {other:?}"),
-        }
-    }
 
     #[test]
     fn every_kind_of_event_survives_both_directions() {
@@ -667,120 +404,10 @@ mod tests {
     #[track_caller]
     fn round_trip(json: &Value) {
         let text = json.to_string();
-        let event = decode("", &text).into_event();
+        let event: StreamEvent = serde_json::from_str(&text).unwrap();
         assert_eq!(&serde_json::to_value(&event).unwrap(), json);
-        assert_eq!(
-            serde_json::from_str::<StreamEvent>(&text).unwrap(),
-            event,
-            "{text}"
-        );
+        let from_value: StreamEvent = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(from_value, event, "{text}");
         assert_eq!(event.kind(), json["type"]);
-    }
-
-    #[test]
-    fn piece_of_text_is_borrowed_in_any_order_of_keys_and_with_any_padding() {
-        for data in [
-            r#"{"type":"content_block_delta","index":2,"delta":{"type":"text_delta","text":"hi"}}"#,
-            r#" {"delta" : {"text":"hi" , "type":"text_delta"} ,"index":2,
-                "type":"content_block_delta"  }   "#,
-        ] {
-            let RawEvent::Delta { index: 2, delta } = decode("", data) else {
-                panic!("not read as a piece: {data}");
-            };
-            assert_eq!(delta.kind, DeltaKind::Text);
-            assert!(matches!(delta.text, Cow::Borrowed("hi")), "{delta:?}");
-        }
-        let escaped = r#"{"type":"content_block_delta","index":0,
-            "delta":{"type":"input_json_delta","partial_json":"{\"a\""}}"#;
-        let RawEvent::Delta { delta, .. } = decode("", escaped) else {
-            panic!("not read as a piece");
-        };
-        assert_eq!((delta.kind, &*delta.text), (DeltaKind::InputJson, "{\"a\""));
-    }
-
-    #[test]
-    fn type_wins_over_the_name_which_stands_in_where_it_is_missing() {
-        let ping = |name, data| decode(name, data).into_event().kind() == "ping";
-        assert!(ping("message_stop", r#"{"type":"ping"}"#));
-        assert!(ping("ping", "{}"));
-        assert!(ping("ping", r#"{"type":null}"#));
-        let event = decode(
-            "content_block_delta",
-            r#"{"index":0,"delta":{"type":"text_delta","text":"a"}}"#,
-        );
-        assert_eq!(event.into_event().as_text(), Some("a"));
-        let event = decode("", r#"{"index":0}"#).into_event();
-        assert!(matches!(event, StreamEvent::Other(_)) && event.kind().is_empty());
-    }
-
-    #[test]
-    fn no_data_and_the_done_mark_of_gateways_are_passed_over() {
-        for data in ["", "  ", "[DONE]", "[DONE] "] {
-            assert_eq!(RawEvent::decode(b"data", data.as_bytes()).unwrap(), None);
-        }
-    }
-
-    #[test]
-    fn error_event_is_known_by_type_name_or_shape() {
-        let data = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},
-            "request_id":"req_1"}"#;
-        for name in ["error", "", "other"] {
-            let (error, request_id) = error(name, data);
-            assert_eq!(error.kind, ApiErrorType::Overloaded);
-            assert_eq!(request_id.unwrap().as_str(), "req_1");
-        }
-        let bare = r#"{"type":"api_error","message":"a"}"#;
-        assert_eq!(error("error", bare).0.kind, ApiErrorType::Api);
-        assert_eq!(error("", r#"{"error":"bad"}"#).0.message, "bad");
-    }
-
-    #[test]
-    fn error_event_of_any_content_is_an_error() {
-        assert_eq!(error("error", "upstream died").0.message, "upstream died");
-        let odd = error("error", r#"{"code":5}"#).0;
-        assert_eq!(odd.extra["code"], 5);
-        assert_eq!(error("error", r#"{"type":"error","error":null}"#).1, None);
-    }
-
-    #[test]
-    fn what_is_no_event_is_refused() {
-        for data in [
-            "<html>",
-            "5",
-            "[1]",
-            r#"{"type":"ping""#,
-            r#"{"type":"message_start"}"#,
-            r#"{"type":"content_block_delta","index":-1,"delta":{}}"#,
-            r#"{"type":"content_block_delta","index":0,"delta":"a"}"#,
-            r#"{"type":"content_block_stop"}"#,
-        ] {
-            assert!(
-                RawEvent::decode(b"ping", data.as_bytes()).is_err(),
-                "{data}"
-            );
-        }
-    }
-
-    #[test]
-    fn malformed_utf_8_is_replaced() {
-        let data = b"{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\xff\"}}";
-        let event = RawEvent::decode(b"", data).unwrap().unwrap();
-        assert_eq!(event.into_event().as_text(), Some("a\u{fffd}"));
-    }
-
-    #[test]
-    fn of_a_repeated_key_the_last_counts_as_in_any_json() {
-        for data in [
-            r#"{"type":"content_block_delta","index":0,
-                "delta":{"type":"text_delta","text":"a","text":"b"}}"#,
-            r#"{"type":"ping","index":1,"index":0,"delta":{"type":"text_delta","text":"a"},
-                "type":"content_block_delta","delta":{"type":"text_delta","text":"b"}}"#,
-            r#"{"type":"content_block_delta","index":1,"index":0,
-                "delta":"a","delta":{"type":"x","type":"text_delta","text":"b"}}"#,
-        ] {
-            let event = decode("", data).into_event();
-            assert_eq!(event.as_text(), Some("b"));
-            assert_eq!(serde_json::to_value(event).unwrap()["index"], 0);
-        }
     }
 }

@@ -7,6 +7,7 @@ mod exchange;
 mod id;
 mod message;
 mod model;
+mod raw_event;
 mod request;
 mod tool;
 mod wire;
@@ -32,6 +33,6 @@ pub use self::model::Model;
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 
-pub(crate) use self::event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
 pub(crate) use self::exchange::Exchange;
+pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
 pub(crate) use self::request::{CountBody, CreateBody};

@@ -1,0 +1,105 @@
+//! The floors: the same work with bare ureq and the least of serde.
+
+use std::io::{BufRead, BufReader};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    max_tokens: u64,
+    messages: [Turn<'a>; 1],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stream: bool,
+}
+
+#[derive(Serialize)]
+struct Turn<'a> {
+    role: &'a str,
+    content: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Vec<Block>,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    text: String,
+}
+
+/// One prompt, one answer in one piece.
+pub fn create(agent: &ureq::Agent, url: &str, prompt: &str) -> String {
+    let mut body = send(agent, url, prompt, false);
+    let bytes = body.read_to_vec().expect("a body");
+    let message: Message = serde_json::from_slice(&bytes).expect("a message");
+    message
+        .content
+        .into_iter()
+        .map(|block| block.text)
+        .collect()
+}
+
+/// Every event of the kinds that matter here, as serde's own tagged enum.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Event {
+    ContentBlockDelta {
+        delta: Delta,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Delta {
+    TextDelta {
+        text: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// One prompt, the answer streamed: lines, and each `data` parsed.
+pub fn stream(agent: &ureq::Agent, url: &str) -> String {
+    let body = send(agent, url, "hi", true);
+    let mut text = String::new();
+    for line in BufReader::new(body.into_reader()).lines() {
+        let line = line.expect("a line");
+        let Some(data) = line.strip_prefix("data:") else {
+            continue;
+        };
+        let event: Event = serde_json::from_str(data).expect("an event");
+        if let Event::ContentBlockDelta {
+            delta: Delta::TextDelta { text: more },
+        } = event
+        {
+            text.push_str(&more);
+        }
+    }
+    text
+}
+
+fn send(agent: &ureq::Agent, url: &str, prompt: &str, stream: bool) -> ureq::Body {
+    let messages = [Turn {
+        role: "user",
+        content: prompt,
+    }];
+    let request = Request {
+        model: "claude-haiku-4-5",
+        max_tokens: 1024,
+        messages,
+        stream,
+    };
+    let body = serde_json::to_vec(&request).expect("JSON");
+    agent
+        .post(format!("{url}/v1/messages"))
+        .header("x-api-key", "test")
+        .header("anthropic-version", "2023-06-01")
+        .header("content-type", "application/json")
+        .send(&body[..])
+        .expect("an answer")
+        .into_body()
+}

@@ -1,0 +1,31 @@
+//! `cargo bench`: what this client costs, beside the least that the same work can cost.
+//!
+//! Each row runs this crate and a floor in turn, round by round, against the same server in the
+//! same process, and prints the median of the ratios with their range. Times are CPU times of the
+//! client's thread (Linux; elsewhere wall time). Floors are written with bare ureq.
+//!
+//! ```text
+//! cargo bench                   # every row
+//! cargo bench -- --quick        # fewer rounds
+//! cargo bench -- --json         # one JSON object per row
+//! cargo bench -- stream         # the rows whose name contains a word
+//! ```
+
+mod floor;
+mod measure;
+mod rows;
+
+use measure::Options;
+
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Cargo passes this to every bench.
+    arguments.retain(|argument| argument != "--bench");
+    if let [child, url, rest @ ..] = &arguments[..] {
+        if child.starts_with("--child-") {
+            return rows::child(child, url, rest);
+        }
+    }
+    let options = Options::read(&arguments);
+    rows::run(&options);
+}

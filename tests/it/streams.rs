@@ -1,0 +1,574 @@
+//! Streams: what arrives, what breaks, what is begun again.
+
+use std::thread;
+use std::time::Duration;
+
+use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
+use anthropic_blocking::{
+    Client, ClientBuilder, ContentBlock, Delivery, Error, ErrorKind, MessageRequest, MessageStream,
+    Options, RetryPolicy, StopReason, StreamEvent,
+};
+
+struct Setup {
+    server: TestServer,
+    clock: ManualClock,
+    client: Client,
+}
+
+fn setup() -> Setup {
+    setup_with(|builder| builder)
+}
+
+fn setup_with(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Setup {
+    let server = TestServer::start().expect("a port");
+    let clock = ManualClock::new();
+    let builder = Client::builder()
+        .api_key("test")
+        .base_url(server.base_url())
+        .clock(&clock)
+        .seed(1);
+    let client = configure(builder).build().expect("valid settings");
+    Setup {
+        server,
+        clock,
+        client,
+    }
+}
+
+fn request() -> MessageRequest {
+    MessageRequest::new("claude-haiku-4-5", 1024).user("hi")
+}
+
+/// Everything that a stream gives: kinds of events, and its error.
+fn drain(stream: &mut MessageStream) -> (Vec<String>, Option<Error>) {
+    let mut kinds = Vec::new();
+    for event in stream.by_ref() {
+        match event {
+            Ok(event) => kinds.push(event.kind().to_owned()),
+            Err(error) => {
+                assert!(stream.next().is_none(), "fused after an error");
+                return (kinds, Some(error));
+            }
+        }
+    }
+    assert!(stream.next().is_none(), "fused after the end");
+    (kinds, None)
+}
+
+#[test]
+fn events_come_typed_and_in_order_and_fold_into_the_message() {
+    let Setup { server, client, .. } = setup();
+    let script = StreamScript::new()
+        .message_start(25)
+        .ping()
+        .thinking("hm", "sig")
+        .text_block(["Let ", "me ", "see."])
+        .tool_use("look", "toolu_1", ["{\"a\":", "1}"])
+        .unknown_event()
+        .message_delta("tool_use", 9)
+        .message_stop();
+    server.push(Reply::stream(script).header("request-id", "req_9"));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    assert_eq!(stream.request_id().expect("an id").as_str(), "req_9");
+    assert_eq!(stream.attempts().len(), 1);
+    let (kinds, error) = drain(&mut stream);
+    assert!(error.is_none());
+    assert_eq!(kinds.first().map(String::as_str), Some("message_start"));
+    assert_eq!(kinds.last().map(String::as_str), Some("message_stop"));
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| *kind == "content_block_delta")
+            .count(),
+        7
+    );
+    assert_eq!(stream.partial().text(), "Let me see.");
+    let message = stream.final_message().expect("a whole message");
+    assert_eq!(message.text(), "Let me see.");
+    assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
+    assert_eq!(message.usage.output_tokens, 9);
+    let call = message.tool_uses().next().expect("a call");
+    assert_eq!(
+        (call.name.as_str(), &call.input),
+        ("look", &serde_json::json!({"a": 1}))
+    );
+    assert!(
+        matches!(&message.content[0], ContentBlock::Thinking(block) if block.signature == "sig")
+    );
+    assert_eq!(message.request_id().expect("an id").as_str(), "req_9");
+}
+
+#[test]
+fn a_stream_asks_for_a_stream_and_so_does_create() {
+    let Setup { server, client, .. } = setup();
+    client
+        .messages()
+        .stream(&request())
+        .expect("a stream")
+        .final_message()
+        .expect("whole");
+    client.messages().create(&request()).expect("whole");
+    for received in server.requests() {
+        assert_eq!(received.json()["stream"], true);
+    }
+    let Setup { server, client, .. } = setup_with(|builder| builder.stream_underneath(false));
+    client.messages().create(&request()).expect("whole");
+    assert!(server.requests()[0].json().get("stream").is_none());
+}
+
+#[test]
+fn create_and_final_message_give_what_the_plain_exchange_gives() {
+    let Setup { server, client, .. } = setup();
+    server.answer_with(|_| Reply::message("the same words"));
+    let streamed = client.messages().create(&request()).expect("whole");
+    let finished = client
+        .messages()
+        .stream(&request())
+        .expect("a stream")
+        .final_message()
+        .expect("whole");
+    let Setup { server, client, .. } = setup_with(|builder| builder.stream_underneath(false));
+    server.answer_with(|_| Reply::message("the same words"));
+    let plain = client.messages().create(&request()).expect("whole");
+    for message in [streamed, finished] {
+        assert_eq!(message.content, plain.content);
+        assert_eq!(message.stop_reason, plain.stop_reason);
+        assert_eq!(message.usage.output_tokens, plain.usage.output_tokens);
+        assert_eq!(message.role, plain.role);
+    }
+}
+
+#[test]
+fn connections_are_used_again_after_a_stream() {
+    let Setup { server, client, .. } = setup();
+    for _ in 0..10 {
+        client.messages().create(&request()).expect("whole");
+        let stream = client.messages().stream(&request()).expect("a stream");
+        stream.final_message().expect("whole");
+        let mut stream = client.messages().stream(&request()).expect("a stream");
+        assert!(drain(&mut stream).1.is_none());
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn an_overload_inside_a_stream_is_retried_until_content_was_handed_out() {
+    let overloaded =
+        |k| StreamScript::text("some words").error_after(k, "overloaded_error", "Overloaded");
+    // As the first event, and before the first content: nobody notices.
+    for k in [0, 1, 2] {
+        let Setup {
+            server,
+            clock,
+            client,
+        } = setup();
+        server.push(Reply::stream(overloaded(k)));
+        let stream = client.messages().stream(&request()).expect("a stream");
+        assert_eq!(stream.attempts().len(), 2, "{k}");
+        assert_eq!(stream.attempts()[0].failure, Some(ErrorKind::Overloaded));
+        stream.final_message().expect("whole");
+        assert_eq!(
+            (server.request_count(), clock.sleeps().len()),
+            (2, 1),
+            "{k}"
+        );
+    }
+    // In the middle: returned, with what had arrived.
+    let Setup {
+        server,
+        clock,
+        client,
+    } = setup();
+    server.push(Reply::stream(overloaded(5)));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let (kinds, error) = drain(&mut stream);
+    let error = error.expect("an error");
+    assert_eq!(kinds.len(), 5);
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Overloaded, None)
+    );
+    assert!(error.is_retryable() && error.api_error().is_some());
+    assert_eq!(error.partial().expect("a part").text(), "some words");
+    assert_eq!(error.attempts().len(), 1);
+    assert_eq!(error.attempts()[0].failure, Some(ErrorKind::Overloaded));
+    assert_eq!((server.request_count(), clock.sleeps().len()), (1, 0));
+    let error = stream.final_message().expect_err("it had failed");
+    assert_eq!(error.partial().expect("a part").text(), "some words");
+}
+
+#[test]
+fn create_retries_an_overload_wherever_it_comes_in_the_stream() {
+    for k in [0, 1, 2, 5, 7] {
+        let Setup {
+            server,
+            clock,
+            client,
+        } = setup();
+        let script =
+            StreamScript::text("lost words").error_after(k, "overloaded_error", "Overloaded");
+        server.push_all([Reply::stream(script), Reply::message("kept")]);
+        let message = client.messages().create(&request()).expect("whole");
+        assert_eq!(message.text(), "kept");
+        assert_eq!(message.attempts().len(), 2, "{k}");
+        assert_eq!(message.attempts()[0].failure, Some(ErrorKind::Overloaded));
+        assert_eq!(clock.sleeps().len(), 1);
+    }
+}
+
+#[test]
+fn each_error_in_a_stream_has_the_kind_of_its_status() {
+    for (kind, expected, retried) in [
+        ("invalid_request_error", ErrorKind::InvalidRequest, false),
+        ("authentication_error", ErrorKind::Auth, false),
+        ("permission_error", ErrorKind::Auth, false),
+        ("not_found_error", ErrorKind::NotFound, false),
+        ("billing_error", ErrorKind::Billing, false),
+        ("rate_limit_error", ErrorKind::RateLimit, true),
+        ("api_error", ErrorKind::Server, true),
+        ("timeout_error", ErrorKind::Server, true),
+        ("overloaded_error", ErrorKind::Overloaded, true),
+        ("new_kind_of_error", ErrorKind::Server, true),
+    ] {
+        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        server.push(Reply::stream(
+            StreamScript::new().message_start(3).error(kind, "why"),
+        ));
+        let error = client.messages().create(&request()).expect_err(kind);
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (expected, retried),
+            "{kind}"
+        );
+        assert_eq!(error.api_error().expect("its account").kind.as_str(), kind);
+        assert!(
+            error.to_string().contains("after status 200: why"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_ends_early_never_passes_for_an_answer() {
+    let events = 9;
+    for k in 0..events {
+        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        let script = StreamScript::text("one two three").cut_after(k);
+        server.push_all([Reply::stream(script.clone()), Reply::stream(script)]);
+        let error = client.messages().create(&request()).expect_err("cut");
+        assert_eq!(error.kind(), ErrorKind::Stream, "{k}");
+        assert_eq!(error.attempts()[0].delivery, Delivery::Unknown);
+        let error = match client.messages().stream(&request()) {
+            Ok(mut stream) => drain(&mut stream).1.expect("cut"),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::Stream, "{k}");
+        assert_eq!(error.partial().is_some(), k > 0, "{k}");
+    }
+}
+
+#[test]
+fn a_broken_stream_carries_text_and_usage_so_far() {
+    let Setup { server, client, .. } = setup();
+    let script = StreamScript::new()
+        .message_start(77)
+        .text_block(["so ", "far"])
+        .tool_use("look", "toolu_1", ["{\"half\":"])
+        .reset_after(8);
+    server.push(Reply::stream(script));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let (_, error) = drain(&mut stream);
+    let error = error.expect("broken");
+    assert_eq!(error.kind(), ErrorKind::Stream);
+    let partial = error.partial().expect("a part");
+    assert_eq!(
+        (partial.text().as_str(), partial.usage.input_tokens),
+        ("so far", 77)
+    );
+    let call = partial.tool_uses().next().expect("a call");
+    assert_eq!(call.raw_input(), Some("{\"half\":"));
+}
+
+#[test]
+fn a_cut_before_content_is_repeated_once_and_can_be_forbidden() {
+    let cut = || Reply::stream(StreamScript::text("words").cut_after(1));
+    let Setup { server, client, .. } = setup();
+    server.push_all([cut(), cut(), cut()]);
+    let error = client.messages().stream(&request()).expect_err("cut twice");
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::Stream, 2)
+    );
+    let forbidden = RetryPolicy::new().max_repeats(0);
+    let Setup { server, client, .. } = setup_with(|builder| builder.retry(forbidden));
+    server.push(cut());
+    let error = client.messages().stream(&request()).expect_err("cut");
+    assert_eq!(error.attempts().len(), 1);
+    assert!(error.to_string().contains("billed"), "{error}");
+}
+
+#[test]
+fn a_silent_stream_meets_the_idle_timeout() {
+    let idle = Duration::from_millis(40);
+    let Setup { server, client, .. } =
+        setup_with(|builder| builder.idle_timeout(idle).retry(RetryPolicy::none()));
+    server.push(Reply::stream(
+        StreamScript::text("one two three four").stall_after(5),
+    ));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let (_, error) = drain(&mut stream);
+    let error = error.expect("silence");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.partial().expect("a part").text(), "one two ");
+    assert!(error.to_string().contains("idle timeout"), "{error}");
+}
+
+#[test]
+fn pings_keep_a_stream_alive_for_as_long_as_they_come() {
+    // Forty silent spells, each a small part of the idle timeout, together far beyond it.
+    let idle = Duration::from_millis(500);
+    let Setup { server, client, .. } = setup_with(|builder| builder.idle_timeout(idle));
+    let mut script = StreamScript::new().message_start(5);
+    for _ in 0..40 {
+        script = script.pause(Duration::from_millis(20)).ping();
+    }
+    server.push(Reply::stream(script.text_block(["late"]).finish()));
+    let message = client.messages().create(&request()).expect("alive");
+    assert_eq!(
+        (message.text().as_str(), message.attempts().len()),
+        ("late", 1)
+    );
+}
+
+#[test]
+fn the_deadline_ends_a_stream_that_never_ends() {
+    let Setup { server, client, .. } = setup();
+    let endless = StreamScript::new()
+        .message_start(5)
+        .text_block(["and so on"]);
+    let endless = endless
+        .stall_after(4)
+        .pings_while_stalled(Duration::from_millis(5));
+    server.push(Reply::stream(endless));
+    let hurried = client.with(Options::new().deadline(Duration::from_millis(200)));
+    let mut stream = hurried.messages().stream(&request()).expect("a stream");
+    let (_, error) = drain(&mut stream);
+    let error = error.expect("late");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("the deadline"), "{error}");
+    assert_eq!(error.partial().expect("a part").text(), "and so on");
+}
+
+#[test]
+fn dropping_a_stream_cuts_its_connection() {
+    let Setup { server, client, .. } = setup();
+    server.push(Reply::stream(
+        StreamScript::text("one two three").stall_after(4),
+    ));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    assert!(stream.next().is_some());
+    assert_eq!(server.open_connections(), 1);
+    drop(stream);
+    assert!(server.wait_for_open_connections(0, Duration::from_secs(5)));
+}
+
+#[test]
+fn shutdown_ends_a_stream_that_waits() {
+    let Setup { server, client, .. } = setup();
+    server.push(Reply::stream(
+        StreamScript::text("one two three").stall_after(5),
+    ));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let reader = thread::spawn(move || drain(&mut stream).1);
+    client.shutdown();
+    let error = reader.join().expect("no panic").expect("shut down");
+    assert_eq!(error.kind(), ErrorKind::Shutdown);
+}
+
+#[test]
+fn a_stream_moves_to_another_thread() {
+    let setup = setup();
+    let mut stream = setup
+        .client
+        .messages()
+        .stream(&request())
+        .expect("a stream");
+    let text: String = thread::spawn(move || stream.text_deltas().collect::<Result<_, _>>())
+        .join()
+        .expect("no panic")
+        .expect("whole");
+    assert_eq!(text, "You said: hi");
+}
+
+#[test]
+fn a_whole_message_where_a_stream_was_asked_for_is_fine() {
+    let body = serde_json::json!({"id":"msg_1","type":"message","role":"assistant","model":"m",
+        "content":[{"type":"text","text":"whole"},{"type":"tool_use","id":"t","name":"n",
+        "input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,
+        "usage":{"input_tokens":3,"output_tokens":4}});
+    for content_type in [Some("application/json"), Some("text/plain"), None] {
+        let Setup { server, client, .. } = setup();
+        let mut reply = Reply::json(200, &body).without_header("content-type");
+        if let Some(content_type) = content_type {
+            reply = reply.header("content-type", content_type);
+        }
+        server.push_all([reply.clone(), reply.clone(), reply]);
+        let message = client.messages().create(&request()).expect("whole");
+        assert_eq!(serde_json::to_value(&message).expect("JSON"), body);
+        let stream = client.messages().stream(&request()).expect("a stream");
+        let message = stream.final_message().expect("whole");
+        assert_eq!(message.content.len(), 2);
+        assert_eq!(message.usage.output_tokens, 4);
+        let mut stream = client.messages().stream(&request()).expect("a stream");
+        let text: String = stream
+            .text_deltas()
+            .collect::<Result<_, _>>()
+            .expect("whole");
+        assert_eq!(text, "whole");
+    }
+}
+
+#[test]
+fn odd_framings_give_the_same_message() {
+    let scripts = || StreamScript::text("a b c");
+    for (name, reply) in [
+        ("CRLF", Reply::stream(scripts().crlf())),
+        ("CR", Reply::stream(scripts().cr())),
+        ("padded", Reply::stream(scripts().padded())),
+        ("unnamed", Reply::stream(scripts().unnamed())),
+        ("[DONE]", Reply::stream(scripts().done_marker())),
+        ("one chunk", Reply::stream(scripts().one_chunk())),
+        (
+            "no final blank line",
+            Reply::stream(scripts().without_final_blank_line()),
+        ),
+        ("unknown event", Reply::stream(scripts().unknown_event())),
+        (
+            "close delimited",
+            Reply::stream(scripts()).close_delimited(),
+        ),
+        (
+            "byte by byte",
+            Reply::stream(scripts()).dribble(1, Duration::ZERO),
+        ),
+        (
+            "no content type",
+            Reply::stream(scripts()).without_header("content-type"),
+        ),
+    ] {
+        let Setup { server, client, .. } = setup();
+        server.push(reply);
+        let message = client
+            .messages()
+            .create(&request())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(message.text(), "a b c", "{name}");
+        assert_eq!(message.attempts().len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_stream_is_an_error_with_words() {
+    for (reply, kind, words) in [
+        (
+            Reply::html(200, "Sign in"),
+            ErrorKind::Decode,
+            "the answer is not a message: Sign in",
+        ),
+        (
+            Reply::status(200),
+            ErrorKind::Decode,
+            "the answer is not a message: it is empty",
+        ),
+        (
+            Reply::stream(
+                StreamScript::new().event("message_start", "{\"type\":\"message_start\"}"),
+            ),
+            ErrorKind::Decode,
+            "the answer is not a stream of events",
+        ),
+        (
+            Reply::stream(StreamScript::new().raw("event: x\ndata: {not json}\n\n")),
+            ErrorKind::Decode,
+            "the answer is not a stream of events",
+        ),
+        (
+            Reply::stream(StreamScript::new()),
+            ErrorKind::Stream,
+            "ended before its last event",
+        ),
+    ] {
+        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        server.push(reply);
+        let error = client.messages().create(&request()).expect_err(words);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn an_endless_event_is_refused() {
+    let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+    let huge = vec![b'x'; 17 << 20];
+    let script = StreamScript::new().raw("data: ").raw(huge).raw("\n\n");
+    server.push(Reply::stream(script));
+    let error = client.messages().create(&request()).expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(
+        format!("{error:?}").contains("longer than 16777216 bytes"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn partial_shows_what_has_arrived_while_iterating() {
+    let Setup { server, client, .. } = setup();
+    server.push(Reply::stream(
+        StreamScript::new()
+            .message_start(8)
+            .text_block(["a", "b"])
+            .finish(),
+    ));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let mut seen = String::new();
+    while let Some(event) = stream.next() {
+        let event = event.expect("no error");
+        if let Some(text) = event.as_text() {
+            seen.push_str(text);
+        }
+        assert!(stream.partial().text().starts_with(&seen));
+        if matches!(event, StreamEvent::MessageStart(_)) {
+            assert_eq!(stream.partial().usage.input_tokens, 8);
+        }
+    }
+    assert_eq!(seen, "ab");
+}
+
+#[test]
+fn a_stream_without_content_keeps_all_but_what_was_said() {
+    let Setup { server, client, .. } = setup();
+    let script = || {
+        StreamScript::new()
+            .message_start(8)
+            .text_block(["a", "b"])
+            .finish()
+    };
+    server.push_all([
+        Reply::stream(script()),
+        Reply::stream(script().cut_after(4)),
+    ]);
+    let stream = client.messages().stream(&request()).expect("a stream");
+    let mut stream = stream.without_content();
+    let text: String = stream
+        .text_deltas()
+        .collect::<Result<_, _>>()
+        .expect("whole");
+    assert_eq!(text, "ab");
+    let message = stream.final_message().expect("whole");
+    assert!(message.content.is_empty());
+    assert_eq!(message.usage.input_tokens, 8);
+    assert_eq!(message.stop_reason, Some(StopReason::EndTurn));
+    let stream = client.messages().stream(&request()).expect("a stream");
+    let error = stream.without_content().final_message().expect_err("cut");
+    assert_eq!(error.partial().expect("a part").usage.input_tokens, 8);
+}

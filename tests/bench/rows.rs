@@ -60,7 +60,8 @@ fn create(options: &Options) {
                     }
                 })
             };
-            (ours(20), floor(20));
+            ours(20);
+            floor(20);
             let rounds = (0..options.rounds(9))
                 .map(|_| (ours(count), floor(count)))
                 .collect();
@@ -108,7 +109,8 @@ fn stream(options: &Options) {
             assert_eq!(floor::stream(&agent, server.base_url()).len(), events * 40);
         })
     };
-    (ours(), floor());
+    ours();
+    floor();
     let rounds = (0..options.rounds(9)).map(|_| (ours(), floor())).collect();
     Row {
         name,

@@ -50,7 +50,9 @@ impl RetryPolicy {
     }
 
     /// Sets how many attempts a call makes when servers or connections fail, the first included;
-    /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt.
+    /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt. There are
+    /// fewer when many requests of one client fail at once: each of these retries draws on a budget
+    /// of ten, which successes and time refill.
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> RetryPolicy {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };

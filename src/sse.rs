@@ -463,8 +463,9 @@ fn marks(word: u64, byte: u8) -> u64 {
 /// The longest event that is accepted: 16 MiB.
 pub(crate) const MAX_EVENT: usize = 16 << 20;
 
-/// The length of the buffer until an event needs more.
-const INITIAL_BUFFER: usize = 64 << 10;
+/// The length of the buffer until an event needs more: some tens of usual events. A larger one
+/// would take longer to clear than a short answer takes to read.
+const INITIAL_BUFFER: usize = 8 << 10;
 
 /// The least space to offer for reading.
 const MIN_SPACE: usize = 4 << 10;
@@ -850,7 +851,7 @@ mod tests {
             assert_eq!(decoder.next_event().unwrap().unwrap().data.len(), 100_000);
             assert!(decoder.next_event().unwrap().is_none());
         }
-        assert_eq!(decoder.buffer.len(), 2 * INITIAL_BUFFER);
+        assert_eq!(decoder.buffer.len(), 128 << 10);
     }
 
     #[test]

@@ -307,15 +307,17 @@ impl AnswerBody {
     /// Reads what is left onto `bytes`, but not beyond `limit` bytes in all; says whether that was
     /// all.
     pub(crate) fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
-        let mut buffer = [0; 16 * 1024];
         loop {
-            let n = self.read(&mut buffer)?;
-            if n == 0 {
+            let start = bytes.len();
+            let room = (limit - start).saturating_add(1).min(start.max(4096));
+            bytes.resize(start + room, 0);
+            let read = self.read(&mut bytes[start..]);
+            bytes.truncate(start + read.as_ref().copied().unwrap_or(0));
+            if read? == 0 {
                 return Ok(true);
             }
-            let room = limit - bytes.len();
-            bytes.extend_from_slice(&buffer[..n.min(room)]);
-            if n > room {
+            if bytes.len() > limit {
+                bytes.truncate(limit);
                 return Ok(false);
             }
         }

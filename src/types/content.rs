@@ -10,7 +10,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::wire::{Fields, Tagged, read_tagged, read_unknown, wire_struct, write_struct};
+use super::wire::{Field, Fields, Tagged, read_tagged, read_unknown, wire_struct, write_struct};
 
 /// One piece of a message.
 ///
@@ -623,6 +623,8 @@ impl Content {
         }
     }
 }
+
+impl Field for Content {}
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::wire::Field;
+
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
 /// Any string goes: new models need no new version of this crate.
@@ -22,6 +24,8 @@ impl Model {
         &self.0
     }
 }
+
+impl Field for Model {}
 
 impl From<&str> for Model {
     fn from(id: &str) -> Model {

@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,6 +25,19 @@ pub(crate) trait Fields: Sized {
     fn write<M: SerializeMap>(&self, map: &mut M, without: &[&str]) -> Result<(), M::Error>;
 }
 
+/// Reads a struct as the value of an optional field: at once where it has no required field and so
+/// cannot fail, else by way of a [`Value`] that can be kept.
+pub(crate) fn read_field_map<'de, T: Fields + DeserializeOwned, A: MapAccess<'de>>(
+    map: A,
+    always_read: bool,
+) -> Result<Result<T, Value>, A::Error> {
+    if always_read {
+        return T::read(map).map(Ok);
+    }
+    let value = Value::Object(read_rest(Map::new(), map)?);
+    Ok(T::deserialize(&value).map_err(|_| value))
+}
+
 /// Reads a struct from any format's map.
 pub(crate) fn read_struct<'de, T: Fields, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     from.deserialize_map(FieldsVisitor(PhantomData))
@@ -33,34 +48,125 @@ pub(crate) fn read_object<T: Fields>(object: Map<String, Value>) -> Result<T, se
     T::read(serde::de::value::MapDeserializer::new(object.into_iter()))
 }
 
-/// Takes an optional field's value: `None` where it is null or has another shape, which is kept.
-pub(crate) fn read_lenient<T: DeserializeOwned>(
-    value: Value,
-    name: &str,
-    extra: &mut Map<String, Value>,
-) -> Option<T> {
-    if !value.is_null() {
-        if let Ok(typed) = T::deserialize(&value) {
-            return Some(typed);
-        }
+/// What an optional field can hold.
+pub(crate) trait Field: DeserializeOwned {
+    /// Reads an object; gives it back where it has another shape.
+    fn read_map<'de, A: MapAccess<'de>>(map: A) -> Result<Result<Self, Value>, A::Error> {
+        Ok(Self::read_collected(Value::Object(read_rest(
+            Map::new(),
+            map,
+        )?)))
     }
-    extra.insert(name.to_owned(), value);
-    None
+
+    /// Reads a value; gives it back where it has another shape.
+    fn read_collected(value: Value) -> Result<Self, Value> {
+        Self::deserialize(&value).map_err(|_| value)
+    }
 }
 
-/// The same for a field that has a default: the default itself is kept in `extra` too.
-pub(crate) fn read_default<T: DeserializeOwned + Default + PartialEq>(
-    value: Value,
+impl Field for String {}
+impl Field for bool {}
+impl Field for u64 {}
+impl Field for f64 {}
+impl Field for Value {}
+impl Field for Map<String, Value> {}
+impl<T: DeserializeOwned> Field for Vec<T> {}
+
+/// The value of an optional field, or what stands in its place.
+pub(crate) struct Lenient<T>(pub(crate) Result<T, Value>);
+
+impl<'de, T: Field> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(LenientVisitor(PhantomData))
+            .map(Lenient)
+    }
+}
+
+struct LenientVisitor<T>(PhantomData<T>);
+
+/// Reads a scalar without a detour over [`Value`].
+fn read_scalar<T: DeserializeOwned, S: Copy + Into<Value>>(scalar: S) -> Result<T, Value>
+where
+    S: for<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error>,
+{
+    T::deserialize(scalar.into_deserializer()).map_err(|_| scalar.into())
+}
+
+impl<'de, T: Field> Visitor<'de> for LenientVisitor<T> {
+    type Value = Result<T, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(read_scalar(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(read_scalar(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(read_scalar(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(read_scalar(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        let from: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+            text.into_deserializer();
+        Ok(T::deserialize(from).map_err(|_| Value::from(text)))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Err(Value::Null))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            array.push(value);
+        }
+        Ok(T::read_collected(Value::Array(array)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::read_map(map)
+    }
+}
+
+/// Reads an optional field; `None` where it is null or has another shape, which is kept.
+pub(crate) fn read_optional<'de, T: Field, A: MapAccess<'de>>(
+    map: &mut A,
     name: &str,
     extra: &mut Map<String, Value>,
-) -> T {
-    match T::deserialize(&value) {
-        Ok(typed) if typed != T::default() => typed,
-        _ => {
-            extra.insert(name.to_owned(), value);
-            T::default()
-        }
+) -> Result<Option<T>, A::Error> {
+    let Lenient(value) = map.next_value()?;
+    Ok(value.map_err(|odd| extra.insert(name.to_owned(), odd)).ok())
+}
+
+/// The same for a field that has a default: a default that was sent is kept in `extra`.
+pub(crate) fn read_default<'de, T, A>(
+    map: &mut A,
+    name: &str,
+    extra: &mut Map<String, Value>,
+) -> Result<T, A::Error>
+where
+    T: Field + Serialize + Default + PartialEq,
+    A: MapAccess<'de>,
+{
+    let value: T = read_optional(map, name, extra)?.unwrap_or_default();
+    if value == T::default() && !extra.contains_key(name) {
+        // A default that serde cannot write again does not exist among the wire types.
+        extra.insert(
+            name.to_owned(),
+            serde_json::to_value(&value).unwrap_or_default(),
+        );
     }
+    Ok(value)
 }
 
 struct FieldsVisitor<T>(PhantomData<T>);
@@ -148,10 +254,17 @@ pub(crate) trait Tagged: Sized {
 /// Collects what remains of an object whose `type` is unknown.
 pub(crate) fn read_unknown<'de, A: MapAccess<'de>>(
     tag: &str,
-    mut map: A,
+    map: A,
 ) -> Result<Map<String, Value>, A::Error> {
     let mut object = Map::new();
     object.insert("type".to_owned(), Value::from(tag));
+    read_rest(object, map)
+}
+
+fn read_rest<'de, A: MapAccess<'de>>(
+    mut object: Map<String, Value>,
+    mut map: A,
+) -> Result<Map<String, Value>, A::Error> {
     while let Some(Key(key)) = map.next_key()? {
         object.insert(key.into_owned(), map.next_value()?);
     }
@@ -260,7 +373,20 @@ macro_rules! wire_struct {
                 $crate::types::wire::write_struct(self, to)
             }
         }
+
+        impl $crate::types::wire::Field for $name {
+            fn read_map<'de, A: serde::de::MapAccess<'de>>(
+                map: A,
+            ) -> Result<Result<Self, serde_json::Value>, A::Error> {
+                const ALWAYS_READ: bool =
+                    true $( && $crate::types::wire::wire_struct!(@may_miss $kind) )*;
+                $crate::types::wire::read_field_map::<Self, A>(map, ALWAYS_READ)
+            }
+        }
     };
+
+    (@may_miss req) => { false };
+    (@may_miss $kind:ident) => { true };
 
     (@type opt $type:ty) => { Option<$type> };
     (@type $kind:ident $type:ty) => { $type };
@@ -275,10 +401,10 @@ macro_rules! wire_struct {
         $field = Some($map.next_value()?)
     };
     (@read opt $field:ident $map:ident $key:ident $extra:ident) => {
-        $field = $crate::types::wire::read_lenient($map.next_value()?, &$key, &mut $extra)
+        $field = $crate::types::wire::read_optional(&mut $map, &$key, &mut $extra)?
     };
     (@read def $field:ident $map:ident $key:ident $extra:ident) => {
-        $field = $crate::types::wire::read_default($map.next_value()?, &$key, &mut $extra)
+        $field = $crate::types::wire::read_default(&mut $map, &$key, &mut $extra)?
     };
 
     (@take req $field:ident $name:expr) => {
@@ -346,6 +472,8 @@ macro_rules! open_enum {
                 to.serialize_str(self.as_str())
             }
         }
+
+        impl $crate::types::wire::Field for $name {}
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -1,2 +1,15 @@
-mod support {}
+//! Behaviour through the public API, against the test server: one binary, one module per subject.
+
+mod client;
+mod faults;
+mod interop;
+mod matrix;
+mod recordings;
+mod retries;
+mod secrets;
 mod streams;
+mod support;
+mod threads;
+mod tidy;
+mod waits;
+mod wire;

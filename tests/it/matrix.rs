@@ -1,0 +1,433 @@
+//! The machine of the fault matrix: rows that say what a server does, and what must come of it.
+
+use std::time::Duration;
+
+use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+use anthropic_blocking::{
+    Attempt, Client, ClientBuilder, Delivery, Error, ErrorKind, RequestId, Result, RetryPolicy,
+};
+use serde_json::json;
+
+use crate::support::{KEY, PROMPT, builder, is_stretched, request, seconds};
+
+/// One row: what the server does at each attempt, and what must come of it.
+pub struct Case {
+    pub name: String,
+    pub ways: &'static [Way],
+    pub tune: fn(ClientBuilder) -> ClientBuilder,
+    pub steps: Vec<Step>,
+    pub end: End,
+}
+
+/// One attempt: what the server does, how the attempt must be recorded, and the wait after it.
+#[derive(Clone)]
+pub struct Step {
+    /// `None` for a good answer.
+    pub reply: Option<Reply>,
+    pub delivery: Delivery,
+    pub status: Option<u16>,
+    pub failure: Option<ErrorKind>,
+    /// The request id that must be reported.
+    pub id: Id,
+    pub wait: Wait,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Id {
+    /// The one that the test server gives by itself.
+    Served,
+    Missing,
+    Own(&'static str),
+}
+
+/// A wait between two attempts.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    /// There is no attempt after this.
+    Over,
+    /// The backoff of failures: decorrelated, from 1 s to 16 s.
+    Backoff,
+    /// The backoff of overloads, which is drawn apart.
+    Gate,
+    /// What the server asked for, and up to a tenth more.
+    Asked(Duration),
+    /// The backoff of failures, or what the server asked for where that is longer.
+    BackoffOrAsked(Duration),
+    /// The same for overloads.
+    GateOrAsked(Duration),
+}
+
+/// What the error must be, beside what its last attempt says. For success all is ignored.
+#[derive(Clone, Default)]
+pub struct End {
+    pub is_retryable: bool,
+    pub retry_after: Option<Duration>,
+    /// Parts of its text.
+    pub says: Vec<String>,
+    /// Whether the server's own error object must have been found.
+    pub has_api_error: bool,
+}
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    /// `create`, with an answer in one piece.
+    Plain,
+    /// `create`, streamed underneath.
+    Streamed,
+    /// `stream`, read to its end.
+    Events,
+    Count,
+    Get,
+    Post,
+    Delete,
+}
+
+pub use Way::{Count, Delete, Events, Get, Plain, Post, Streamed};
+
+pub const CREATE: &[Way] = &[Plain, Streamed, Events];
+pub const ALL: &[Way] = &[Plain, Streamed, Events, Count, Get, Post, Delete];
+
+impl Way {
+    pub fn run(self, client: &Client) -> Result<(Vec<Attempt>, Option<RequestId>)> {
+        let (raw, messages) = (client.raw(), client.messages());
+        let answer = match self {
+            Plain | Streamed => {
+                let message = messages.create(&request())?;
+                assert_eq!(message.text(), "Seven.");
+                return Ok((message.attempts().to_vec(), message.request_id().cloned()));
+            }
+            Events => {
+                let message = messages.stream(&request())?.final_message()?;
+                assert_eq!(message.text(), "Seven.");
+                return Ok((message.attempts().to_vec(), message.request_id().cloned()));
+            }
+            Count => {
+                assert_eq!(messages.count_tokens(&request())?, 7);
+                return Ok((Vec::new(), None));
+            }
+            Get => raw.get("/v1/x")?,
+            Post => raw.post("/v1/x", &json!({"a": 1}))?,
+            Delete => raw.delete("/v1/x")?,
+        };
+        Ok((answer.attempts().to_vec(), answer.request_id().cloned()))
+    }
+
+    /// A good answer.
+    pub fn good(self) -> Reply {
+        match self {
+            Plain | Streamed | Events => Reply::message("Seven."),
+            Count => Reply::json(200, r#"{"input_tokens":7}"#),
+            Get | Post | Delete => Reply::json(200, "{}"),
+        }
+    }
+}
+
+pub fn case(name: impl Into<String>, steps: impl IntoIterator<Item = Step>) -> Case {
+    Case {
+        name: name.into(),
+        ways: &[Plain, Streamed],
+        tune: |builder| builder,
+        steps: steps.into_iter().collect(),
+        end: End::default(),
+    }
+}
+
+impl Case {
+    pub fn ways(mut self, ways: &'static [Way]) -> Case {
+        self.ways = ways;
+        self
+    }
+
+    pub fn tune(mut self, tune: fn(ClientBuilder) -> ClientBuilder) -> Case {
+        self.tune = tune;
+        self
+    }
+
+    /// The last attempt is followed by one that succeeds.
+    pub fn then_succeeds(mut self) -> Case {
+        self.steps.push(good());
+        self
+    }
+
+    /// The error says that another try may help.
+    pub fn retryable(mut self) -> Case {
+        self.end.is_retryable = true;
+        self
+    }
+
+    pub fn retry_after(mut self, wait: Duration) -> Case {
+        self.end.retry_after = Some(wait);
+        self
+    }
+
+    pub fn says<S: Into<String>>(mut self, parts: impl IntoIterator<Item = S>) -> Case {
+        self.end.says.extend(parts.into_iter().map(Into::into));
+        self
+    }
+
+    pub fn has_api_error(mut self) -> Case {
+        self.end.has_api_error = true;
+        self
+    }
+
+    /// Runs the row in each of its ways.
+    fn complaints(&self) -> Vec<String> {
+        let run = |way: &Way| {
+            let outcome = self.run(*way);
+            let complaint = outcome.err()?;
+            Some(format!("{} ({way:?}): {complaint}", self.name))
+        };
+        self.ways.iter().filter_map(run).collect()
+    }
+
+    pub fn run(&self, way: Way) -> Result<(), String> {
+        let (server, clock) = (TestServer::start().map_err(text)?, ManualClock::new());
+        for step in &self.steps {
+            server.push(step.reply.clone().unwrap_or_else(|| way.good()));
+        }
+        let builder = builder(&server)
+            .clock(&clock)
+            .stream_underneath(way != Plain);
+        let client = (self.tune)(builder).build().map_err(text)?;
+        let last = self.steps.last().ok_or("a row without steps")?;
+        let (attempts, id) = match (way.run(&client), last.failure) {
+            (Ok(answer), None) => answer,
+            (Ok(_), Some(kind)) => return Err(format!("no error of kind {kind:?}")),
+            (Err(error), None) => return Err(format!("{error:?}")),
+            (Err(error), Some(_)) => {
+                self.check_error(&error, last)?;
+                (error.attempts().to_vec(), error.request_id().cloned())
+            }
+        };
+        same(
+            "requests at the server",
+            &server.request_count(),
+            &self.steps.len(),
+        )?;
+        same("unused replies", &server.unused_replies(), &0)?;
+        same("different bodies", &(bodies(&server) > 1), &false)?;
+        self.check_waits(&clock.sleeps())?;
+        if way == Count && last.failure.is_none() {
+            return Ok(());
+        }
+        same(
+            "request id",
+            &id.map(|id| id.to_string()),
+            &last.id(self.steps.len()),
+        )?;
+        self.check_attempts(&attempts, &clock.sleeps())
+    }
+
+    fn check_error(&self, error: &Error, last: &Step) -> Result<(), String> {
+        same("kind", &Some(error.kind()), &last.failure)?;
+        let status = last.status.filter(|status| !(200..300).contains(status));
+        same("status()", &error.status(), &status)?;
+        same(
+            "is_retryable",
+            &error.is_retryable(),
+            &self.end.is_retryable,
+        )?;
+        same("retry_after", &error.retry_after(), &self.end.retry_after)?;
+        same(
+            "api_error",
+            &error.api_error().is_some(),
+            &self.end.has_api_error,
+        )?;
+        let said = error.to_string();
+        for part in &self.end.says {
+            if !said.contains(part) {
+                return Err(format!("{said:?} does not say {part:?}"));
+            }
+        }
+        for form in [said, format!("{error:?}")] {
+            let is_line = form.chars().all(|c| !c.is_control()) && form.len() < 2_500;
+            if !is_line || form.contains(KEY) || form.contains(PROMPT) {
+                return Err(format!("unfit for a terminal: {form:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_attempts(&self, attempts: &[Attempt], sleeps: &[Duration]) -> Result<(), String> {
+        same("attempts", &attempts.len(), &self.steps.len())?;
+        for (index, (attempt, step)) in attempts.iter().zip(&self.steps).enumerate() {
+            let at = |what: &str| format!("{what} of attempt {}", index + 1);
+            same(&at("delivery"), &attempt.delivery, &step.delivery)?;
+            same(&at("status"), &attempt.status, &step.status)?;
+            same(&at("failure"), &attempt.failure, &step.failure)?;
+            let id = attempt.request_id.as_ref().map(ToString::to_string);
+            same(&at("request id"), &id, &step.id(index + 1))?;
+            let waited = index.checked_sub(1).map_or(Duration::ZERO, |n| sleeps[n]);
+            same(&at("wait"), &attempt.waited, &waited)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the sleeps against the bounds of decorrelated jitter: each backoff lies between the
+    /// shortest and three times the one before, and below the longest.
+    fn check_waits(&self, sleeps: &[Duration]) -> Result<(), String> {
+        let (shortest, longest) = (seconds(1), seconds(16));
+        let waits: Vec<Wait> = self.steps[..self.steps.len() - 1]
+            .iter()
+            .map(|step| step.wait)
+            .collect();
+        same("number of waits", &sleeps.len(), &waits.len())?;
+        let (mut failure, mut overload) = (shortest, shortest);
+        for (sleep, wait) in sleeps.iter().zip(waits) {
+            let (previous, asked) = match wait {
+                Wait::Over => return Err("a wait is missing in the row".to_owned()),
+                Wait::Asked(asked) => (None, asked),
+                Wait::Backoff => (Some(&mut failure), Duration::ZERO),
+                Wait::BackoffOrAsked(asked) => (Some(&mut failure), asked),
+                Wait::Gate => (Some(&mut overload), Duration::ZERO),
+                Wait::GateOrAsked(asked) => (Some(&mut overload), asked),
+            };
+            let is_kept = match previous {
+                None => is_stretched(*sleep, asked),
+                Some(previous) => {
+                    let most = (*previous * 3).min(longest);
+                    *previous = if asked.is_zero() { *sleep } else { longest };
+                    *sleep >= shortest.max(asked) && *sleep <= most.max(asked.mul_f64(1.1))
+                }
+            };
+            if !is_kept {
+                return Err(format!("{sleep:?} is no {wait:?}, in {sleeps:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn id(&self, serial: usize) -> Option<String> {
+        match self.id {
+            Id::Served => Some(format!("req_test_{serial:06}")),
+            Id::Missing => None,
+            Id::Own(id) => Some(id.to_owned()),
+        }
+    }
+
+    pub fn anonymous(mut self) -> Step {
+        self.id = Id::Missing;
+        self
+    }
+
+    pub fn named(mut self, id: &'static str) -> Step {
+        self.id = Id::Own(id);
+        self
+    }
+
+    pub fn times(self, count: usize) -> impl Iterator<Item = Step> {
+        std::iter::repeat_n(self, count)
+    }
+}
+
+/// The server answers with a status that is no success; the wait follows.
+pub fn answered(status: u16, reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
+    Step {
+        reply: Some(reply),
+        delivery: Delivery::Answered,
+        status: Some(status),
+        failure: Some(failure),
+        id: Id::Served,
+        wait,
+    }
+}
+
+/// Nothing usable arrives; not even a status.
+pub fn silent(reply: Reply, failure: ErrorKind, delivery: Delivery, wait: Wait) -> Step {
+    Step {
+        reply: Some(reply),
+        delivery,
+        status: None,
+        failure: Some(failure),
+        id: Id::Missing,
+        wait,
+    }
+}
+
+/// The answer begins well and breaks.
+pub fn broken(reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
+    Step {
+        delivery: Delivery::Unknown,
+        ..answered(200, reply, failure, wait)
+    }
+}
+
+pub fn good() -> Step {
+    Step {
+        reply: None,
+        delivery: Delivery::Answered,
+        status: Some(200),
+        failure: None,
+        id: Id::Served,
+        wait: Wait::Over,
+    }
+}
+
+/// A success that is not the usual one.
+pub fn served(reply: Reply) -> Step {
+    Step {
+        reply: Some(reply),
+        ..good()
+    }
+}
+
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, should: &T) -> Result<(), String> {
+    if is == should {
+        return Ok(());
+    }
+    Err(format!("{what}: {is:?}, should be {should:?}"))
+}
+
+pub fn text(error: impl std::fmt::Debug) -> String {
+    format!("{error:?}")
+}
+
+/// How many different bodies arrived: a retry sends the very same one.
+pub fn bodies(server: &TestServer) -> usize {
+    let requests = server.requests().into_iter();
+    let mut bodies: Vec<Vec<u8>> = requests.map(|request| request.body).collect();
+    bodies.retain(|body| !body.is_empty());
+    bodies.dedup();
+    bodies.len()
+}
+
+/// Runs all rows and reports those that fail.
+#[track_caller]
+pub fn check(rows: impl IntoIterator<Item = Case>) {
+    let complaints: Vec<String> = rows.into_iter().flat_map(|row| row.complaints()).collect();
+    let (count, first) = (complaints.len(), &complaints[..complaints.len().min(20)]);
+    assert!(count == 0, "{count} rows fail:\n{}", first.join("\n"));
+}
+
+/// Each cause is tried again once, after a second.
+pub const TWO_ATTEMPTS: RetryPolicy = RetryPolicy::new()
+    .max_attempts(2)
+    .initial_backoff(Duration::from_secs(1))
+    .max_backoff(Duration::from_secs(1))
+    .max_wait(Duration::from_secs(1));
+
+pub fn limited(message: &str) -> Reply {
+    Reply::error(429, "rate_limit_error", message)
+}
+
+pub fn coded(status: u16, kind: &str, code: &str) -> Reply {
+    Reply::error_code(status, kind, code, "A cause with a name")
+}
+
+pub fn limit(reply: Reply, wait: Wait) -> Step {
+    answered(429, reply, ErrorKind::RateLimit, wait)
+}
+
+pub const MESSAGE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m",
+    "content":[{"type":"text","text":"Seven."}],"stop_reason":"end_turn",
+    "usage":{"input_tokens":1,"output_tokens":1}}"#;
+
+pub fn raw_answer(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}

@@ -1,0 +1,502 @@
+//! How long a call goes on: policies, deadlines, the retry budget, shutdown, copies.
+
+use std::thread;
+use std::time::Duration;
+
+use anthropic_blocking::testing::{ManualClock, Reply, StreamScript};
+use anthropic_blocking::{
+    Client, ClientBuilder, Delivery, Error, ErrorKind, MessageRequest, Options, RetryPolicy,
+};
+
+use crate::support::{
+    HANG, Lab, PROMPT, builder, closed_port, ends, failures, is_stretched, keyless, millis,
+    request, seconds, server,
+};
+
+fn broken() -> Reply {
+    Reply::error(500, "api_error", "Internal server error")
+}
+
+#[test]
+fn shutdown_wakes_a_thread_that_waits_for_an_hour() {
+    let system: fn(ClientBuilder, &ManualClock) -> ClientBuilder = |builder, _| builder;
+    for with_clock in [system, |builder, clock| builder.clock(clock)] {
+        let (server, clock) = (server(), ManualClock::held());
+        server.push(Reply::rate_limited(3_600));
+        let policy = RetryPolicy::new().max_wait(seconds(7_200));
+        let builder = with_clock(builder(&server), &clock).retry(policy);
+        let client = builder.build().expect("valid settings");
+        let copy = client.with(Options::new().idle_timeout(seconds(5)));
+        let waiting = thread::spawn(move || copy.messages().create(&request()));
+        assert!(server.wait_for_requests(1, HANG));
+        client.shutdown();
+        let error = ends(move || waiting.join().expect("no panic")).expect_err("a shutdown");
+        is_shut_down(&error, 1);
+        for client in [client.clone(), client.with(Options::new()), client] {
+            is_shut_down(
+                &client
+                    .messages()
+                    .create(&request())
+                    .expect_err("a shutdown"),
+                0,
+            );
+            is_shut_down(&client.raw().get("/v1/models").expect_err("a shutdown"), 0);
+        }
+        assert_eq!(server.request_count(), 1);
+    }
+}
+
+#[test]
+fn shutdown_cuts_a_thread_that_waits_for_a_stalled_socket() {
+    let stream = || StreamScript::text("One two three");
+    let replies = [
+        Reply::message("x").stall_before_headers(),
+        Reply::json(200, r#"{"content":[]}"#).stall(5),
+        Reply::stream(stream().stall_after(0)),
+        Reply::stream(stream().stall_after(6)),
+        Reply::error(500, "api_error", "m").stall(5),
+    ];
+    for (reply, streams) in replies
+        .into_iter()
+        .flat_map(|reply| [(reply.clone(), true), (reply, false)])
+    {
+        let server = server();
+        server.push(reply.clone());
+        let client = builder(&server)
+            .stream_underneath(streams)
+            .build()
+            .expect("valid settings");
+        let caller = client.clone();
+        let waiting = thread::spawn(move || caller.messages().create(&request()));
+        assert!(server.wait_for_requests(1, HANG));
+        client.shutdown();
+        let error = ends(move || waiting.join().expect("no panic")).expect_err("a shutdown");
+        is_shut_down(&error, 1);
+        let attempt = &error.attempts()[0];
+        assert_eq!(attempt.failure, Some(ErrorKind::Shutdown), "{reply:?}");
+        assert_ne!(attempt.delivery, Delivery::NotSent, "{reply:?}");
+        assert_eq!(server.request_count(), 1, "{reply:?}");
+        drop(client);
+        assert!(server.wait_for_open_connections(0, HANG), "{reply:?}");
+    }
+}
+
+#[test]
+fn shutdown_ends_a_stream_that_was_handed_out() {
+    let server = server();
+    server.push(Reply::stream(
+        StreamScript::text("One two three").stall_after(5),
+    ));
+    let client = builder(&server).build().expect("valid settings");
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    let reading = thread::spawn(move || {
+        let error = stream.find_map(Result::err).expect("an error at the end");
+        assert!(stream.next().is_none(), "an item after the error");
+        error
+    });
+    client.shutdown();
+    let error = ends(move || reading.join().expect("no panic"));
+    assert_eq!(error.kind(), ErrorKind::Shutdown, "{error:?}");
+    assert_eq!(error.attempts().len(), 1);
+    assert!(
+        error
+            .partial()
+            .is_some_and(|message| message.text().starts_with("One"))
+    );
+}
+
+#[track_caller]
+fn is_shut_down(error: &Error, attempts: usize) {
+    assert_eq!(error.kind(), ErrorKind::Shutdown, "{error:?}");
+    assert_eq!(error.attempts().len(), attempts, "{error:?}");
+    assert!(
+        error.to_string().contains(": the client was shut down"),
+        "{error}"
+    );
+    assert!(!error.is_retryable());
+}
+
+#[test]
+fn the_deadline_covers_attempts_and_sleeps_and_fails_before_a_sleep_that_is_too_long() {
+    let lab = Lab::with(|builder| {
+        let policy = RetryPolicy::new()
+            .initial_backoff(seconds(40))
+            .max_backoff(seconds(40));
+        builder.deadline(seconds(100)).retry(policy)
+    });
+    lab.server
+        .push_all([broken(), broken(), broken(), broken()]);
+    let error = lab.fail();
+    assert_eq!(error.kind(), ErrorKind::Server);
+    assert_eq!(error.status(), Some(500));
+    assert!(error.is_retryable());
+    assert_eq!(lab.clock.sleeps(), [seconds(40), seconds(40)]);
+    assert_eq!((error.attempts().len(), lab.server.request_count()), (3, 3));
+    assert_eq!(
+        error.to_string(),
+        "POST /v1/messages: 500 api_error: Internal server error; the next try, in 40 s, would be \
+         after the deadline (req_test_000003, 3 attempts)"
+    );
+}
+
+#[test]
+fn a_wait_just_shorter_than_the_deadline_is_waited() {
+    let with = |deadline| {
+        let lab = Lab::with(|builder| builder.deadline(deadline));
+        lab.server.push(broken().header("retry-after", "30"));
+        (lab.ask().is_ok(), lab.clock.sleeps().len())
+    };
+    assert_eq!(with(seconds(34)), (true, 1));
+    assert_eq!(with(seconds(30)), (false, 0));
+}
+
+#[test]
+fn a_call_whose_deadline_is_over_sends_nothing() {
+    let lab = Lab::new();
+    let late = lab.client.with(Options::new().deadline(Duration::ZERO));
+    let error = late
+        .messages()
+        .create(&request())
+        .expect_err("no time at all");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.to_string(), "POST /v1/messages: the deadline passed");
+    assert!(error.attempts().is_empty());
+    assert_eq!((lab.server.connections(), lab.clock.sleeps().len()), (0, 0));
+}
+
+#[test]
+fn the_deadline_cuts_a_stalled_attempt_and_nothing_is_repeated() {
+    let stream = || StreamScript::text("One two three");
+    for (reply, streams) in [
+        (Reply::message("x").stall_before_headers(), true),
+        (Reply::message("x").stall_before_headers(), false),
+        (Reply::json(200, r#"{"content":[]}"#).stall(5), false),
+        (Reply::stream(stream().stall_after(0)), true),
+        (Reply::stream(stream().stall_after(6)), true),
+        (
+            Reply::stream(stream().stall_after(6).pings_while_stalled(millis(1))),
+            true,
+        ),
+        (
+            Reply::json(200, "x".repeat(100_000)).dribble(1, millis(1)),
+            false,
+        ),
+    ] {
+        let lab = Lab::with(|builder| builder.deadline(millis(60)).stream_underneath(streams));
+        lab.server.push(reply.clone());
+        let error = lab.fail();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?} of {reply:?}");
+        assert!(
+            error.to_string().contains(": the deadline passed"),
+            "{error}"
+        );
+        assert_eq!(
+            (error.attempts().len(), lab.clock.sleeps().len()),
+            (1, 0),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
+fn a_storm_of_failures_is_met_with_ten_retries_and_no_more() {
+    let lab = Lab::with(|builder| {
+        let quick = RetryPolicy::new()
+            .initial_backoff(millis(1))
+            .max_backoff(millis(1));
+        builder.retry(quick)
+    });
+    lab.server.answer_with(|_| broken());
+    let errors: Vec<Error> = (0..20).map(|_| lab.fail()).collect();
+    assert_eq!(lab.server.request_count(), 20 + 10);
+    let (last, first) = (&errors[19], &errors[0]);
+    assert_eq!((first.attempts().len(), last.attempts().len()), (5, 1));
+    assert!(!first.to_string().contains("too many"), "{first}");
+    assert!(last.is_retryable());
+    assert_eq!(
+        last.to_string(),
+        "POST /v1/messages: 500 api_error: Internal server error; not tried again: too many of \
+         this client's requests fail (req_test_000030)"
+    );
+    // Copies share the brake, limits and overloads do not use it, time and success loosen it.
+    let retries = |client: &Client| {
+        let before = lab.server.request_count();
+        client.messages().create(&request()).expect_err("a failure");
+        lab.server.request_count() - before - 1
+    };
+    let copy = lab.client.with(Options::new().retry(RetryPolicy::new()));
+    assert_eq!((retries(&lab.client.clone()), retries(&copy)), (0, 0));
+    lab.clock.advance(seconds(10));
+    assert_eq!((retries(&copy), retries(&lab.client)), (1, 0));
+    lab.server.push_all([
+        Reply::rate_limited(1),
+        Reply::overloaded(),
+        Reply::rate_limited(1),
+        Reply::overloaded(),
+    ]);
+    lab.server.answer_with(|_| Reply::message("Seven."));
+    for _ in 0..10 {
+        lab.ask().expect("an answer");
+    }
+    lab.server.answer_with(|_| broken());
+    assert!((2..=3).contains(&retries(&lab.client)));
+}
+
+#[test]
+fn waiting_for_limits_and_overloads_ends_at_max_wait() {
+    let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_wait(seconds(60))));
+    lab.server.push_all([
+        Reply::rate_limited(20),
+        Reply::overloaded(),
+        Reply::rate_limited(20),
+    ]);
+    lab.server.answer_with(|_| Reply::overloaded());
+    let error = lab.fail();
+    let sleeps = lab.clock.sleeps();
+    let (waited, limited): (Duration, Duration) = (sleeps.iter().sum(), sleeps[0] + sleeps[2]);
+    assert!(is_stretched(limited, seconds(40)), "{sleeps:?}");
+    assert!(
+        waited <= seconds(60) && waited > seconds(60 - 16),
+        "{sleeps:?}"
+    );
+    assert_eq!(error.attempts().len(), sleeps.len() + 1);
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Overloaded, Some(529))
+    );
+    assert!(
+        error.to_string().contains("; max_wait (60 s) is used up"),
+        "{error}"
+    );
+    assert!(error.is_retryable());
+}
+
+#[test]
+fn no_policy_tries_once_and_waits_never() {
+    for (reply, kind) in [
+        (Reply::rate_limited(1), ErrorKind::RateLimit),
+        (
+            Reply::error(429, "rate_limit_error", "m"),
+            ErrorKind::RateLimit,
+        ),
+        (Reply::overloaded(), ErrorKind::Overloaded),
+        (broken(), ErrorKind::Server),
+        (broken().header("retry-after", "1"), ErrorKind::Server),
+        (
+            Reply::status(400).header("x-should-retry", "true"),
+            ErrorKind::InvalidRequest,
+        ),
+        (
+            Reply::message("x").reset_before_headers(),
+            ErrorKind::Connection,
+        ),
+        (
+            Reply::stream(StreamScript::text("x").cut_after(1)),
+            ErrorKind::Stream,
+        ),
+    ] {
+        let lab = Lab::with(|builder| builder.retry(RetryPolicy::none()));
+        lab.server.push(reply.clone());
+        let error = lab.fail();
+        assert_eq!(error.kind(), kind, "{reply:?}");
+        assert!(error.is_retryable(), "{reply:?}");
+        assert_eq!(
+            (error.attempts().len(), lab.server.request_count()),
+            (1, 1),
+            "{reply:?}"
+        );
+        assert!(lab.clock.sleeps().is_empty(), "{reply:?}");
+    }
+    let url = format!("http://127.0.0.1:{}", closed_port());
+    let client = keyless(&server())
+        .api_key("k")
+        .base_url(url)
+        .retry(RetryPolicy::none());
+    let error = client
+        .build()
+        .expect("valid settings")
+        .raw()
+        .get("/")
+        .expect_err("nobody listens");
+    assert_eq!(error.attempts().len(), 1);
+}
+
+#[test]
+fn an_answer_lists_every_attempt_and_the_wait_before_it() {
+    let lab = Lab::new();
+    lab.server.push_all([
+        Reply::overloaded(),
+        Reply::rate_limited(20),
+        Reply::html(502, "502 Bad Gateway"),
+        Reply::message("x").reset_before_headers(),
+    ]);
+    let message = lab.ask().expect("an answer");
+    let attempts = message.attempts();
+    use ErrorKind::*;
+    let kinds = [
+        Some(Overloaded),
+        Some(RateLimit),
+        Some(Server),
+        Some(Connection),
+        None,
+    ];
+    assert_eq!(failures(attempts), kinds);
+    let statuses: Vec<_> = attempts.iter().map(|attempt| attempt.status).collect();
+    assert_eq!(statuses, [Some(529), Some(429), Some(502), None, Some(200)]);
+    let deliveries: Vec<_> = attempts.iter().map(|attempt| attempt.delivery).collect();
+    let answered = Delivery::Answered;
+    assert_eq!(
+        deliveries,
+        [answered, answered, answered, Delivery::Unknown, answered]
+    );
+    let ids: Vec<_> = attempts
+        .iter()
+        .map(|a| a.request_id.as_ref().map(|id| id.as_str()))
+        .collect();
+    let id = |id| Some(id);
+    assert_eq!(
+        ids,
+        [
+            id("req_test_000001"),
+            id("req_test_000002"),
+            None,
+            None,
+            id("req_test_000005")
+        ]
+    );
+    let waits: Vec<_> = attempts.iter().map(|attempt| attempt.waited).collect();
+    assert_eq!(
+        (waits[0], &waits[1..]),
+        (Duration::ZERO, &lab.clock.sleeps()[..])
+    );
+    assert_eq!(
+        message.request_id().map(|id| id.as_str()),
+        Some("req_test_000005")
+    );
+}
+
+#[test]
+fn an_attempt_says_how_long_it_took() {
+    let server = server();
+    server.push(Reply::message("x").delay(millis(30)));
+    let client = builder(&server).build().expect("valid settings");
+    let message = client.messages().create(&request()).expect("an answer");
+    assert!(message.attempts()[0].took >= millis(30));
+}
+
+#[test]
+fn rate_limits_are_read_from_the_last_answer() {
+    let lab = Lab::new();
+    let left =
+        |left: &str| Reply::message("x").header("anthropic-ratelimit-requests-remaining", left);
+    lab.server.push_all([
+        Reply::rate_limited(7),
+        left("48").header("retry-after", "9"),
+    ]);
+    let message = lab.ask().expect("an answer");
+    let requests = message.rate_limits().requests.expect("the headers");
+    assert_eq!((requests.remaining, requests.limit), (Some(48), None));
+    assert_eq!(message.rate_limits().retry_after, Some(seconds(9)));
+    let policy = Options::new().retry(RetryPolicy::none());
+    lab.server.push(Reply::rate_limited(7));
+    let error = lab
+        .client
+        .with(policy)
+        .messages()
+        .create(&request())
+        .expect_err("a limit");
+    let tokens = error.rate_limits().input_tokens.expect("the headers");
+    assert_eq!((tokens.limit, tokens.remaining), (Some(50_000), Some(0)));
+    assert!(tokens.reset.is_some());
+    assert_eq!(error.retry_after(), Some(seconds(7)));
+}
+
+#[test]
+fn a_copy_with_other_settings_leaves_the_original_alone() {
+    let lab = Lab::with(|builder| builder.beta("a").header("x-team", "one"));
+    let options = Options::new()
+        .retry(RetryPolicy::none())
+        .header("x-team", "two")
+        .and_then(|options| options.beta("b"))
+        .and_then(|options| options.header("authorization", "Bearer other"))
+        .expect("valid headers");
+    let copy = lab.client.with(options);
+    lab.server.push(broken());
+    copy.messages().create(&request()).expect_err("a failure");
+    lab.server.push(broken());
+    assert_eq!(lab.ask().expect("an answer").attempts().len(), 2);
+    let requests = lab.server.take_requests();
+    assert_eq!(requests.len(), 3);
+    let header = |index: usize, name: &str| requests[index].header(name).map(str::to_owned);
+    let value = |value: &str| Some(value.to_owned());
+    assert_eq!(header(0, "x-team"), value("two"));
+    assert_eq!(header(0, "anthropic-beta"), value("a,b"));
+    assert_eq!(header(0, "authorization"), value("Bearer other"));
+    assert_eq!(header(0, "x-api-key"), None);
+    assert_eq!(header(1, "x-team"), value("one"));
+    assert_eq!(header(1, "anthropic-beta"), value("a"));
+    assert_eq!(header(1, "authorization"), None);
+    assert!(header(1, "x-api-key").is_some());
+}
+
+#[test]
+fn a_copy_has_its_own_times() {
+    let lab = Lab::new();
+    let mute = || Reply::message("x").stall_before_headers();
+    for options in [
+        Options::new().idle_timeout(millis(40)),
+        Options::new().deadline(millis(40)),
+        Options::new().idle_timeout(Duration::ZERO),
+    ] {
+        lab.server.push_all([mute(), mute()]);
+        let copy = lab.client.with(options);
+        let error = copy.messages().create(&request()).expect_err("silence");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+        while lab.server.unused_replies() > 0 {
+            let _ = copy.raw().get("/");
+        }
+    }
+    lab.ask().expect("an answer within the original's times");
+}
+
+#[test]
+fn jitter_is_random_but_the_same_for_the_same_seed() {
+    let waits = |seed, calls: usize| {
+        let lab = Lab::with(|builder| builder.seed(seed));
+        for _ in 0..calls {
+            lab.server.push_all([broken(), Reply::rate_limited(20)]);
+            lab.ask().expect("an answer");
+        }
+        lab.clock.sleeps()
+    };
+    let first = waits(1, 3);
+    assert_eq!(first, waits(1, 3));
+    assert_ne!(first, waits(2, 3));
+    let mut different = first.clone();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 6, "{first:?}");
+}
+
+#[test]
+fn the_prompt_is_sent_unchanged_at_each_attempt() {
+    let lab = Lab::new();
+    lab.server.push_all([
+        Reply::overloaded(),
+        Reply::rate_limited(1),
+        Reply::message("x").reset_in_headers(),
+        broken(),
+    ]);
+    let odd = format!("{PROMPT} \u{0} \u{1f980} \"\\\n");
+    let request = MessageRequest::new("claude-haiku-4-5", 256).user(odd.as_str());
+    let message = lab.client.messages().create(&request).expect("an answer");
+    assert_eq!(message.attempts().len(), 5);
+    let requests = lab.server.take_requests();
+    for sent in &requests {
+        assert_eq!(sent.json()["messages"][0]["content"], odd.as_str());
+        assert_eq!(
+            (&sent.body, &sent.headers),
+            (&requests[0].body, &requests[0].headers)
+        );
+    }
+}

@@ -1,0 +1,388 @@
+//! What must stay secret: the key, the token, headers of the caller, the prompt and the answer.
+
+use std::cell::Cell;
+use std::error::Error as _;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+
+use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
+use anthropic_blocking::{Client, ClientBuilder, Error, ErrorKind, Options, Result, RetryPolicy};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::support::{KEY, PROMPT, builder, closed_port, keyless, request, seconds, server};
+
+const TOKEN: &str = "token-0nobody-may-read-this-either";
+const VALUE: &str = "value-of-a-header-0for-one-gateway";
+const PASSWORD: &str = "password-0of-the-proxy";
+const ANSWER: &str = "the answer that stays between us";
+const SECRETS: [&str; 6] = [KEY, TOKEN, VALUE, PASSWORD, PROMPT, ANSWER];
+
+#[test]
+fn a_redirect_to_another_port_never_carries_the_key() {
+    let (here, other) = (server(), server());
+    let elsewhere = format!("{}/v1/messages", other.base_url());
+    let with_key: fn(&TestServer) -> ClientBuilder = builder;
+    let with_token: fn(&TestServer) -> ClientBuilder = |server| keyless(server).auth_token(TOKEN);
+    for credential in [with_key, with_token] {
+        let client = credential(&here)
+            .header("x-gateway", VALUE)
+            .build()
+            .expect("valid settings");
+        let (messages, raw) = (client.messages(), client.raw());
+        for status in [301, 302, 303, 307, 308] {
+            let ask = |call: &dyn Fn() -> Result<()>| {
+                here.push(Reply::status(status).header("location", &elsewhere));
+                let error = call().expect_err("a redirect");
+                assert_eq!(
+                    (error.kind(), error.status()),
+                    (ErrorKind::Config, Some(status))
+                );
+                assert!(error.to_string().contains(&elsewhere), "{error}");
+                hides_all_in_error(&error);
+            };
+            ask(&|| messages.create(&request()).map(drop));
+            ask(&|| messages.stream(&request()).map(drop));
+            ask(&|| messages.count_tokens(&request()).map(drop));
+            ask(&|| raw.get("/v1/models").map(drop));
+            ask(&|| raw.post("/v1/x", &1).map(drop));
+            ask(&|| raw.delete("/v1/files/1").map(drop));
+        }
+    }
+    assert_eq!(here.request_count(), 2 * 5 * 6);
+    assert_eq!((other.request_count(), other.connections()), (0, 0));
+}
+
+#[test]
+fn no_log_line_shows_a_secret() {
+    let lines = Lines::capture();
+    let tunes: [fn(ClientBuilder) -> ClientBuilder; 3] = [
+        |builder| builder,
+        |builder| builder.stream_underneath(false),
+        // Another path through ureq, which uses a thread of its own.
+        |builder| builder.deadline(seconds(36_000)),
+    ];
+    for tune in tunes {
+        for with_token in [false, true] {
+            let server = server();
+            let builder = match with_token {
+                false => keyless(&server).api_key(KEY),
+                true => keyless(&server).auth_token(TOKEN),
+            };
+            let builder = tune(builder).header("x-gateway", VALUE);
+            let client = builder
+                .clock(&ManualClock::new())
+                .build()
+                .expect("valid settings");
+            drive(&server, &client);
+        }
+    }
+    let port = closed_port();
+    let nobody = Client::builder()
+        .api_key(KEY)
+        .base_url(format!("http://127.0.0.1:{port}"));
+    let nobody = nobody
+        .retry(RetryPolicy::none())
+        .build()
+        .expect("valid settings");
+    nobody
+        .messages()
+        .create(&request())
+        .expect_err("nobody listens");
+    let proxied = Client::builder()
+        .api_key(KEY)
+        .base_url(format!("http://127.0.0.1:{port}"))
+        .proxy(format!("http://user:{PASSWORD}@127.0.0.1:{port}"))
+        .retry(RetryPolicy::none());
+    let proxied = proxied.build().expect("valid settings");
+    hides_all_in_error(
+        &proxied
+            .messages()
+            .create(&request())
+            .expect_err("no proxy listens"),
+    );
+
+    let lines = lines.take();
+    for line in &lines {
+        hides_all("a log line", line);
+    }
+    // Their silence is worth something only where all of them are there.
+    for (start, most) in [("ureq", 1_000), ("anthropic_blocking DEBUG", 100)] {
+        let count = lines.iter().filter(|line| line.starts_with(start)).count();
+        assert!(count > most, "{count} lines of {start}");
+    }
+    for words in [
+        " TRACE ",
+        " INFO ",
+        "429 rate_limit_error",
+        "POST /v1/messages: 200",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(words)),
+            "no line with {words:?}"
+        );
+    }
+}
+
+/// Succeeds, fails and tries again in every way, and looks at each error.
+fn drive(server: &TestServer, client: &Client) {
+    let stream = || StreamScript::text(ANSWER);
+    let ask = || client.messages().create(&request());
+    server.push_all([
+        Reply::overloaded(),
+        Reply::rate_limited(5),
+        Reply::error(500, "api_error", "Internal server error"),
+        Reply::html(502, "502 Bad Gateway"),
+        Reply::message(ANSWER).reset_before_headers(),
+        Reply::message(ANSWER),
+    ]);
+    assert_eq!(ask().expect("an answer").text(), ANSWER);
+    let start = format!(r#"{{"type":"message_start","message":"{ANSWER}"}}"#);
+    let delta = format!(r#"{{"type":"content_block_delta","index":"{ANSWER}"}}"#);
+    for reply in [
+        Reply::error(400, "invalid_request_error", "odd"),
+        Reply::error(401, "authentication_error", "invalid x-api-key"),
+        Reply::status(404),
+        Reply::raw("nonsense"),
+        Reply::json(200, format!(r#"{{"said":"{ANSWER}"}}"#)),
+        Reply::json(200, format!(r#""{ANSWER}""#)),
+        Reply::json(200, format!(r#"{{"content":"{ANSWER}"}}"#)),
+        Reply::json(
+            200,
+            format!(r#"{{"content":[{{"type":"{ANSWER}","text":5}}"#),
+        ),
+        Reply::message(ANSWER).reset_in_headers(),
+        Reply::message(ANSWER).reset_in_body(250),
+        Reply::message(ANSWER).truncate(250),
+        Reply::stream(stream().reset_after(6)),
+        Reply::stream(stream().cut_after(6)),
+        Reply::stream(stream().error_after(6, "api_error", "Internal server error")),
+        Reply::stream(StreamScript::new().event("message_start", start)),
+        Reply::stream(
+            StreamScript::new()
+                .message_start(1)
+                .event("content_block_delta", delta),
+        ),
+        Reply::stream(StreamScript::new().raw(format!("data: {ANSWER}\n\n"))),
+    ] {
+        server.answer_with(move |_| reply.clone());
+        hides_all_in_error(&ask().expect_err("a fault"));
+        if let Err(error) = client
+            .messages()
+            .stream(&request())
+            .and_then(|s| s.final_message())
+        {
+            hides_all_in_error(&error);
+        }
+    }
+    server.answer_with(|_| Reply::canned());
+    let _ = client.messages().count_tokens(&request()).expect("a count");
+    client
+        .raw()
+        .post("/v1/x?y=1", &PROMPT)
+        .expect_err("no such path");
+}
+
+#[test]
+fn nothing_that_can_be_printed_shows_a_secret() {
+    let server = server();
+    let builder = keyless(&server)
+        .api_key(KEY)
+        .header("x-gateway", VALUE)
+        .proxy(format!("http://user:{PASSWORD}@127.0.0.1:1"));
+    hides_all_in_debug(&builder);
+    hides_all_in_debug(&keyless(&server).auth_token(TOKEN));
+    hides_all_in_debug(&keyless(&server).header("x-api-key", KEY));
+    let client = builder.no_proxy().build().expect("valid settings");
+    let options = Options::new()
+        .header("x-gateway", VALUE)
+        .expect("a valid header");
+    let options = options
+        .header("authorization", TOKEN)
+        .expect("a valid header");
+    hides_all_in_debug(&options);
+    hides_all_in_debug(&client);
+    hides_all_in_debug(&client.with(options));
+    hides_all_in_debug(&client.messages());
+    hides_all_in_debug(&client.raw());
+    hides_all_in_debug(&server);
+    server.push(Reply::message(ANSWER));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    hides_all_in_debug(&stream);
+    hides_all_in_debug(&stream.text_deltas());
+}
+
+#[test]
+fn errors_of_settings_do_not_show_them() {
+    let server = server();
+    let url = |prefix: &str| format!("{prefix}{KEY}@gateway.example/");
+    let builders = [
+        keyless(&server).api_key(format!("{KEY}\n")),
+        keyless(&server).api_key(format!("\"{KEY}\"\r\n")),
+        keyless(&server).api_key(format!("{KEY}\u{e9}")),
+        keyless(&server).api_key(format!("Bearer {KEY}")),
+        keyless(&server).auth_token(format!("{TOKEN} ")),
+        keyless(&server).auth_token(format!("{TOKEN}\0")),
+        keyless(&server).api_key(KEY).auth_token(TOKEN),
+        keyless(&server).api_key(KEY).header("X-Api-Key", KEY),
+        keyless(&server)
+            .auth_token(TOKEN)
+            .header("authorization", TOKEN),
+        keyless(&server)
+            .api_key(KEY)
+            .header("x-gateway", format!("{VALUE}\n")),
+        keyless(&server).header("x-api-key", format!("{KEY}\n")),
+        keyless(&server).api_key(KEY).header("a b", VALUE),
+        keyless(&server).api_key(KEY).header("host", VALUE),
+        keyless(&server)
+            .api_key(KEY)
+            .proxy(format!("nonsense://user:{PASSWORD}@host:1")),
+        keyless(&server)
+            .api_key(KEY)
+            .proxy(format!("http://user:{PASSWORD}@")),
+        keyless(&server).api_key(KEY).base_url(url("https://")),
+        keyless(&server).api_key(KEY).base_url(url("https://user:")),
+        keyless(&server).api_key(KEY).base_url(url("http://user:")),
+        keyless(&server).api_key(KEY).base_url(url("ftp://user:")),
+        keyless(&server)
+            .api_key(KEY)
+            .base_url(url("https://gate way:")),
+        keyless(&server)
+            .api_key(KEY)
+            .base_url(format!("https://gateway.example/?key={KEY}")),
+        keyless(&server).api_key(KEY).root_certificates(KEY),
+    ];
+    for (index, builder) in builders.into_iter().enumerate() {
+        let error = builder.build().map(drop).expect_err("an unusable setting");
+        assert_eq!(error.kind(), ErrorKind::Config, "builder {index}");
+        hides_all_in_error(&error);
+    }
+    let options = [
+        Options::new().header("x-gateway", &format!("{VALUE}\n")),
+        Options::new().header("x-api-key", &format!("{KEY}\n")),
+        Options::new().beta(&format!("{VALUE}\n")),
+    ];
+    for option in options {
+        hides_all_in_error(&option.map(drop).expect_err("an unusable header"));
+    }
+}
+
+#[test]
+fn the_key_goes_unencrypted_to_loopback_only() {
+    let to = |url: &str| Client::builder().api_key(KEY).base_url(url);
+    for url in [
+        "http://127.0.0.1:9",
+        "http://[::1]",
+        "http://localhost/x",
+        "https://gateway.example",
+    ] {
+        to(url).build().expect(url);
+    }
+    for url in [
+        "http://gateway.example",
+        "http://10.0.0.1:8080",
+        "http://0.0.0.0",
+        "http://localhost.example",
+        "http://127.0.0.1.example",
+        "http://[::ffff:10.0.0.1]",
+        "HTTP://gateway.example",
+    ] {
+        let error = to(url).build().expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        let text = format!(
+            "building the client: the base URL {url} would send the key unencrypted; use https, or allow_http"
+        );
+        assert_eq!(error.to_string(), text);
+        to(url).allow_http(true).build().expect(url);
+    }
+}
+
+#[track_caller]
+fn hides_all(what: &str, text: &str) {
+    for secret in SECRETS {
+        assert!(!text.contains(secret), "{what} shows {secret:?}: {text}");
+    }
+}
+
+#[track_caller]
+fn hides_all_in_debug(value: &impl Debug) {
+    hides_all("{:?}", &format!("{value:?}"));
+    hides_all("{:#?}", &format!("{value:#?}"));
+}
+
+/// Looks at everything of an error that may be printed.
+#[track_caller]
+fn hides_all_in_error(error: &Error) {
+    hides_all("the text", &error.to_string());
+    hides_all_in_debug(error);
+    let mut source = error.source();
+    while let Some(cause) = source {
+        hides_all("a source", &cause.to_string());
+        hides_all_in_debug(&cause);
+        source = cause.source();
+    }
+}
+
+/// The log lines of one test, as long as it holds this: `target LEVEL text`.
+struct Lines {
+    _only: MutexGuard<'static, ()>,
+}
+
+impl Lines {
+    /// Captures, at all levels, what this thread logs and what threads without a name do.
+    fn capture() -> Lines {
+        static LOGGER: Once = Once::new();
+        static ONLY: Mutex<()> = Mutex::new(());
+        LOGGER.call_once(|| {
+            log::set_logger(&Capture).expect("no other logger in this binary");
+            log::set_max_level(LevelFilter::Trace);
+        });
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        captured().clear();
+        IS_OWN.set(true);
+        IS_CAPTURING.store(true, Ordering::SeqCst);
+        Lines { _only: only }
+    }
+
+    fn take(self) -> Vec<String> {
+        std::mem::take(&mut captured())
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        IS_OWN.set(false);
+        IS_CAPTURING.store(false, Ordering::SeqCst);
+    }
+}
+
+thread_local! {
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+static IS_CAPTURING: AtomicBool = AtomicBool::new(false);
+static CAPTURED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn captured() -> MutexGuard<'static, Vec<String>> {
+    CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Capture;
+
+impl Log for Capture {
+    /// The threads of other tests have names; one that a library starts has none.
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        let is_capturing = IS_CAPTURING.load(Ordering::SeqCst);
+        is_capturing && (IS_OWN.get() || thread::current().name().is_none())
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("{} {} {}", record.target(), record.level(), record.args());
+            captured().push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,112 @@
+//! One client, many threads.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply};
+use anthropic_blocking::{Client, MessageRequest};
+
+use crate::support::{builder, server};
+
+const THREADS: usize = 64;
+const REQUESTS: usize = 10_000;
+
+#[test]
+fn each_of_ten_thousand_requests_from_64_threads_gets_its_own_answer() {
+    let server = server();
+    server.keep_requests(false);
+    server.answer_with(|request| Reply::message(asked(request)));
+    let client = builder(&server)
+        .stream_underneath(false)
+        .build()
+        .expect("valid settings");
+    let answered = ask_from_all_threads(&client, REQUESTS);
+    assert_eq!(answered, [1; REQUESTS]);
+    assert_eq!(server.request_count(), REQUESTS);
+    let connections = server.connections();
+    assert!(connections <= THREADS, "{connections} connections");
+}
+
+#[test]
+fn requests_that_fail_are_repeated_and_none_is_lost_or_doubled() {
+    const EACH: usize = 1_000;
+    let server = server();
+    server.keep_requests(false);
+    let met: Mutex<HashMap<String, usize>> = Mutex::default();
+    server.answer_with(move |request| {
+        let question = asked(request);
+        let mut met = met.lock().expect("no panic with the lock");
+        let times = met.entry(question.clone()).or_default();
+        *times += 1;
+        let number: usize = question.parse().expect("a number");
+        match (*times, number % 100) {
+            (1, 7) => Reply::rate_limited(30),
+            (1, 17) => Reply::overloaded(),
+            (1, 27) => Reply::message(question).close(),
+            (1, 37) => Reply::message(question)
+                .close()
+                .without_header("connection"),
+            // These take from the retry budget, which successes refill.
+            (1, 47) if number >= EACH / 2 => Reply::html(502, "502 Bad Gateway"),
+            (1, 57) if number >= EACH / 2 => Reply::message(question).reset_before_headers(),
+            _ => Reply::message(question),
+        }
+    });
+    let builder = builder(&server).clock(&ManualClock::new());
+    let client = builder.build().expect("valid settings");
+    assert_eq!(ask_from_all_threads(&client, EACH), [1; EACH]);
+    let again = 2 * EACH / 100 + 2 * EACH / 200;
+    assert_eq!(server.request_count(), EACH + again);
+    let closed = 2 * EACH / 100 + EACH / 200;
+    let connections = server.connections();
+    assert!(connections <= THREADS + closed, "{connections} connections");
+}
+
+#[test]
+fn clones_and_copies_share_their_connections() {
+    let server = server();
+    let client = builder(&server).build().expect("valid settings");
+    let request = MessageRequest::new("claude-haiku-4-5", 256).user("1");
+    for client in [client.clone(), client.with(Default::default()), client] {
+        client.messages().create(&request).expect("an answer");
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+/// The one thing that was asked, found without the cost of reading JSON.
+fn asked(request: &RecordedRequest) -> String {
+    let body = request.text();
+    let after = body.split_once(r#""content":""#).map(|(_, rest)| rest);
+    let question = after
+        .and_then(|rest| rest.split_once('"'))
+        .map(|(question, _)| question);
+    question.unwrap_or("nothing").to_owned()
+}
+
+/// Asks `0`, `1`, and so on, from all threads at once; how often each was answered with itself.
+fn ask_from_all_threads(client: &Client, count: usize) -> Vec<usize> {
+    let answered: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let worker = || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(counter) = answered.get(number) else {
+                        return;
+                    };
+                    let request =
+                        MessageRequest::new("claude-haiku-4-5", 256).user(number.to_string());
+                    let message = client.messages().create(&request).expect("an answer");
+                    assert_eq!(message.text(), number.to_string());
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            let thread = thread::Builder::new().name("caller".to_owned());
+            thread.spawn_scoped(scope, worker).expect("a thread");
+        }
+    });
+    answered.into_iter().map(AtomicUsize::into_inner).collect()
+}

@@ -1,0 +1,543 @@
+//! The fault matrix: connections that fail, break or fall silent, in each phase of an exchange.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
+use anthropic_blocking::{Client, ClientBuilder, Delivery, Error, ErrorKind, RetryPolicy};
+
+use crate::matrix::*;
+use crate::support::{HANG, KEY, builder, closed_port, millis, request};
+
+#[test]
+fn a_connection_that_breaks_after_the_request_was_sent_is_repeated_once() {
+    use Delivery::Unknown;
+    use ErrorKind::Connection;
+    let lost = |reply: Reply| silent(reply, Connection, Unknown, Wait::Backoff);
+    let message = || Reply::message("Seven.");
+    let json = || Reply::json(200, MESSAGE);
+    let cuts = [
+        (
+            "reset before the small body is read",
+            lost(message().reset_before_body_read()),
+        ),
+        (
+            "reset before the headers",
+            lost(message().reset_before_headers()),
+        ),
+        ("reset in the headers", lost(message().reset_in_headers())),
+        ("closed before the headers", lost(Reply::raw(""))),
+        (
+            "closed in the headers",
+            lost(Reply::raw("HTTP/1.1 200 OK\r\ncontent-le")),
+        ),
+        (
+            "reset in the body",
+            broken(json().reset_in_body(10), Connection, Wait::Backoff),
+        ),
+        (
+            "reset at the end of the headers",
+            broken(json().reset_in_body(0), Connection, Wait::Backoff),
+        ),
+        (
+            "truncated by its length",
+            broken(json().truncate(10), Connection, Wait::Backoff),
+        ),
+        (
+            "truncated chunk",
+            broken(json().chunked().truncate(10), Connection, Wait::Backoff),
+        ),
+        (
+            "no last chunk",
+            broken(
+                json().chunked().truncate(usize::MAX),
+                Connection,
+                Wait::Backoff,
+            ),
+        ),
+        (
+            "reset in a chunk",
+            broken(
+                json().chunked().reset_in_body(10),
+                Connection,
+                Wait::Backoff,
+            ),
+        ),
+    ];
+    let once = |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0));
+    let thrice = |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(3));
+    const POSTS: &[Way] = &[Plain, Streamed, Events, Post];
+    let again = "not repeated again: the server may have carried it out and billed it";
+    let never = "not repeated: the server may have carried it out and billed it";
+    check(cuts.into_iter().flat_map(|(name, step)| {
+        let row = |what: &str, count| {
+            case(format!("{name}, {what}"), step.clone().times(count)).ways(POSTS)
+        };
+        [
+            row("once", 1).then_succeeds(),
+            row("twice", 2).retryable().says([again, "2 attempts"]),
+            row("forbidden", 1).tune(once).retryable().says([never]),
+            row("three times, permitted", 3)
+                .ways(&[Streamed])
+                .tune(thrice)
+                .then_succeeds(),
+            row("four times, permitted three", 4)
+                .ways(&[Plain])
+                .tune(thrice)
+                .retryable()
+                .says([again]),
+            row("five times, but free", 5)
+                .ways(&[Count, Get])
+                .retryable(),
+            row("free, though forbidden", 4)
+                .ways(&[Count, Get])
+                .tune(once)
+                .then_succeeds(),
+        ]
+    }));
+    check([case("two kinds of it share the one repeat", {
+        [
+            lost(message().reset_in_headers()),
+            broken(json().truncate(10), Connection, Wait::Over),
+        ]
+    })
+    .retryable()
+    .says(["not repeated again"])]);
+}
+
+#[test]
+fn a_stream_that_breaks_before_its_content_was_handed_out_is_repeated_once() {
+    let text = || StreamScript::text("One two three");
+    let step = |script| Step {
+        ..broken(Reply::stream(script), ErrorKind::Stream, Wait::Backoff)
+    };
+    let early = [
+        ("cut before the start", step(text().cut_after(0))),
+        ("cut after the start", step(text().cut_after(1))),
+        ("reset before the start", step(text().reset_after(0))),
+        ("reset after the ping", step(text().reset_after(2))),
+        (
+            "chunk truncated in the start",
+            Step {
+                reply: Some(Reply::stream(text()).truncate(40)),
+                ..step(text())
+            },
+        ),
+        (
+            "ends in the start",
+            step(StreamScript::new().raw("event: message_start\ndata: {\"type\":\"mess")),
+        ),
+    ];
+    let late = [
+        ("cut in the content", step(text().cut_after(5))),
+        ("cut before the end", step(text().cut_after(7))),
+        ("reset in the content", step(text().reset_after(5))),
+    ];
+    let rows = |ways: &'static [Way]| {
+        move |(name, step): (&str, Step)| {
+            let row = |what: &str, count| {
+                case(format!("{name}, {what}"), step.clone().times(count)).ways(ways)
+            };
+            [
+                row("once", 1).then_succeeds(),
+                row("twice", 2).retryable().says(["not repeated again"]),
+                row("forbidden", 1)
+                    .tune(|builder| builder.retry(RetryPolicy::new().max_repeats(0)))
+                    .retryable()
+                    .says(["not repeated: "]),
+            ]
+        }
+    };
+    check(early.into_iter().flat_map(rows(&[Streamed, Events])));
+    check(late.clone().into_iter().flat_map(rows(&[Streamed])));
+    let handed_out = |(name, step): (&str, Step)| {
+        case(format!("{name}, handed out"), [step])
+            .ways(&[Events])
+            .retryable()
+            .says(["not begun again because part of it was handed out"])
+    };
+    check(late.into_iter().map(handed_out));
+}
+
+#[test]
+fn what_is_not_http_fails_at_once() {
+    let flood = "x".repeat(200_000);
+    let many: String = (0..5_000).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let rows = [
+        ("a word, and then the end", "no line".to_owned()),
+        ("garbage", "SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned()),
+        (
+            "another protocol's version",
+            "HTTP/9.1 200 OK\r\n\r\n".to_owned(),
+        ),
+        (
+            "a status that is none",
+            "HTTP/1.1 abc OK\r\n\r\n".to_owned(),
+        ),
+        (
+            "a header line that is none",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n".to_owned(),
+        ),
+        (
+            "a flood in one header",
+            format!("HTTP/1.1 200 OK\r\nx-flood: {flood}\r\n\r\n"),
+        ),
+        (
+            "a flood of headers",
+            format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+        ),
+        (
+            "two content lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}".to_owned(),
+        ),
+    ];
+    check(rows.into_iter().map(|(name, bytes)| {
+        let step = silent(
+            Reply::raw(bytes),
+            ErrorKind::Decode,
+            Delivery::Unknown,
+            Wait::Over,
+        );
+        case(name, [step])
+            .ways(ALL)
+            .says(["the answer is not HTTP"])
+    }));
+}
+
+#[test]
+fn a_silent_server_is_given_up_and_asked_once_more() {
+    use ErrorKind::Timeout;
+    // A server that stalls sends nothing however long it is waited for.
+    let short = |builder: ClientBuilder| builder.timeout(millis(40)).idle_timeout(millis(40));
+    let mute = || {
+        silent(
+            Reply::message("x").stall_before_headers(),
+            Timeout,
+            Delivery::Unknown,
+            Wait::Backoff,
+        )
+    };
+    let stalled = |after| {
+        broken(
+            Reply::json(200, MESSAGE).stall(after),
+            Timeout,
+            Wait::Backoff,
+        )
+    };
+    let chunks = || {
+        broken(
+            Reply::json(200, MESSAGE).chunked().stall(9),
+            Timeout,
+            Wait::Backoff,
+        )
+    };
+    let stream = |events| {
+        broken(
+            Reply::stream(StreamScript::text("a b").stall_after(events)),
+            Timeout,
+            Wait::Backoff,
+        )
+    };
+    check(
+        [
+            case("before the headers", mute().times(2))
+                .ways(&[Plain])
+                .says(["no answer within the timeout"]),
+            case("before the headers", mute().times(2))
+                .ways(&[Streamed, Events, Post])
+                .says(["no byte arrived within the idle timeout"]),
+            case("in the body", stalled(10).times(2)).ways(&[Plain, Streamed, Post]),
+            case("before the body", stalled(0).times(2)).ways(&[Plain, Streamed]),
+            case("in a chunk", chunks().times(2)).ways(&[Plain, Streamed]),
+            case("before a stream's start", stream(0).times(2)).ways(&[Streamed, Events]),
+            case("after a stream's start", stream(1).times(2)).ways(&[Streamed, Events]),
+            case("in a stream's content", stream(5).times(2)).ways(&[Streamed]),
+        ]
+        .map(|row| {
+            row.tune(short)
+                .retryable()
+                .says(["not repeated again", "2 attempts"])
+        }),
+    );
+    check([
+        case("forbidden", [mute()])
+            .tune(|builder| {
+                builder
+                    .timeout(millis(40))
+                    .idle_timeout(millis(40))
+                    .retry(RetryPolicy::none())
+            })
+            .retryable()
+            .says(["not repeated: "]),
+        case("free", mute().times(3))
+            .ways(&[Count, Get])
+            .retryable()
+            .tune(|builder| {
+                let policy = RetryPolicy::new().max_attempts(3).max_repeats(0);
+                builder.idle_timeout(millis(40)).retry(policy)
+            }),
+        case("an error whose body stalls is what its status says", {
+            let reply = Reply::error(500, "api_error", "m").stall(10);
+            answered(500, reply, ErrorKind::Server, Wait::Backoff).times(2)
+        })
+        .tune(|builder| {
+            builder
+                .timeout(millis(40))
+                .idle_timeout(millis(40))
+                .retry(TWO_ATTEMPTS)
+        })
+        .retryable(),
+    ]);
+}
+
+/// Calls a server that is not HTTP's, and checks the attempts.
+#[track_caller]
+fn expect_unsent(
+    base_url: &str,
+    tune: fn(ClientBuilder) -> ClientBuilder,
+    body: &str,
+    kind: ErrorKind,
+    count: usize,
+) -> Error {
+    let clock = ManualClock::new();
+    let builder = Client::builder()
+        .api_key(KEY)
+        .base_url(base_url)
+        .clock(&clock)
+        .seed(7);
+    let client = tune(builder).build().expect("valid settings");
+    let error = client
+        .raw()
+        .post("/v1/x", &body)
+        .expect_err("nobody answers");
+    assert_eq!(error.kind(), kind, "{error:?}");
+    let attempts = error.attempts();
+    assert_eq!(attempts.len(), count, "{error:?}");
+    assert_eq!(clock.sleeps().len(), count - 1);
+    for attempt in attempts {
+        assert_eq!(attempt.delivery, Delivery::NotSent, "{error:?}");
+        assert_eq!((attempt.status, attempt.failure), (None, Some(kind)));
+    }
+    assert_eq!((error.status(), error.request_id()), (None, None));
+    assert!(error.is_retryable());
+    error
+}
+
+#[test]
+fn a_refused_connection_is_tried_again_because_nothing_was_sent() {
+    let url = format!("http://127.0.0.1:{}", closed_port());
+    let forbid = |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0));
+    let error = expect_unsent(&url, forbid, "small", ErrorKind::Connection, 5);
+    assert!(
+        error.to_string().contains("POST /v1/x: connecting failed"),
+        "{error}"
+    );
+}
+
+/// A listener that answers each connection with these bytes, whatever it hears; and its address.
+fn parrot(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.expect("a client");
+            socket.write_all(bytes).expect("a client that listens");
+            thread::spawn(|| swallow(socket));
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn a_handshake_that_fails_is_tried_again_because_nothing_was_sent() {
+    let url = format!("https://{}", parrot(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let forbid =
+        |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0).max_attempts(2));
+    let error = expect_unsent(&url, forbid, "small", ErrorKind::Connection, 2);
+    assert!(
+        error.to_string().contains("the TLS handshake failed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_handshake_that_is_not_answered_ends_with_the_connect_timeout() {
+    let url = format!("https://{}", parrot(b""));
+    let forbid = |builder: ClientBuilder| {
+        let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
+        builder.connect_timeout(millis(40)).retry(policy)
+    };
+    let error = expect_unsent(&url, forbid, "small", ErrorKind::Timeout, 2);
+    assert!(
+        error
+            .to_string()
+            .contains("no connection within the connect timeout"),
+        "{error}"
+    );
+}
+
+/// More than the sockets of two sides hold.
+fn large() -> String {
+    "x".repeat(12 << 20)
+}
+
+#[test]
+fn a_request_that_is_reset_while_it_is_sent_was_not_sent() {
+    let server = TestServer::start().expect("a server on loopback");
+    server.keep_requests(false);
+    server.push_all([
+        Reply::status(200).reset_before_body_read(),
+        Reply::status(200).reset_before_body_read(),
+    ]);
+    let forbid =
+        |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0).max_attempts(2));
+    let error = expect_unsent(
+        server.base_url(),
+        forbid,
+        &large(),
+        ErrorKind::Connection,
+        2,
+    );
+    assert!(
+        error.to_string().contains("sending the request failed"),
+        "{error}"
+    );
+    assert_eq!(server.request_count(), 2);
+}
+
+#[test]
+fn a_server_that_stops_reading_is_given_up_and_nothing_was_sent() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let impatient = |builder: ClientBuilder| {
+        let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
+        builder.idle_timeout(millis(100)).retry(policy)
+    };
+    let error = expect_unsent(&url, impatient, &large(), ErrorKind::Timeout, 2);
+    assert!(
+        error
+            .to_string()
+            .contains("no byte arrived within the idle timeout"),
+        "{error}"
+    );
+    drop(listener);
+}
+
+#[test]
+fn a_connection_that_died_in_the_pool_is_not_used() {
+    for last in [
+        Reply::message("Seven.")
+            .close()
+            .without_header("connection"),
+        Reply::message("Seven.").close(),
+        Reply::message("Seven.").close_delimited(),
+    ] {
+        for way in [Plain, Streamed] {
+            let server = TestServer::start().expect("a server on loopback");
+            server.push_all([last.clone(), Reply::message("Seven.")]);
+            let builder = builder(&server).retry(RetryPolicy::none());
+            let client = builder
+                .stream_underneath(way != Plain)
+                .build()
+                .expect("valid settings");
+            way.run(&client).expect("an answer");
+            assert!(server.wait_for_open_connections(0, HANG));
+            let (attempts, _) = way.run(&client).expect("an answer over a new connection");
+            assert_eq!(
+                (attempts.len(), server.connections()),
+                (1, 2),
+                "{way:?}, {last:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pooled_connection_that_breaks_at_its_second_request_is_repeated_on_another() {
+    let server = TestServer::start().expect("a server on loopback");
+    server.push_all([
+        Reply::message("Seven."),
+        Reply::message("Seven.").reset_before_headers(),
+        Reply::message("Seven."),
+    ]);
+    let client = builder(&server)
+        .clock(&ManualClock::new())
+        .build()
+        .expect("valid settings");
+    Streamed.run(&client).expect("an answer");
+    let (attempts, _) = Streamed.run(&client).expect("an answer");
+    assert_eq!(attempts.len(), 2);
+    let requests = server.take_requests();
+    assert_eq!(requests[0].connection, requests[1].connection);
+    assert_ne!(requests[1].connection, requests[2].connection);
+}
+
+#[test]
+fn an_answer_that_was_read_whole_leaves_its_connection_to_the_next() {
+    let server = TestServer::start().expect("a server on loopback");
+    let client = builder(&server)
+        .clock(&ManualClock::new())
+        .build()
+        .expect("valid settings");
+    let plain = builder(&server)
+        .stream_underneath(false)
+        .build()
+        .expect("valid settings");
+    for reply in [
+        Reply::message("Seven."),
+        Reply::message("Seven.").chunked(),
+        Reply::error(400, "invalid_request_error", "m"),
+        Reply::html(404, "Not here"),
+        Reply::status(404),
+        Reply::stream(StreamScript::text("Seven.").one_chunk()),
+        Reply::message("Seven."),
+    ] {
+        server.push(reply);
+        let _ = client.messages().create(&request());
+    }
+    assert_eq!(server.connections(), 1);
+    for reply in [
+        Reply::message("Seven."),
+        Reply::json(200, "[]"),
+        Reply::message("Seven."),
+    ] {
+        server.push(reply);
+        let _ = plain.messages().create(&request());
+    }
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn an_answer_that_comes_before_the_request_is_read_is_heard() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let hasty = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("a client");
+        let body = r#"{"type":"error","error":{"type":"request_too_large","message":"m"}}"#;
+        let answer = raw_answer("413 Content Too Large", body);
+        socket
+            .write_all(answer.as_bytes())
+            .expect("a client that listens");
+        swallow(socket);
+    });
+    let builder = Client::builder().api_key(KEY).base_url(url);
+    let client = builder
+        .retry(RetryPolicy::none())
+        .build()
+        .expect("valid settings");
+    let error = client.raw().post("/v1/x", &large()).expect_err("too large");
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::InvalidRequest, Some(413)),
+        "{error:?}"
+    );
+    drop(client);
+    hasty.join().expect("no panic");
+}
+
+/// Reads and forgets what arrives, to the end.
+fn swallow(mut socket: TcpStream) {
+    let mut bytes = vec![0; 1 << 20];
+    while socket.read(&mut bytes).is_ok_and(|count| count > 0) {}
+}

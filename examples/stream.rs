@@ -22,7 +22,7 @@ fn main() -> Result<()> {
 
     let (client, _server) = support::client_or(|| {
         let server = TestServer::start()?;
-        // The first stream breaks before its first words; nobody notices.
+        // The first stream breaks before its first words; the text shows no trace of it.
         server.push(Reply::stream(StreamScript::text("lost").cut_after(2)));
         let words = "Once there was a test server. It had little to say, and it said it slowly.";
         server.push(Reply::stream(StreamScript::text(words)).dribble(40, Duration::from_millis(8)));

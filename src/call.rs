@@ -153,6 +153,14 @@ impl Call<'_> {
         }
     }
 
+    /// What the call does, and to whom where that one was not reached.
+    fn doing(&self, cause: &Cause) -> String {
+        match cause.is_out_of_reach() {
+            true => format!("{} to {}", self.action(), self.core.base.host()),
+            false => self.action(),
+        }
+    }
+
     pub(crate) fn action(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -191,20 +199,18 @@ impl<'a> Progress<'a> {
 
     /// The error of a call that may not go on.
     fn ended(&mut self) -> Option<Error> {
-        let (kind, cause) = if self.call.core.sleeper.is_stopped() {
-            (ErrorKind::Shutdown, Cause::Shutdown)
-        } else if self.left() == Some(Duration::ZERO) {
-            (
-                ErrorKind::Timeout,
-                Cause::TimeLimit {
-                    limit: TimeLimit::Deadline,
-                },
-            )
-        } else {
+        if self.call.core.sleeper.is_stopped() {
+            return Some(self.shut_down());
+        }
+        if self.left() != Some(Duration::ZERO) {
             return None;
+        }
+        let cause = Cause::TimeLimit {
+            limit: TimeLimit::Deadline,
         };
         let attempts = std::mem::take(&mut self.attempts);
-        Some(Error::new(kind, self.call.action(), cause).with_attempts(attempts))
+        let error = Error::new(ErrorKind::Timeout, self.call.action(), cause);
+        Some(error.with_verdict(true, None, None).with_attempts(attempts))
     }
 
     fn succeeded(mut self, head: Head, took: Duration) -> Exchange {
@@ -230,9 +236,10 @@ impl<'a> Progress<'a> {
         let call = self.call;
         head.request_id = head.request_id.or(failure.request_id.take());
         if call.core.sleeper.is_stopped() {
-            return Err(self
-                .ended()
-                .unwrap_or_else(|| Call::shut_down(call.action())));
+            let kind = Some(ErrorKind::Shutdown);
+            self.attempts
+                .push(self.attempt(&head, failure.delivery, kind, took));
+            return Err(self.shut_down());
         }
         let retry_after = head.rate_limits.retry_after;
         let verdict = diagnose(&Symptom {
@@ -242,11 +249,11 @@ impl<'a> Progress<'a> {
             retry_after,
             should_retry: head.should_retry,
         });
+        let id = shown(head.request_id.as_ref());
         let what = format!(
-            "{}: {}{}",
-            call.action(),
-            failure.cause,
-            shown(head.request_id.as_ref())
+            "{}: {}{id}",
+            call.doing(&failure.cause),
+            failure.cause.brief()
         );
         debug!(target: LOG, "{what}, {} after {}", failure.delivery, spoken(took));
         let attempt = self.attempt(&head, failure.delivery, Some(verdict.kind), took);
@@ -266,9 +273,12 @@ impl<'a> Progress<'a> {
         let next = self.attempts.len() + 1;
         info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
         self.waited = wait;
-        call.core.sleeper.sleep(wait).map_err(|_| {
-            Call::shut_down(call.action()).with_attempts(std::mem::take(&mut self.attempts))
-        })
+        call.core.sleeper.sleep(wait).map_err(|_| self.shut_down())
+    }
+
+    fn shut_down(&mut self) -> Error {
+        let attempts = std::mem::take(&mut self.attempts);
+        Call::shut_down(self.call.action()).with_attempts(attempts)
     }
 
     fn attempt(
@@ -295,7 +305,7 @@ impl<'a> Progress<'a> {
         verdict: Verdict,
         reason: Option<String>,
     ) -> Error {
-        Error::new(verdict.kind, self.call.action(), failure.cause)
+        Error::new(verdict.kind, self.call.doing(&failure.cause), failure.cause)
             .with_verdict(verdict.is_retryable(), verdict.advice, reason)
             .with_answer(head.request_id, head.rate_limits)
             .with_attempts(std::mem::take(&mut self.attempts))
@@ -456,12 +466,16 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
     clean(title.unwrap_or(&text), 200)
 }
 
-/// The same for a body that came with a status of success: JSON may be an answer, and is not shown.
+/// The same for a body that came with a status of success: unless it is a page, it may be an answer
+/// and is not shown.
 fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
     match body.trim_ascii_start().first() {
         None => "it is empty".to_owned(),
-        Some(b'{' | b'[' | b'"') => String::new(),
-        Some(_) => excerpt(body, encoding),
+        Some(b'<') => excerpt(body, encoding),
+        Some(_) if encoding.is_some_and(|encoding| encoding != "identity") => {
+            excerpt(body, encoding)
+        }
+        Some(_) => String::new(),
     }
 }
 

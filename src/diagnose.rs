@@ -219,6 +219,7 @@ fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Optio
     }
     match status {
         300..=399 => Some(REDIRECT),
+        400..=407 | 409..=412 | 414..=428 | 430..=499 | 501 if error.is_none() => Some(STRANGER),
         401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         404 if says("model") => Some("check the model's id; the model may be retired"),
         413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),
@@ -234,6 +235,7 @@ const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit 
                            wait for the date in the message";
 const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
                         address is the right one, make it the base URL";
+const STRANGER: &str = "the answer is not the API's: check the base URL";
 const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
                            traffic, give its root certificate to the client builder";
 
@@ -652,7 +654,8 @@ mod tests {
                 ("invalid_request_error", "organization_on_hold", "m"),
                 "support",
             ),
-            (401, NONE, "check the key"),
+            (401, ("authentication_error", "", "m"), "check the key"),
+            (404, NONE, "check the base URL"),
             (
                 404,
                 ("not_found_error", "", "model: claude-0"),

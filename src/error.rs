@@ -89,6 +89,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 /// What the connection was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    Resolve,
     Connect,
     Tls,
     Send,
@@ -100,6 +101,7 @@ pub(crate) enum Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Phase::Resolve => "looking up the host",
             Phase::Connect => "connecting",
             Phase::Tls => "the TLS handshake",
             Phase::Send => "sending the request",
@@ -291,6 +293,33 @@ impl fmt::Display for Error {
             (None, 0 | 1) => Ok(()),
             (None, n) => write!(f, " ({n} attempts)"),
         }
+    }
+}
+
+impl Cause {
+    /// The cause for a log line: shorter, and with what is behind it.
+    pub(crate) fn brief(&self) -> String {
+        let mut text = clean(&self.to_string(), 160);
+        let mut source = self.source();
+        while let Some(error) = source {
+            text += ": ";
+            text += &clean(&error.to_string(), 160);
+            source = error.source();
+        }
+        text
+    }
+
+    /// Whether the server was never reached.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Cause::Transport {
+                phase: Phase::Resolve | Phase::Connect | Phase::Tls,
+                ..
+            } | Cause::TimeLimit {
+                limit: TimeLimit::Connect
+            } | Cause::Certificate { .. }
+        )
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::accumulate::Accumulator;
 use crate::call::{Call, Core, Failure, parse_json, read_json, read_rest};
@@ -417,18 +416,15 @@ impl Feed {
         if !core.streams_end.load(Ordering::Relaxed) {
             return;
         }
-        let clock = core.sleeper.clock();
-        let start = clock.now();
         for _ in 0..MOST_READS_AFTER_END {
             match self.body.read(self.decoder.space()) {
-                Ok(0) => break,
+                Ok(0) => return,
                 Ok(_) => {}
-                Err(_) => break,
+                Err(fault) if matches!(fault.cause, Cause::TimeLimit { .. }) => break,
+                Err(_) => return,
             }
         }
-        if clock.now().saturating_duration_since(start) > LONGEST_END {
-            core.streams_end.store(false, Ordering::Relaxed);
-        }
+        core.streams_end.store(false, Ordering::Relaxed);
     }
 }
 
@@ -466,5 +462,3 @@ const MESSAGE: &str = "a message";
 const MOST_BEFORE_CONTENT: usize = 1000;
 
 const MOST_READS_AFTER_END: usize = 100;
-
-const LONGEST_END: Duration = Duration::from_secs(1);

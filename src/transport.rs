@@ -8,7 +8,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
 
-use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit};
+use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, clean};
 use crate::types::Delivery;
 
 /// The connections of a client and its clones.
@@ -362,6 +362,10 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         error => {
             let (phase, delivery) = match reached(&error) {
                 Some(phase) if sending => (phase, Delivery::NotSent),
+                // Bytes that make no sense before anything was sent are the handshake's.
+                None if sending && delivery == Delivery::NotSent && is_garbage(&error) => {
+                    (Phase::Tls, delivery)
+                }
                 None if sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
                 _ => (phase, delivery),
             };
@@ -381,7 +385,8 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
 fn reached(error: &ureq::Error) -> Option<Phase> {
     use ureq::Error as E;
     match error {
-        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => Some(Phase::Connect),
+        E::HostNotFound => Some(Phase::Resolve),
+        E::ConnectionFailed | E::ConnectProxyFailed(_) => Some(Phase::Connect),
         E::Tls(_) | E::TlsRequired | E::Rustls(_) => Some(Phase::Tls),
         E::Io(io) => match io.kind() {
             io::ErrorKind::ConnectionRefused
@@ -389,10 +394,16 @@ fn reached(error: &ureq::Error) -> Option<Phase> {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::AddrNotAvailable => Some(Phase::Connect),
+            // The standard library has no kind for this.
+            _ if io.to_string().contains("failed to lookup address") => Some(Phase::Resolve),
             _ => None,
         },
         _ => None,
     }
+}
+
+fn is_garbage(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::InvalidData)
 }
 
 fn inner(error: ureq::Error) -> BoxError {
@@ -443,7 +454,7 @@ impl Headers {
 }
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
-    let shown = crate::error::clean(name, 60);
+    let shown = clean(name, 60);
     let Ok(parsed) = HeaderName::try_from(name) else {
         return Err(Error::config(format!("{shown:?} is no valid header name")));
     };
@@ -475,6 +486,7 @@ const RESERVED: &[&str] = &[
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl {
     text: String,
+    host: String,
     secure: bool,
     loopback: bool,
 }
@@ -482,8 +494,12 @@ pub(crate) struct BaseUrl {
 impl BaseUrl {
     /// Parses `https://host`, `https://host:8443/a/prefix/` and the like.
     pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
-        let shown = crate::error::clean(text, 100);
-        let wrong = |what: &str| Err(Error::config(format!("the base URL {shown:?} {what}")));
+        // What stands before an @ or in a query may be a secret.
+        let shown = match text.split(['?', '#']).next() {
+            Some(plain) if !text.contains('@') => format!(" {:?}", clean(plain, 100)),
+            _ => String::new(),
+        };
+        let wrong = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));
         let Ok(uri) = text.parse::<Uri>() else {
             return wrong("is no valid URL");
         };
@@ -506,10 +522,19 @@ impl BaseUrl {
         if authority.host().is_empty() || text.contains('#') {
             return wrong("is no valid URL");
         }
+        let port = authority
+            .as_str()
+            .strip_prefix(authority.host())
+            .unwrap_or("");
+        if !port.is_empty() && !matches!(authority.port_u16(), Some(1..)) {
+            return wrong("has no valid port");
+        }
         let loopback = is_loopback(authority.host());
+        let host = authority.to_string();
         let text = text.trim_end_matches('/').to_owned();
         Ok(BaseUrl {
             text,
+            host,
             secure,
             loopback,
         })
@@ -526,6 +551,11 @@ impl BaseUrl {
 
     pub(crate) fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
+    }
+
+    /// The host, and the port where there is one.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -587,6 +617,10 @@ mod tests {
             "https://x/#f",
             "/v1",
             "https:///v1",
+            "http://127.0.0.1:99999",
+            "https://x:",
+            "https://x:0",
+            "https://[::1]:abc",
         ] {
             assert!(BaseUrl::parse(url).is_err(), "{url}");
         }

@@ -19,8 +19,8 @@ use super::stream::{StreamScript, quoted};
 ///
 /// The socket is closed while the end of the request is still unread in the kernel, which makes the
 /// kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows and most
-/// other systems. On Linux the client can still read what was sent before the reset; elsewhere it
-/// may be lost. Where one client sends several requests without waiting for the answers, the end may
+/// other systems. On Linux the client can still read what had reached it before the reset, but of a
+/// body beyond some 64 kB the rest may be lost; elsewhere all of it may. Where one client sends several requests without waiting for the answers, the end may
 /// have been read already, and the connection ends without a reset.
 ///
 /// ```

@@ -85,9 +85,9 @@ impl<'de, T: Field> Deserialize<'de> for Lenient<T> {
 struct LenientVisitor<T>(PhantomData<T>);
 
 /// Reads a scalar without a detour over [`Value`].
-fn read_scalar<T: DeserializeOwned, S: Copy + Into<Value>>(scalar: S) -> Result<T, Value>
+fn read_scalar<T: DeserializeOwned, S>(scalar: S) -> Result<T, Value>
 where
-    S: for<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error>,
+    S: Copy + Into<Value> + for<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error>,
 {
     T::deserialize(scalar.into_deserializer()).map_err(|_| scalar.into())
 }

@@ -495,7 +495,7 @@ impl BaseUrl {
     /// Parses `https://host`, `https://host:8443/a/prefix/` and the like.
     pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
         // What stands before an @ or in a query may be a secret.
-        let shown = match text.split(['?', '#']).next() {
+        let shown = match text.split('?').next() {
             Some(plain) if !text.contains('@') => format!(" {:?}", clean(plain, 100)),
             _ => String::new(),
         };

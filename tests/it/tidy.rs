@@ -155,7 +155,7 @@ fn each_file_imports_only_from_the_floors_below_it() {
 fn position(floor: &str) -> usize {
     let of_folder = |known: &&str| known.split('/').next() == Some(floor);
     let position = FLOORS.iter().rposition(|known| *known == floor);
-    let position = position.or_else(|| FLOORS.iter().rposition(|known| of_folder(known)));
+    let position = position.or_else(|| FLOORS.iter().rposition(of_folder));
     position.unwrap_or_else(|| panic!("{floor} is on no floor: give it one in tidy.rs"))
 }
 

@@ -159,7 +159,8 @@ impl fmt::Debug for Client {
 pub struct ClientBuilder {
     api_key: Option<Secret>,
     auth_token: Option<Secret>,
-    base_url: Option<String>,
+    /// May contain a password, in one that `build` refuses.
+    base_url: Option<Secret>,
     version: Option<String>,
     betas: Vec<String>,
     env_headers: Option<Secret>,
@@ -231,7 +232,7 @@ impl ClientBuilder {
             };
             self.api_key = key.map(Secret);
         }
-        self.base_url = self.base_url.or(base_url);
+        self.base_url = self.base_url.or(base_url.map(Secret));
         self.env_headers = headers.map(Secret);
         self
     }
@@ -243,7 +244,7 @@ impl ClientBuilder {
     /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
     /// every endpoint's.
     pub fn base_url(mut self, url: impl Into<String>) -> ClientBuilder {
-        self.base_url = Some(url.into());
+        self.base_url = Some(Secret(url.into()));
         self
     }
 
@@ -384,7 +385,11 @@ impl ClientBuilder {
         if let Some(problem) = self.unreadable.take() {
             return Err(Error::config(problem));
         }
-        let base = BaseUrl::parse(self.base_url.as_deref().unwrap_or(Client::DEFAULT_BASE_URL))?;
+        let base = BaseUrl::parse(
+            self.base_url
+                .as_ref()
+                .map_or(Client::DEFAULT_BASE_URL, |url| &url.0),
+        )?;
         if base.is_exposed() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted; use https, or allow_http",
@@ -695,11 +700,17 @@ mod tests {
             Ok((name == "ANTHROPIC_BASE_URL").then(|| "https://env.example".to_owned()))
         };
         let builder = Client::builder().env_from(lookup);
-        assert_eq!(builder.base_url.as_deref(), Some("https://env.example"));
+        assert_eq!(
+            builder.base_url.as_ref().map(|url| url.0.as_str()),
+            Some("https://env.example")
+        );
         let builder = Client::builder()
             .base_url("https://code.example")
             .env_from(lookup);
-        assert_eq!(builder.base_url.as_deref(), Some("https://code.example"));
+        assert_eq!(
+            builder.base_url.as_ref().map(|url| url.0.as_str()),
+            Some("https://code.example")
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::error::{BoxError, Cause, Error, Phase, Result, json_error};
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
-    Attempt, Delivery, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId, StreamEvent,
+    Attempt, Delivery, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
+    StreamEvent,
 };
 
 /// A streamed answer: an iterator over its events, from
@@ -150,11 +151,6 @@ impl MessageStream {
     fn fail(&mut self, failure: Failure) -> Error {
         self.feed = None;
         self.failed = true;
-        if self.core.sleeper.is_stopped() {
-            return Call::shut_down(self.action.clone())
-                .with_attempts(mem::take(&mut self.exchange.attempts))
-                .with_partial(failure.partial);
-        }
         let verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
@@ -162,10 +158,21 @@ impl MessageStream {
             retry_after: None,
             should_retry: None,
         });
+        let stopped = self.core.sleeper.is_stopped();
+        let kind = if stopped {
+            ErrorKind::Shutdown
+        } else {
+            verdict.kind
+        };
         let mut exchange = mem::take(&mut self.exchange);
         if let Some(attempt) = exchange.attempts.last_mut() {
-            attempt.failure = Some(verdict.kind);
+            attempt.failure = Some(kind);
             attempt.delivery = failure.delivery;
+        }
+        if stopped {
+            return Call::shut_down(self.action.clone())
+                .with_attempts(exchange.attempts)
+                .with_partial(failure.partial);
         }
         let reason = "the stream is not begun again because part of it was handed out";
         let reason = verdict.is_retryable().then(|| reason.to_owned());

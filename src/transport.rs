@@ -348,6 +348,11 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
             (limit(TimeLimit::Answer), delivery)
         }
         E::Timeout(_) => (limit(TimeLimit::Deadline), delivery),
+        E::ConnectProxyFailed(ref answer) if is_refusal(answer) => {
+            let what = "the proxy refuses to connect; check its URL, user name and password".into();
+            let source = inner(error);
+            (Cause::Unusable { what, source }, Delivery::NotSent)
+        }
         E::Protocol(_) | E::LargeResponseHeader(..) => {
             let source = Some(inner(error));
             (
@@ -400,6 +405,13 @@ fn reached(error: &ureq::Error) -> Option<Phase> {
         },
         _ => None,
     }
+}
+
+/// Whether a proxy's answer blames the request rather than the proxy: a 4xx status.
+fn is_refusal(answer: &str) -> bool {
+    answer
+        .split(|c: char| !c.is_ascii_digit())
+        .any(|word| word.len() == 3 && word.starts_with('4'))
 }
 
 fn is_garbage(error: &ureq::Error) -> bool {

@@ -5,10 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
-use anthropic_blocking::{Client, ClientBuilder, Delivery, Error, ErrorKind, RetryPolicy};
+use anthropic_blocking::{Client, ClientBuilder, Delivery, Error, ErrorKind, Options, RetryPolicy};
 
 use crate::matrix::*;
-use crate::support::{HANG, KEY, builder, closed_port, millis, request};
+use crate::support::{HANG, KEY, builder, closed_port, ends, millis, request, seconds};
 
 #[test]
 fn a_connection_that_breaks_after_the_request_was_sent_is_repeated_once() {
@@ -161,6 +161,18 @@ fn a_stream_that_breaks_before_its_content_was_handed_out_is_repeated_once() {
 }
 
 #[test]
+fn a_whole_stream_whose_connection_stays_open_is_an_answer_and_delays_one_call_at_most() {
+    let server = TestServer::start().expect("a server on loopback");
+    server.answer_with(|_| Reply::stream(StreamScript::text("Seven.").stall_after(usize::MAX)));
+    let client = builder(&server).idle_timeout(seconds(1));
+    let client = client.build().expect("valid settings");
+    Streamed.run(&client).expect("an answer");
+    let patient = client.with(Options::new().idle_timeout(HANG * 2));
+    let (attempts, _) = ends(move || Streamed.run(&patient)).expect("an answer");
+    assert_eq!(attempts.len(), 1);
+}
+
+#[test]
 fn what_is_not_http_fails_at_once() {
     let flood = "x".repeat(200_000);
     let many: String = (0..5_000).map(|n| format!("x-{n}: 1\r\n")).collect();
@@ -217,6 +229,7 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
             Delivery::Unknown,
             Wait::Backoff,
         )
+        .hasty()
     };
     let stalled = |after| {
         broken(
@@ -224,6 +237,7 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
             Timeout,
             Wait::Backoff,
         )
+        .hasty()
     };
     let chunks = || {
         broken(
@@ -231,6 +245,7 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
             Timeout,
             Wait::Backoff,
         )
+        .hasty()
     };
     let stream = |events| {
         broken(
@@ -238,6 +253,7 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
             Timeout,
             Wait::Backoff,
         )
+        .hasty()
     };
     check(
         [
@@ -277,18 +293,19 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
                 let policy = RetryPolicy::new().max_attempts(3).max_repeats(0);
                 builder.idle_timeout(millis(40)).retry(policy)
             }),
-        case("an error whose body stalls is what its status says", {
-            let reply = Reply::error(500, "api_error", "m").stall(10);
-            answered(500, reply, ErrorKind::Server, Wait::Backoff).times(2)
-        })
-        .tune(|builder| {
-            builder
-                .timeout(millis(40))
-                .idle_timeout(millis(40))
-                .retry(TWO_ATTEMPTS)
-        })
-        .retryable(),
     ]);
+}
+
+#[test]
+fn an_error_whose_body_stalls_is_what_its_status_says() {
+    let reply = Reply::error(500, "api_error", "m").stall(10);
+    let step = answered(500, reply, ErrorKind::Server, Wait::Over);
+    // The time of a stall, and enough for what comes before it.
+    check([case("500", [step])
+        .ways(&[Plain])
+        .tune(|builder| builder.timeout(seconds(1)).retry(RetryPolicy::none()))
+        .retryable()
+        .says(["status 500: "])]);
 }
 
 /// Calls a server that is not HTTP's, and checks the attempts.

@@ -1,7 +1,7 @@
 //! The one retry loop: send, read, diagnose, wait or return.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -9,9 +9,9 @@ use log::{debug, info};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::clock::{Sleeper, lock};
-use crate::diagnose::{Symptom, Verdict, diagnose};
-use crate::error::{Cause, Error, Result, TimeLimit, clean, json_error, spoken};
+use crate::clock::{Clock, Sleeper, lock};
+use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
+use crate::error::{Cause, Error, Phase, Result, TimeLimit, clean, json_error, spoken};
 use crate::rate_limits;
 use crate::retry::{Decision, RetryBudget, RetryPolicy, Tries};
 use crate::transport::{
@@ -29,8 +29,8 @@ pub(crate) struct Core {
     pub(crate) sleeper: Sleeper,
     pub(crate) dice: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
-    /// Whether the bodies of streams end where they should; see `stream.rs`.
-    pub(crate) streams_end: AtomicBool,
+    /// How many streams not to wait for the end of their bodies; see `stream.rs`.
+    pub(crate) endless_bodies: AtomicU32,
 }
 
 /// What may differ between the clones of a client.
@@ -64,6 +64,8 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) delivery: Delivery,
+    /// Whether the answer was a stream that had begun; its headers speak of a success.
+    pub(crate) streamed: bool,
     /// Said inside the answer.
     pub(crate) request_id: Option<RequestId>,
     pub(crate) partial: Option<Box<Message>>,
@@ -134,7 +136,11 @@ impl Call<'_> {
         let mut head = self.read_head(&answer);
         let outcome = match answer.status {
             200..=299 => read(&mut answer),
-            _ => Err(read_error(&mut answer, &mut head)),
+            _ => Err(read_error(
+                &mut answer,
+                &mut head,
+                self.core.sleeper.clock(),
+            )),
         };
         (head, outcome)
     }
@@ -162,7 +168,8 @@ impl Call<'_> {
     }
 
     pub(crate) fn action(&self) -> String {
-        format!("{} {}", self.method, self.path)
+        let path = self.path.split('?').next().unwrap_or("");
+        format!("{} {path}", self.method)
     }
 }
 
@@ -235,6 +242,10 @@ impl<'a> Progress<'a> {
     fn failed(&mut self, mut head: Head, mut failure: Failure, took: Duration) -> Result<()> {
         let call = self.call;
         head.request_id = head.request_id.or(failure.request_id.take());
+        if failure.streamed {
+            // It stands on ordinary successes and means nothing there.
+            head.rate_limits.retry_after = None;
+        }
         if call.core.sleeper.is_stopped() {
             let kind = Some(ErrorKind::Shutdown);
             self.attempts
@@ -242,7 +253,11 @@ impl<'a> Progress<'a> {
             return Err(self.shut_down());
         }
         let retry_after = head.rate_limits.retry_after;
-        let verdict = diagnose(&Symptom {
+        let has_content = failure
+            .partial
+            .as_ref()
+            .is_some_and(|part| !part.content.is_empty());
+        let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
             repeatable: call.repeatable,
@@ -258,13 +273,22 @@ impl<'a> Progress<'a> {
         debug!(target: LOG, "{what}, {} after {}", failure.delivery, spoken(took));
         let attempt = self.attempt(&head, failure.delivery, Some(verdict.kind), took);
         self.attempts.push(attempt);
+        if has_content && verdict.cure != Cure::Nothing && !call.settings.retry.may_repeat() {
+            verdict.cure = Cure::Repeat;
+        }
         let decision = self.tries.decide(verdict.cure, retry_after, || {
             lock(&call.core.retries).withdraw(call.core.sleeper.clock().now())
         });
-        let wait = match decision {
+        let mut wait = match decision {
             Decision::GiveUp(reason) => return Err(self.error(head, failure, verdict, reason)),
             Decision::Again(wait) => wait,
         };
+        if let (Some(asked), Some(left)) = (retry_after, self.left()) {
+            if asked < left && left <= wait {
+                // What is random must not be what misses the deadline.
+                wait = asked;
+            }
+        }
         if self.left().is_some_and(|left| wait >= left) {
             let wait = spoken(wait);
             let reason = format!("the next try, in {wait}, would be after the deadline");
@@ -278,7 +302,7 @@ impl<'a> Progress<'a> {
 
     fn shut_down(&mut self) -> Error {
         let attempts = std::mem::take(&mut self.attempts);
-        Call::shut_down(self.call.action()).with_attempts(attempts)
+        Error::new(ErrorKind::Shutdown, self.call.action(), Cause::Shutdown).with_attempts(attempts)
     }
 
     fn attempt(
@@ -313,12 +337,6 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Call<'_> {
-    pub(crate) fn shut_down(action: String) -> Error {
-        Error::new(ErrorKind::Shutdown, action, Cause::Shutdown)
-    }
-}
-
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Failure {
         Failure {
@@ -334,6 +352,7 @@ impl From<Cause> for Failure {
         Failure {
             cause,
             delivery: Delivery::Unknown,
+            streamed: false,
             request_id: None,
             partial: None,
         }
@@ -373,6 +392,22 @@ pub(crate) fn read_bytes(answer: &mut Answer) -> Result<(Vec<u8>, bool), Failure
     Ok((body, whole))
 }
 
+/// Whether a body is the beginning of JSON, of an answer that does not say where it ends.
+pub(crate) fn is_cut(answer: &Answer, body: &[u8]) -> bool {
+    !answer.is_framed()
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err_and(|error| error.is_eof())
+}
+
+/// The connection was closed in the middle of an answer.
+pub(crate) fn cut() -> Failure {
+    let source = "the connection was closed in the middle of it".into();
+    Failure::from(Cause::Transport {
+        phase: Phase::Body,
+        source,
+    })
+}
+
 /// Reads the rest of an answer in one piece; says whether that was all of it.
 pub(crate) fn read_rest(body: &mut AnswerBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
     body.read_up_to(LARGEST_ANSWER, bytes)
@@ -384,16 +419,20 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     expected: &'static str,
 ) -> Result<T, Failure> {
     let (body, whole) = read_bytes(answer)?;
-    parse_json(&body, whole, answer.header("content-encoding"), expected)
+    parse_json(&body, whole, answer, expected)
 }
 
 /// Reads JSON that came with a status of success.
 pub(crate) fn parse_json<T: DeserializeOwned>(
     body: &[u8],
     whole: bool,
-    encoding: Option<&str>,
+    answer: &Answer,
     expected: &'static str,
 ) -> Result<T, Failure> {
+    let encoding = answer.header("content-encoding");
+    if is_cut(answer, body) {
+        return Err(cut());
+    }
     let parsed = if whole {
         serde_json::from_slice(body).map_err(Some)
     } else {
@@ -419,9 +458,11 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
 
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
 /// as it came: the status says enough.
-fn read_error(answer: &mut Answer, head: &mut Head) -> Failure {
+fn read_error(answer: &mut Answer, head: &mut Head, clock: &Clock) -> Failure {
     let mut body = Vec::new();
-    let _ = answer.body.read_up_to(LARGEST_ERROR, &mut body);
+    let _ = answer
+        .body
+        .read_for(LONGEST_ERROR, clock, LARGEST_ERROR, &mut body);
     let cause = match ApiError::from_body(&body) {
         Some((error, request_id)) => {
             head.request_id = head.request_id.take().or(request_id);
@@ -431,7 +472,8 @@ fn read_error(answer: &mut Answer, head: &mut Head) -> Failure {
             }
         }
         None => {
-            let excerpt = match answer.header("location") {
+            let redirect = (300..400).contains(&answer.status);
+            let excerpt = match answer.header("location").filter(|_| redirect) {
                 Some(location) => format!("redirect to {}", clean(location, 200)),
                 None => excerpt(&body, answer.header("content-encoding")),
             };
@@ -484,10 +526,13 @@ fn shown(request_id: Option<&RequestId>) -> String {
 }
 
 /// The target of all log lines.
-const LOG: &str = "anthropic_blocking";
+pub(crate) const LOG: &str = "anthropic_blocking";
 
 /// The most bytes of an answer in one piece; the longest answers have some hundred kilobytes.
 const LARGEST_ANSWER: usize = 64 << 20;
+
+/// How long an error body is read that comes in drops: the status says enough.
+const LONGEST_ERROR: Duration = Duration::from_secs(5);
 
 /// The most bytes of an error body.
 const LARGEST_ERROR: usize = 64 << 10;

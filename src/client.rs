@@ -2,7 +2,7 @@
 
 use std::env::{self, VarError};
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,9 +12,7 @@ use crate::call::{Call, Core, Settings};
 use crate::clock::{Clock, Sleeper};
 use crate::error::{Error, Result};
 use crate::retry::{RetryBudget, RetryPolicy};
-use crate::transport::{
-    BaseUrl, Headers, Patience, ProxySetting, Roots, Secret, Transport, Wiring,
-};
+use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
 
 /// A handle to the Claude API, for any number of threads.
 ///
@@ -136,7 +134,20 @@ impl Client {
             path,
             body,
             repeatable: false,
+            answer_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
+        }
+    }
+
+    /// A call whose answer comes as a stream, which is never silent for long.
+    pub(crate) fn streaming_call<'a>(
+        &'a self,
+        method: &'static str,
+        path: &'a str,
+        body: Option<&'a [u8]>,
+    ) -> Call<'a> {
+        Call {
             answer_timeout: None,
+            ..self.call(method, path, body)
         }
     }
 }
@@ -163,7 +174,7 @@ pub struct ClientBuilder {
     base_url: Option<Secret>,
     version: Option<String>,
     betas: Vec<String>,
-    env_headers: Option<Secret>,
+    env: Environment,
     headers: Vec<(String, Secret)>,
     connect_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -172,6 +183,7 @@ pub struct ClientBuilder {
     retry: RetryPolicy,
     wiring: Wiring,
     allow_http: bool,
+    ignore_proxies: bool,
     in_one_piece: bool,
     seed: Option<u64>,
     clock: Clock,
@@ -209,36 +221,20 @@ impl ClientBuilder {
         let mut get = |name: &str| match lookup(name) {
             Ok(value) => {
                 let value = value.map(|value| value.trim().to_owned());
-                value.filter(|value| !value.is_empty())
+                value.filter(|value| !value.is_empty()).map(Secret)
             }
             Err(problem) => {
                 self.unreadable.get_or_insert(problem);
                 None
             }
         };
-        let (key, token) = (get("ANTHROPIC_API_KEY"), get("ANTHROPIC_AUTH_TOKEN"));
-        let (base_url, headers) = (get("ANTHROPIC_BASE_URL"), get("ANTHROPIC_CUSTOM_HEADERS"));
-        if self.api_key.is_none() && self.auth_token.is_none() && !self.has_credential_header() {
-            if key.is_some() && token.is_some() {
-                log::warn!(
-                    target: "anthropic_blocking",
-                    "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
-                );
-            }
-            self.auth_token = if key.is_none() {
-                token.map(Secret)
-            } else {
-                None
-            };
-            self.api_key = key.map(Secret);
-        }
-        self.base_url = self.base_url.or(base_url.map(Secret));
-        self.env_headers = headers.map(Secret);
+        self.env = Environment {
+            api_key: get("ANTHROPIC_API_KEY"),
+            auth_token: get("ANTHROPIC_AUTH_TOKEN"),
+            base_url: get("ANTHROPIC_BASE_URL"),
+            headers: get("ANTHROPIC_CUSTOM_HEADERS"),
+        };
         self
-    }
-
-    fn has_credential_header(&self) -> bool {
-        self.headers.iter().any(|(name, _)| is_credential(name))
     }
 
     /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
@@ -267,7 +263,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a connection may take to be set up, TLS included, by default 5 s.
+    /// Sets how long a connection may take to be set up, TLS included, by default 5 s. Looking up
+    /// the host's name comes before that, and is bounded by a [`deadline`](ClientBuilder::deadline)
+    /// only.
     pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.connect_timeout = Some(timeout);
         self
@@ -280,8 +278,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long one attempt may wait for an answer that comes in one piece, by default
-    /// [`Client::DEFAULT_TIMEOUT`]; and again as long for reading it.
+    /// Sets how long one attempt may wait for an answer that comes in one piece, and again as long
+    /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages and raw posts, and the
+    /// idle timeout for token counts and other quick answers. An answer that is streamed, also
+    /// underneath `create`, is bounded by the idle timeout and the deadline only.
     pub fn timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.timeout = Some(timeout);
         self
@@ -307,16 +307,18 @@ impl ClientBuilder {
     }
 
     /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5://127.0.0.1:9050`.
-    /// By default `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed, except to a loopback
-    /// address.
+    /// By default the environment is followed, except to a loopback address: `HTTPS_PROXY` (for an
+    /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host.
     pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
-        self.wiring.proxy = ProxySetting::Url(Secret(url.into()));
+        self.wiring.proxy = Some(Secret(url.into()));
+        self.ignore_proxies = false;
         self
     }
 
     /// Uses no proxy, whatever the environment says.
     pub fn no_proxy(mut self) -> ClientBuilder {
-        self.wiring.proxy = ProxySetting::None;
+        self.wiring.proxy = None;
+        self.ignore_proxies = true;
         self
     }
 
@@ -385,19 +387,17 @@ impl ClientBuilder {
         if let Some(problem) = self.unreadable.take() {
             return Err(Error::config(problem));
         }
-        let base = BaseUrl::parse(
-            self.base_url
-                .as_ref()
-                .map_or(Client::DEFAULT_BASE_URL, |url| &url.0),
-        )?;
+        let base_url = self.base_url.as_ref().or(self.env.base_url.as_ref());
+        let base = BaseUrl::parse(base_url.map_or(Client::DEFAULT_BASE_URL, |url| &url.0))?;
         if base.is_exposed() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted; use https, or allow_http",
                 base.as_str()
             )));
         }
-        if base.is_loopback() && matches!(self.wiring.proxy, ProxySetting::Environment) {
-            self.wiring.proxy = ProxySetting::None;
+        if !self.ignore_proxies && self.wiring.proxy.is_none() && !base.is_loopback() {
+            let var = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
+            self.wiring.proxy = proxy_for(&base, var).map(Secret);
         }
         if self.wiring.user_agent.is_empty() {
             self.wiring.user_agent = USER_AGENT.to_owned();
@@ -429,7 +429,7 @@ impl ClientBuilder {
             transport: Transport::new(&self.wiring, patience)?,
             dice: Mutex::new(self.seed.map_or_else(Rng::new, Rng::with_seed)),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
-            streams_end: AtomicBool::new(true),
+            endless_bodies: AtomicU32::new(0),
             sleeper,
         };
         Ok(Client {
@@ -447,7 +447,7 @@ impl ClientBuilder {
         headers.set("content-type", "application/json")?;
         headers.set("accept", "application/json")?;
         headers.set("user-agent", &self.wiring.user_agent)?;
-        for line in self.env_headers.iter().flat_map(|lines| lines.0.lines()) {
+        for line in self.env.headers.iter().flat_map(|lines| lines.0.lines()) {
             if line.trim().is_empty() {
                 continue;
             }
@@ -464,18 +464,35 @@ impl ClientBuilder {
         for beta in &self.betas {
             headers.append("anthropic-beta", beta)?;
         }
-        if let Some(key) = &self.api_key {
-            add_credential(&mut headers, "the API key", &key.0, "x-api-key", &key.0)?;
+        let (mut key, mut token) = (self.api_key.as_ref(), self.auth_token.as_ref());
+        let set = CREDENTIALS.iter().any(|name| headers.contains(name));
+        if key.is_none() && token.is_none() && !set {
+            key = self.env.api_key.as_ref();
+            token = self.env.auth_token.as_ref().filter(|_| key.is_none());
+            if key.is_some() && self.env.auth_token.is_some() {
+                log::warn!(
+                    target: "anthropic_blocking",
+                    "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
+                );
+            }
         }
-        if let Some(token) = &self.auth_token {
-            let bearer = format!("Bearer {}", token.0);
+        if let Some(Secret(key)) = key {
+            add_credential(&mut headers, "the API key", key, "x-api-key", key)?;
+        }
+        if let Some(Secret(token)) = token {
+            let bearer = format!("Bearer {token}");
             add_credential(
                 &mut headers,
                 "the auth token",
-                &token.0,
+                token,
                 "authorization",
                 &bearer,
             )?;
+        }
+        if CREDENTIALS.iter().any(|name| headers.is_empty_text(name)) {
+            return Err(Error::config(
+                "a header that should prove who is calling is empty",
+            ));
         }
         match CREDENTIALS
             .iter()
@@ -493,10 +510,21 @@ impl ClientBuilder {
     }
 }
 
+/// What the environment says, for what was not set in code.
+#[derive(Debug, Clone, Default)]
+struct Environment {
+    api_key: Option<Secret>,
+    auth_token: Option<Secret>,
+    base_url: Option<Secret>,
+    headers: Option<Secret>,
+}
+
 /// Settings in which a copy of a client differs; see [`Client::with`]. What is not set stays.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Options {
+    connect_timeout: Option<Duration>,
+    stream_underneath: Option<bool>,
     idle_timeout: Option<Duration>,
     timeout: Option<Duration>,
     deadline: Option<Duration>,
@@ -509,6 +537,19 @@ impl Options {
     /// No difference yet.
     pub fn new() -> Options {
         Options::default()
+    }
+
+    /// Sets how long a connection may take to be set up; see [`ClientBuilder::connect_timeout`].
+    /// Zero counts as a millisecond.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Options {
+        self.connect_timeout = Some(timeout.max(SHORTEST));
+        self
+    }
+
+    /// Sets whether `create` streams underneath; see [`ClientBuilder::stream_underneath`].
+    pub fn stream_underneath(mut self, stream: bool) -> Options {
+        self.stream_underneath = Some(stream);
+        self
     }
 
     /// Sets how long the server may be silent; see [`ClientBuilder::idle_timeout`]. Zero counts as
@@ -525,7 +566,8 @@ impl Options {
         self
     }
 
-    /// Sets how long a call may take in all; see [`ClientBuilder::deadline`].
+    /// Sets how long a call may take in all; see [`ClientBuilder::deadline`]. [`Duration::MAX`]
+    /// lifts it.
     pub fn deadline(mut self, deadline: Duration) -> Options {
         self.deadline = Some(deadline);
         self
@@ -561,6 +603,8 @@ impl Options {
     }
 
     fn apply(self, settings: &mut Settings) {
+        settings.connect_timeout = self.connect_timeout.unwrap_or(settings.connect_timeout);
+        settings.stream_underneath = self.stream_underneath.unwrap_or(settings.stream_underneath);
         settings.idle_timeout = self.idle_timeout.unwrap_or(settings.idle_timeout);
         settings.timeout = self.timeout.or(settings.timeout);
         settings.deadline = self.deadline.or(settings.deadline);
@@ -586,6 +630,36 @@ const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"
 const CREDENTIALS: [&str; 2] = ["x-api-key", "authorization"];
 
 const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The proxy that the environment names for a host.
+fn proxy_for(base: &BaseUrl, var: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let any = |name: &str| var(&name.to_ascii_uppercase()).or_else(|| var(name));
+    let host = base
+        .host()
+        .rsplit_once(':')
+        .map_or(base.host(), |(host, _)| host);
+    let host = host.to_ascii_lowercase();
+    let excepted = any("no_proxy").is_some_and(|list| {
+        list.split(',')
+            .map(|name| name.trim().trim_start_matches("*.").trim_start_matches('.'))
+            .any(|name| {
+                let name = name.to_ascii_lowercase();
+                let below = host
+                    .strip_suffix(&name)
+                    .is_some_and(|rest| rest.ends_with('.'));
+                name == "*" || (!name.is_empty() && (name == host || below))
+            })
+    });
+    if excepted {
+        return None;
+    }
+    let own = if base.is_secure() {
+        any("https_proxy")
+    } else {
+        any("http_proxy")
+    };
+    own.or_else(|| any("all_proxy"))
+}
 
 fn is_credential(name: &str) -> bool {
     CREDENTIALS
@@ -665,6 +739,63 @@ mod tests {
     }
 
     #[test]
+    fn settings_in_code_win_also_when_they_come_after_the_environment() {
+        let both = [
+            ("ANTHROPIC_API_KEY", "key"),
+            ("ANTHROPIC_AUTH_TOKEN", "token"),
+        ];
+        let lookup = |name: &str| {
+            let found = both.iter().find(|(var, _)| *var == name);
+            Ok(found.map(|(_, value)| (*value).to_owned()))
+        };
+        let builder = Client::builder().env_from(lookup).auth_token("mine");
+        let headers = builder.headers().expect("valid settings").to_vec();
+        assert!(has(&headers, "authorization", "Bearer mine"));
+        let vars = [
+            ("ANTHROPIC_API_KEY", "key"),
+            ("ANTHROPIC_CUSTOM_HEADERS", "x-api-key: other"),
+        ];
+        assert!(has(&sent(Client::builder(), &vars), "x-api-key", "other"));
+        let empty = Client::builder().header("x-api-key", " ").build();
+        assert!(empty.is_err());
+    }
+
+    #[test]
+    fn the_environment_names_the_proxy_unless_the_host_is_excepted() {
+        let proxy = |url: &str, vars: &[(&str, &str)]| {
+            let var = |name: &str| {
+                let found = vars.iter().find(|(var, _)| *var == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            proxy_for(&BaseUrl::parse(url).expect("a URL"), var)
+        };
+        let all = [
+            ("HTTPS_PROXY", "s"),
+            ("http_proxy", "p"),
+            ("ALL_PROXY", "a"),
+        ];
+        assert_eq!(proxy("https://api.example", &all).as_deref(), Some("s"));
+        assert_eq!(proxy("http://api.example", &all).as_deref(), Some("p"));
+        assert_eq!(
+            proxy("https://api.example", &all[2..]).as_deref(),
+            Some("a")
+        );
+        assert_eq!(proxy("https://api.example", &all[1..2]), None);
+        for (list, excepted) in [
+            ("api.example", true),
+            ("*", true),
+            ("x, .example", true),
+            ("*.example", true),
+            ("pi.example", false),
+            ("", false),
+        ] {
+            let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
+            let found = proxy("https://API.example:8443", &vars);
+            assert_eq!(found.is_none(), excepted, "{list}");
+        }
+    }
+
+    #[test]
     fn variables_are_trimmed_and_empty_ones_are_unset() {
         let headers = sent(
             Client::builder(),
@@ -699,18 +830,17 @@ mod tests {
         let lookup = |name: &str| {
             Ok((name == "ANTHROPIC_BASE_URL").then(|| "https://env.example".to_owned()))
         };
-        let builder = Client::builder().env_from(lookup);
-        assert_eq!(
-            builder.base_url.as_ref().map(|url| url.0.as_str()),
-            Some("https://env.example")
-        );
-        let builder = Client::builder()
-            .base_url("https://code.example")
-            .env_from(lookup);
-        assert_eq!(
-            builder.base_url.as_ref().map(|url| url.0.as_str()),
-            Some("https://code.example")
-        );
+        for (builder, expected) in [
+            (Client::builder(), "https://env.example"),
+            (
+                Client::builder().base_url("https://code.example"),
+                "https://code.example",
+            ),
+        ] {
+            let client = builder.api_key("key").env_from(lookup).build();
+            let client = client.expect("valid settings");
+            assert_eq!(client.core.base.as_str(), expected);
+        }
     }
 
     #[test]

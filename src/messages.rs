@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::call::{Call, encode, read_json};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::stream::{MessageStream, read_message};
+use crate::stream::{MESSAGE, MessageStream, read_message};
 use crate::types::{CountBody, CreateBody, Message, MessageRequest};
 
 impl Client {
@@ -55,7 +55,7 @@ impl Messages<'_> {
                 request,
                 stream: true,
             })?;
-            let call = self.client.call("POST", PATH, Some(&body));
+            let call = self.client.streaming_call("POST", PATH, Some(&body));
             call.run(|answer| read_message(answer, call.core))?
         } else {
             if settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
@@ -65,11 +65,8 @@ impl Messages<'_> {
                 request,
                 stream: false,
             })?;
-            let call = Call {
-                answer_timeout: Some(settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
-                ..self.client.call("POST", PATH, Some(&body))
-            };
-            call.run(|answer| read_json(answer, "a message"))?
+            let call = self.client.call("POST", PATH, Some(&body));
+            call.run(|answer| read_json(answer, MESSAGE))?
         };
         message.exchange = exchange;
         Ok(message)
@@ -90,7 +87,7 @@ impl Messages<'_> {
             stream: true,
         })?;
         MessageStream::open(
-            &self.client.call("POST", PATH, Some(&body)),
+            &self.client.streaming_call("POST", PATH, Some(&body)),
             self.client.core(),
         )
     }
@@ -109,9 +106,11 @@ impl Messages<'_> {
         struct Count {
             input_tokens: u64,
         }
+        let settings = self.client.settings();
         let body = encode(&CountBody(request))?;
         let call = Call {
             repeatable: true,
+            answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
             ..self
                 .client
                 .call("POST", "/v1/messages/count_tokens", Some(&body))
@@ -129,7 +128,6 @@ const PATH: &str = "/v1/messages";
 
 fn too_long(max_tokens: u64) -> Error {
     let what = format!("an answer of {max_tokens} tokens in one piece may take over ten minutes");
-    Error::refused(format!("POST {PATH}"), what).with_advice(
-        "let the client stream underneath, set a timeout, or lower max_tokens below 21334",
-    )
+    Error::refused(format!("POST {PATH}"), what)
+        .with_advice("let the client stream underneath, set a timeout, or lower max_tokens")
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, Failure, encode, read_bytes};
+use crate::call::{Failure, cut, encode, is_cut, read_bytes};
 use crate::client::Client;
 use crate::error::{Cause, Error, Result, clean, json_error};
 use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId};
@@ -78,12 +78,17 @@ impl Raw<'_> {
                 format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
             ));
         }
-        let call = Call {
-            repeatable,
-            ..self.client.call(method, path, body)
-        };
+        let settings = self.client.settings();
+        let mut call = self.client.call(method, path, body);
+        call.repeatable = repeatable;
+        if body.is_none() {
+            call.answer_timeout = Some(settings.timeout.unwrap_or(settings.idle_timeout));
+        }
         let (body, exchange) = call.run(|answer| {
             let (body, whole) = read_bytes(answer)?;
+            if is_cut(answer, &body) {
+                return Err(cut());
+            }
             if whole {
                 return Ok(body);
             }

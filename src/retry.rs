@@ -50,9 +50,7 @@ impl RetryPolicy {
     }
 
     /// Sets how many attempts a call makes when servers or connections fail, the first included;
-    /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt. There are
-    /// fewer when many requests of one client fail at once: each of these retries draws on a budget
-    /// of ten, which successes and time refill.
+    /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt.
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> RetryPolicy {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };
@@ -83,11 +81,18 @@ impl RetryPolicy {
 
     /// Sets how often a request is repeated whose outcome is unknown, because the connection broke
     /// or fell silent after it was sent: by default once. Such a request may be carried out and
-    /// billed twice; 0 forbids it.
+    /// billed twice; 0 forbids it, and then no answer that failed in its middle is asked for again
+    /// either.
     #[must_use]
     pub const fn max_repeats(mut self, repeats: u32) -> RetryPolicy {
         self.max_repeats = repeats;
         self
+    }
+}
+
+impl RetryPolicy {
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.max_repeats > 0
     }
 }
 
@@ -130,6 +135,11 @@ impl Backoff {
         self.previous
     }
 
+    /// Between half the longest delay and all of it, for when too much fails.
+    fn longest(&mut self) -> Duration {
+        scale(self.longest, 0.5 + 0.5 * self.dice.f64())
+    }
+
     /// A server's wait, and up to a tenth more, so that threads do not come back in one instant.
     fn stretch(&mut self, wait: Duration) -> Duration {
         wait.saturating_add(scale(wait, 0.1 * self.dice.f64()))
@@ -142,7 +152,8 @@ fn scale(duration: Duration, by: f64) -> Duration {
 
 /// A brake for retries that all threads of a client share, so that a failing server is not met
 /// with several times its load: each retry of a failure takes one, each success gives a fifth
-/// back, and time gives one every ten seconds.
+/// back, and time gives one every ten seconds. When none is left, retries wait the longest backoff;
+/// they are not given up, because work that is handed over must not be lost to a blip.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     left: f64,
@@ -187,6 +198,8 @@ pub(crate) struct Tries {
     counted: u32,
     repeats: u32,
     waited: Duration,
+    /// The least that the next pause lasts, whatever the server asks: it grows to a second.
+    shortest_pause: Duration,
     failures: Backoff,
     overloads: Backoff,
 }
@@ -209,6 +222,7 @@ impl Tries {
             counted: 1,
             repeats: 0,
             waited: Duration::ZERO,
+            shortest_pause: Duration::ZERO,
             failures,
             overloads,
         }
@@ -223,7 +237,11 @@ impl Tries {
     ) -> Decision {
         match cure {
             Cure::Nothing => Decision::GiveUp(None),
-            Cure::Pause => self.wait(Duration::ZERO, retry_after),
+            Cure::Pause => {
+                let floor = self.shortest_pause;
+                self.shortest_pause = (floor * 2).clamp(SHORT, Duration::from_secs(1));
+                self.wait(floor, retry_after)
+            }
             Cure::Gate => {
                 let backoff = self.overloads.next();
                 self.wait(backoff, retry_after)
@@ -272,22 +290,22 @@ impl Tries {
             return Decision::GiveUp(None);
         }
         let asked = retry_after.unwrap_or_default();
-        if asked > self.policy.max_wait.max(self.policy.max_backoff) {
-            let asked = spoken(asked);
-            return Decision::GiveUp(Some(format!(
-                "the server asks to wait {asked}, which is more than max_wait"
-            )));
+        if self.waited.saturating_add(asked) > self.policy.max_wait && !asked.is_zero() {
+            return self.wait(asked, retry_after);
         }
-        if !withdraw() {
-            return Decision::GiveUp(Some(
-                "not tried again: too many of this client's requests fail".to_owned(),
-            ));
-        }
+        self.waited = self.waited.saturating_add(asked);
         self.counted += 1;
         let asked = self.failures.stretch(asked);
-        Decision::Again(self.failures.next().max(asked))
+        let backoff = match withdraw() {
+            true => self.failures.next(),
+            false => self.failures.longest(),
+        };
+        Decision::Again(backoff.max(asked))
     }
 }
+
+/// The shortest pause after the first one.
+const SHORT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -425,14 +443,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_budget_ends_retries_and_success_and_time_refill_it() {
+    fn an_empty_budget_slows_retries_and_success_and_time_refill_it() {
         let start = Instant::now();
         let mut budget = RetryBudget::new(start);
         let taken = (0..100).filter(|_| budget.withdraw(start)).count();
         assert_eq!(taken, 10);
         let mut tries = tries(RetryPolicy::new());
-        let reason = reason_of(tries.decide(Cure::Backoff, None, || budget.withdraw(start)));
-        assert!(reason.contains("too many"), "{reason}");
+        let wait = wait_of(tries.decide(Cure::Backoff, None, || budget.withdraw(start)));
+        assert!(wait >= seconds(8) && wait <= seconds(16), "{wait:?}");
         for _ in 0..5 {
             budget.deposit();
         }

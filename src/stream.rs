@@ -5,11 +5,14 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use log::debug;
 
 use crate::accumulate::Accumulator;
-use crate::call::{Call, Core, Failure, parse_json, read_json, read_rest};
+use crate::call::{Call, Core, Failure, LOG, parse_json, read_json, read_rest};
 use crate::diagnose::{Symptom, diagnose};
-use crate::error::{BoxError, Cause, Error, Phase, Result, json_error};
+use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, json_error, spoken};
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
@@ -52,7 +55,16 @@ pub struct MessageStream {
     exchange: Exchange,
     action: String,
     core: Arc<Core>,
-    failed: bool,
+    opened: Instant,
+    failed: Option<Failed>,
+}
+
+/// How a stream failed, for those who ask again.
+struct Failed {
+    kind: ErrorKind,
+    text: String,
+    retryable: bool,
+    exchange: Exchange,
 }
 
 impl MessageStream {
@@ -67,7 +79,8 @@ impl MessageStream {
             exchange,
             action: call.action(),
             core: Arc::clone(core),
-            failed: false,
+            opened: core.sleeper.clock().now(),
+            failed: None,
         })
     }
 
@@ -112,18 +125,27 @@ impl MessageStream {
                 Err(failure) => return Err(self.fail(failure)),
             }
         }
-        match mem::take(&mut self.accumulator).into_message() {
-            Some(mut message) if !self.failed => {
+        let partial = mem::take(&mut self.accumulator).into_message();
+        if let Some(failed) = self.failed {
+            let Exchange {
+                request_id,
+                rate_limits,
+                attempts,
+            } = failed.exchange;
+            return Err(
+                Error::new(failed.kind, self.action, Cause::Refused(failed.text.into()))
+                    .with_verdict(failed.retryable, None, None)
+                    .with_answer(request_id, rate_limits)
+                    .with_attempts(attempts)
+                    .with_partial(partial.map(Box::new)),
+            );
+        }
+        match partial {
+            Some(mut message) => {
                 message.exchange = mem::take(&mut self.exchange);
                 Ok(message)
             }
-            partial => {
-                let failure = Failure {
-                    partial: partial.map(Box::new),
-                    ..Failure::from(Cause::Truncated)
-                };
-                Err(self.fail(failure))
-            }
+            None => Err(self.fail(Failure::from(Cause::Truncated))),
         }
     }
 
@@ -150,7 +172,6 @@ impl MessageStream {
 
     fn fail(&mut self, failure: Failure) -> Error {
         self.feed = None;
-        self.failed = true;
         let verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
@@ -165,24 +186,38 @@ impl MessageStream {
             verdict.kind
         };
         let mut exchange = mem::take(&mut self.exchange);
+        exchange.request_id = exchange.request_id.or(failure.request_id);
+        // It stands on ordinary successes and means nothing there.
+        exchange.rate_limits.retry_after = None;
+        let took = self
+            .core
+            .sleeper
+            .clock()
+            .now()
+            .saturating_duration_since(self.opened);
         if let Some(attempt) = exchange.attempts.last_mut() {
             attempt.failure = Some(kind);
             attempt.delivery = failure.delivery;
+            attempt.took = attempt.took.saturating_add(took);
         }
-        if stopped {
-            return Call::shut_down(self.action.clone())
-                .with_attempts(exchange.attempts)
-                .with_partial(failure.partial);
-        }
-        let reason = "the stream is not begun again because part of it was handed out";
-        let reason = verdict.is_retryable().then(|| reason.to_owned());
-        let limits = RateLimits {
-            retry_after: None,
-            ..exchange.rate_limits
+        let cause = if stopped {
+            Cause::Shutdown
+        } else {
+            failure.cause
         };
-        Error::new(verdict.kind, self.action.clone(), failure.cause)
-            .with_verdict(verdict.is_retryable(), verdict.advice, reason)
-            .with_answer(exchange.request_id.or(failure.request_id), limits)
+        debug!(target: LOG, "{}: {} after {}", self.action, cause.brief(), spoken(took));
+        let retryable = verdict.is_retryable() && !stopped;
+        self.failed = Some(Failed {
+            kind,
+            text: cause.to_string(),
+            retryable,
+            exchange: exchange.clone(),
+        });
+        let reason = "the stream is not begun again because part of it was handed out";
+        let reason = retryable.then(|| reason.to_owned());
+        Error::new(kind, self.action.clone(), cause)
+            .with_verdict(retryable, verdict.advice, reason)
+            .with_answer(exchange.request_id, exchange.rate_limits)
             .with_attempts(exchange.attempts)
             .with_partial(failure.partial)
     }
@@ -319,21 +354,25 @@ impl Arrival {
         if content_type.contains("json") {
             return Ok(Arrival::Whole(Box::new(read_json(answer, MESSAGE)?)));
         }
-        let mut feed = Feed::new(answer.take_body());
-        let space = feed.decoder.space();
-        let n = feed.body.read(space)?;
-        let start = space[..n].trim_ascii_start();
-        let fields: [&[u8]; 5] = [b"event:", b"data:", b":", b"id:", b"retry:"];
-        if fields.iter().any(|field| start.starts_with(field)) {
-            feed.decoder.filled(n);
-            return Ok(Arrival::Stream(feed));
+        let mut body = answer.take_body();
+        let mut bytes = Vec::new();
+        let first = loop {
+            let start = bytes.len();
+            bytes.resize(start + FIRST_READ, 0);
+            let n = body.read(&mut bytes[start..])?;
+            bytes.truncate(start + n);
+            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            match text.trim_ascii_start().first() {
+                None if n > 0 && bytes.len() < FIRST_READ => {}
+                first => break first.copied(),
+            }
+        };
+        if !matches!(first, None | Some(b'{' | b'[' | b'<')) {
+            return Ok(Arrival::Stream(Feed::after(&bytes, body)));
         }
-        let mut bytes = space[..n].to_vec();
-        let whole = read_rest(&mut feed.body, &mut bytes)?;
-        let encoding = answer.header("content-encoding");
-        Ok(Arrival::Whole(Box::new(parse_json(
-            &bytes, whole, encoding, MESSAGE,
-        )?)))
+        let whole = read_rest(&mut body, &mut bytes)?;
+        let message = parse_json(&bytes, whole, answer, MESSAGE)?;
+        Ok(Arrival::Whole(Box::new(message)))
     }
 }
 
@@ -349,6 +388,16 @@ impl Feed {
             body,
             decoder: Decoder::new(),
         })
+    }
+
+    /// A stream of which these bytes were read already, fewer than the decoder has room for.
+    fn after(bytes: &[u8], body: AnswerBody) -> Box<Feed> {
+        let mut feed = Feed::new(body);
+        let space = feed.decoder.space();
+        let n = bytes.len().min(space.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        feed.decoder.filled(n);
+        feed
     }
 
     /// Reads the next event, folds it into the message, and hands it to `take`; `None` after
@@ -391,6 +440,7 @@ impl Feed {
         };
         Err(Failure {
             partial: accumulator.message().cloned().map(Box::new),
+            streamed: true,
             ..failure
         })
     }
@@ -417,22 +467,37 @@ impl Feed {
     }
 
     /// Reads what follows the last event, so that the connection can be used again. That is the
-    /// end of the body and comes at once. If it ever does not, the client stops waiting for it,
+    /// end of the body and comes at once. If it does not, the client does without it for a while,
     /// and pays with a connection a stream.
     fn finish(mut self: Box<Self>, core: &Core) {
-        if !core.streams_end.load(Ordering::Relaxed) {
+        let skip = |skips: u32| skips.checked_sub(1);
+        if core
+            .endless_bodies
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip)
+            .is_ok()
+        {
             return;
         }
         for _ in 0..MOST_READS_AFTER_END {
             match self.body.read(self.decoder.space()) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(fault) if matches!(fault.cause, Cause::TimeLimit { .. }) => break,
+                Err(fault) if is_idle(&fault) => break,
                 Err(_) => return,
             }
         }
-        core.streams_end.store(false, Ordering::Relaxed);
+        core.endless_bodies
+            .store(STREAMS_WITHOUT_END, Ordering::Relaxed);
     }
+}
+
+fn is_idle(fault: &Fault) -> bool {
+    matches!(
+        fault.cause,
+        Cause::TimeLimit {
+            limit: TimeLimit::Idle
+        }
+    )
 }
 
 fn unreadable(expected: &'static str, source: BoxError) -> Failure {
@@ -463,9 +528,16 @@ fn cut(fault: Fault) -> Failure {
     Failure::from(Fault { cause, ..fault })
 }
 
-const MESSAGE: &str = "a message";
+/// What an answer to a request for a message should be.
+pub(crate) const MESSAGE: &str = "a message";
 
 /// A stream that says so much before its first content is handed out without it.
-const MOST_BEFORE_CONTENT: usize = 1000;
+const MOST_BEFORE_CONTENT: usize = 100;
 
 const MOST_READS_AFTER_END: usize = 100;
+
+/// After a body that did not end with its stream, so many streams are not waited for.
+const STREAMS_WITHOUT_END: u32 = 1000;
+
+/// How much is read of an answer that does not say what it is, to find out.
+const FIRST_READ: usize = 1024;

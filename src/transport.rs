@@ -8,6 +8,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
 
+use crate::clock::Clock;
 use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, clean};
 use crate::types::Delivery;
 
@@ -22,19 +23,10 @@ pub(crate) struct Transport {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wiring {
     pub(crate) user_agent: String,
-    pub(crate) proxy: ProxySetting,
+    /// May contain a password.
+    pub(crate) proxy: Option<Secret>,
     pub(crate) roots: Roots,
     pub(crate) native_tls: bool,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) enum ProxySetting {
-    /// As `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
-    #[default]
-    Environment,
-    None,
-    /// May contain a password, which `Debug` does not show.
-    Url(Secret),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,8 +57,8 @@ pub(crate) struct Patience {
     pub(crate) connect: Duration,
     /// Between any two bytes.
     pub(crate) idle: Duration,
-    /// Until the answer begins, where it comes in one piece and nothing is heard before; replaces
-    /// the idle timeout.
+    /// Until an answer that comes in one piece begins, and again until it is there; replaces the
+    /// idle timeout, because nothing is heard before.
     pub(crate) answer: Option<Duration>,
     /// For all of it.
     pub(crate) deadline: Option<Duration>,
@@ -100,18 +92,14 @@ impl Transport {
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
             .tls_config(tls(wiring)?)
-            .timeout_connect(Some(patience.connect))
-            .timeout_per_read(Some(patience.idle))
-            .timeout_per_write(Some(patience.idle));
-        match &wiring.proxy {
-            ProxySetting::Environment => {}
-            ProxySetting::None => config = config.proxy(None),
-            ProxySetting::Url(url) => {
-                let proxy = Proxy::new(&url.0).map_err(|error| {
-                    Error::config_from("the proxy's URL is invalid", error.into())
-                })?;
-                config = config.proxy(Some(proxy));
-            }
+            .timeout_connect(bounded(patience.connect))
+            .timeout_per_read(bounded(patience.idle))
+            .timeout_per_write(bounded(patience.idle))
+            .proxy(None);
+        if let Some(url) = &wiring.proxy {
+            let proxy = Proxy::new(&url.0)
+                .map_err(|error| Error::config_from("the proxy's URL is invalid", error.into()))?;
+            config = config.proxy(Some(proxy));
         }
         Ok(Transport {
             agent: config.build().into(),
@@ -177,12 +165,12 @@ impl Transport {
         let request = self
             .agent
             .configure_request(request)
-            .timeout_connect(Some(patience.connect))
-            .timeout_per_read(idle)
-            .timeout_per_write(Some(patience.idle))
-            .timeout_recv_response(patience.answer)
-            .timeout_recv_body(patience.answer)
-            .timeout_global(patience.deadline)
+            .timeout_connect(bounded(patience.connect))
+            .timeout_per_read(idle.and_then(bounded))
+            .timeout_per_write(bounded(patience.idle))
+            .timeout_recv_response(patience.answer.and_then(bounded))
+            .timeout_recv_body(patience.answer.and_then(bounded))
+            .timeout_global(patience.deadline.and_then(bounded))
             .build();
         self.agent.run(request)
     }
@@ -191,6 +179,11 @@ impl Transport {
     pub(crate) fn shutdown(&self) {
         self.agent.clone().shutdown();
     }
+}
+
+/// A time limit as ureq can add it to the time; one of over a year is none.
+fn bounded(limit: Duration) -> Option<Duration> {
+    (limit < Duration::from_secs(365 * 86_400)).then_some(limit)
 }
 
 /// Idle connections kept: as many as threads are likely to share a client. Fewer would mean a TLS
@@ -266,6 +259,13 @@ impl Answer {
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 
+    /// Whether the head says where the body ends; otherwise a connection that broke looks like one
+    /// that was closed in order.
+    pub(crate) fn is_framed(&self) -> bool {
+        self.headers.contains_key("content-length")
+            || self.headers.contains_key("transfer-encoding")
+    }
+
     /// Takes the body out, to be read after the answer is gone.
     pub(crate) fn take_body(&mut self) -> AnswerBody {
         std::mem::take(&mut self.body)
@@ -307,9 +307,37 @@ impl AnswerBody {
     /// Reads what is left onto `bytes`, but not beyond `limit` bytes in all; says whether that was
     /// all.
     pub(crate) fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
+        self.read_while(limit, bytes, || true)
+    }
+
+    /// The same, but begins no read after `time` has passed.
+    pub(crate) fn read_for(
+        &mut self,
+        time: Duration,
+        clock: &Clock,
+        limit: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        let start = clock.now();
+        self.read_while(limit, bytes, || {
+            clock.now().saturating_duration_since(start) < time
+        })
+    }
+
+    fn read_while(
+        &mut self,
+        limit: usize,
+        bytes: &mut Vec<u8>,
+        go_on: impl Fn() -> bool,
+    ) -> Result<bool, Fault> {
         loop {
+            if !go_on() {
+                return Ok(false);
+            }
             let start = bytes.len();
-            let room = (limit - start).saturating_add(1).min(start.max(4096));
+            let room = (limit - start)
+                .saturating_add(1)
+                .min(start.clamp(4096, 64 << 10));
             bytes.resize(start + room, 0);
             let read = self.read(&mut bytes[start..]);
             bytes.truncate(start + read.as_ref().copied().unwrap_or(0));
@@ -329,7 +357,7 @@ impl AnswerBody {
 fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
     use ureq::Error as E;
     let sending = phase == Phase::Head;
-    if sending && error.to_string().contains("invalid peer certificate") {
+    if sending && error.to_string().contains("certificate") {
         let cause = Cause::Certificate {
             source: inner(error),
         };
@@ -450,6 +478,12 @@ impl Headers {
         self.0.contains_key(name)
     }
 
+    pub(crate) fn is_empty_text(&self, name: &str) -> bool {
+        self.0
+            .get(name)
+            .is_some_and(|value| value.as_bytes().trim_ascii().is_empty())
+    }
+
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
@@ -563,6 +597,10 @@ impl BaseUrl {
 
     pub(crate) fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// The host, and the port where there is one.

@@ -1,5 +1,7 @@
 //! How long a call goes on: policies, deadlines, the retry budget, shutdown, copies.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -199,47 +201,130 @@ fn the_deadline_cuts_a_stalled_attempt_and_nothing_is_repeated() {
 }
 
 #[test]
-fn a_storm_of_failures_is_met_with_ten_retries_and_no_more() {
-    let lab = Lab::with(|builder| {
-        let quick = RetryPolicy::new()
-            .initial_backoff(millis(1))
-            .max_backoff(millis(1));
-        builder.retry(quick)
-    });
+fn a_storm_of_failures_is_met_with_ten_quick_retries_and_then_with_slow_ones() {
+    let quick = RetryPolicy::new()
+        .initial_backoff(millis(1))
+        .max_backoff(seconds(1));
+    let quick = quick.max_attempts(3);
+    let lab = Lab::with(|builder| builder.retry(quick));
     lab.server.answer_with(|_| broken());
-    let errors: Vec<Error> = (0..20).map(|_| lab.fail()).collect();
-    assert_eq!(lab.server.request_count(), 20 + 10);
-    let (last, first) = (&errors[19], &errors[0]);
-    assert_eq!((first.attempts().len(), last.attempts().len()), (5, 1));
-    assert!(!first.to_string().contains("too many"), "{first}");
-    assert!(last.is_retryable());
-    assert_eq!(
-        last.to_string(),
-        "POST /v1/messages: 500 api_error: Internal server error; not tried again: too many of \
-         this client's requests fail (req_test_000030)"
+    for _ in 0..10 {
+        assert_eq!(lab.fail().attempts().len(), 3);
+    }
+    let is_slow = |wait: &Duration| *wait >= millis(500) && *wait <= seconds(1);
+    let sleeps = lab.clock.sleeps();
+    assert_eq!(sleeps.len(), 20);
+    assert!(
+        sleeps[..10].iter().all(|wait| *wait <= millis(9)),
+        "{sleeps:?}"
     );
+    assert!(sleeps[10..].iter().all(is_slow), "{sleeps:?}");
     // Copies share the brake, limits and overloads do not use it, time and success loosen it.
-    let retries = |client: &Client| {
-        let before = lab.server.request_count();
+    let next_is_slow = |client: &Client| {
+        let before = lab.clock.sleeps().len();
         client.messages().create(&request()).expect_err("a failure");
-        lab.server.request_count() - before - 1
+        is_slow(&lab.clock.sleeps()[before])
     };
-    let copy = lab.client.with(Options::new().retry(RetryPolicy::new()));
-    assert_eq!((retries(&lab.client.clone()), retries(&copy)), (0, 0));
+    let copy = lab.client.with(Options::new().deadline(seconds(60)));
+    assert!(next_is_slow(&lab.client.clone()) && next_is_slow(&copy));
     lab.clock.advance(seconds(10));
-    assert_eq!((retries(&copy), retries(&lab.client)), (1, 0));
-    lab.server.push_all([
-        Reply::rate_limited(1),
-        Reply::overloaded(),
-        Reply::rate_limited(1),
-        Reply::overloaded(),
-    ]);
+    assert!(!next_is_slow(&copy) && next_is_slow(&lab.client));
+    lab.server
+        .push_all([Reply::rate_limited(1), Reply::overloaded()]);
     lab.server.answer_with(|_| Reply::message("Seven."));
     for _ in 0..10 {
         lab.ask().expect("an answer");
     }
     lab.server.answer_with(|_| broken());
-    assert!((2..=3).contains(&retries(&lab.client)));
+    assert!(!next_is_slow(&lab.client));
+}
+
+#[test]
+fn many_threads_survive_one_failure_each() {
+    let lab = Lab::with(|builder| builder);
+    let met = Mutex::new(HashSet::new());
+    lab.server.answer_with(move |request| {
+        match met.lock().expect("no panic").insert(request.text()) {
+            true => Reply::html(502, "Bad Gateway"),
+            false => Reply::message("Seven."),
+        }
+    });
+    let client = &lab.client;
+    thread::scope(|scope| {
+        for number in 0..64 {
+            scope.spawn(move || {
+                let request = MessageRequest::new("claude-haiku-4-5", 64).user(number.to_string());
+                client.messages().create(&request).expect("an answer");
+            });
+        }
+    });
+    assert_eq!(lab.server.request_count(), 128);
+}
+
+#[test]
+fn a_tiny_retry_after_makes_no_hot_loop() {
+    let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_wait(seconds(30))));
+    lab.server.answer_with(|_| {
+        Reply::error(429, "rate_limit_error", "slow down").header("retry-after-ms", "1")
+    });
+    let error = lab.fail();
+    assert_eq!(error.kind(), ErrorKind::RateLimit);
+    assert!(
+        error.attempts().len() < 50,
+        "{} attempts",
+        error.attempts().len()
+    );
+}
+
+#[test]
+fn a_retry_after_on_a_stream_that_broke_is_no_reason_to_wait() {
+    let lab = Lab::with(|builder| builder);
+    let broken = StreamScript::text("a b").cut_after(5);
+    lab.server
+        .push(Reply::stream(broken).header("retry-after", "900"));
+    let message = lab.ask().expect("an answer");
+    assert_eq!(message.attempts().len(), 2);
+    assert!(
+        lab.clock.sleeps()[0] <= seconds(3),
+        "{:?}",
+        lab.clock.sleeps()
+    );
+}
+
+#[test]
+fn an_answer_that_failed_in_its_middle_is_not_asked_for_again_if_repeats_are_forbidden() {
+    let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_repeats(0)));
+    let script = StreamScript::text("a b c").error_after(5, "overloaded_error", "Overloaded");
+    lab.server.push(Reply::stream(script));
+    let error = lab.fail();
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::Overloaded, 1)
+    );
+    assert!(error.to_string().contains("billed"), "{error}");
+}
+
+#[test]
+fn the_jitter_never_makes_a_feasible_wait_miss_the_deadline() {
+    for seed in 0..20 {
+        let lab = Lab::with(|builder| builder.seed(seed).deadline(seconds(20)));
+        lab.server.push(Reply::rate_limited(19));
+        lab.ask().expect("an answer in time");
+    }
+}
+
+#[test]
+fn endless_settings_are_fine() {
+    let lab = Lab::with(|builder| {
+        builder
+            .timeout(Duration::MAX)
+            .idle_timeout(Duration::MAX)
+            .connect_timeout(Duration::MAX)
+            .deadline(Duration::MAX)
+    });
+    lab.ask().expect("an answer");
+    let plain = lab.client.with(Options::new().stream_underneath(false));
+    plain.messages().create(&request()).expect("an answer");
 }
 
 #[test]

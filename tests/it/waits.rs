@@ -178,7 +178,7 @@ fn a_wait_longer_than_permitted_fails_at_once_and_says_so() {
                 [answered(500, reply, ErrorKind::Server, Wait::Over)]
             })
             .retry_after(seconds(601))
-            .says(["the server asks to wait 10 min 1 s, which is more than max_wait"]),
+            .says(["the server asks to wait 10 min 1 s, which is more than is left of max_wait"]),
         ]
         .map(|row| row.retryable().has_api_error()),
     );

@@ -258,10 +258,10 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
     check(
         [
             case("before the headers", mute().times(2))
-                .ways(&[Plain])
+                .ways(&[Plain, Post])
                 .says(["no answer within the timeout"]),
             case("before the headers", mute().times(2))
-                .ways(&[Streamed, Events, Post])
+                .ways(&[Streamed, Events])
                 .says(["no byte arrived within the idle timeout"]),
             case("in the body", stalled(10).times(2)).ways(&[Plain, Streamed, Post]),
             case("before the body", stalled(0).times(2)).ways(&[Plain, Streamed]),
@@ -556,4 +556,20 @@ fn an_answer_that_comes_before_the_request_is_read_is_heard() {
 fn swallow(mut socket: TcpStream) {
     let mut bytes = vec![0; 1 << 20];
     while socket.read(&mut bytes).is_ok_and(|count| count > 0) {}
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_and_too_early_is_asked_for_once_more() {
+    let cut_off = format!("HTTP/1.1 200 OK\r\n\r\n{}", &MESSAGE[..60]);
+    let step = || {
+        broken(
+            Reply::raw(cut_off.clone()),
+            ErrorKind::Connection,
+            Wait::Backoff,
+        )
+    };
+    check([case("no length, no end", step().anonymous().times(2))
+        .ways(&[Plain, Streamed, Events, Post])
+        .retryable()
+        .says(["reading the answer failed", "2 attempts"])]);
 }

@@ -28,6 +28,23 @@ impl Clock {
         }
     }
 
+    /// Blocks on a condition variable until it is notified or `until` has come; may end early.
+    pub(crate) fn wait<'a, T>(
+        &self,
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, T> {
+        let Some(until) = until else {
+            return condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        };
+        let left = until.saturating_duration_since(self.now());
+        condvar
+            .wait_timeout(guard, left)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
     /// The time of day, only to compare with times of day that the server sent.
     pub(crate) fn wall(&self) -> SystemTime {
         match self {

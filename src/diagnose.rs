@@ -219,7 +219,7 @@ fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Optio
     }
     match status {
         300..=399 => Some(REDIRECT),
-        400..=407 | 409..=412 | 414..=428 | 430..=499 | 501 if error.is_none() => Some(STRANGER),
+        404 | 405 | 501 if error.is_none() => Some(STRANGER),
         401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         404 if says("model") => Some("check the model's id; the model may be retired"),
         413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),

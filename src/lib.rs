@@ -23,6 +23,9 @@ mod rate_limits;
 mod retry;
 mod sse;
 
+// Shared state.
+mod budget;
+
 // The wire.
 mod transport;
 
@@ -40,6 +43,10 @@ mod raw;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+pub use crate::budget::{
+    Admission, Budget, ClassSnapshot, Cost, Dimension, DimensionSnapshot, Limits, ModelClass,
+    Reservation, Wait, WaitCause,
+};
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::messages::Messages;

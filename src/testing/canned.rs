@@ -9,14 +9,10 @@ use super::stream::quoted;
 
 /// The answer of the imitation, never [`Reply::canned`] itself.
 pub(super) fn answer(request: &RecordedRequest) -> Reply {
-    if request.header("x-api-key").is_none() && request.header("authorization").is_none() {
-        return refusal(401, "authentication_error", "x-api-key header is required");
+    if let Some(refusal) = without_header(request) {
+        return refusal;
     }
-    if request.header("anthropic-version").is_none() {
-        return invalid("anthropic-version: header is required");
-    }
-    let path = request.path.strip_suffix('/').unwrap_or(&request.path);
-    match (request.method.as_str(), path) {
+    match (request.method.as_str(), path(request)) {
         ("POST", "/v1/messages") => message(request),
         ("POST", "/v1/messages/count_tokens") => token_count(request),
         ("GET", "/v1/models") => model_page(request.query.as_deref().unwrap_or_default()),
@@ -26,6 +22,15 @@ pub(super) fn answer(request: &RecordedRequest) -> Reply {
         },
         _ => not_found(),
     }
+}
+
+/// The body of a request for a message, where the imitation would answer it with one.
+pub(super) fn message_request(request: &RecordedRequest) -> Option<Value> {
+    let is_message = (request.method.as_str(), path(request)) == ("POST", "/v1/messages");
+    if !is_message || without_header(request).is_some() {
+        return None;
+    }
+    checked(request, &FOR_MESSAGE).ok()
 }
 
 /// What a request body says about the answer that it wants.
@@ -50,28 +55,66 @@ impl Wish {
     }
 }
 
-/// The JSON of a whole message that says `text`.
-pub(super) fn message_json(id: &str, wish: &Wish, text: &str) -> String {
+/// What a message says, and how.
+pub(super) struct Said<'a> {
+    pub(super) text: &'a str,
+    pub(super) stop_reason: &'a str,
+    pub(super) output_tokens: u64,
+    pub(super) cache_read_tokens: u64,
+}
+
+impl<'a> Said<'a> {
+    /// The whole of `text`, counted by its bytes.
+    pub(super) fn whole(text: &'a str) -> Said<'a> {
+        Said {
+            text,
+            stop_reason: "end_turn",
+            output_tokens: text.len().div_ceil(4) as u64,
+            cache_read_tokens: 0,
+        }
+    }
+}
+
+/// The JSON of a whole message.
+pub(super) fn message_json(id: &str, wish: &Wish, said: &Said<'_>) -> String {
     format!(
         concat!(
             r#"{{"id":{},"type":"message","role":"assistant","model":{},"#,
             r#""content":[{{"type":"text","text":{}}}],"#,
-            r#""stop_reason":"end_turn","stop_sequence":null,"#,
+            r#""stop_reason":{},"stop_sequence":null,"#,
             r#""usage":{{"input_tokens":{},"output_tokens":{},"#,
-            r#""cache_creation_input_tokens":0,"cache_read_input_tokens":0,"#,
+            r#""cache_creation_input_tokens":0,"cache_read_input_tokens":{},"#,
             r#""cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"#,
             r#""service_tier":"standard"}}}}"#
         ),
         quoted(id),
         quoted(&wish.model),
-        quoted(text),
+        quoted(said.text),
+        quoted(said.stop_reason),
         wish.input_tokens,
-        text.len().div_ceil(4)
+        said.output_tokens,
+        said.cache_read_tokens
     )
 }
 
+/// The refusal of a request without a header that every request needs.
+fn without_header(request: &RecordedRequest) -> Option<Reply> {
+    if request.header("x-api-key").is_none() && request.header("authorization").is_none() {
+        let message = "x-api-key header is required";
+        return Some(refusal(401, "authentication_error", message));
+    }
+    if request.header("anthropic-version").is_none() {
+        return Some(invalid("anthropic-version: header is required"));
+    }
+    None
+}
+
+fn path(request: &RecordedRequest) -> &str {
+    request.path.strip_suffix('/').unwrap_or(&request.path)
+}
+
 fn message(request: &RecordedRequest) -> Reply {
-    match checked(request, &["model", "max_tokens", "messages"]) {
+    match checked(request, &FOR_MESSAGE) {
         Ok(body) => Reply::message(echo(&body["messages"])),
         Err(complaint) => invalid(&complaint),
     }
@@ -112,23 +155,28 @@ fn checked(request: &RecordedRequest, required: &[&str]) -> Result<Value, String
 }
 
 /// `You said: …` with at most 200 characters of the last thing a user said.
-fn echo(messages: &Value) -> String {
+pub(super) fn echo(messages: &Value) -> String {
+    let said = last_said(messages);
+    match said.char_indices().nth(200) {
+        Some((cut, _)) => format!("You said: {}…", &said[..cut]),
+        None => format!("You said: {said}"),
+    }
+}
+
+/// The last thing a user said.
+pub(super) fn last_said(messages: &Value) -> String {
     let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
     let last = messages
         .iter()
         .rev()
         .find(|message| message["role"] == "user");
-    let said = match last.map(|message| &message["content"]) {
+    match last.map(|message| &message["content"]) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(blocks)) => {
             let texts = blocks.iter().filter_map(|block| block["text"].as_str());
             texts.collect::<Vec<_>>().join(" ")
         }
         _ => String::new(),
-    };
-    match said.char_indices().nth(200) {
-        Some((cut, _)) => format!("You said: {}…", &said[..cut]),
-        None => format!("You said: {said}"),
     }
 }
 
@@ -277,6 +325,9 @@ fn value_end(body: &[u8], from: usize) -> usize {
     }
     body.len()
 }
+
+/// The members that a request for a message needs.
+const FOR_MESSAGE: [&str; 3] = ["model", "max_tokens", "messages"];
 
 /// Id, display name, line, day of creation, window, largest output.
 struct CannedModel(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stream::{Ending, PING, Step, StreamScript, quoted};
 
@@ -170,6 +170,9 @@ impl Frames {
         self.step += 1;
         match step {
             Step::Pause(duration) => return Frame::Pause(*duration),
+            Step::Until(time) => {
+                return Frame::Pause(time.saturating_duration_since(Instant::now()));
+            }
             Step::Raw(bytes) => out.extend_from_slice(bytes),
             Step::Comment(text) => {
                 let end = script.line_end;

@@ -1,9 +1,15 @@
 //! A test server and a manual clock, for our tests and for yours.
 
+mod books;
+mod buckets;
 mod canned;
 mod clock;
 mod deliver;
 mod frames;
+mod headers;
+mod limited;
+mod limits;
+mod machine;
 mod receive;
 mod render;
 mod script;
@@ -12,7 +18,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use books::{Amounts, Books, ClassBooks, Refusals};
 pub use clock::ManualClock;
+pub use limits::{Charging, HeaderMode, ServerLimits};
 pub use receive::RecordedRequest;
 pub use script::Reply;
 pub use server::TestServer;

@@ -171,7 +171,7 @@ impl Reply {
         Reply::new(Content::Stream(Arc::new(script)))
     }
 
-    /// What the server would answer if nothing were scripted.
+    /// What the server would answer if nothing were scripted, rate limits included.
     pub fn canned() -> Self {
         Reply::new(Content::Canned)
     }

@@ -10,9 +10,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::deliver::{After, Stopper, deliver, lock};
+use super::limited::Limited;
 use super::receive::{Failure, Head, Inbox, RecordedRequest};
 use super::render::Exchange;
-use super::script::{Fault, Reply};
+use super::script::{Content, Fault, Reply};
 
 /// A loopback HTTP/1.1 server that stands in for the API in tests.
 ///
@@ -23,7 +24,8 @@ use super::script::{Fault, Reply};
 ///
 /// A request takes its reply from the first of these that has one: the queue for its method and path
 /// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
-/// ([`answer_with`](TestServer::answer_with)), the canned answers.
+/// ([`answer_with`](TestServer::answer_with)), the canned answers. With
+/// [`limit`](TestServer::limit) the canned messages are subject to rate limits.
 ///
 /// All methods take `&self` and can be called from any thread. Dropping the server stops it.
 ///
@@ -111,6 +113,11 @@ impl TestServer {
     /// the server waits for it to return. If it panics, the request is answered with a 500.
     pub fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
         self.shared.state().answer = Some(Arc::new(answer));
+    }
+
+    /// Where the limit mode is, when there is one.
+    pub(super) fn limited(&self) -> MutexGuard<'_, Option<Arc<Limited>>> {
+        lock(&self.shared.limited)
     }
 
     /// How many scripted replies, in all queues, no request has taken yet.
@@ -239,6 +246,7 @@ impl fmt::Debug for TestServer {
 struct Shared {
     started: Instant,
     state: Mutex<State>,
+    limited: Mutex<Option<Arc<Limited>>>,
     arrival: Condvar,
     links: Mutex<Links>,
     closing: Condvar,
@@ -257,6 +265,7 @@ impl Shared {
                 is_keeping: true,
                 count: 0,
             }),
+            limited: Mutex::default(),
             arrival: Condvar::new(),
             links: Mutex::new(Links::default()),
             closing: Condvar::new(),
@@ -291,6 +300,11 @@ impl Shared {
                     Reply::error(500, "api_error", message)
                 }),
             (None, None) => Reply::canned(),
+        };
+        let limited = lock(&self.limited).clone();
+        let reply = match limited.filter(|_| matches!(reply.content, Content::Canned)) {
+            Some(limited) => limited.answer(reply, &request, serial),
+            None => reply,
         };
         (request, serial, reply)
     }

@@ -1,6 +1,6 @@
 //! Scripts of streamed answers: what the caller wants sent, event by event.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Describes the body of a streamed answer, event by event, with its faults.
 ///
@@ -308,6 +308,11 @@ impl StreamScript {
         self
     }
 
+    /// Adds a pause until this time, if that is yet to come.
+    pub(super) fn until(self, time: Instant) -> Self {
+        self.step(Step::Until(time))
+    }
+
     fn step(mut self, step: Step) -> Self {
         self.steps.push(step);
         self
@@ -318,7 +323,7 @@ impl StreamScript {
         self
     }
 
-    fn block(mut self, content_block: &str) -> (Self, usize) {
+    pub(super) fn block(mut self, content_block: &str) -> (Self, usize) {
         let index = self.blocks;
         self.blocks += 1;
         let data = format!(
@@ -327,7 +332,7 @@ impl StreamScript {
         (self.event("content_block_start", data), index)
     }
 
-    fn delta(mut self, index: usize, kind: &str, field: &str, text: &str) -> Self {
+    pub(super) fn delta(mut self, index: usize, kind: &str, field: &str, text: &str) -> Self {
         self.output_bytes += text.len() as u64;
         let data = format!(
             r#"{{"type":"content_block_delta","index":{index},"delta":{{"type":"{kind}","{field}":{}}}}}"#,
@@ -336,7 +341,7 @@ impl StreamScript {
         self.event("content_block_delta", data)
     }
 
-    fn block_stop(self, index: usize) -> Self {
+    pub(super) fn block_stop(self, index: usize) -> Self {
         let data = format!(r#"{{"type":"content_block_stop","index":{index}}}"#);
         self.event("content_block_stop", data)
     }
@@ -367,6 +372,7 @@ pub(super) enum Step {
     Comment(String),
     Raw(Vec<u8>),
     Pause(Duration),
+    Until(Instant),
 }
 
 /// How a stream ends before its script does.

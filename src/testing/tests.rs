@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{Reply, StreamScript, TestServer};
 
+mod limits;
+
 #[test]
 fn one_connection_serves_request_after_request() {
     let server = started();

@@ -1,5 +1,6 @@
 //! Behaviour through the public API, against the test server: one binary, one module per subject.
 
+mod budget;
 mod client;
 mod faults;
 mod interop;

@@ -1,0 +1,671 @@
+//! The account of one model class: window, mirror, pacer and estimates as one machine.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+
+use crate::types::{Delivery, Usage};
+
+use super::cost::{Cost, Dimension, Each, INPUT, OUTPUT, Time, whole};
+use super::entries::{Entries, Key};
+use super::estimate::{Estimate, Estimates};
+use super::gate::{Gate, Pass};
+use super::limits::Limits;
+use super::mirror::{Hold, Mirror, Room};
+use super::pacer::{Pace, Pacer};
+use super::reading::{Reading, Refusal};
+use super::ruling::{Excess, Later, View, WaitCause};
+use super::window::{Stamp, Window};
+
+/// Decides when the requests of one model class may be sent, and learns from what becomes of them.
+///
+/// The life of a request: [`try_admit`](Account::try_admit) until it is granted; then, as they
+/// come, [`learn`](Account::learn) with the headers, [`begun`](Account::begun) with the usage that
+/// `message_start` brings, [`output_seen`](Account::output_seen); and exactly one end:
+/// [`settle`](Account::settle), [`refused`](Account::refused),
+/// [`overloaded`](Account::overloaded) or [`failed`](Account::failed). What comes after the end is
+/// ignored.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    window: Window,
+    mirror: Mirror,
+    pacer: Pacer,
+    estimates: Estimates,
+    entries: Entries<Entry>,
+    /// Sent, and not yet taken to have arrived; oldest first.
+    travelling: VecDeque<(Time, Key)>,
+    /// Nothing is sent before.
+    pause: Time,
+    /// Pauses in a row for which the server did not say how long.
+    untold: i32,
+    /// The most requests at once, after the server said that there were too many.
+    most_open: Option<f64>,
+    /// An answer came without any header: there is nothing to wait for.
+    is_mute: bool,
+    counts_cache_reads: bool,
+    dice: Rng,
+}
+
+/// A request in flight.
+#[derive(Debug, Clone)]
+struct Entry {
+    cost: Cost,
+    hold: Hold,
+    stamp: Stamp,
+    pass: Pass,
+    sent: Time,
+    /// What the server said its input came to.
+    input: Option<u64>,
+    output: u64,
+}
+
+impl Account {
+    /// An account under `limits`, of which nothing is known yet.
+    pub(crate) fn new(limits: Limits, counts_cache_reads: bool, dice: Rng) -> Account {
+        Account {
+            window: Window::new(limits),
+            mirror: Mirror::new(),
+            pacer: Pacer::new(),
+            estimates: Estimates::new(),
+            entries: Entries::new(),
+            travelling: VecDeque::new(),
+            pause: 0.0,
+            untold: 0,
+            most_open: None,
+            is_mute: false,
+            counts_cache_reads,
+            dice,
+        }
+    }
+
+    /// Changes what the caller permits itself; it holds for the past minute at once.
+    pub(crate) fn set_limits(&mut self, now: Time, limits: Limits) {
+        self.advance(now);
+        for dimension in Dimension::ALL {
+            if let Some(old) = self.window.limits().of(dimension) {
+                // A limit that is lifted leaves nothing to pace.
+                let new = limits.of(dimension).map_or(f64::INFINITY, |new| new as f64);
+                self.pacer.rescale(now, dimension.at(), old as f64, new);
+            }
+        }
+        self.window.set_limits(limits);
+    }
+
+    /// Sets what the server is known to allow, where no header says so yet.
+    pub(crate) fn assume_server(&mut self, now: Time, limits: &Limits) {
+        self.advance(now);
+        let limits = Dimension::ALL.map(|d| limits.of(d).map(|limit| limit as f64));
+        self.mirror.assume(&limits);
+    }
+
+    /// Says whether a request may be sent now, and if not, why and until when.
+    pub(crate) fn outlook(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<(), Later> {
+        self.advance(now);
+        let estimate = self.estimate(cost);
+        if let Some(excess) = self.excess(&estimate) {
+            return Err(Later::Never(excess));
+        }
+        let in_flight = self.mirror.in_flight();
+        if self
+            .most_open
+            .is_some_and(|most| in_flight as f64 + 1.0 > most.max(1.0))
+        {
+            return Err(Later::OnEvent(WaitCause::Concurrency));
+        }
+        if in_flight > 0 && self.is_probing() {
+            return Err(Later::OnEvent(WaitCause::FirstAnswer));
+        }
+        let pace = self.pace(now);
+        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
+        let room = self.mirror.room(&server_cost, &variance);
+        if let Room::Later(dimension) = room {
+            let why = WaitCause::Server(dimension);
+            return Err(match self.travelling.front() {
+                Some((sent, _)) => Later::NotBefore(sent + ARRIVED, why),
+                None => Later::OnEvent(why),
+            });
+        }
+        if let Some((time, why)) = self.latest(now, &estimate, &pace, room, gate) {
+            return Err(Later::NotBefore(time, why));
+        }
+        Ok(())
+    }
+
+    /// Takes in a request if it may be sent now; otherwise says why and until when not.
+    pub(crate) fn try_admit(
+        &mut self,
+        now: Time,
+        cost: &Cost,
+        gate: &mut Gate,
+    ) -> Result<Key, Later> {
+        self.outlook(now, cost, gate)?;
+        let estimate = self.estimate(cost);
+        let pace = self.pace(now);
+        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
+        self.pacer.admit(now, &estimate.mean, &pace);
+        let entry = Entry {
+            cost: *cost,
+            hold: self.mirror.admit(&server_cost, &variance, cost.max_tokens),
+            stamp: self.window.admit(&estimate),
+            pass: gate.pass(now),
+            sent: now,
+            input: None,
+            output: 0,
+        };
+        let key = self.entries.insert(entry);
+        self.travelling.push_back((now, key));
+        Ok(key)
+    }
+
+    /// The headers of an answer arrived, whatever its status.
+    pub(crate) fn learn(&mut self, now: Time, key: Key, reading: &Reading) {
+        self.advance(now);
+        let Some(entry) = self.entries.find(key) else {
+            return;
+        };
+        let changes = self.mirror.learn(&entry.hold, reading);
+        for (d, change) in changes.iter().enumerate() {
+            if let Some((old, new)) = change {
+                self.pacer.rescale(now, d, *old, *new);
+            }
+        }
+    }
+
+    /// The answer began: the host took the request, and `usage` says what its input came to.
+    pub(crate) fn begun(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
+        self.advance(now);
+        let input = self.counted_input(usage);
+        let Some(entry) = self.entries.find(key) else {
+            return;
+        };
+        gate.accepted(entry.pass);
+        if entry.input.replace(input).is_none() {
+            self.estimates.learn_input(&entry.cost, input);
+        }
+        self.mirror.input_is(&mut entry.hold, input as f64);
+        let mut counts = entry.stamp.counted();
+        counts[INPUT] = input;
+        self.window.correct(&mut entry.stamp, counts);
+    }
+
+    /// The stream has shown so many output tokens in all.
+    pub(crate) fn output_seen(&mut self, now: Time, key: Key, tokens: u64) {
+        self.advance(now);
+        let Some(entry) = self.entries.find(key).filter(|entry| entry.output < tokens) else {
+            return;
+        };
+        self.estimates.grow(&entry.cost, entry.output, tokens);
+        entry.output = tokens;
+        self.mirror.output_seen(&mut entry.hold, tokens as f64);
+        self.window.raise_output(&mut entry.stamp, tokens);
+    }
+
+    /// The request succeeded, and used what `usage` says.
+    pub(crate) fn settle(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
+        self.begun(now, key, usage, gate);
+        let Some(entry) = self.close(now, key, |entry, _| {
+            let actual = [1, entry.input.unwrap_or(0), usage.output_tokens];
+            (actual, actual)
+        }) else {
+            return;
+        };
+        self.estimates
+            .learn_output(&entry.cost, usage.output_tokens);
+        self.mirror.succeeded();
+        self.untold = 0;
+        self.is_mute |= !self.mirror.knows_any();
+        if let Some(most) = &mut self.most_open {
+            *most += 1.0 / most.max(1.0);
+        }
+    }
+
+    /// The server refused the request with a 429 that a pause cures; `reading` is of its headers.
+    /// Returns why it can never succeed, if the request alone is larger than the limit.
+    pub(crate) fn refused(
+        &mut self,
+        now: Time,
+        key: Key,
+        refusal: Refusal,
+        reading: &Reading,
+        gate: &mut Gate,
+    ) -> Option<Excess> {
+        self.learn(now, key, reading);
+        // A refusal costs nothing at the server, as far as is known, but a request here.
+        let entry = self.close(now, key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
+        gate.forget(entry.pass);
+        self.pause_for(now, reading.retry_after);
+        let estimate = self.estimate(&entry.cost);
+        let (cost, _) = self.mirror.cost(&estimate, entry.cost.max_tokens);
+        match refusal {
+            Refusal::Limit(dimension, limit) => {
+                if let (Some(dimension), Some(limit)) = (dimension, limit) {
+                    self.mirror.told_limit(dimension, limit);
+                }
+                if !self.mirror.guesses(dimension) {
+                    self.mirror.refused(&cost, dimension, reading);
+                    if dimension == Some(Dimension::Requests) && self.mirror.is_tight(reading) {
+                        self.pacer.tighten();
+                    }
+                } else {
+                    self.mirror.guess_limits(dimension, &self.window.sums());
+                }
+            }
+            Refusal::Growth | Refusal::Unexplained => self.pacer.restart(now, self.pause),
+            Refusal::Concurrency => {
+                let open = self.mirror.in_flight() as f64 + 1.0;
+                self.most_open = Some((0.75 * open).max(1.0));
+                self.pacer.restart(now, self.pause);
+            }
+        }
+        self.excess(&estimate)
+    }
+
+    /// The host refused the request as overloaded, at once or in the midst of its answer.
+    pub(crate) fn overloaded(&mut self, now: Time, key: Key, wait: Option<f64>, gate: &mut Gate) {
+        let entry = self.close(now, key, |entry, _| {
+            let actual = [1, entry.input.unwrap_or(0), entry.output];
+            (actual, actual)
+        });
+        if let Some(entry) = entry {
+            gate.refused(now, entry.sent, entry.pass, wait);
+        }
+    }
+
+    /// The request failed otherwise: never sent, answered with an error, or nobody knows.
+    pub(crate) fn failed(&mut self, now: Time, key: Key, delivery: Delivery, gate: &mut Gate) {
+        let entry = self.close(now, key, |entry, counted| match delivery {
+            Delivery::NotSent => ([0; 3], [0; 3]),
+            Delivery::Answered => {
+                let actual = [1, entry.input.unwrap_or(0), entry.output];
+                (
+                    [1, entry.input.unwrap_or(counted[INPUT]), entry.output],
+                    actual,
+                )
+            }
+            Delivery::Unknown => {
+                let output = counted[OUTPUT].max(entry.output);
+                let actual = [1, counted[INPUT], output];
+                (actual, actual)
+            }
+        });
+        if let Some(entry) = entry {
+            gate.forget(entry.pass);
+        }
+    }
+
+    /// The last of the times that must pass before a request is sent.
+    fn latest(
+        &self,
+        now: Time,
+        estimate: &Estimate,
+        pace: &Pace,
+        room: Room,
+        gate: &mut Gate,
+    ) -> Option<(Time, WaitCause)> {
+        let limit = self.window.earliest(estimate);
+        let due = self.pacer.earliest(now, pace);
+        let times = [
+            Some((self.pause, WaitCause::Pause)),
+            gate.earliest(now).map(|time| (time, WaitCause::Overload)),
+            limit.map(|(time, dimension)| (time, WaitCause::Limit(dimension))),
+            match room {
+                Room::At(time, dimension) => Some((time, WaitCause::Server(dimension))),
+                Room::Now | Room::Later(_) => None,
+            },
+            due.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
+        ];
+        let later = times.into_iter().flatten().filter(|(time, _)| *time > now);
+        later.max_by(|(one, _), (other, _)| one.total_cmp(other))
+    }
+
+    /// What a request is expected to cost, for those that wait behind it.
+    pub(crate) fn expected(&self, cost: &Cost) -> Each<f64> {
+        self.estimate(cost).mean
+    }
+
+    /// The earliest time at which a request can be sent, with `queued` ahead of it: what no luck
+    /// can better (5.8).
+    pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
+        self.advance(now);
+        let estimate = self.estimate(cost);
+        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
+        self.pause
+            .max(self.window.at_best(now, queued, &estimate))
+            .max(self.mirror.at_best(queued, &server_cost, &variance))
+    }
+
+    /// What the account looks like.
+    pub(crate) fn view(&mut self, now: Time) -> View {
+        self.advance(now);
+        View {
+            limits: self.window.limits(),
+            used: self.window.sums(),
+            in_flight: self.mirror.in_flight(),
+            server: [0, 1, 2].map(|d| self.mirror.view(d)),
+            pause_until: self.pause,
+        }
+    }
+
+    /// Whether nothing is in flight, and nothing kept for it.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&mut self, now: Time) -> bool {
+        self.advance(now);
+        self.mirror.is_at_rest() && self.window.is_at_rest()
+    }
+
+    /// Moves all machines on to `now`.
+    fn advance(&mut self, now: Time) {
+        self.window.advance(now);
+        while let Some((sent, key)) = self.travelling.front().copied() {
+            if sent + ARRIVED > now {
+                break;
+            }
+            self.travelling.pop_front();
+            if let Some(entry) = self.entries.find(key) {
+                // In the order of time: refill must not see charges that were not made yet.
+                self.mirror.refill(sent + ARRIVED);
+                self.mirror.arrived(&mut entry.hold);
+            }
+        }
+        self.mirror.refill(now);
+    }
+
+    /// Ends an entry with what it came to for the mirror and for the window.
+    fn close(
+        &mut self,
+        now: Time,
+        key: Key,
+        actual: impl FnOnce(&Entry, Each<u64>) -> (Each<u64>, Each<u64>),
+    ) -> Option<Entry> {
+        self.advance(now);
+        let mut entry = self.entries.take(key)?;
+        let (for_mirror, for_window) = actual(&entry, entry.stamp.counted());
+        self.mirror
+            .complete(&entry.hold, &for_mirror.map(|tokens| tokens as f64));
+        self.window.correct(&mut entry.stamp, for_window);
+        self.window.close(&entry.stamp);
+        self.estimates.grow(&entry.cost, entry.output, 0);
+        Some(entry)
+    }
+
+    fn pause_for(&mut self, now: Time, asked: Option<f64>) {
+        let wait = asked.unwrap_or_else(|| {
+            self.untold = (self.untold + 1).min(6);
+            f64::from(self.untold - 1).exp2()
+        });
+        // Processes that were told the same do not come back in one instant.
+        self.pause = self.pause.max(now + wait + 0.1 * self.dice.f64());
+    }
+
+    fn estimate(&self, cost: &Cost) -> Estimate {
+        let strict = self.window.limits().is_strict();
+        self.estimates.estimate(cost, strict)
+    }
+
+    fn excess(&self, estimate: &Estimate) -> Option<Excess> {
+        if let Some(dimension) = self.window.excess(estimate) {
+            return Some(Excess {
+                dimension,
+                estimate: estimate.promise[dimension.at()],
+                limit: self.window.limits().of(dimension).unwrap_or(0),
+            });
+        }
+        let dimension = self.mirror.excess(estimate)?;
+        let limit = self.mirror.view(dimension.at())?.limit;
+        Some(Excess {
+            dimension,
+            estimate: whole(estimate.mean[dimension.at()]),
+            limit: whole(limit),
+        })
+    }
+
+    /// Whether one request goes ahead to learn the limits: not where the caller set limits, for
+    /// then a slow start is probe enough (10.3).
+    fn is_probing(&self) -> bool {
+        !self.is_mute && !self.mirror.knows_any() && self.window.limits().is_unlimited()
+    }
+
+    fn pace(&mut self, now: Time) -> Pace {
+        let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
+            Some(limit) => limit as f64 / 60.0,
+            None => f64::INFINITY,
+        });
+        self.pacer.pace(now, &self.mirror.rates(), &window)
+    }
+
+    fn counted_input(&self, usage: &Usage) -> u64 {
+        let reads = match self.counts_cache_reads {
+            true => usage.cache_read_input_tokens.unwrap_or(0),
+            false => 0,
+        };
+        let written = usage.cache_creation_input_tokens.unwrap_or(0);
+        usage
+            .input_tokens
+            .saturating_add(written)
+            .saturating_add(reads)
+    }
+}
+
+/// After so many seconds a request has surely arrived at the server (5.2).
+const ARRIVED: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::reading::Told;
+
+    const SMALL: Cost = Cost::request().input_tokens(100).max_tokens(100);
+
+    fn account(limits: Limits) -> (Account, Gate) {
+        let dice = Rng::with_seed(1);
+        (Account::new(limits, false, dice.clone()), Gate::new(dice))
+    }
+
+    fn unlimited() -> (Account, Gate) {
+        account(Limits::per_minute())
+    }
+
+    fn usage(input: u64, output: u64) -> Usage {
+        Usage {
+            input_tokens: input,
+            output_tokens: output,
+            ..Usage::default()
+        }
+    }
+
+    fn headers(requests: f64) -> Reading {
+        let mut reading = Reading::default();
+        reading.told[0] = Told {
+            limit: Some(requests),
+            remaining: Some(requests - 1.0),
+        };
+        reading
+    }
+
+    #[track_caller]
+    fn granted(ruling: Result<Key, Later>) -> Key {
+        ruling.expect("room")
+    }
+
+    #[track_caller]
+    fn not_before(ruling: Result<Key, Later>) -> (Time, WaitCause) {
+        match ruling {
+            Err(Later::NotBefore(time, why)) => (time, why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn with_nothing_known_one_request_goes_ahead_to_learn_the_limits() {
+        let (mut account, mut gate) = unlimited();
+        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        let ruling = account.try_admit(0.1, &SMALL, &mut gate);
+        assert_eq!(ruling, Err(Later::OnEvent(WaitCause::FirstAnswer)));
+        account.learn(0.5, key, &headers(1_000.0));
+        granted(account.try_admit(1.0, &SMALL, &mut gate));
+    }
+
+    #[test]
+    fn an_answer_without_headers_ends_the_waiting_for_them() {
+        let (mut account, mut gate) = unlimited();
+        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        account.settle(1.0, key, &usage(100, 10), &mut gate);
+        for _ in 0..100 {
+            granted(account.try_admit(1.0, &SMALL, &mut gate));
+        }
+    }
+
+    #[test]
+    fn own_limits_need_no_first_answer_and_bound_every_minute() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(6));
+        let (mut now, mut sent) = (0.0, Vec::new());
+        while now < 300.0 {
+            match account.try_admit(now, &SMALL, &mut gate) {
+                Ok(key) => {
+                    sent.push(now);
+                    account.settle(now, key, &usage(100, 10), &mut gate);
+                }
+                other => now = not_before(other).0,
+            }
+        }
+        assert!(sent.len() >= 24, "{sent:?}");
+        assert!(sent.windows(7).all(|span| span[6] - span[0] >= 60.0));
+    }
+
+    #[test]
+    fn a_429_pauses_as_long_as_it_says_and_counts_as_a_request_only() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
+        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        let reading = Reading {
+            retry_after: Some(7.0),
+            ..headers(1_000.0)
+        };
+        let refusal = Refusal::Limit(Some(Dimension::InputTokens), None);
+        assert_eq!(
+            account.refused(1.0, key, refusal, &reading, &mut gate),
+            None
+        );
+        let (time, why) = not_before(account.try_admit(1.0, &SMALL, &mut gate));
+        assert!((8.0..8.1).contains(&time) && why == WaitCause::Pause);
+        assert_eq!(account.view(1.0).used, [1, 0, 0]);
+        granted(account.try_admit(time, &SMALL, &mut gate));
+    }
+
+    #[test]
+    fn pauses_without_a_stated_wait_double() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
+        let mut now = 0.0;
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            let key = loop {
+                match account.try_admit(now, &SMALL, &mut gate) {
+                    Ok(key) => break key,
+                    other => now = not_before(other).0,
+                }
+            };
+            let reading = Reading::default();
+            account.refused(now, key, Refusal::Unexplained, &reading, &mut gate);
+            pauses.push(account.view(now).pause_until - now);
+        }
+        for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0]) {
+            assert!((expected..expected + 0.1).contains(pause), "{pauses:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_ignored() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
+        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        account.settle(1.0, key, &usage(100, 10), &mut gate);
+        let used = account.view(1.0).used;
+        account.settle(1.0, key, &usage(900, 90), &mut gate);
+        account.output_seen(1.0, key, 500);
+        account.overloaded(1.0, key, None, &mut gate);
+        account.failed(1.0, key, Delivery::NotSent, &mut gate);
+        assert_eq!(account.view(1.0).used, used);
+        assert!(account.is_at_rest(1.0) && gate.is_open());
+    }
+
+    #[test]
+    fn each_end_leaves_in_the_window_what_it_may_have_cost() {
+        for (delivery, expected) in [
+            (Delivery::NotSent, [0, 0, 0]),
+            (Delivery::Answered, [1, 120, 30]),
+            (Delivery::Unknown, [1, 120, 100]),
+        ] {
+            let (mut account, mut gate) = account(Limits::per_minute().output_tokens(9_999));
+            let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+            account.begun(0.5, key, &usage(120, 1), &mut gate);
+            account.output_seen(1.0, key, 30);
+            account.failed(2.0, key, delivery, &mut gate);
+            assert_eq!(account.view(2.0).used, expected, "{delivery}");
+            assert!(account.is_at_rest(2.0));
+        }
+    }
+
+    #[test]
+    fn cache_reads_count_only_where_the_server_counts_them() {
+        let mut usage = usage(10, 1);
+        usage.cache_creation_input_tokens = Some(200);
+        usage.cache_read_input_tokens = Some(3_000);
+        for (counts, expected) in [(false, 210), (true, 3_210)] {
+            let dice = Rng::with_seed(1);
+            let mut account = Account::new(Limits::per_minute(), counts, dice.clone());
+            let mut gate = Gate::new(dice);
+            let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+            account.settle(1.0, key, &usage, &mut gate);
+            assert_eq!(account.view(1.0).used[INPUT], expected);
+        }
+    }
+
+    #[test]
+    fn a_request_that_can_never_fit_is_refused_at_once() {
+        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(99));
+        let excess = Excess {
+            dimension: Dimension::InputTokens,
+            estimate: 100,
+            limit: 99,
+        };
+        assert_eq!(
+            account.try_admit(0.0, &SMALL, &mut gate),
+            Err(Later::Never(excess))
+        );
+        account.set_limits(0.0, Limits::per_minute().input_tokens(100));
+        granted(account.try_admit(0.0, &SMALL, &mut gate));
+    }
+
+    #[test]
+    fn a_limit_of_zero_admits_what_costs_nothing_of_it_and_no_more() {
+        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(0));
+        for cost in [SMALL, Cost::request().input_bytes(10)] {
+            let ruling = account.try_admit(0.0, &cost, &mut gate);
+            assert!(matches!(ruling, Err(Later::Never(_))), "{ruling:?}");
+        }
+        for _ in 0..10 {
+            granted(account.try_admit(0.0, &Cost::request(), &mut gate));
+        }
+    }
+
+    #[test]
+    fn no_request_is_sent_before_the_best_that_was_foretold() {
+        let (mut account, mut gate) =
+            account(Limits::per_minute().requests(10).output_tokens(2_000));
+        let mut now = 0.0;
+        for ahead in 0..60 {
+            let queued = account
+                .expected(&SMALL)
+                .map(|cost| cost * f64::from(ahead % 3));
+            let best = account.at_best(now, &queued, &SMALL);
+            for _ in 0..=ahead % 3 {
+                let key = loop {
+                    match account.try_admit(now, &SMALL, &mut gate) {
+                        Ok(key) => break key,
+                        other => now = not_before(other).0,
+                    }
+                };
+                account.settle(now, key, &usage(100, 100), &mut gate);
+            }
+            assert!(best <= now + 1e-3, "{best} {now}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One of the server's token buckets: its arithmetic, and what headers teach about it.
+
+use super::cost::{REQUESTS, Time};
+
+/// One of the server's buckets.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bucket {
+    /// Per minute; 0 while unknown.
+    pub(crate) limit: f64,
+    /// How much it holds when full.
+    pub(crate) depth: f64,
+    /// Free to promise.
+    pub(crate) free: f64,
+    /// Expected cost of the requests in flight.
+    pub(crate) promised: f64,
+    /// The part of it that the server may not have charged yet.
+    pub(crate) held: f64,
+    /// The sum of the variances of the requests in flight.
+    pub(crate) variance: f64,
+    /// Use by others, per second.
+    pub(crate) foreign: f64,
+    /// By how much headers surprise, on average.
+    pub(crate) noise: f64,
+    /// An extra margin after refusals; it decays.
+    pub(crate) guard: f64,
+    /// The largest `remaining` that was seen.
+    pub(crate) seen: f64,
+    /// When headers last told what remains.
+    pub(crate) read: Time,
+    /// What corrections by headers came to so far.
+    pub(crate) corrected: f64,
+    /// What this client used so far.
+    pub(crate) spent: f64,
+    /// The limit is a guess after refusals without headers, and grows.
+    pub(crate) guessed: bool,
+}
+
+impl Bucket {
+    pub(crate) fn view(&self) -> Option<ServerView> {
+        self.is_known().then_some(ServerView {
+            limit: self.limit,
+            free: self.free,
+            foreign: self.foreign * MINUTE,
+        })
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.limit > 0.0
+    }
+
+    pub(crate) fn rate(&self) -> f64 {
+        self.limit / MINUTE
+    }
+
+    pub(crate) fn refill(&mut self, passed: f64) {
+        if !self.is_known() {
+            return;
+        }
+        if self.guessed {
+            let grown = (passed * GROWTH).exp();
+            (self.limit, self.depth) = (self.limit * grown, self.depth * grown);
+        }
+        let kept = (-passed / FORGETTING).exp();
+        let taken = self.foreign * FORGETTING * (1.0 - kept);
+        self.foreign *= kept;
+        self.noise *= kept;
+        let level = self.free + self.held;
+        let refilled = level + self.rate() * passed - taken;
+        self.free += refilled.min(self.depth.max(level)) - level;
+    }
+
+    /// How long it takes to refill by `tokens`: foreign use is forgotten meanwhile. Never too long.
+    pub(crate) fn time_for(&self, tokens: f64) -> f64 {
+        let mut time = tokens / self.rate();
+        for _ in 0..ROUNDS {
+            let taken = self.foreign * FORGETTING * (1.0 - (-time / FORGETTING).exp());
+            time = (tokens + taken) / self.rate();
+        }
+        time
+    }
+
+    /// The first header: what the bucket was taken to be before is no measure.
+    pub(crate) fn begin(&mut self, remaining: f64) {
+        self.guessed = false;
+        self.foreign = 0.0;
+        let free = (remaining - self.promised).max(0.0);
+        let before = std::mem::replace(&mut self.free, free);
+        self.corrected -= free - before;
+        self.clip();
+        self.seen = self.seen.max(remaining);
+    }
+
+    /// Free and held together never exceed the depth.
+    pub(crate) fn clip(&mut self) {
+        if self.is_known() {
+            self.free = self.free.min(self.depth - self.held);
+        }
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: f64, minutes: f64) {
+        if self.is_known() && limit < self.limit {
+            let before = self.free;
+            self.free *= if self.free > 0.0 {
+                limit / self.limit
+            } else {
+                1.0
+            };
+            self.corrected += before - self.free;
+        }
+        self.limit = limit;
+        self.depth = (limit * minutes).max(1.0);
+        self.guard = self.guard.min(0.15 * self.depth);
+        self.clip();
+    }
+
+    pub(crate) fn lower_to(&mut self, level: f64) {
+        if level < self.free {
+            self.corrected += self.free - level;
+            self.free = level;
+        }
+    }
+
+    /// What must be free for a request of `cost`.
+    pub(crate) fn need(&self, d: usize, cost: f64, variance: f64, idle: bool) -> f64 {
+        let mut margin = self.guard + 3.0 * self.noise;
+        if d != REQUESTS {
+            margin += 0.01 * self.depth;
+        }
+        let spread = 2.0 * (self.variance + variance).max(0.0).sqrt();
+        margin += spread.min(0.1 * self.depth);
+        if self.foreign > 0.005 * self.rate() {
+            // Others are here: stay off the floor.
+            margin += (0.08 * self.depth).min(0.3 * self.seen);
+        }
+        let cost = cost.min(self.depth);
+        let mut margin = margin.min(self.depth - cost);
+        if idle {
+            margin = margin.min(0.25 * self.depth);
+        }
+        cost + margin
+    }
+
+    /// Compares what the server says is left with the range that the model took while the request
+    /// lived (5.4): a value below it means that others are using the bucket.
+    pub(crate) fn compare(
+        &mut self,
+        d: usize,
+        remaining: f64,
+        range: (f64, f64),
+        now: Time,
+        life: f64,
+        used: f64,
+    ) {
+        // Tokens are rounded to thousands.
+        let rounding = if d == REQUESTS { 1.0 } else { 500.0 };
+        let (low, high) = (range.0 - self.corrected, range.1 - self.corrected);
+        let busy = used >= 0.7 * self.rate() * life.max(2.0) || remaining < 0.3 * self.seen;
+        // A surprise has grown since the last reading, or since the request was sent.
+        let span = life.max(now - self.read).max(2.0);
+        self.read = now;
+        let most = 0.05 * self.depth;
+        if remaining + rounding < low.max(0.0) {
+            let missing = low - remaining - rounding;
+            self.free -= missing;
+            self.corrected += missing;
+            self.noise += 0.05 * (missing.min(most) - self.noise);
+            if busy || self.foreign > 0.0 {
+                // What the server never held, nobody took: the bucket may be shallower than thought.
+                let full = self.seen - used;
+                let taken = (low.min(full) - remaining - rounding).max(0.0);
+                self.foreign = (self.foreign + 0.3 * taken / span).min(0.95 * self.rate());
+            }
+        } else if remaining - rounding > high {
+            let more = (remaining - rounding - high) / 2.0;
+            self.free += more;
+            self.corrected -= more;
+            self.clip();
+            self.noise += 0.05 * (more.min(most) - self.noise);
+            self.foreign = (self.foreign - 0.3 * more / span).max(0.0);
+        } else {
+            self.noise *= 0.98;
+        }
+        self.seen = self.seen.max(remaining);
+    }
+
+    /// Others seem to be using the bucket.
+    pub(crate) fn suspect(&mut self) {
+        self.foreign = (self.foreign + 0.1 * self.rate()).min(0.95 * self.rate());
+    }
+}
+
+/// What is known of one of the server's buckets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ServerView {
+    /// Per minute.
+    pub(crate) limit: f64,
+    /// Free to promise; negative where estimates were too low.
+    pub(crate) free: f64,
+    /// What others seem to use, per minute.
+    pub(crate) foreign: f64,
+}
+
+const MINUTE: f64 = 60.0;
+
+/// Foreign use is forgotten over so many seconds, which also makes shares even (5.4).
+const FORGETTING: f64 = 60.0;
+
+/// By how much a guessed limit grows per second (5.5).
+const GROWTH: f64 = 0.005;
+
+/// Steps towards the time of refill; each comes nearer from below.
+const ROUNDS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refill_takes_as_long_as_was_said_whoever_else_uses_the_bucket() {
+        for foreign in [0.0, 300.0, 950.0] {
+            let mut bucket = Bucket::default();
+            bucket.set_limit(60_000.0, 1.0);
+            (bucket.free, bucket.foreign) = (0.0, foreign);
+            let time = bucket.time_for(20_000.0);
+            bucket.refill(time);
+            assert!((16_000.0..20_000.01).contains(&bucket.free), "{bucket:?}");
+        }
+    }
+
+    #[test]
+    fn refill_in_steps_and_at_once_come_to_the_same() {
+        let mut at_once = Bucket::default();
+        at_once.set_limit(60_000.0, 1.0);
+        (at_once.free, at_once.foreign) = (0.0, 500.0);
+        let mut in_steps = at_once;
+        at_once.refill(30.0);
+        (0..300).for_each(|_| in_steps.refill(0.1));
+        assert!((at_once.free - in_steps.free).abs() < 1e-6);
+    }
+
+    #[test]
+    fn margins_never_exceed_what_the_bucket_holds() {
+        let mut bucket = Bucket::default();
+        bucket.set_limit(1_000.0, 1.0);
+        (bucket.guard, bucket.noise, bucket.seen) = (1e9, 1e9, 1e9);
+        bucket.foreign = bucket.rate();
+        assert_eq!(bucket.need(1, 900.0, 1e12, false), 1_000.0);
+        assert_eq!(bucket.need(1, 5_000.0, 1e12, false), 1_000.0);
+        assert_eq!(bucket.need(1, 100.0, 1e12, true), 350.0);
+    }
+}

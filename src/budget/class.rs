@@ -1,0 +1,106 @@
+//! The groups of models that share a rate limit.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::types::Model;
+
+/// A group of models that share one rate limit.
+///
+/// [`ModelClass::of`] follows the published tables: all of Fable 5, of Opus 4 and of Sonnet 4 are
+/// one class each, every other model is its own. A wrong class does little harm: two classes that
+/// the server counts as one see each other as foreign use. Clones are cheap.
+///
+/// ```
+/// use anthropic_blocking::ModelClass;
+///
+/// assert_eq!(ModelClass::of("claude-sonnet-4-5-20250929"), ModelClass::of("claude-sonnet-4-6"));
+/// assert_ne!(ModelClass::of("claude-opus-5"), ModelClass::of("claude-opus-5-5"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelClass(Arc<str>);
+
+impl ModelClass {
+    /// The class that a model belongs to.
+    pub fn of(model: impl Into<Model>) -> ModelClass {
+        let model = model.into().as_str().to_ascii_lowercase();
+        let line = without_version(&model);
+        let shared = SHARED.iter().find(|shared| {
+            line.strip_prefix(**shared)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        });
+        ModelClass::named(shared.copied().unwrap_or(line))
+    }
+
+    /// A class by a name of your own, for limits that are divided otherwise.
+    pub fn named(name: impl Into<String>) -> ModelClass {
+        ModelClass(name.into().into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether tokens read from the cache count as input, as they do on Haiku 3.5 only.
+    pub(crate) fn counts_cache_reads(&self) -> bool {
+        self.0.contains("3-5-haiku")
+    }
+}
+
+impl fmt::Display for ModelClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Cuts a snapshot's date, or `latest`, off an id: `-20251001`, `@20251001`, `-latest`.
+fn without_version(model: &str) -> &str {
+    match model.rsplit_once(['-', '@']) {
+        Some((line, "latest")) => line,
+        Some((line, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => line,
+        _ => model,
+    }
+}
+
+/// The rows of the published tables that combine several models.
+const SHARED: [&str; 4] = [
+    "claude-fable-5",
+    "claude-opus-4",
+    "claude-sonnet-4",
+    "claude-mythos",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_share_a_class_as_the_tables_say() {
+        for (model, class) in [
+            ("claude-haiku-4-5", "claude-haiku-4-5"),
+            ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+            ("claude-opus-4-20250514", "claude-opus-4"),
+            ("claude-opus-4-8", "claude-opus-4"),
+            ("claude-sonnet-4-5@20250929", "claude-sonnet-4"),
+            ("claude-fable-5-1", "claude-fable-5"),
+            ("claude-fable-5", "claude-fable-5"),
+            ("claude-opus-5", "claude-opus-5"),
+            ("claude-opus-5-5", "claude-opus-5-5"),
+            ("claude-opus-45", "claude-opus-45"),
+            ("claude-3-5-haiku-latest", "claude-3-5-haiku"),
+            ("Claude-Mythos-2-Preview", "claude-mythos"),
+            ("-20250101", ""),
+            ("", ""),
+            ("gpt-x", "gpt-x"),
+        ] {
+            assert_eq!(ModelClass::of(model).as_str(), class, "{model}");
+        }
+    }
+
+    #[test]
+    fn only_haiku_3_5_counts_cache_reads() {
+        assert!(ModelClass::of("claude-3-5-haiku-20241022").counts_cache_reads());
+        assert!(!ModelClass::of("claude-haiku-4-5").counts_cache_reads());
+    }
+}

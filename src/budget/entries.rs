@@ -1,0 +1,65 @@
+//! Requests in flight, under keys that are never mistaken for each other.
+
+/// Values under keys; the key of a value that was taken finds nothing, even when its place is used
+/// again.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries<T> {
+    places: Vec<(u32, Option<T>)>,
+    vacant: Vec<u32>,
+}
+
+/// Where an entry is: a place, and how many used it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    place: u32,
+    turn: u32,
+}
+
+impl<T> Entries<T> {
+    pub(crate) fn new() -> Entries<T> {
+        Entries {
+            places: Vec::new(),
+            vacant: Vec::new(),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            (self.places.len() - 1) as u32
+        });
+        let (turn, slot) = &mut self.places[place as usize];
+        *slot = Some(value);
+        Key { place, turn: *turn }
+    }
+
+    pub(crate) fn find(&mut self, key: Key) -> Option<&mut T> {
+        let (turn, slot) = self.places.get_mut(key.place as usize)?;
+        slot.as_mut().filter(|_| *turn == key.turn)
+    }
+
+    pub(crate) fn take(&mut self, key: Key) -> Option<T> {
+        self.find(key)?;
+        let (turn, slot) = &mut self.places[key.place as usize];
+        *turn = turn.wrapping_add(1);
+        self.vacant.push(key.place);
+        slot.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_finds_nothing() {
+        let mut entries = Entries::new();
+        let first = entries.insert('a');
+        assert_eq!(entries.take(first), Some('a'));
+        let second = entries.insert('b');
+        assert_eq!(first.place, second.place);
+        assert_eq!(entries.find(first), None);
+        assert_eq!(entries.take(first), None);
+        assert_eq!(entries.find(second), Some(&mut 'b'));
+    }
+}

@@ -1,0 +1,100 @@
+//! What the caller permits itself per minute.
+
+use super::cost::Dimension;
+
+/// The most that may be spent in any 60 seconds; what is not set is not limited.
+///
+/// As a promise ([`Budget::limits`](crate::Budget::limits)) it holds whatever the server would
+/// allow, in any 60 seconds, not only in minutes of the clock. Requests never exceed it. Tokens are
+/// estimated before they are spent and corrected as the answer arrives, so that a minute may exceed
+/// it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict). Leave
+/// it unset to use all that the server allows: the server's limits are learned from its answers.
+///
+/// ```
+/// use anthropic_blocking::Limits;
+///
+/// const HALF: Limits = Limits::per_minute().requests(500).input_tokens(225_000);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    requests: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    strict: bool,
+}
+
+impl Limits {
+    /// No limits.
+    pub const fn per_minute() -> Limits {
+        Limits {
+            requests: None,
+            input_tokens: None,
+            output_tokens: None,
+            strict: false,
+        }
+    }
+
+    /// Sets the most requests, by default unlimited; with 0 every request fails.
+    #[must_use]
+    pub const fn requests(mut self, requests: u64) -> Limits {
+        self.requests = Some(requests);
+        self
+    }
+
+    /// Sets the most input tokens, by default unlimited. Tokens read from the cache do not count,
+    /// except where the server counts them.
+    #[must_use]
+    pub const fn input_tokens(mut self, tokens: u64) -> Limits {
+        self.input_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets the most output tokens, by default unlimited.
+    #[must_use]
+    pub const fn output_tokens(mut self, tokens: u64) -> Limits {
+        self.output_tokens = Some(tokens);
+        self
+    }
+
+    /// Counts every request as if its answer were `max_tokens` long, until its end shows the
+    /// truth: then no answer, however long, can break the promise. It costs throughput: most
+    /// answers are much shorter. Input is exact where it was counted.
+    #[must_use]
+    pub const fn strict(mut self) -> Limits {
+        self.strict = true;
+        self
+    }
+
+    /// The limit of one dimension, where it is set.
+    pub const fn of(&self, dimension: Dimension) -> Option<u64> {
+        match dimension {
+            Dimension::Requests => self.requests,
+            Dimension::InputTokens => self.input_tokens,
+            Dimension::OutputTokens => self.output_tokens,
+        }
+    }
+
+    /// Whether the promise is [`strict`](Limits::strict).
+    pub const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Whether nothing is limited.
+    pub const fn is_unlimited(&self) -> bool {
+        self.requests.is_none() && self.input_tokens.is_none() && self.output_tokens.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_set_is_not_limited() {
+        const LIMITS: Limits = Limits::per_minute().requests(50).strict();
+        assert_eq!(LIMITS.of(Dimension::Requests), Some(50));
+        assert_eq!(LIMITS.of(Dimension::InputTokens), None);
+        assert!(LIMITS.is_strict() && !LIMITS.is_unlimited());
+        assert!(Limits::per_minute().is_unlimited());
+    }
+}

@@ -1,0 +1,560 @@
+//! The server's buckets, as this client understands them: what it may send without a refusal.
+
+mod refused;
+
+use super::bucket::{Bucket, ServerView};
+use super::cost::{Dimension, Each, INPUT, OUTPUT, REQUESTS, Time};
+use super::estimate::Estimate;
+use super::reading::{Reading, Told};
+use super::trace::Trace;
+
+/// The server's three token buckets for one model class, followed through the headers.
+///
+/// Of each bucket it knows what is free to promise and what is promised. What is promised counts
+/// as held until it is charged for certain; refill never lifts free and held together above the
+/// depth of the bucket. From this follows that with promises that are in sum at least the truth,
+/// the server can refuse nothing (5.2). Foreign use is the one thing that lowers the server's
+/// level unseen: the headers show it (5.4).
+#[derive(Debug, Clone)]
+pub(crate) struct Mirror {
+    buckets: Each<Bucket>,
+    trace: Trace,
+    now: Time,
+    in_flight: usize,
+    /// The server reserves `max_tokens` at the start, as it did until 2025.
+    reserves_most: bool,
+    /// Signs in a row that output is charged the other way.
+    signs: u32,
+    /// The sum of `max_tokens` in flight, until the first request ended.
+    first_most: Option<f64>,
+    /// When the last refusal was made use of: once per round, not once per request.
+    last_round: Time,
+}
+
+/// What the mirror holds for a request in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    cost: Each<f64>,
+    held: Each<f64>,
+    variance: Each<f64>,
+    /// What had been spent when it was sent.
+    spent: Each<f64>,
+    sent: Time,
+}
+
+/// When a request will fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Room {
+    Now,
+    At(Time, Dimension),
+    /// Refill alone brings none: something in flight must arrive or end first.
+    Later(Dimension),
+}
+
+impl Mirror {
+    pub(crate) fn new() -> Mirror {
+        Mirror {
+            buckets: [Bucket::default(); 3],
+            trace: Trace::new(),
+            now: 0.0,
+            in_flight: 0,
+            reserves_most: false,
+            signs: 0,
+            first_most: Some(0.0),
+            last_round: f64::NEG_INFINITY,
+        }
+    }
+
+    /// Refills the buckets up to `now`.
+    pub(crate) fn refill(&mut self, now: Time) {
+        let passed = now - self.now;
+        if passed <= 0.0 {
+            return;
+        }
+        self.now = now;
+        for bucket in &mut self.buckets {
+            bucket.refill(passed);
+        }
+        self.record();
+    }
+
+    /// What the server will charge for a request at most, as expected.
+    pub(crate) fn cost(&self, estimate: &Estimate, max_tokens: u64) -> (Each<f64>, Each<f64>) {
+        let (mut cost, mut variance) = (estimate.mean, estimate.variance);
+        if self.reserves_most {
+            cost[OUTPUT] = max_tokens as f64;
+            variance[OUTPUT] = 0.0;
+        }
+        (cost, variance)
+    }
+
+    /// When a request will fit (5.3).
+    pub(crate) fn room(&self, cost: &Each<f64>, variance: &Each<f64>) -> Room {
+        let mut room = Room::Now;
+        for dimension in Dimension::ALL {
+            let d = dimension.at();
+            let bucket = &self.buckets[d];
+            if !bucket.is_known() {
+                continue;
+            }
+            let need = bucket.need(d, cost[d], variance[d], self.in_flight == 0);
+            // A sum of floats may miss a full bucket by a hair, for ever.
+            if bucket.free >= need * (1.0 - 1e-9) {
+                continue;
+            }
+            if need > bucket.depth - bucket.held {
+                room = Room::Later(dimension);
+                break;
+            }
+            let time = self.now + bucket.time_for(need - bucket.free) + TICK;
+            if !matches!(room, Room::At(latest, _) if latest >= time) {
+                room = Room::At(time, dimension);
+            }
+        }
+        room
+    }
+
+    /// Promises a request's cost.
+    pub(crate) fn admit(
+        &mut self,
+        cost: &Each<f64>,
+        variance: &Each<f64>,
+        max_tokens: u64,
+    ) -> Hold {
+        if let Some(most) = &mut self.first_most {
+            *most += max_tokens as f64;
+        }
+        let hold = Hold {
+            cost: *cost,
+            held: *cost,
+            variance: *variance,
+            spent: self.buckets.map(|bucket| bucket.spent),
+            sent: self.now,
+        };
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            bucket.free -= cost[d];
+            bucket.promised += cost[d];
+            bucket.held += cost[d];
+            bucket.variance += variance[d];
+            bucket.spent += cost[d];
+        }
+        self.in_flight += 1;
+        self.record();
+        hold
+    }
+
+    /// The request has surely arrived: what the server charges on arrival is charged (5.2).
+    pub(crate) fn arrived(&mut self, hold: &mut Hold) {
+        let rest = if self.reserves_most {
+            0.0
+        } else {
+            hold.held[OUTPUT]
+        };
+        let unsure = 2.0 * hold.variance[INPUT].sqrt();
+        self.hold_only(hold, REQUESTS, 0.0);
+        self.hold_only(hold, INPUT, unsure);
+        self.hold_only(hold, OUTPUT, rest);
+    }
+
+    /// The server told what the input came to.
+    pub(crate) fn input_is(&mut self, hold: &mut Hold, tokens: f64) {
+        self.recharge(hold, INPUT, tokens);
+        let bucket = &mut self.buckets[INPUT];
+        bucket.variance -= std::mem::take(&mut hold.variance[INPUT]);
+        self.hold_only(hold, INPUT, 0.0);
+    }
+
+    /// The stream has shown so much output: so much is charged, and no longer held.
+    pub(crate) fn output_seen(&mut self, hold: &mut Hold, tokens: f64) {
+        if self.reserves_most {
+            return;
+        }
+        if tokens > hold.cost[OUTPUT] {
+            self.recharge(hold, OUTPUT, tokens);
+        }
+        let rest = (hold.cost[OUTPUT] - tokens).max(0.0);
+        self.hold_only(hold, OUTPUT, rest);
+    }
+
+    /// The request is over and came to `actual`.
+    pub(crate) fn complete(&mut self, hold: &Hold, actual: &Each<f64>) {
+        self.in_flight -= 1;
+        self.first_most = None;
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            bucket.held -= hold.held[d];
+            bucket.promised -= hold.cost[d];
+            bucket.variance -= hold.variance[d];
+            bucket.spent += actual[d] - hold.cost[d];
+            if self.in_flight == 0 {
+                // Sums of floats drift.
+                (bucket.held, bucket.promised, bucket.variance) = (0.0, 0.0, 0.0);
+            }
+            bucket.free += hold.cost[d] - actual[d];
+            bucket.clip();
+        }
+        self.record();
+    }
+
+    /// A success: guards relax.
+    pub(crate) fn succeeded(&mut self) {
+        if !self.reserves_most {
+            self.signs = 0;
+        }
+        for bucket in &mut self.buckets {
+            bucket.guard *= 0.99;
+        }
+    }
+
+    /// Learns from the headers of an answer to a request sent at `hold.sent`. Returns each limit
+    /// that changed, with the old one.
+    pub(crate) fn learn(&mut self, hold: &Hold, reading: &Reading) -> Each<Option<(f64, f64)>> {
+        let mut changes = [None; 3];
+        self.learn_charging(hold, &reading.told[OUTPUT]);
+        let ranges = self.trace.since(hold.sent);
+        for d in 0..3 {
+            let bucket = &mut self.buckets[d];
+            let told = reading.told[d];
+            if let Some(limit) = told.limit.filter(|limit| *limit > 0.0) {
+                let first = !bucket.is_known() || bucket.guessed;
+                if limit != bucket.limit {
+                    changes[d] = Some((bucket.limit, limit));
+                    bucket.set_limit(limit, 1.0);
+                }
+                if first {
+                    bucket.begin(told.remaining.unwrap_or(limit).min(limit));
+                    continue;
+                }
+            }
+            if let Some(remaining) = told.remaining.filter(|_| bucket.is_known()) {
+                let life = self.now - hold.sent;
+                let used = bucket.spent - hold.spent[d];
+                bucket.compare(d, remaining, ranges[d], self.now, life, used);
+            }
+        }
+        self.record();
+        changes
+    }
+
+    /// Sets what is known of the server beforehand. The buckets are taken to be full.
+    pub(crate) fn assume(&mut self, limits: &Each<Option<f64>>) {
+        for (bucket, limit) in self.buckets.iter_mut().zip(limits) {
+            if let Some(limit) = limit.filter(|limit| *limit > 0.0) {
+                let was_known = bucket.is_known() && !bucket.guessed;
+                bucket.guessed = false;
+                bucket.set_limit(limit, 1.0);
+                if !was_known {
+                    bucket.free = limit - bucket.promised;
+                }
+                bucket.clip();
+            }
+        }
+        self.trace = Trace::new();
+        self.record();
+    }
+
+    /// Whether any limit is known.
+    pub(crate) fn knows_any(&self) -> bool {
+        self.buckets.iter().any(Bucket::is_known)
+    }
+
+    /// What each bucket refills per second for this client; unlimited where unknown.
+    pub(crate) fn rates(&self) -> Each<f64> {
+        self.buckets.map(|bucket| match bucket.is_known() {
+            true => bucket.rate() - bucket.foreign,
+            false => f64::INFINITY,
+        })
+    }
+
+    /// The earliest time at which `queued` and a request can all have been admitted: margins and
+    /// foreign use ignored (5.8).
+    pub(crate) fn at_best(
+        &self,
+        queued: &Each<f64>,
+        cost: &Each<f64>,
+        variance: &Each<f64>,
+    ) -> Time {
+        let mut best = self.now;
+        let known = |(_, bucket): &(usize, &Bucket)| bucket.is_known();
+        for (d, bucket) in self.buckets.iter().enumerate().filter(known) {
+            let spread = 2.0 * (bucket.variance + variance[d]).max(0.0).sqrt();
+            // At best what is in flight turns out to have cost nothing.
+            let free = (bucket.free + bucket.promised).min(bucket.depth);
+            let short = queued[d] + cost[d].min(bucket.depth) - free - spread;
+            best = best.max(self.now + short / bucket.rate());
+        }
+        best
+    }
+
+    /// The dimension in which a request can never fit. Output is no reason: it is charged as it
+    /// is produced.
+    pub(crate) fn excess(&self, estimate: &Estimate) -> Option<Dimension> {
+        let bucket = &self.buckets[INPUT];
+        (bucket.is_known() && !bucket.guessed && estimate.at_least(INPUT) > bucket.depth)
+            .then_some(Dimension::InputTokens)
+    }
+
+    /// What is known of a bucket.
+    pub(crate) fn view(&self, d: usize) -> Option<ServerView> {
+        self.buckets[d].view()
+    }
+
+    /// What is free and what is promised, of one bucket.
+    #[cfg(test)]
+    pub(crate) fn level(&self, d: usize) -> (f64, f64) {
+        (self.buckets[d].free, self.buckets[d].promised)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether nothing is promised or held.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let rests = |b: &Bucket| b.promised == 0.0 && b.held == 0.0 && b.variance == 0.0;
+        self.in_flight == 0 && self.buckets.iter().all(rests)
+    }
+
+    /// Whether the server reserves `max_tokens` at the start. Its first reading shows it, while no
+    /// request has ended: little of the output has been produced, and all of it is gone. That it
+    /// does not, is shown by readings again and again above all that it could have left.
+    fn learn_charging(&mut self, hold: &Hold, told: &Told) {
+        let Some(remaining) = told.remaining else {
+            return;
+        };
+        let bucket = &self.buckets[OUTPUT];
+        if let (Some(most), Some(limit)) = (self.first_most.take(), told.limit) {
+            let gone = limit - remaining;
+            // Some may not have arrived; tokens are rounded to thousands.
+            if most >= 3_000.0 && gone >= 0.7 * most - 500.0 && gone <= most + 500.0 {
+                self.switch_charging(true);
+            }
+        } else if self.reserves_most {
+            // Of what is reserved here, at least this request's share has arrived there.
+            let own = hold.held[OUTPUT];
+            let reserved = bucket.promised - bucket.held + own;
+            let most_left = bucket.free + bucket.held - own + 0.7 * reserved;
+            self.signs = if remaining - 500.0 > most_left {
+                self.signs + 1
+            } else {
+                0
+            };
+            if self.signs >= 3 {
+                self.switch_charging(false);
+            }
+        }
+    }
+
+    /// Changes how the server is taken to charge output.
+    pub(crate) fn switch_charging(&mut self, reserves_most: bool) {
+        self.reserves_most = reserves_most;
+        self.signs = 0;
+        self.buckets[OUTPUT].foreign = 0.0;
+        self.trace = Trace::new();
+        self.record();
+    }
+
+    fn hold_only(&mut self, hold: &mut Hold, d: usize, rest: f64) {
+        let rest = rest.min(hold.held[d]);
+        self.buckets[d].held -= hold.held[d] - rest;
+        hold.held[d] = rest;
+    }
+
+    /// Changes a promise to what is known now.
+    fn recharge(&mut self, hold: &mut Hold, d: usize, cost: f64) {
+        let more = cost - std::mem::replace(&mut hold.cost[d], cost);
+        let bucket = &mut self.buckets[d];
+        bucket.promised += more;
+        bucket.spent += more;
+        bucket.free -= more;
+        bucket.clip();
+        self.record();
+    }
+
+    fn record(&mut self) {
+        let low = self.buckets.map(|bucket| bucket.free + bucket.corrected);
+        let mut high = self
+            .buckets
+            .map(|bucket| bucket.free + bucket.promised + bucket.corrected);
+        if self.reserves_most {
+            let output = &self.buckets[OUTPUT];
+            high[OUTPUT] = output.free + output.held + output.corrected;
+        }
+        self.trace.record(self.now, &low, &high);
+    }
+}
+
+/// Added to computed times, so that what was computed is surely there.
+const TICK: f64 = 1e-6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::reading::Refusal;
+
+    const FREE: Each<f64> = [0.0; 3];
+
+    fn told(limit: f64, remaining: f64) -> Told {
+        Told {
+            limit: Some(limit),
+            remaining: Some(remaining),
+        }
+    }
+
+    /// Headers that tell of the input bucket only.
+    fn input(limit: f64, remaining: f64) -> Reading {
+        let mut reading = Reading::default();
+        reading.told[INPUT] = told(limit, remaining);
+        reading
+    }
+
+    fn known() -> Mirror {
+        let mut mirror = Mirror::new();
+        mirror.assume(&[None, Some(60_000.0), None]);
+        mirror
+    }
+
+    fn send(mirror: &mut Mirror, tokens: f64) -> Hold {
+        mirror.admit(&[1.0, tokens, 0.0], &FREE, 0)
+    }
+
+    #[test]
+    fn what_is_unknown_holds_nothing_back_and_the_first_header_tells_it() {
+        let mut mirror = Mirror::new();
+        assert_eq!(mirror.room(&[1.0, 1e9, 1e9], &FREE), Room::Now);
+        let hold = send(&mut mirror, 1_000.0);
+        mirror.refill(1.0);
+        mirror.learn(&hold, &input(60_000.0, 40_000.0));
+        let view = mirror.view(INPUT).expect("it was told");
+        assert_eq!((view.limit, view.free), (60_000.0, 39_000.0));
+        assert_eq!(mirror.view(REQUESTS), None);
+    }
+
+    #[test]
+    fn a_request_fits_at_the_stated_time() {
+        let mut mirror = known();
+        let mut hold = send(&mut mirror, 50_000.0);
+        mirror.refill(2.5);
+        mirror.arrived(&mut hold);
+        let Room::At(time, Dimension::InputTokens) = mirror.room(&[1.0, 12_000.0, 0.0], &FREE)
+        else {
+            panic!("{mirror:?}");
+        };
+        mirror.refill(time - 0.01);
+        assert_ne!(mirror.room(&[1.0, 12_000.0, 0.0], &FREE), Room::Now);
+        mirror.refill(time);
+        assert_eq!(mirror.room(&[1.0, 12_000.0, 0.0], &FREE), Room::Now);
+    }
+
+    #[test]
+    fn a_refund_never_lifts_the_bucket_above_what_may_still_be_charged() {
+        let mut mirror = known();
+        let first = send(&mut mirror, 30_000.0);
+        send(&mut mirror, 20_000.0);
+        mirror.complete(&first, &[1.0, 0.0, 0.0]);
+        assert_eq!(mirror.level(INPUT), (40_000.0, 20_000.0));
+    }
+
+    #[test]
+    fn a_reading_below_the_range_means_others_and_one_inside_means_nothing() {
+        let mut mirror = known();
+        let hold = send(&mut mirror, 10_000.0);
+        mirror.refill(1.0);
+        mirror.learn(&hold, &input(60_000.0, 50_000.0));
+        assert_eq!(mirror.view(INPUT).map(|view| view.foreign), Some(0.0));
+        let hold = send(&mut mirror, 40_000.0);
+        mirror.refill(5.0);
+        mirror.learn(&hold, &input(60_000.0, 2_000.0));
+        let view = mirror.view(INPUT).expect("known");
+        assert!(view.foreign > 0.0 && view.free < 8_000.0, "{view:?}");
+        // The same surprise is not counted twice.
+        let before = mirror.level(INPUT).0;
+        mirror.learn(&hold, &input(60_000.0, 2_000.0));
+        assert_eq!(mirror.level(INPUT).0, before);
+    }
+
+    #[test]
+    fn limits_that_change_in_midrun_are_followed() {
+        let mut mirror = known();
+        let hold = send(&mut mirror, 1_000.0);
+        let changes = mirror.learn(&hold, &input(6_000.0, 5_000.0));
+        assert_eq!(changes[INPUT], Some((60_000.0, 6_000.0)));
+        assert!(mirror.level(INPUT).0 <= 5_500.0);
+        mirror.complete(&hold, &[1.0, 1_000.0, 0.0]);
+        mirror.refill(100.0);
+        assert!(mirror.level(INPUT).0 <= 6_000.0);
+    }
+
+    #[test]
+    fn a_refusal_lowers_the_level_at_once_and_once_per_round_the_trust() {
+        let mut mirror = known();
+        for _ in 0..5 {
+            mirror.refused(
+                &[1.0, 5_000.0, 0.0],
+                Some(Dimension::InputTokens),
+                &input(60_000.0, 3_000.0),
+            );
+        }
+        assert_eq!(mirror.level(INPUT).0, 3_000.0);
+        assert_eq!(mirror.buckets[INPUT].guard, 1_100.0);
+    }
+
+    #[test]
+    fn without_headers_limits_are_guessed_from_use_and_grow() {
+        let mut mirror = Mirror::new();
+        mirror.refill(10.0);
+        mirror.guess_limits(None, &[100, 50_000, 0]);
+        let limit = |mirror: &Mirror| mirror.view(INPUT).map_or(0.0, |view| view.limit);
+        assert_eq!(limit(&mirror), 42_500.0);
+        mirror.guess_limits(None, &[100, 50_000, 0]);
+        assert_eq!(limit(&mirror), 42_500.0, "one round, one cut");
+        mirror.refill(13.0);
+        mirror.guess_limits(None, &[100, 50_000, 0]);
+        assert!(limit(&mirror) < 37_000.0);
+        mirror.refill(113.0);
+        assert!(limit(&mirror) > 50_000.0);
+        let text = Refusal::Limit(Some(Dimension::InputTokens), Some(30_000.0));
+        if let Refusal::Limit(Some(dimension), Some(told)) = text {
+            mirror.told_limit(dimension, told);
+        }
+        assert_eq!(limit(&mirror), 30_000.0);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bucket_goes_alone_when_it_is_full() {
+        let mut mirror = known();
+        let hold = send(&mut mirror, 30_000.0);
+        let large = [1.0, 90_000.0, 0.0];
+        assert_eq!(
+            mirror.room(&large, &FREE),
+            Room::Later(Dimension::InputTokens)
+        );
+        mirror.complete(&hold, &[1.0, 30_000.0, 0.0]);
+        mirror.refill(29.0);
+        assert!(matches!(mirror.room(&large, &FREE), Room::At(time, _) if time < 30.1));
+        mirror.refill(30.1);
+        assert_eq!(mirror.room(&large, &FREE), Room::Now);
+    }
+
+    #[test]
+    fn a_server_that_reserves_max_tokens_is_recognised_and_one_that_stops_too() {
+        let mut mirror = Mirror::new();
+        mirror.assume(&[None, None, Some(60_000.0)]);
+        let output = |remaining| {
+            let mut reading = Reading::default();
+            reading.told[OUTPUT] = told(60_000.0, remaining);
+            reading
+        };
+        let hold = mirror.admit(&[1.0, 0.0, 500.0], &FREE, 8_000);
+        mirror.refill(1.0);
+        mirror.learn(&hold, &output(52_000.0));
+        assert!(mirror.reserves_most);
+        for round in 1..=3 {
+            let hold = mirror.admit(&[1.0, 0.0, 20_000.0], &FREE, 20_000);
+            mirror.refill(f64::from(round) * 60.0);
+            mirror.learn(&hold, &output(60_000.0));
+            mirror.complete(&hold, &[1.0, 0.0, 100.0]);
+        }
+        assert!(!mirror.reserves_most);
+    }
+}

@@ -1,0 +1,549 @@
+//! The budget: what may be sent when, shared by all threads.
+//!
+//! Every request waits here, in order, until two accounts have room for it: the caller's own
+//! sliding window, which keeps a promise, and a mirror of the server's token buckets, which keeps
+//! the server from refusing. The machines are pure and in files of their own; this one holds the
+//! lock, the clock and the public face.
+
+mod account;
+mod bucket;
+mod class;
+mod cost;
+mod entries;
+mod estimate;
+mod gate;
+mod limits;
+mod mirror;
+mod pacer;
+mod queue;
+mod reading;
+mod reservation;
+mod ruling;
+#[cfg(test)]
+mod simulation;
+mod snapshot;
+mod trace;
+mod window;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use log::info;
+
+use self::account::Account;
+use self::cost::Time;
+use self::gate::Gate;
+use self::queue::{Lane, Waiter};
+use self::ruling::{Excess, Later};
+use crate::clock::{Clock, lock};
+use crate::error::{Cause, Error, Result, spoken};
+use crate::types::{ErrorKind, Model};
+
+pub use self::class::ModelClass;
+pub use self::cost::{Cost, Dimension};
+pub use self::limits::Limits;
+pub use self::reservation::Reservation;
+pub use self::ruling::WaitCause;
+pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
+
+/// What may be sent when, shared by all threads that send.
+///
+/// Left alone it needs no settings: it learns the server's limits from the headers of the first
+/// answer. Clones share everything. Every method returns at once but [`reserve`](Budget::reserve).
+///
+/// This is for requests that your own code sends. [`Client`](crate::Client) does not wait for it
+/// yet; it waits out rate limits and overloads call by call.
+///
+/// ```
+/// use anthropic_blocking::{Budget, Limits, ModelClass};
+///
+/// // At most half of what the organization has, for one class of models.
+/// let half = Limits::per_minute().requests(500).input_tokens(200_000);
+/// let budget = Budget::new().limits(ModelClass::of("claude-haiku-4-5"), half);
+/// ```
+#[derive(Clone)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    birth: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    lanes: HashMap<ModelClass, Lane>,
+    gate: Gate,
+    default_limits: Limits,
+    limits: HashMap<ModelClass, Limits>,
+    assumed: HashMap<ModelClass, Limits>,
+    classify: Option<Arc<Classify>>,
+    on_wait: Option<Arc<OnWait>>,
+    dice: Rng,
+}
+
+type Classify = dyn Fn(&Model) -> ModelClass + Send + Sync;
+type OnWait = dyn Fn(&Wait) + Send + Sync;
+
+/// A wait that begins; see [`Budget::on_wait`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Wait {
+    /// The class of models that the request belongs to.
+    pub class: ModelClass,
+    /// What it waits for, or what the request at the head of its queue waits for.
+    pub cause: WaitCause,
+    /// How long at least, where that can be told.
+    pub at_least: Option<Duration>,
+    /// How many requests of the class wait, this one included.
+    pub waiting: usize,
+}
+
+/// Whether a request may be sent now; see [`Budget::try_reserve`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Admission {
+    /// It may, and is accounted for.
+    Granted(Reservation),
+    /// Not before so much time has passed; then ask again.
+    NotBefore(Duration),
+}
+
+/// Why there is no room, and will be none in time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Denied {
+    /// It can never fit.
+    Exceeds(Excess),
+    /// Not before so much time has passed, which is too late.
+    Late {
+        at_least: Duration,
+        cause: WaitCause,
+    },
+}
+
+impl Budget {
+    /// A budget without limits of the caller's own.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a budget is shared, not a value"
+    )]
+    pub fn new() -> Budget {
+        let (clock, mut dice) = (Clock::System, Rng::new());
+        let state = State {
+            lanes: HashMap::new(),
+            gate: Gate::new(dice.fork()),
+            default_limits: Limits::per_minute(),
+            limits: HashMap::new(),
+            assumed: HashMap::new(),
+            classify: None,
+            on_wait: None,
+            dice,
+        };
+        let birth = clock.now();
+        Budget {
+            shared: Arc::new(Shared {
+                clock,
+                birth,
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// Limits what a class of models may use in any 60 seconds, whatever the server allows. May be
+    /// called at any time; it holds for the past minute at once, and for all clones.
+    #[must_use = "the budget itself is returned"]
+    pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        state.limits.insert(class.clone(), limits);
+        if let Some(lane) = state.lanes.get_mut(&class) {
+            lane.account.set_limits(now, limits);
+        }
+        state.wake_better(now);
+        drop(state);
+        self
+    }
+
+    /// Limits every class that has no limits of its own, each by itself.
+    #[must_use = "the budget itself is returned"]
+    pub fn default_limits(self, limits: Limits) -> Budget {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let State {
+            lanes,
+            limits: own,
+            default_limits,
+            ..
+        } = &mut *state;
+        *default_limits = limits;
+        for (_, lane) in lanes
+            .iter_mut()
+            .filter(|(class, _)| !own.contains_key(class))
+        {
+            lane.account.set_limits(now, limits);
+        }
+        state.wake_better(now);
+        drop(state);
+        self
+    }
+
+    /// Says what the server allows a class, where it sends no headers, as some gateways do, or to
+    /// spare the first request, which goes alone to learn it.
+    #[must_use = "the budget itself is returned"]
+    pub fn assume_server(self, class: ModelClass, limits: Limits) -> Budget {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        if let Some(lane) = state.lanes.get_mut(&class) {
+            lane.account.assume_server(now, &limits);
+        }
+        state.assumed.insert(class, limits);
+        state.wake_better(now);
+        drop(state);
+        self
+    }
+
+    /// Decides otherwise than [`ModelClass::of`] which models share limits.
+    #[must_use = "the budget itself is returned"]
+    pub fn classify(
+        self,
+        classify: impl Fn(&Model) -> ModelClass + Send + Sync + 'static,
+    ) -> Budget {
+        lock(&self.shared.state).classify = Some(Arc::new(classify));
+        self
+    }
+
+    /// Calls `on_wait` whenever a request begins a wait of a second or more. It is called on the
+    /// thread that waits, outside of any lock.
+    #[must_use = "the budget itself is returned"]
+    pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
+        lock(&self.shared.state).on_wait = Some(Arc::new(on_wait));
+        self
+    }
+
+    /// The class that a model belongs to.
+    pub fn class_of(&self, model: &Model) -> ModelClass {
+        let classify = lock(&self.shared.state).classify.clone();
+        match classify {
+            Some(classify) => classify(model),
+            None => ModelClass::of(model),
+        }
+    }
+
+    /// Waits until a request may be sent, behind those of its class that came before.
+    ///
+    /// Blocks for as long as it takes, at most for `deadline`; fails at once where that cannot be
+    /// met. Settle the reservation with what became of the request; one that is dropped counts as
+    /// sent, outcome unknown.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
+    ///
+    /// let budget = Budget::new();
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
+    /// let reservation = budget.reserve(&class, cost, None)?;
+    /// // … send the request …
+    /// reservation.settle(&Usage::default(), None);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Budget`](ErrorKind::Budget): the request is larger than a limit, or there is no room
+    /// before the deadline; the text says when there would be.
+    pub fn reserve(
+        &self,
+        class: &ModelClass,
+        cost: Cost,
+        deadline: Option<Duration>,
+    ) -> Result<Reservation> {
+        self.acquire(class, cost, deadline)
+            .map_err(|denied| denied.into_error(deadline))
+    }
+
+    /// Asks whether a request may be sent now, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Budget`](ErrorKind::Budget): the request is larger than a limit.
+    pub fn try_reserve(&self, class: &ModelClass, cost: Cost) -> Result<Admission> {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let (lane, gate) = state.lane(class);
+        let ticket = lane.ticket();
+        if lane.is_next(ticket) {
+            match lane.account.try_admit(now, &cost, gate) {
+                Ok(key) => {
+                    let reservation = Reservation::new(self.clone(), class, key);
+                    return Ok(Admission::Granted(reservation));
+                }
+                Err(Later::NotBefore(time, _)) => {
+                    return Ok(Admission::NotBefore(seconds(time - now)));
+                }
+                Err(Later::Never(excess)) => {
+                    return Err(Denied::Exceeds(excess).into_error(None));
+                }
+                Err(Later::OnEvent(_)) => {}
+            }
+        }
+        let at_best = lane.at_best(now, ticket, &cost);
+        Ok(Admission::NotBefore(seconds(at_best - now).max(SOON)))
+    }
+
+    /// What each class has used, what it waits for, and what is known of the server's limits.
+    pub fn snapshot(&self) -> Vec<ClassSnapshot> {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let State { lanes, gate, .. } = &mut *state;
+        let mut classes: Vec<ClassSnapshot> = lanes
+            .iter_mut()
+            .map(|(class, lane)| ClassSnapshot::of(class, lane, gate, now))
+            .collect();
+        drop(state);
+        classes.sort_by(|a, b| a.class.as_str().cmp(b.class.as_str()));
+        classes
+    }
+
+    fn acquire(
+        &self,
+        class: &ModelClass,
+        cost: Cost,
+        patience: Option<Duration>,
+    ) -> Result<Reservation, Denied> {
+        let shared = &*self.shared;
+        let start = shared.now();
+        let deadline = patience.map(|patience| start + patience.as_secs_f64());
+        let mut state = lock(&shared.state);
+        let (lane, gate) = state.lane(class);
+        let ticket = lane.ticket();
+        if lane.is_next(ticket) {
+            match lane.account.try_admit(start, &cost, gate) {
+                Ok(key) => return Ok(Reservation::new(self.clone(), class, key)),
+                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
+                Err(_) => {}
+            }
+        }
+        let at_best = lane.at_best(start, ticket, &cost);
+        if deadline.is_some_and(|deadline| at_best > deadline) {
+            let cause = lane
+                .head_outlook(start, gate)
+                .map_or(WaitCause::Turn, |(_, cause)| cause);
+            return Err(Denied::Late {
+                at_least: seconds(at_best - start),
+                cause,
+            });
+        }
+        let waiter = lane.enter(ticket, cost);
+        drop(state);
+        let place = Place {
+            shared,
+            class,
+            waiter,
+        };
+        self.wait_in(&place, start, deadline)
+    }
+
+    /// Waits for the turn of a place, and for room then.
+    fn wait_in(
+        &self,
+        place: &Place<'_>,
+        start: Time,
+        deadline: Option<Time>,
+    ) -> Result<Reservation, Denied> {
+        let (shared, waiter) = (place.shared, &*place.waiter);
+        let mut announced = false;
+        let mut state = lock(&shared.state);
+        loop {
+            let now = shared.now();
+            let on_wait = state.on_wait.clone();
+            let (lane, gate) = state.lane(place.class);
+            let (until, cause) = match lane.turn(waiter, now, gate) {
+                Ok(key) => {
+                    lane.leave(waiter);
+                    let mut granted = Reservation::new(self.clone(), place.class, key);
+                    granted.waited = seconds(now - start);
+                    return Ok(granted);
+                }
+                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
+                Err(Later::NotBefore(time, cause)) => (Some(time), cause),
+                Err(Later::OnEvent(cause)) => (None, cause),
+            };
+            let ready = until.unwrap_or(now).max(now);
+            if deadline.is_some_and(|deadline| now >= deadline || ready > deadline) {
+                return Err(Denied::Late {
+                    at_least: seconds(ready - start),
+                    cause,
+                });
+            }
+            if !announced {
+                announced = true;
+                let best = || lane.at_best(now, waiter.ticket, &waiter.cost);
+                let at_least = seconds(until.unwrap_or_else(best) - now);
+                if at_least >= WORTH_SAYING {
+                    let (class, waiting) = (place.class.clone(), lane.waiting());
+                    drop(state);
+                    let wait = Wait {
+                        class,
+                        cause,
+                        at_least: Some(at_least),
+                        waiting,
+                    };
+                    wait.announce(on_wait.as_deref());
+                    state = lock(&shared.state);
+                    continue;
+                }
+            }
+            let wake = [until, deadline].into_iter().flatten().reduce(Time::min);
+            state = shared.wait(state, waiter, wake);
+        }
+    }
+
+    /// Tells the account of a class what became of a request, and wakes whom that lets go.
+    fn update<T>(
+        &self,
+        class: &ModelClass,
+        change: impl FnOnce(&mut Account, Time, &mut Gate) -> T,
+    ) -> Option<T> {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let State { lanes, gate, .. } = &mut *state;
+        let result = change(&mut lanes.get_mut(class)?.account, now, gate);
+        state.wake_better(now);
+        Some(result)
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.snapshot()).finish()
+    }
+}
+
+impl Shared {
+    /// Seconds since the budget was made.
+    fn now(&self) -> Time {
+        self.clock
+            .now()
+            .saturating_duration_since(self.birth)
+            .as_secs_f64()
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        waiter: &Waiter,
+        until: Option<Time>,
+    ) -> MutexGuard<'a, State> {
+        let until = until.map(|until| self.birth + seconds(until));
+        self.clock.wait(&waiter.wake, state, until)
+    }
+}
+
+impl State {
+    /// The lane of a class, and the gate before all lanes.
+    fn lane(&mut self, class: &ModelClass) -> (&mut Lane, &mut Gate) {
+        let State {
+            lanes,
+            gate,
+            limits,
+            default_limits,
+            assumed,
+            dice,
+            ..
+        } = self;
+        let lane = lanes.entry(class.clone()).or_insert_with(|| {
+            let limits = limits.get(class).unwrap_or(default_limits);
+            let mut account = Account::new(*limits, class.counts_cache_reads(), dice.fork());
+            if let Some(assumed) = assumed.get(class) {
+                account.assume_server(0.0, assumed);
+            }
+            Lane::new(account)
+        });
+        (lane, gate)
+    }
+
+    fn wake_better(&mut self, now: Time) {
+        for lane in self.lanes.values_mut() {
+            lane.wake_if_better(now, &mut self.gate);
+        }
+    }
+}
+
+/// A place in a lane, which is given up whatever happens to the thread.
+struct Place<'a> {
+    shared: &'a Shared,
+    class: &'a ModelClass,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        if let Some(lane) = state.lanes.get_mut(self.class) {
+            lane.leave(&self.waiter);
+        }
+    }
+}
+
+impl Wait {
+    fn announce(&self, on_wait: Option<&OnWait>) {
+        let at_least = self
+            .at_least
+            .map(|wait| format!(", {} at least", spoken(wait)));
+        info!(
+            target: "anthropic_blocking",
+            "{}: waiting{}: {} ({} waiting)",
+            self.class,
+            at_least.unwrap_or_default(),
+            self.cause,
+            self.waiting,
+        );
+        if let Some(on_wait) = on_wait {
+            on_wait(self);
+        }
+    }
+}
+
+impl Denied {
+    fn into_error(self, deadline: Option<Duration>) -> Error {
+        let (text, retryable) = match self {
+            Denied::Exceeds(excess) => {
+                let Excess {
+                    estimate,
+                    dimension,
+                    limit,
+                } = excess;
+                let never = "can never fit the limit of";
+                (
+                    format!("a request of {estimate} {dimension} {never} {limit} per minute"),
+                    false,
+                )
+            }
+            Denied::Late { at_least, cause } => {
+                let (deadline, at_least) = (deadline.unwrap_or_default(), spoken(at_least));
+                let deadline = spoken(deadline);
+                let room = "there is no room within";
+                (
+                    format!("{room} {deadline}, but after {at_least} at the earliest: {cause}"),
+                    true,
+                )
+            }
+        };
+        Error::new(ErrorKind::Budget, "reserving", Cause::Refused(text.into()))
+            .with_verdict(retryable, None, None)
+    }
+}
+
+fn seconds(time: Time) -> Duration {
+    Duration::try_from_secs_f64(time.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+/// A wait shorter than a second is not worth a line.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
+/// When to ask again where nobody knows.
+const SOON: Duration = Duration::from_millis(100);

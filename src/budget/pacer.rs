@@ -1,0 +1,215 @@
+//! The pace: how fast what is free is spent, and how a run begins.
+
+use super::cost::{Dimension, Each, REQUESTS, Time};
+
+/// Spreads requests out. Debt-style: a large request goes at once, and those behind it wait until
+/// its time has passed. A late wake-up loses nothing, for the next due time follows from the last
+/// one, up to a second back.
+#[derive(Debug, Clone)]
+pub(crate) struct Pacer {
+    /// When what was admitted so far will have been due.
+    due: Each<Time>,
+    /// Since when the speed doubles every ten seconds, and from what.
+    ramp_from: Time,
+    ramp_start: f64,
+    last_sent: Time,
+    /// The fastest that requests go, in multiples of the limit.
+    top: f64,
+    /// Refusals showed that the server counts requests over less than a minute.
+    tight: bool,
+}
+
+/// How fast each dimension may be spent now, per second; unlimited where nothing is known.
+pub(crate) type Pace = Each<f64>;
+
+impl Pacer {
+    pub(crate) fn new() -> Pacer {
+        Pacer {
+            due: [f64::NEG_INFINITY; 3],
+            ramp_from: 0.0,
+            ramp_start: START,
+            last_sent: f64::NEG_INFINITY,
+            top: FASTEST_REQUESTS,
+            tight: false,
+        }
+    }
+
+    /// The pace at `now` under what the server refills and what the window permits, per second
+    /// each. The stored minute of a bucket is spent at up to twice its rate; a window has none.
+    pub(crate) fn pace(&mut self, now: Time, server: &Each<f64>, window: &Each<f64>) -> Pace {
+        if now - self.last_sent > REST {
+            self.ramp_from = now;
+        }
+        let doublings = ((now - self.ramp_from) / DOUBLING).min(60.0);
+        let speed = self.ramp_start * doublings.exp2();
+        let mut pace = [0.0; 3];
+        for d in 0..3 {
+            let (server_top, window_top) = match d {
+                REQUESTS => (self.top, self.top),
+                _ => (FASTEST_SERVER, FASTEST_WINDOW),
+            };
+            let server = server[d] * speed.min(server_top);
+            pace[d] = server.min(window[d] * speed.min(window_top));
+        }
+        pace
+    }
+
+    /// When the next request is due, and by which dimension; `None` for now.
+    pub(crate) fn earliest(&self, now: Time, pace: &Pace) -> Option<(Time, Dimension)> {
+        let mut earliest = None;
+        let mut latest = now;
+        for dimension in Dimension::ALL {
+            let d = dimension.at();
+            let tolerance = match d {
+                REQUESTS if self.tight => 0.0,
+                // The first of a burst of one second's requests is not late.
+                REQUESTS => (TOLERANCE - 1.0 / pace[d]).max(0.0),
+                _ => TOLERANCE,
+            };
+            if self.due[d] - tolerance > latest {
+                latest = self.due[d] - tolerance;
+                earliest = Some((latest, dimension));
+            }
+        }
+        earliest
+    }
+
+    /// A request of that expected cost is sent.
+    pub(crate) fn admit(&mut self, now: Time, cost: &Each<f64>, pace: &Pace) {
+        self.last_sent = now;
+        for d in (0..3).filter(|d| cost[*d] > 0.0) {
+            self.due[d] = self.due[d].max(now) + cost[d] / pace[d];
+        }
+    }
+
+    /// The server counts requests over less than a minute: space them evenly, and slower each
+    /// time it says so.
+    pub(crate) fn tighten(&mut self) {
+        self.tight = true;
+        self.top = (self.top.min(1.0) * 0.975).max(0.5);
+    }
+
+    /// Use grew too fast for the server: at `from`, go on at half the speed and grow again.
+    pub(crate) fn restart(&mut self, now: Time, from: Time) {
+        let speed = self.ramp_start * ((now - self.ramp_from) / DOUBLING).exp2();
+        self.ramp_start = (speed.min(1.0) / 2.0).max(SLOWEST);
+        self.ramp_from = from;
+        self.last_sent = self.last_sent.max(now);
+    }
+
+    /// A limit changed from `old` to `new`: what is still owed is paid at the new rate.
+    pub(crate) fn rescale(&mut self, now: Time, d: usize, old: f64, new: f64) {
+        if self.due[d] > now && old > 0.0 && new > 0.0 {
+            self.due[d] = now + (self.due[d] - now) * old / new;
+        }
+    }
+}
+
+/// The share of the limit at which a run begins: the whole of it after 20 s (5.3).
+const START: f64 = 0.25;
+
+/// However often the server says that use grew too fast.
+const SLOWEST: f64 = 1.0 / 32.0;
+
+/// Seconds in which the speed doubles.
+const DOUBLING: f64 = 10.0;
+
+/// After so many seconds without a request the ramp begins anew.
+const REST: f64 = 60.0;
+
+/// How many seconds' worth may go at once.
+const TOLERANCE: f64 = 1.0;
+
+/// Spends the stored minute over about a minute (5.3).
+const FASTEST_SERVER: f64 = 2.0;
+
+/// A window has nothing stored; this lets it recover what waiting lost (10.3).
+const FASTEST_WINDOW: f64 = 1.5;
+
+/// Requests may be counted over a second (5.3).
+const FASTEST_REQUESTS: f64 = 1.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: Each<f64> = [f64::INFINITY; 3];
+
+    /// How many requests go from `start` to `end`, with wake-ups that are late by `late`.
+    fn run(pacer: &mut Pacer, start: Time, end: Time, rate: f64, late: f64) -> usize {
+        let mut server = ANY;
+        server[REQUESTS] = rate;
+        let (mut now, mut count) = (start, 0);
+        while now < end {
+            let pace = pacer.pace(now, &server, &ANY);
+            match pacer.earliest(now, &pace) {
+                Some((time, _)) => now = time.max(now + 1e-9) + late,
+                None => {
+                    pacer.admit(now, &[1.0, 100.0, 100.0], &pace);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn a_run_begins_at_a_quarter_and_doubles_every_ten_seconds() {
+        let mut pacer = Pacer::new();
+        let first = run(&mut pacer, 0.0, 10.0, 100.0, 0.0);
+        assert!((300..450).contains(&first), "{first}");
+        run(&mut pacer, 10.0, 40.0, 100.0, 0.0);
+        let top = run(&mut pacer, 40.0, 50.0, 100.0, 0.0);
+        assert!((1_230..1_270).contains(&top), "{top}");
+    }
+
+    #[test]
+    fn late_wake_ups_lose_no_pace() {
+        let mut pacer = Pacer::new();
+        run(&mut pacer, 0.0, 40.0, 100.0, 0.0);
+        let count = run(&mut pacer, 40.0, 140.0, 100.0, 0.004);
+        assert!((12_450..12_600).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_large_request_goes_at_once_and_the_next_one_pays() {
+        let mut pacer = Pacer::new();
+        let mut server = ANY;
+        server[1] = 1_000.0;
+        let pace = pacer.pace(0.0, &server, &ANY);
+        assert_eq!(pacer.earliest(0.0, &pace), None);
+        pacer.admit(0.0, &[1.0, 10_000.0, 0.0], &pace);
+        let (time, dimension) = pacer.earliest(0.0, &pace).expect("it is owed");
+        assert_eq!((time, dimension), (39.0, Dimension::InputTokens));
+    }
+
+    #[test]
+    fn a_minute_of_rest_restarts_the_ramp() {
+        let mut pacer = Pacer::new();
+        run(&mut pacer, 0.0, 60.0, 100.0, 0.0);
+        let count = run(&mut pacer, 200.0, 201.0, 100.0, 0.0);
+        assert!(count < 60, "{count}");
+    }
+
+    #[test]
+    fn tightened_requests_are_spaced_evenly() {
+        let mut pacer = Pacer::new();
+        run(&mut pacer, 0.0, 60.0, 2.0, 0.0);
+        pacer.tighten();
+        let count = run(&mut pacer, 60.0, 160.0, 2.0, 0.0);
+        assert!((190..=198).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn growth_that_was_too_fast_is_halved() {
+        let mut pacer = Pacer::new();
+        run(&mut pacer, 0.0, 15.0, 100.0, 0.0);
+        pacer.restart(15.0, 20.0);
+        let count = run(&mut pacer, 20.0, 21.0, 100.0, 0.0);
+        assert!(count < 80, "{count}");
+        for _ in 0..100 {
+            pacer.restart(30.0, 30.0);
+        }
+        assert!(run(&mut pacer, 30.0, 40.0, 100.0, 0.0) > 10);
+    }
+}

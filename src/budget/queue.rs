@@ -1,0 +1,173 @@
+//! Tickets in order: who waits, who of them sleeps to a time, who is woken.
+//!
+//! Each class has a lane. Only the head of a lane sleeps to a computed time; the others sleep until
+//! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
+//! and its successor, which becomes the head.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar};
+
+use super::account::Account;
+use super::cost::{Cost, Each, Time};
+use super::entries::Key;
+use super::gate::Gate;
+use super::ruling::{Later, WaitCause};
+
+/// The requests of one class: its account, and those who wait.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) account: Account,
+    waiters: VecDeque<Arc<Waiter>>,
+    next_ticket: u64,
+    /// What the head sleeps to; `None` where it waits for an event, or has not looked yet.
+    head_until: Option<Time>,
+}
+
+/// One that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) ticket: u64,
+    pub(super) cost: Cost,
+    /// What it is expected to cost those behind it.
+    expected: Each<f64>,
+    pub(super) wake: Condvar,
+}
+
+impl Lane {
+    pub(super) fn new(account: Account) -> Lane {
+        Lane {
+            account,
+            waiters: VecDeque::new(),
+            next_ticket: 0,
+            head_until: None,
+        }
+    }
+
+    /// The number under which a request keeps its place, also when it comes back refused.
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    /// Whether a request with this ticket need not wait for others.
+    pub(super) fn is_next(&self, ticket: u64) -> bool {
+        self.waiters
+            .front()
+            .is_none_or(|head| ticket <= head.ticket)
+    }
+
+    /// Takes a place in the order of the tickets.
+    pub(super) fn enter(&mut self, ticket: u64, cost: Cost) -> Arc<Waiter> {
+        let expected = self.account.expected(&cost);
+        let waiter = Arc::new(Waiter {
+            ticket,
+            cost,
+            expected,
+            wake: Condvar::new(),
+        });
+        let place = self.waiters.partition_point(|other| other.ticket < ticket);
+        if place == 0 {
+            self.head_until = None;
+        }
+        self.waiters.insert(place, Arc::clone(&waiter));
+        waiter
+    }
+
+    /// Gives up a place; if it was the first, the next one gets the baton.
+    pub(super) fn leave(&mut self, waiter: &Waiter) {
+        let Some(place) = self
+            .waiters
+            .iter()
+            .position(|other| other.ticket == waiter.ticket)
+        else {
+            return;
+        };
+        self.waiters.remove(place);
+        if place == 0 {
+            self.head_until = None;
+            self.wake_head();
+        }
+    }
+
+    /// Takes a waiter in if it is its turn and there is room. Otherwise, if it is the head, what
+    /// it will sleep to is noted.
+    pub(super) fn turn(
+        &mut self,
+        waiter: &Waiter,
+        now: Time,
+        gate: &mut Gate,
+    ) -> Result<Key, Later> {
+        if !self.is_next(waiter.ticket) {
+            let head = self.head_outlook(now, gate);
+            return Err(Later::OnEvent(
+                head.map_or(WaitCause::Turn, |(_, cause)| cause),
+            ));
+        }
+        let result = self.account.try_admit(now, &waiter.cost, gate);
+        self.head_until = match result {
+            Err(Later::NotBefore(time, _)) => Some(time),
+            _ => None,
+        };
+        result
+    }
+
+    /// Wakes the head if it can go earlier than it thinks.
+    pub(super) fn wake_if_better(&mut self, now: Time, gate: &mut Gate) {
+        let Some(head) = self.waiters.front() else {
+            return;
+        };
+        let better = match self.account.outlook(now, &head.cost, gate) {
+            Ok(()) | Err(Later::Never(_)) => true,
+            Err(Later::NotBefore(time, _)) => self
+                .head_until
+                .is_none_or(|until| time + WORTH_WAKING < until),
+            Err(Later::OnEvent(_)) => false,
+        };
+        if better {
+            self.wake_head();
+        }
+    }
+
+    pub(super) fn wake_head(&self) {
+        if let Some(head) = self.waiters.front() {
+            head.wake.notify_one();
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// The earliest time at which a request could go that stands behind the tickets below its own.
+    pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost) -> Time {
+        let mut queued = [0.0; 3];
+        for other in self
+            .waiters
+            .iter()
+            .take_while(|other| other.ticket < ticket)
+        {
+            for (sum, expected) in queued.iter_mut().zip(other.expected) {
+                *sum += expected;
+            }
+        }
+        self.account.at_best(now, &queued, cost)
+    }
+
+    /// Until when the head waits, where that is known, and what for; `None` if nobody waits or the
+    /// head may go.
+    pub(super) fn head_outlook(
+        &mut self,
+        now: Time,
+        gate: &mut Gate,
+    ) -> Option<(Option<Time>, WaitCause)> {
+        let head = self.waiters.front()?;
+        match self.account.outlook(now, &head.cost, gate) {
+            Err(Later::NotBefore(time, cause)) => Some((Some(time), cause)),
+            Err(Later::OnEvent(cause)) => Some((None, cause)),
+            Ok(()) | Err(Later::Never(_)) => None,
+        }
+    }
+}
+
+/// Half a millisecond: less is not worth a thread's wake-up.
+const WORTH_WAKING: Time = 0.0005;

@@ -1,0 +1,122 @@
+//! Room that was granted, until it is known what became of it.
+
+use std::time::Duration;
+
+use super::Budget;
+use super::class::ModelClass;
+use super::entries::Key;
+use super::reading::{Reading, Refusal};
+use crate::types::{ApiError, Delivery, RateLimits, Usage};
+
+/// Room for one request, granted by [`Budget::reserve`].
+///
+/// End it with what became of the request: [`settle`](Reservation::settle),
+/// [`refuse`](Reservation::refuse), [`overloaded`](Reservation::overloaded) or
+/// [`fail`](Reservation::fail). One that is dropped counts as sent, outcome unknown: all that was
+/// promised stays charged. No method blocks.
+#[derive(Debug)]
+#[must_use = "dropping a reservation charges all of it"]
+pub struct Reservation {
+    budget: Budget,
+    class: ModelClass,
+    key: Option<Key>,
+    pub(super) waited: Duration,
+}
+
+impl Reservation {
+    pub(super) fn new(budget: Budget, class: &ModelClass, key: Key) -> Reservation {
+        let class = class.clone();
+        Reservation {
+            budget,
+            class,
+            key: Some(key),
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The class that it was granted by.
+    pub fn class(&self) -> &ModelClass {
+        &self.class
+    }
+
+    /// How long the request waited for it.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The answer's head arrived: what its headers said.
+    pub fn learn(&self, limits: &RateLimits) {
+        let Some(key) = self.key else { return };
+        let reading = Reading::of(limits);
+        self.budget.update(&self.class, |account, now, _| {
+            account.learn(now, key, &reading)
+        });
+    }
+
+    /// The answer began, and shows what the input came to: the usage of `message_start`.
+    pub fn begin(&self, usage: &Usage) {
+        let Some(key) = self.key else { return };
+        self.budget.update(&self.class, |account, now, gate| {
+            account.begun(now, key, usage, gate)
+        });
+    }
+
+    /// The answer has so many output tokens so far, roughly.
+    pub fn progress(&self, output_tokens: u64) {
+        let Some(key) = self.key else { return };
+        self.budget.update(&self.class, |account, now, _| {
+            account.output_seen(now, key, output_tokens);
+        });
+    }
+
+    /// The request succeeded and used this much; `limits` is what the headers said, unless it was
+    /// [learned](Reservation::learn) before.
+    pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
+        let Some(key) = self.key.take() else { return };
+        self.budget.update(&self.class, |account, now, gate| {
+            if let Some(limits) = limits {
+                account.learn(now, key, &Reading::of(limits));
+            }
+            account.settle(now, key, usage, gate);
+        });
+    }
+
+    /// The server refused it with a 429 that waiting cures. The class pauses for as long as
+    /// `retry_after` of `limits` says.
+    pub fn refuse(mut self, error: Option<&ApiError>, limits: &RateLimits) {
+        let Some(key) = self.key.take() else { return };
+        let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
+        let reading = Reading::of(limits);
+        self.budget.update(&self.class, |account, now, gate| {
+            account.refused(now, key, refusal, &reading, gate);
+        });
+    }
+
+    /// The server refused it as overloaded, at once or in the middle of its answer. The next
+    /// requests, of all classes, go one by one until it recovers.
+    pub fn overloaded(mut self, retry_after: Option<Duration>) {
+        let Some(key) = self.key.take() else { return };
+        let wait = retry_after.map(|wait| wait.as_secs_f64());
+        self.budget.update(&self.class, |account, now, gate| {
+            account.overloaded(now, key, wait, gate);
+        });
+    }
+
+    /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.
+    pub fn fail(mut self, delivery: Delivery) {
+        self.end(delivery);
+    }
+
+    fn end(&mut self, delivery: Delivery) {
+        let Some(key) = self.key.take() else { return };
+        self.budget.update(&self.class, |account, now, gate| {
+            account.failed(now, key, delivery, gate);
+        });
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.end(Delivery::Unknown);
+    }
+}

@@ -1,0 +1,65 @@
+//! What others do: retry as the official SDKs, and the budget of the common tutorial.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+
+use crate::budget::cost::{Each, INPUT};
+
+#[derive(Debug, Clone)]
+pub(super) enum Rival {
+    /// Sends at once, and retries so often by itself, as the official SDKs do.
+    Sdk(usize),
+    /// Checks a window of input tokens before it sends, records after the answer, looks every two seconds; retries
+    /// four times with exponential backoff.
+    Tutorial(VecDeque<(f64, f64)>),
+}
+
+impl Rival {
+    pub(super) fn tutorial() -> Rival {
+        Rival::Tutorial(VecDeque::new())
+    }
+
+    /// How long a request of that estimated input must wait; `None` to send now.
+    pub(super) fn ask(&mut self, now: f64, input: f64, limits: &Each<f64>) -> Option<f64> {
+        let Rival::Tutorial(log) = self else {
+            return None;
+        };
+        while log.front().is_some_and(|(time, _)| *time <= now - 60.0) {
+            log.pop_front();
+        }
+        let used: f64 = log.iter().map(|(_, input)| input).sum();
+        let fits = used == 0.0 || used + input <= limits[INPUT];
+        (!fits).then_some(2.0)
+    }
+
+    pub(super) fn finished(&mut self, now: f64, input: u64) {
+        if let Rival::Tutorial(log) = self {
+            log.push_back((now, input as f64));
+        }
+    }
+
+    /// How long to wait after the refusal of that number; `None` to give up.
+    pub(super) fn backoff(
+        &self,
+        tries: usize,
+        retry_after: Option<f64>,
+        dice: &mut Rng,
+    ) -> Option<f64> {
+        let most = match self {
+            Rival::Sdk(most) => *most,
+            Rival::Tutorial(_) => 4,
+        };
+        if tries >= most {
+            return None;
+        }
+        let power = 2_f64.powi(tries as i32);
+        Some(match self {
+            Rival::Sdk(_) => match retry_after.filter(|wait| *wait <= 60.0) {
+                Some(wait) => wait,
+                None => (0.5 * power).min(8.0) * (0.75 + 0.25 * dice.f64()),
+            },
+            Rival::Tutorial(_) => power + dice.f64(),
+        })
+    }
+}

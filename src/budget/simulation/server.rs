@@ -1,0 +1,210 @@
+//! A model of the server: token buckets, and what may be unusual about them.
+
+use fastrand::Rng;
+
+use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS};
+use crate::types::{RateLimit, RateLimits};
+
+use super::{Job, Scenario, Tenant};
+
+/// Why the server did not take a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum No {
+    /// A bucket is empty; it has room after so many seconds.
+    Limit(usize, f64),
+    Growth,
+    Overloaded,
+}
+
+pub(super) struct Server {
+    scenario: Scenario,
+    depth: Each<f64>,
+    level: Each<f64>,
+    /// What the requests header shows where the real, shallow bucket is hidden.
+    shown_requests: f64,
+    at: f64,
+    /// Output tokens per second of all answers under way.
+    producing: f64,
+    /// Answers under way.
+    open: usize,
+    /// For the limit of growth: when a request was last taken, and the two averages.
+    growth: (f64, f64, f64),
+    dice: Rng,
+    /// Charges by time, for the books.
+    pub(super) books: Vec<(f64, Each<f64>)>,
+}
+
+impl Server {
+    pub(super) fn new(scenario: &Scenario, dice: Rng) -> Server {
+        let depth = [0, 1, 2].map(|d| scenario.rate(d) * scenario.depth[d]);
+        let depth = depth.map(|depth| depth.max(1.0));
+        Server {
+            scenario: scenario.clone(),
+            depth,
+            level: depth,
+            shown_requests: scenario.limits[REQUESTS],
+            at: 0.0,
+            producing: 0.0,
+            open: 0,
+            growth: (0.0, 0.0, 0.0),
+            dice,
+            books: Vec::new(),
+        }
+    }
+
+    /// Moves on to `now`, in steps over which tenants do not change.
+    pub(super) fn advance(&mut self, now: f64) {
+        while self.at < now {
+            let step = match self.scenario.tenant {
+                Tenant::Switching(_) => ((self.at / 30.0).floor() + 1.0) * 30.0,
+                _ => now,
+            };
+            let step = step.min(now);
+            let passed = step - self.at;
+            let share = self.scenario.tenant.share(self.at + passed / 2.0);
+            for d in 0..3 {
+                let gain = self.scenario.rate(d) * (1.0 - share) * passed;
+                self.level[d] = (self.level[d] + gain).min(self.depth[d]);
+            }
+            let rate = self.scenario.rate(REQUESTS);
+            let most = self.scenario.limits[REQUESTS];
+            self.shown_requests = (self.shown_requests + rate * passed).min(most);
+            if self.producing > 0.0 {
+                let made = self.producing * passed;
+                if !self.scenario.reserves_most {
+                    self.level[OUTPUT] -= made;
+                }
+                self.books.push((step, [0.0, 0.0, made]));
+            }
+            self.at = step;
+        }
+    }
+
+    /// A foreign request takes what it takes.
+    pub(super) fn foreign(&mut self, now: f64, job: &Job) {
+        self.advance(now);
+        let cost = [1.0, job.input as f64, job.output as f64];
+        for (d, cost) in cost.into_iter().enumerate() {
+            self.level[d] = (self.level[d] - cost).max(-self.depth[d]);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), No> {
+        self.advance(now);
+        if let Some((from, to, odds)) = self.scenario.storm {
+            if (from..to).contains(&now) && self.dice.f64() < odds {
+                return Err(No::Overloaded);
+            }
+        }
+        let output = match self.scenario.reserves_most {
+            true => job.max_tokens as f64,
+            false => 1.0,
+        };
+        let need = [1.0, job.input as f64, output];
+        for (d, need) in need.into_iter().enumerate() {
+            let short = need - self.level[d];
+            if short > 0.0 {
+                let left = 1.0 - self.scenario.tenant.share(now);
+                return Err(No::Limit(d, short / (self.scenario.rate(d) * left)));
+            }
+        }
+        if self.scenario.steady > 0.0 && self.grows_too_fast(now) {
+            return Err(No::Growth);
+        }
+        self.level[REQUESTS] -= 1.0;
+        self.shown_requests -= 1.0;
+        self.level[INPUT] -= job.input as f64;
+        if self.scenario.reserves_most {
+            self.level[OUTPUT] -= output;
+        }
+        self.books.push((now, [1.0, job.input as f64, 0.0]));
+        Ok(())
+    }
+
+    /// Requests per second, averaged over 5 s, may be 2.5 times those averaged over 20 s, or half
+    /// the steady rate.
+    fn grows_too_fast(&mut self, now: f64) -> bool {
+        let (at, fast, slow) = self.growth;
+        let fast = fast * ((at - now) / 5.0).exp() + 1.0 / 5.0;
+        let slow = slow * ((at - now) / 20.0).exp() + 1.0 / 20.0;
+        let too_fast = fast > (2.5 * slow).max(0.5 * self.scenario.steady);
+        if !too_fast {
+            self.growth = (now, fast, slow);
+        }
+        too_fast
+    }
+
+    pub(super) fn start_output(&mut self, now: f64, rate: f64) {
+        self.advance(now);
+        self.open += 1;
+        self.producing += rate;
+    }
+
+    pub(super) fn end_output(&mut self, now: f64, rate: f64, job: &Job) {
+        self.advance(now);
+        self.open -= 1;
+        self.producing -= rate;
+        if self.open == 0 {
+            self.producing = 0.0;
+        }
+        if self.scenario.reserves_most {
+            let refund = job.max_tokens.saturating_sub(job.output) as f64;
+            self.level[OUTPUT] = (self.level[OUTPUT] + refund).min(self.depth[OUTPUT]);
+        }
+    }
+
+    /// The headers of an answer, as the real ones: tokens rounded to thousands.
+    pub(super) fn headers(&mut self, now: f64, wait: Option<f64>) -> RateLimits {
+        self.advance(now);
+        let mut limits = RateLimits {
+            retry_after: wait
+                .map(|wait| std::time::Duration::from_secs(wait.ceil().max(1.0) as u64)),
+            ..RateLimits::default()
+        };
+        if !self.scenario.headers {
+            if self.scenario.is_mute {
+                limits.retry_after = None;
+            }
+            return limits;
+        }
+        let group = |d: usize, level: f64| {
+            let level = level.max(0.0);
+            let remaining = match d {
+                REQUESTS => level.floor(),
+                _ => (level / 1_000.0).round() * 1_000.0,
+            };
+            Some(RateLimit {
+                limit: Some(self.scenario.limits[d] as u64),
+                remaining: Some(remaining as u64),
+                ..RateLimit::default()
+            })
+        };
+        let requests = match self.scenario.hides_depth {
+            true => self.shown_requests,
+            false => self.level[REQUESTS],
+        };
+        limits.requests = group(REQUESTS, requests);
+        limits.input_tokens = group(INPUT, self.level[INPUT]);
+        limits.output_tokens = group(OUTPUT, self.level[OUTPUT]);
+        limits
+    }
+}
+
+impl Tenant {
+    pub(super) fn share(self, now: f64) -> f64 {
+        match self {
+            Tenant::Steady(share) => share,
+            Tenant::Switching(share) if (now / 30.0) as u64 % 2 == 0 => share,
+            _ => 0.0,
+        }
+    }
+
+    /// The share on average.
+    pub(super) fn mean(self) -> f64 {
+        match self {
+            Tenant::Nobody => 0.0,
+            Tenant::Steady(share) | Tenant::Random(share) => share,
+            Tenant::Switching(share) => share / 2.0,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a budget looks like from outside.
+
+use std::time::Duration;
+
+use super::class::ModelClass;
+use super::cost::{Dimension, Time};
+use super::gate::Gate;
+use super::queue::Lane;
+use super::ruling::WaitCause;
+use super::seconds;
+
+/// What one class of models has used and waits for; from
+/// [`Budget::snapshot`](super::Budget::snapshot).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ClassSnapshot {
+    /// The class.
+    pub class: ModelClass,
+    /// Requests.
+    pub requests: DimensionSnapshot,
+    /// Input tokens.
+    pub input_tokens: DimensionSnapshot,
+    /// Output tokens.
+    pub output_tokens: DimensionSnapshot,
+    /// Requests sent and not yet settled.
+    pub in_flight: usize,
+    /// Requests that wait for room.
+    pub waiting: usize,
+    /// What the first of them waits for.
+    pub cause: Option<WaitCause>,
+    /// How long it will still wait, where that can be told.
+    pub for_another: Option<Duration>,
+}
+
+/// One of the three dimensions of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DimensionSnapshot {
+    /// The caller's own limit per minute, where one is set.
+    pub limit: Option<u64>,
+    /// What counts against it in the last 60 seconds.
+    pub used: u64,
+    /// The server's limit per minute, where it is known.
+    pub server_limit: Option<u64>,
+    /// What is thought to be left of it now, beside what is promised to requests in flight.
+    pub server_left: Option<u64>,
+    /// What others seem to use of it per minute.
+    pub foreign: Option<u64>,
+}
+
+impl ClassSnapshot {
+    pub(super) fn of(
+        class: &ModelClass,
+        lane: &mut Lane,
+        gate: &mut Gate,
+        now: Time,
+    ) -> ClassSnapshot {
+        let view = lane.account.view(now);
+        let dimension = |dimension: Dimension| {
+            let server = view.server[dimension.at()];
+            DimensionSnapshot {
+                limit: view.limits.of(dimension),
+                used: view.used[dimension.at()],
+                server_limit: server.map(|server| server.limit.max(0.0) as u64),
+                server_left: server.map(|server| server.free.max(0.0) as u64),
+                foreign: server.map(|server| server.foreign.max(0.0) as u64),
+            }
+        };
+        let head = lane.head_outlook(now, gate);
+        ClassSnapshot {
+            class: class.clone(),
+            requests: dimension(Dimension::Requests),
+            input_tokens: dimension(Dimension::InputTokens),
+            output_tokens: dimension(Dimension::OutputTokens),
+            in_flight: view.in_flight,
+            waiting: lane.waiting(),
+            cause: head.map(|(_, cause)| cause),
+            for_another: head
+                .and_then(|(until, _)| until)
+                .map(|until| seconds(until - now)),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The range that the mirror's levels took in the last ten minutes.
+
+use std::collections::VecDeque;
+
+use super::cost::{Each, Time};
+
+/// Lowest and highest levels by half seconds, in terms that corrections do not change.
+#[derive(Debug, Clone)]
+pub(crate) struct Trace {
+    spans: VecDeque<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    number: u64,
+    low: Each<f64>,
+    high: Each<f64>,
+}
+
+impl Trace {
+    pub(crate) fn new() -> Trace {
+        Trace {
+            spans: VecDeque::new(),
+        }
+    }
+
+    /// Takes note of levels at `now`. Between two notes levels only rise, so the later one bounds
+    /// what was in between.
+    pub(crate) fn record(&mut self, now: Time, low: &Each<f64>, high: &Each<f64>) {
+        let number = (now.max(0.0) * PER_SECOND) as u64;
+        match self.spans.back_mut().filter(|span| span.number >= number) {
+            Some(span) => {
+                for d in 0..3 {
+                    span.low[d] = span.low[d].min(low[d]);
+                    span.high[d] = span.high[d].max(high[d]);
+                }
+            }
+            None => {
+                let (low, high) = (*low, *high);
+                self.spans.push_back(Span { number, low, high });
+                let oldest = number.saturating_sub(KEPT);
+                while self.spans.front().is_some_and(|span| span.number < oldest) {
+                    self.spans.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Lowest and highest since `time`, or since the oldest note.
+    pub(crate) fn since(&self, time: Time) -> Each<(f64, f64)> {
+        let number = (time.max(0.0) * PER_SECOND) as u64;
+        let start = self.spans.partition_point(|span| span.number < number);
+        // The level of before holds until the next note.
+        let start = match self.spans.get(start) {
+            Some(span) if span.number == number => start,
+            _ => start.saturating_sub(1),
+        };
+        let mut ranges = [(f64::INFINITY, f64::NEG_INFINITY); 3];
+        for span in self.spans.range(start..) {
+            for (d, range) in ranges.iter_mut().enumerate() {
+                range.0 = range.0.min(span.low[d]);
+                range.1 = range.1.max(span.high[d]);
+            }
+        }
+        ranges
+    }
+}
+
+const PER_SECOND: f64 = 2.0;
+
+/// Ten minutes: as long as any answer takes.
+const KEPT: u64 = 1_200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_covers_all_since_a_time_and_nothing_before() {
+        let mut trace = Trace::new();
+        for (time, low, high) in [
+            (0.0, 5.0, 9.0),
+            (0.4, 1.0, 9.0),
+            (1.0, 4.0, 6.0),
+            (3.2, 5.0, 7.0),
+        ] {
+            trace.record(time, &[low; 3], &[high; 3]);
+        }
+        assert_eq!(trace.since(0.2)[0], (1.0, 9.0));
+        assert_eq!(trace.since(1.2)[1], (4.0, 7.0));
+        assert_eq!(trace.since(2.0)[2], (4.0, 7.0));
+        assert_eq!(trace.since(3.4)[2], (5.0, 7.0));
+    }
+
+    #[test]
+    fn only_ten_minutes_are_kept() {
+        let mut trace = Trace::new();
+        for half in 0..10_000_u32 {
+            let time = f64::from(half) / 2.0;
+            trace.record(time, &[time; 3], &[time; 3]);
+        }
+        assert!(trace.spans.len() <= 1_201);
+        assert_eq!(trace.since(0.0)[0].0, 4_999.5 - 600.0);
+    }
+}

@@ -1,0 +1,441 @@
+//! What the limit mode of the test server imitates: the settings.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The rate limits that a [`TestServer`](super::TestServer) enforces, and how it behaves meanwhile.
+///
+/// Every class of models has three token buckets (requests, input tokens, output tokens), full at
+/// first, filled continuously at the rate of the limit. A request that finds too little in one of
+/// them gets a 429 with the headers and texts of the API; it costs nothing. Storms of 529, foreign
+/// use, limits of growth and of concurrency come on top, each when it is set.
+///
+/// # Sizes
+///
+/// The input of a request is a quarter of the bytes of its `messages`, the output a quarter of the
+/// bytes of the canned text, both rounded up, unless [`output`](ServerLimits::output) draws it. A
+/// request can state its own sizes: in `metadata.user_id` or else in the last text of the user, in
+/// the form `[cost input=3080 output=375 cache_read=1000 latency_ms=6300]`, each part optional.
+/// Input read from the cache is reported and does not count. Outputs end at `max_tokens`, and are
+/// at least one token.
+///
+/// # Time
+///
+/// An answer is complete after its [`latency`](ServerLimits::latency), by default at once. Its
+/// first tenth passes before the first token; over the rest the output is produced evenly, and
+/// streams are sent as it is produced, in at most 16 deltas. What has been admitted is produced to
+/// its end, and counts as open until then, also where the client has gone away.
+///
+/// All times are the server's, which [`scale`](ServerLimits::scale) makes faster than the real one,
+/// and count from the first request. The state in the headers is that of the arrival of the
+/// request, as the API's seems to be.
+///
+/// ```
+/// use std::time::Duration;
+/// use anthropic_blocking::testing::{Charging, ServerLimits, TestServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let limits = ServerLimits::per_minute(1_000, 450_000, 90_000)
+///     .class("claude-haiku-4-5", 50, 30_000, 8_000)
+///     .charging(Charging::AsProduced)
+///     .latency(Duration::from_secs(6), 0.6)
+///     .output(250, 0.9)
+///     .overload(Duration::from_secs(120), Duration::from_secs(180), 0.9);
+/// let server = TestServer::start()?;
+/// server.limit(limits);
+/// // Run the program against `server.base_url()`, then see what it was charged.
+/// assert_eq!(server.books().admitted(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServerLimits {
+    pub(super) rates: Each<u64>,
+    pub(super) classes: Vec<(String, Each<u64>)>,
+    pub(super) grouping: Grouping,
+    pub(super) depths: Each<Duration>,
+    pub(super) is_depth_hidden: bool,
+    pub(super) charging: Charging,
+    pub(super) tenant: Tenant,
+    pub(super) growth: Option<(f64, u64)>,
+    pub(super) storms: Vec<Storm>,
+    pub(super) concurrency: Option<usize>,
+    pub(super) headers: HeaderMode,
+    pub(super) has_retry_after: bool,
+    pub(super) latency: Spread,
+    pub(super) refusal_latency: Duration,
+    pub(super) output: Option<Spread>,
+    pub(super) scale: f64,
+    pub(super) seed: u64,
+}
+
+impl ServerLimits {
+    /// The limits of every class of models: requests, input tokens and output tokens per minute.
+    pub fn per_minute(requests: u64, input_tokens: u64, output_tokens: u64) -> Self {
+        ServerLimits {
+            rates: [requests, input_tokens, output_tokens],
+            classes: Vec::new(),
+            grouping: Grouping(Arc::new(|model| without_date(model).to_owned())),
+            depths: [MINUTE; 3],
+            is_depth_hidden: false,
+            charging: Charging::AsProduced,
+            tenant: Tenant::default(),
+            growth: None,
+            storms: Vec::new(),
+            concurrency: None,
+            headers: HeaderMode::All,
+            has_retry_after: true,
+            latency: Spread::default(),
+            refusal_latency: Duration::ZERO,
+            output: None,
+            scale: 1.0,
+            seed: 0,
+        }
+    }
+
+    /// Sets other limits for the class to which this model belongs.
+    pub fn class(
+        mut self,
+        model: impl Into<String>,
+        requests: u64,
+        input_tokens: u64,
+        output_tokens: u64,
+    ) -> Self {
+        let rates = [requests, input_tokens, output_tokens];
+        self.classes.push((model.into(), rates));
+        self
+    }
+
+    /// Sets which models share their buckets: the function names the class of a model.
+    ///
+    /// Default: each model is a class, named by its id without the date.
+    pub fn class_by(
+        mut self,
+        class_of: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> ServerLimits {
+        self.grouping = Grouping(Arc::new(class_of));
+        self
+    }
+
+    /// Sets how much a bucket holds: what flows in over this time. Default: 60 s.
+    pub fn depth(self, depth: Duration) -> Self {
+        self.depths(depth, depth, depth)
+    }
+
+    /// Sets the depth of each bucket: requests, input tokens, output tokens.
+    ///
+    /// The bucket of requests holds at least one.
+    pub fn depths(mut self, requests: Duration, input: Duration, output: Duration) -> Self {
+        self.depths = [requests, input, output];
+        self
+    }
+
+    /// Enforces the limit of requests over one second: a depth of 1 s instead of 60 s.
+    pub fn requests_per_second(mut self, is_so: bool) -> Self {
+        self.depths[REQUESTS] = if is_so {
+            Duration::from_secs(1)
+        } else {
+            MINUTE
+        };
+        self
+    }
+
+    /// Sets whether the headers are silent about the depth: `remaining` and `reset` are then those
+    /// of buckets of one minute. Default: they are the true ones.
+    pub fn hide_depth(mut self, is_hidden: bool) -> Self {
+        self.is_depth_hidden = is_hidden;
+        self
+    }
+
+    /// Sets when the output is taken from its bucket. Default: [`Charging::AsProduced`].
+    pub fn charging(mut self, charging: Charging) -> Self {
+        self.charging = charging;
+        self
+    }
+
+    /// Lets someone else take this share (0 to 1) of all that flows into the buckets, first.
+    ///
+    /// `retry-after` and `reset` know nothing of it, as those of a server that cannot see ahead.
+    pub fn tenant(self, share: f64) -> Self {
+        self.tenant_bursts(share, Duration::MAX, Duration::ZERO)
+    }
+
+    /// The same, in turns: for the time `on` it takes its share, for the time `off` nothing.
+    pub fn tenant_bursts(mut self, share: f64, on: Duration, off: Duration) -> Self {
+        self.tenant = Tenant {
+            share: bounded(share, 0.0, 1.0),
+            on: on.as_secs_f64(),
+            off: off.as_secs_f64(),
+        };
+        self
+    }
+
+    /// Limits the growth of use, with 429s of the code `ramp_limit_exceeded`.
+    ///
+    /// The rule: a class may admit in any ten seconds at most `floor` requests (at least 1), plus
+    /// `factor` times what it admitted per ten seconds, on average, in the minute before them.
+    /// Default: no such limit.
+    pub fn acceleration(mut self, factor: f64, floor: u64) -> Self {
+        self.growth = Some((bounded(factor, 0.0, 1e6), floor.max(1)));
+        self
+    }
+
+    /// Adds a storm: from one time to another, each request meets a 529 with this probability.
+    pub fn overload(mut self, from: Duration, to: Duration, probability: f64) -> Self {
+        self.storms.push(Storm {
+            from: from.as_secs_f64(),
+            to: to.as_secs_f64(),
+            probability: bounded(probability, 0.0, 1.0),
+        });
+        self
+    }
+
+    /// Refuses requests while so many are open, over all classes. Default: any number.
+    pub fn concurrency(mut self, most: usize) -> Self {
+        self.concurrency = Some(most);
+        self
+    }
+
+    /// Sets which groups of rate limit headers are sent. Default: [`HeaderMode::All`].
+    pub fn headers(mut self, mode: HeaderMode) -> Self {
+        self.headers = mode;
+        self
+    }
+
+    /// Sets whether 429s say when to try again. Default: they do.
+    pub fn retry_after(mut self, is_sent: bool) -> Self {
+        self.has_retry_after = is_sent;
+        self
+    }
+
+    /// Sets after what time answers are complete: lognormal, `sigma` 0 for always the same.
+    ///
+    /// Default: at once. At most an hour.
+    pub fn latency(mut self, median: Duration, sigma: f64) -> Self {
+        self.latency = Spread::new(median.as_secs_f64(), sigma);
+        self
+    }
+
+    /// Sets after what time refusals are sent. Default: at once. At most an hour.
+    pub fn refusal_latency(mut self, latency: Duration) -> Self {
+        self.refusal_latency = latency.min(Duration::from_secs(3_600));
+        self
+    }
+
+    /// Sets how long answers are: lognormal, `sigma` 0 for always the same; filler text.
+    ///
+    /// The n-th request admitted gets the n-th of the sizes (and of the latencies) that follow from
+    /// the seed, whichever it is. Default: the canned text.
+    pub fn output(mut self, median_tokens: u64, sigma: f64) -> Self {
+        self.output = Some(Spread::new(median_tokens as f64, sigma));
+        self
+    }
+
+    /// Lets the server's time pass so many times faster than the real time. Default: 1.
+    ///
+    /// Everything on the server is in its own time, latencies and dates included. So is
+    /// `retry-after`: at 20, a client should wait a twentieth of what it says. From 0.001 to
+    /// 1,000,000.
+    pub fn scale(mut self, factor: f64) -> Self {
+        self.scale = bounded(factor, 1e-3, 1e6);
+        self
+    }
+
+    /// Sets the seed of everything drawn: sizes, latencies, and who meets a 529. Default: 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+}
+
+/// When a request's output tokens are taken from their bucket.
+///
+/// The input is taken on arrival in all cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Charging {
+    /// All of the true output when the request arrives, as if the server knew it.
+    OnArrival,
+    /// As the output is produced, as the API does since 2026: a request is admitted while at least
+    /// one token is in the bucket, whose level may become negative.
+    AsProduced,
+    /// `max_tokens` when the request arrives, what was not used of it given back at the end: the
+    /// API before, and others.
+    Reserved,
+}
+
+/// Which groups of `anthropic-ratelimit-…` headers the server sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HeaderMode {
+    /// `requests`, `input-tokens`, `output-tokens` and `tokens`.
+    All,
+    /// `requests` only.
+    Requests,
+    /// All but `requests`, as on some recorded answers.
+    Tokens,
+    /// `requests` and `tokens`, as before 2025.
+    Combined,
+    /// None, as some gateways.
+    None,
+}
+
+/// Names the class of a model.
+#[derive(Clone)]
+pub(super) struct Grouping(Arc<dyn Fn(&str) -> String + Send + Sync>);
+
+impl Grouping {
+    pub(super) fn class_of(&self, model: &str) -> String {
+        (self.0)(model)
+    }
+}
+
+impl fmt::Debug for Grouping {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Grouping")
+    }
+}
+
+/// One value for requests, input tokens and output tokens.
+pub(super) type Each<T> = [T; 3];
+
+pub(super) const REQUESTS: usize = 0;
+pub(super) const INPUT: usize = 1;
+pub(super) const OUTPUT: usize = 2;
+
+/// Foreign use; the times in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tenant {
+    share: f64,
+    on: f64,
+    off: f64,
+}
+
+impl Tenant {
+    /// The share taken at this time, and until when it stays so.
+    pub(super) fn at(self, time: f64) -> (f64, f64) {
+        if self.off == 0.0 {
+            return (self.share, f64::INFINITY);
+        }
+        let cycle = self.on + self.off;
+        let phase = time.rem_euclid(cycle);
+        // A switch is over a little early rather than never, whatever the rounding.
+        if phase + 1e-9 < self.on {
+            (self.share, time + self.on - phase)
+        } else {
+            (0.0, time + cycle - phase)
+        }
+    }
+}
+
+/// A time of 529s; in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Storm {
+    from: f64,
+    to: f64,
+    probability: f64,
+}
+
+impl Storm {
+    /// How probable a 529 is at this time.
+    pub(super) fn at(&self, time: f64) -> f64 {
+        let is_on = (self.from..self.to).contains(&time);
+        if is_on { self.probability } else { 0.0 }
+    }
+}
+
+/// A lognormal distribution.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spread {
+    median: f64,
+    sigma: f64,
+}
+
+impl Spread {
+    fn new(median: f64, sigma: f64) -> Spread {
+        Spread {
+            median,
+            sigma: bounded(sigma, 0.0, 10.0),
+        }
+    }
+
+    pub(super) fn draw(self, dice: &mut fastrand::Rng) -> f64 {
+        // Box and Muller: two even numbers make a normal one.
+        let radius = (-2.0 * (1.0 - dice.f64()).ln()).sqrt();
+        let normal = radius * (std::f64::consts::TAU * dice.f64()).cos();
+        self.median * (self.sigma * normal).exp()
+    }
+}
+
+/// `value` within its bounds; what is no number is the lower one.
+fn bounded(value: f64, least: f64, most: f64) -> f64 {
+    value.max(least).min(most)
+}
+
+/// The id without a date such as `-20251001`.
+fn without_date(model: &str) -> &str {
+    match model.rsplit_once('-') {
+        Some((id, date)) if date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()) => id,
+        _ => model,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_of_a_model_is_its_id_without_the_date() {
+        let limits = ServerLimits::per_minute(1, 1, 1);
+        let class = |model: &str| limits.grouping.class_of(model);
+        assert_eq!(class("claude-haiku-4-5-20251001"), "claude-haiku-4-5");
+        assert_eq!(class("claude-haiku-4-5"), "claude-haiku-4-5");
+        assert_eq!(class("20251001"), "20251001");
+        let limits = limits.class_by(|model| model[..1].to_owned());
+        assert_eq!(limits.grouping.class_of("abc"), "a");
+    }
+
+    #[test]
+    fn draws_have_the_stated_median_and_spread() {
+        let mut dice = fastrand::Rng::with_seed(3);
+        let spread = Spread::new(250.0, 0.9);
+        let mut draws: Vec<f64> = (0..10_001).map(|_| spread.draw(&mut dice)).collect();
+        draws.sort_by(f64::total_cmp);
+        assert!((240.0..260.0).contains(&draws[5_000]), "{}", draws[5_000]);
+        let sigma = (draws[8_413] / draws[5_000]).ln();
+        assert!((0.87..0.93).contains(&sigma), "{sigma}");
+        assert_eq!(Spread::new(7.0, f64::NAN).draw(&mut dice), 7.0);
+    }
+
+    #[test]
+    fn tenants_take_turns() {
+        let seconds = Duration::from_secs;
+        let limits = |on, off| {
+            ServerLimits::per_minute(1, 1, 1)
+                .tenant_bursts(0.4, seconds(on), seconds(off))
+                .tenant
+        };
+        assert_eq!(limits(30, 10).at(0.0), (0.4, 30.0));
+        assert_eq!(limits(30, 10).at(30.0), (0.0, 40.0));
+        assert_eq!(limits(30, 10).at(95.0), (0.4, 110.0));
+        assert_eq!(limits(0, 10).at(95.0).0, 0.0);
+        let steady = ServerLimits::per_minute(1, 1, 1).tenant(2.0).tenant;
+        assert_eq!(steady.at(1e9), (1.0, f64::INFINITY));
+    }
+
+    #[test]
+    fn storms_include_their_first_moment_only() {
+        let storm = Storm {
+            from: 1.0,
+            to: 2.0,
+            probability: 0.5,
+        };
+        assert_eq!(
+            [0.9, 1.0, 1.9, 2.0].map(|t| storm.at(t)),
+            [0.0, 0.5, 0.5, 0.0]
+        );
+    }
+}

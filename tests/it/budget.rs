@@ -1,0 +1,158 @@
+//! The budget by itself: waiting in order on real threads, deadlines, limits, what it says.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use anthropic_blocking::{
+    Admission, Budget, Cost, Delivery, ErrorKind, Limits, ModelClass, Reservation, Usage, WaitCause,
+};
+
+fn class() -> ModelClass {
+    ModelClass::of("claude-haiku-4-5")
+}
+
+fn small() -> Cost {
+    Cost::request().input_tokens(10).max_tokens(10)
+}
+
+fn usage(input: u64, output: u64) -> Usage {
+    serde_json::from_value(serde_json::json!({"input_tokens": input, "output_tokens": output}))
+        .expect("usage")
+}
+
+#[track_caller]
+fn granted(budget: &Budget) -> Reservation {
+    match budget.try_reserve(&class(), small()).expect("it can fit") {
+        Admission::Granted(reservation) => reservation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_fresh_budget_lets_one_request_find_out_the_limits() {
+    let budget = Budget::new();
+    let first = granted(&budget);
+    let second = budget.try_reserve(&class(), small()).expect("it can fit");
+    assert!(matches!(second, Admission::NotBefore(_)), "{second:?}");
+    first.settle(&usage(10, 5), None);
+    drop(granted(&budget));
+}
+
+#[test]
+fn requests_over_the_limit_wait_and_say_how_long() {
+    let limits = Limits::per_minute().requests(1);
+    let budget = Budget::new().limits(class(), limits);
+    granted(&budget).settle(&usage(10, 5), None);
+    let next = budget.try_reserve(&class(), small()).expect("it can fit");
+    let Admission::NotBefore(wait) = next else {
+        panic!("{next:?}")
+    };
+    assert!(wait > Duration::from_secs(55), "{wait:?}");
+    let soon = Some(Duration::from_secs(5));
+    let error = budget
+        .reserve(&class(), small(), soon)
+        .expect_err("no room in time");
+    assert_eq!(error.kind(), ErrorKind::Budget);
+    assert!(error.is_retryable());
+    assert!(
+        error.to_string().contains("there is no room within 5.0 s"),
+        "{error}"
+    );
+    let other = ModelClass::of("claude-opus-5");
+    drop(
+        budget
+            .reserve(&other, small(), soon)
+            .expect("another class has its own limits"),
+    );
+}
+
+#[test]
+fn a_request_larger_than_the_limit_is_refused_at_once() {
+    let budget = Budget::new().default_limits(Limits::per_minute().input_tokens(1_000));
+    let large = Cost::request().input_tokens(5_000).max_tokens(10);
+    let error = budget
+        .reserve(&class(), large, None)
+        .expect_err("too large");
+    assert_eq!(error.kind(), ErrorKind::Budget);
+    assert!(!error.is_retryable());
+    let text =
+        "reserving: a request of 5000 input tokens can never fit the limit of 1000 per minute";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn what_was_never_sent_costs_nothing_and_what_is_dropped_stays_charged() {
+    let budget = Budget::new().limits(class(), Limits::per_minute().requests(60_000));
+    granted(&budget).fail(Delivery::NotSent);
+    assert_eq!(budget.snapshot()[0].requests.used, 0);
+    drop(granted(&budget));
+    granted(&budget).settle(&usage(10, 5), None);
+    let snapshot = &budget.snapshot()[0];
+    assert_eq!((snapshot.requests.used, snapshot.in_flight), (2, 0));
+    assert_eq!(snapshot.requests.limit, Some(60_000));
+}
+
+#[test]
+fn limits_that_are_raised_let_waiting_threads_go_in_their_order() {
+    const THREADS: usize = 8;
+    let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
+    granted(&budget).settle(&usage(1, 1), None);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|number| {
+            let thread = {
+                let (budget, order) = (budget.clone(), Arc::clone(&order));
+                thread::spawn(move || {
+                    let reservation = budget.reserve(&class(), small(), None).expect("room");
+                    order.lock().expect("no panic").push(number);
+                    reservation.settle(&usage(1, 1), None);
+                })
+            };
+            // The next one comes when this one stands in the queue.
+            while budget.snapshot()[0].waiting <= number {
+                thread::yield_now();
+            }
+            thread
+        })
+        .collect();
+    let head = budget.snapshot()[0].clone();
+    let limit = |cause| matches!(cause, WaitCause::Limit(_) | WaitCause::Pace(_));
+    assert!(head.cause.is_some_and(limit), "{head:?}");
+    assert!(head.for_another.expect("a time") > Duration::from_secs(50));
+    drop(budget.clone().limits(class(), Limits::per_minute()));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    let order = order.lock().expect("no panic");
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(order.len(), THREADS);
+    // Granted in order; two that were granted may note it the other way round.
+    let moved = order.iter().zip(&sorted).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(moved.expect("some") <= 2, "{order:?}");
+}
+
+#[test]
+fn a_panic_in_a_callback_passes_the_baton() {
+    let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let budget = budget.on_wait(move |wait| {
+        assert_eq!(wait.class, class());
+        if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            panic!("a callback that panics");
+        }
+    });
+    granted(&budget).settle(&usage(1, 1), None);
+    let wait = |budget: Budget| thread::spawn(move || budget.reserve(&class(), small(), None));
+    assert!(wait(budget.clone()).join().is_err());
+    assert_eq!(budget.snapshot()[0].waiting, 0);
+    let second = wait(budget.clone());
+    while calls.load(Ordering::SeqCst) < 2 {
+        thread::yield_now();
+    }
+    drop(budget.clone().limits(class(), Limits::per_minute()));
+    drop(second.join().expect("no panic").expect("room"));
+}

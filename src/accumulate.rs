@@ -5,12 +5,14 @@
 //! for a block that never began or is of another kind, deltas and events of unknown kinds.
 
 use std::collections::BTreeMap;
+use std::{fmt, io};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::types::{
-    ContentBlock, ContentDelta, DeltaKind, Message, MessageDelta, RawEvent, StreamEvent, TextBlock,
-    Usage,
+    Citation, ContentBlock, ContentDelta, DeltaKind, Message, MessageDelta, RawEvent, StreamEvent,
+    TextBlock, Usage,
 };
 
 /// Folds the events of one stream into a message, which can be looked at at any time.
@@ -18,14 +20,53 @@ use crate::types::{
 /// While a tool's input arrives, it is raw text (see
 /// [`ToolUseBlock::raw_input`](crate::ToolUseBlock::raw_input)); it is read when its block ends, or
 /// the message does, and stays raw text if it is no valid JSON or the stream breaks before.
-#[derive(Debug, Default)]
+///
+/// It takes in [`MOST_KEPT`] bytes and the rest of an event at most, and says so: see
+/// [`Accumulator::room`].
+#[derive(Debug)]
 pub(crate) struct Accumulator {
     message: Option<Message>,
     /// Where the block with this index stands in the message's content.
     blocks: BTreeMap<u64, Place>,
     is_complete: bool,
     without_content: bool,
+    /// How much has been taken in, in bytes, roughly.
+    kept: usize,
+    /// The most of that.
+    limit: usize,
 }
+
+impl Default for Accumulator {
+    fn default() -> Accumulator {
+        Accumulator {
+            message: None,
+            blocks: BTreeMap::new(),
+            is_complete: false,
+            without_content: false,
+            kept: 0,
+            limit: MOST_KEPT,
+        }
+    }
+}
+
+/// There is more content than is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    /// The most that is kept, in bytes.
+    pub(crate) limit: usize,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "content of the stream is longer than {} bytes",
+            self.limit
+        )
+    }
+}
+
+impl std::error::Error for TooLarge {}
 
 #[derive(Debug)]
 struct Place {
@@ -53,18 +94,37 @@ impl Accumulator {
     /// Forgets the content, and takes in no more of it.
     pub(crate) fn discard_content(&mut self) {
         self.without_content = true;
+        self.kept = 0;
         self.blocks.clear();
         if let Some(message) = &mut self.message {
             message.content = Vec::new();
         }
     }
 
-    /// Takes in the next event. After `message_stop` nothing changes any more.
+    /// Takes in the next event. After `message_stop` nothing changes any more, nor once there is no
+    /// room.
     pub(crate) fn apply(&mut self, event: &RawEvent<'_>) {
+        if self.kept > self.limit {
+            return;
+        }
         match event {
             RawEvent::Delta { index, delta } => self.append(*index, delta.kind, &delta.text),
             RawEvent::Event(event) => self.apply_event(event),
         }
+    }
+
+    /// Whether there is room for more content. Ask after each event, and fail the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] from the event on with which the limit is passed.
+    #[inline]
+    #[allow(dead_code, reason = "the stream is about to ask")]
+    pub(crate) fn room(&self) -> Result<(), TooLarge> {
+        if self.kept > self.limit {
+            return Err(TooLarge { limit: self.limit });
+        }
+        Ok(())
     }
 
     /// The message so far; `None` before `message_start`.
@@ -96,6 +156,7 @@ impl Accumulator {
             StreamEvent::ContentBlockStart(_) if self.without_content => {}
             StreamEvent::ContentBlockStart(event) => {
                 finish(message, self.blocks.get_mut(&event.index));
+                self.kept += PER_BLOCK + json_len(&event.content_block);
                 let place = Place::at(message.content.len());
                 message.content.push(event.content_block.clone());
                 self.blocks.insert(event.index, place);
@@ -116,7 +177,14 @@ impl Accumulator {
             StreamEvent::ContentBlockStop(event) => {
                 finish(message, self.blocks.get_mut(&event.index));
             }
-            StreamEvent::MessageDelta(event) => apply_message_delta(message, event),
+            StreamEvent::MessageDelta(event) => {
+                let before = unknown_fields(message);
+                apply_message_delta(message, event);
+                // Known fields replace what was there; only unknown ones can become more and more.
+                if unknown_fields(message) > before {
+                    self.kept += json_len(event);
+                }
+            }
             StreamEvent::MessageStop(_) => {
                 for place in self.blocks.values_mut() {
                     finish(message, Some(place));
@@ -129,10 +197,15 @@ impl Accumulator {
 
     /// Begins the message. Gateways may send content with it, whose blocks count from zero.
     fn start(&mut self, message: &Message) {
-        for (index, position) in (0..).zip(0..message.content.len()) {
-            self.blocks.insert(index, Place::at(position));
+        let mut message = message.clone();
+        if self.without_content {
+            message.content = Vec::new();
         }
-        self.message = Some(message.clone());
+        for (index, block) in message.content.iter().enumerate() {
+            self.kept += PER_BLOCK + json_len(block);
+            self.blocks.insert(index as u64, Place::at(index));
+        }
+        self.message = Some(message);
     }
 
     fn append(&mut self, index: u64, kind: DeltaKind, text: &str) {
@@ -144,6 +217,7 @@ impl Accumulator {
         };
         match (kind, block) {
             (DeltaKind::Text, ContentBlock::Text(block)) => block.text.push_str(text),
+            (DeltaKind::Text, block) => mend_text(block, text),
             (DeltaKind::Thinking, ContentBlock::Thinking(block)) => {
                 block.thinking.push_str(text);
                 forget(&mut block.extra, "thinking", block.thinking.is_empty());
@@ -153,12 +227,14 @@ impl Accumulator {
                 forget(&mut block.extra, "signature", text.is_empty());
             }
             (DeltaKind::InputJson, block) => append_input(block, input, text),
-            _ => {}
+            _ => return,
         }
+        // What replaces something, or comes too late, counts as well: near enough.
+        self.kept = self.kept.saturating_add(text.len());
     }
 
     fn apply_rare(&mut self, index: u64, delta: &ContentDelta) {
-        match (delta, self.block(index)) {
+        let size = match (delta, self.block(index)) {
             (ContentDelta::Citations(delta), Some((ContentBlock::Text(block), _))) => {
                 let TextBlock {
                     citations, extra, ..
@@ -166,6 +242,7 @@ impl Accumulator {
                 let citations = citations.get_or_insert_default();
                 citations.push(delta.citation.clone());
                 forget(extra, "citations", false);
+                size_of::<Citation>() + json_len(delta)
             }
             (ContentDelta::Other(delta), Some((ContentBlock::Other(block), _)))
                 if is_type(delta, "compaction_delta") && is_type(block, "compaction") =>
@@ -176,9 +253,11 @@ impl Accumulator {
                 if let Some(content) = delta.get("encrypted_content").filter(|c| !c.is_null()) {
                     block.insert("encrypted_content".to_owned(), content.clone());
                 }
+                json_len(delta)
             }
-            _ => {}
-        }
+            _ => 0,
+        };
+        self.kept = self.kept.saturating_add(size);
     }
 
     fn block(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut Input)> {
@@ -194,6 +273,20 @@ impl Place {
             position,
             input: Input::Initial,
         }
+    }
+}
+
+/// Appends to a text block that began without a text that is a string, and was kept as it is.
+#[cold]
+fn mend_text(block: &mut ContentBlock, text: &str) {
+    let ContentBlock::Other(object) = block else {
+        return;
+    };
+    if is_type(object, "text") {
+        push_str(object.entry("text").or_insert(Value::Null), text);
+        let object = Value::Object(std::mem::take(object));
+        // An object is always a block, of whatever kind.
+        *block = ContentBlock::deserialize(object).unwrap_or(ContentBlock::Other(Map::new()));
     }
 }
 
@@ -325,6 +418,36 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
     let kind = block.get("type").and_then(Value::as_str);
     kind.is_some_and(|kind| kind.ends_with("tool_use"))
 }
+
+fn unknown_fields(message: &Message) -> usize {
+    message.extra.len() + message.usage.extra.len()
+}
+
+/// The length of a value as JSON, which stands for its size in memory.
+fn json_len(value: &impl Serialize) -> usize {
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither side can fail; if it did, what was written until then would count.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0
+}
+
+/// The most content that is kept: 64 MiB, as much as is read of an answer that is not streamed. The
+/// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
+/// server tools find. Beyond that a server is broken or means ill.
+pub(crate) const MOST_KEPT: usize = 64 << 20;
+
+/// What a block takes beside its content, so that endless empty blocks count as well.
+const PER_BLOCK: usize = size_of::<ContentBlock>() + size_of::<(u64, Place)>();
 
 /// What an event may not add to a message, because it is set in other ways.
 const OWN_FIELDS: [&str; 11] = [
@@ -673,6 +796,143 @@ mod tests {
             text(0, "c"),
         ]);
         assert_eq!(accumulator.into_message().unwrap().text(), "abc");
+    }
+
+    #[test]
+    fn text_block_that_began_oddly_loses_no_text() {
+        for odd in [json!({"type":"text","text":null}), json!({"type":"text"})] {
+            let accumulator = fold(&[start(), block(0, odd), text(0, "a"), text(0, "b"), stop(0)]);
+            assert_eq!(content(&accumulator), json!([{"type":"text","text":"ab"}]));
+            assert_eq!(accumulator.into_message().unwrap().text(), "ab");
+        }
+        let odd = block(
+            0,
+            json!({"type":"tool_use","id":null,"name":"n","input":{}}),
+        );
+        let accumulator = fold(&[start(), odd, input(0, "{\"a\":1}"), stop(0)]);
+        assert_eq!(
+            content(&accumulator),
+            json!([{"type":"tool_use","id":null,"name":"n","input":{"a":1}}])
+        );
+    }
+
+    #[test]
+    fn content_of_every_kind_is_refused_beyond_the_limit() {
+        let long = "x".repeat(100);
+        let citation = json!({"type":"c","cited_text":long});
+        let cases: [(&str, &[Value]); 7] = [
+            ("text", &[text(0, &long)]),
+            (
+                "thinking",
+                &[delta(1, json!({"type":"thinking_delta","thinking":long}))],
+            ),
+            ("input", &[input(2, &long)]),
+            (
+                "citations",
+                &[delta(
+                    0,
+                    json!({"type":"citations_delta","citation":citation}),
+                )],
+            ),
+            (
+                "compaction",
+                &[delta(3, json!({"type":"compaction_delta","content":long}))],
+            ),
+            (
+                "blocks",
+                &[block(9, json!({"type":"text","text":""})), stop(9)],
+            ),
+            ("restarted", &[tool(2, "tool_use"), input(2, &long)]),
+        ];
+        for (name, events) in cases {
+            let mut accumulator = fold(&[
+                start(),
+                block(0, json!({"type":"text","text":""})),
+                block(1, json!({"type":"thinking","thinking":""})),
+                tool(2, "tool_use"),
+                block(3, json!({"type":"compaction"})),
+            ]);
+            accumulator.limit = accumulator.kept + 10_000;
+            let (mut rounds, mut held) = (0, 0);
+            while accumulator.room().is_ok() {
+                rounds += 1;
+                assert!(rounds < 200, "{name} does not count");
+                held = content(&accumulator).to_string().len();
+                events
+                    .iter()
+                    .for_each(|event| feed(&mut accumulator, event));
+            }
+            let refused = TooLarge {
+                limit: accumulator.limit,
+            };
+            assert_eq!(accumulator.room(), Err(refused), "{name}");
+            assert!(rounds > 5, "{name} counts too much");
+            let kept = content(&accumulator).to_string().len();
+            assert!(kept <= held + 200, "{name} was kept beyond the limit");
+            events
+                .iter()
+                .for_each(|event| feed(&mut accumulator, event));
+            assert_eq!(content(&accumulator).to_string().len(), kept, "{name}");
+            assert!(!accumulator.is_complete());
+        }
+    }
+
+    #[test]
+    fn unknown_fields_without_end_are_refused() {
+        let mut accumulator = fold(&[start()]);
+        accumulator.limit = 10_000;
+        let same = json!({"type":"message_delta","delta":{"x":1},"usage":{"output_tokens":5}});
+        for _ in 0..1000 {
+            feed(&mut accumulator, &same);
+        }
+        assert_eq!(accumulator.room(), Ok(()));
+        let news: [fn(String) -> Value; 2] = [
+            |name| json!({"type":"message_delta","delta":{name:"x"}}),
+            |name| json!({"type":"message_delta","delta":{},"usage":{name:"x"}}),
+        ];
+        for new in news {
+            let mut accumulator = fold(&[start()]);
+            accumulator.limit = 10_000;
+            for round in 0..1000 {
+                feed(&mut accumulator, &new(format!("new_{round}")));
+            }
+            assert!(accumulator.room().is_err());
+        }
+    }
+
+    #[test]
+    fn without_content_nothing_is_kept_and_nothing_counts() {
+        let mut accumulator = fold(&[start(), block(0, json!({"type":"text","text":"a"}))]);
+        accumulator.limit = 1000;
+        feed(&mut accumulator, &text(0, &"x".repeat(900)));
+        assert!(accumulator.kept > 0);
+        accumulator.discard_content();
+        for index in 0..100 {
+            feed(
+                &mut accumulator,
+                &block(index, json!({"type":"text","text":"a"})),
+            );
+            feed(&mut accumulator, &text(index, &"x".repeat(900)));
+            feed(&mut accumulator, &stop(index));
+        }
+        assert_eq!((accumulator.kept, accumulator.room()), (0, Ok(())));
+        feed(&mut accumulator, &message_stop());
+        assert!(accumulator.is_complete());
+        let mut early = Accumulator::new();
+        early.discard_content();
+        let mut first = start();
+        first["message"]["content"] = json!([{"type":"text","text":"a"}]);
+        feed(&mut early, &first);
+        feed(&mut early, &text(0, "b"));
+        assert_eq!((content(&early), early.kept), (json!([]), 0));
+    }
+
+    #[test]
+    fn refusal_names_the_limit() {
+        assert_eq!(
+            TooLarge { limit: 16 }.to_string(),
+            "content of the stream is longer than 16 bytes"
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //!
 //! [standard]: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
+#[cfg(test)]
 use std::borrow::Cow;
 use std::ops::Range;
 use std::{fmt, mem};
@@ -46,9 +47,12 @@ pub(crate) struct Decoder {
     data: Data,
     /// The data of the event in progress, if it has several lines.
     joined: Vec<u8>,
-    /// The value of the last `id` field.
+    /// The value of the last `id` field. The Claude API cannot resume a stream, so that only tests
+    /// look at this and at `retry`.
+    #[cfg(test)]
     last_event_id: Vec<u8>,
     /// The value of the last valid `retry` field, in milliseconds.
+    #[cfg(test)]
     retry: Option<u64>,
     /// The length in bytes up to which an event is accepted.
     limit: usize,
@@ -70,7 +74,9 @@ impl Decoder {
             name: 0..0,
             data: Data::None,
             joined: Vec::new(),
+            #[cfg(test)]
             last_event_id: Vec::new(),
+            #[cfg(test)]
             retry: None,
             limit: MAX_EVENT,
             #[cfg(test)]
@@ -154,19 +160,13 @@ impl Decoder {
     }
 
     /// The last event id, as of the event returned last; empty if there is none.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "the Claude API cannot resume a stream by id")
-    )]
+    #[cfg(test)]
     pub(crate) fn last_event_id(&self) -> &[u8] {
         &self.last_event_id
     }
 
     /// The reconnection time that the stream asked for last, in milliseconds.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "the Claude API cannot resume a stream")
-    )]
+    #[cfg(test)]
     pub(crate) fn retry(&self) -> Option<u64> {
         self.retry
     }
@@ -243,10 +243,12 @@ impl Decoder {
         match field {
             b"data" => self.data_line(end - value.len(), end),
             b"event" => self.name = 0..0,
+            #[cfg(test)]
             b"id" if !value.contains(&0) => {
                 self.last_event_id.clear();
                 self.last_event_id.extend_from_slice(value);
             }
+            #[cfg(test)]
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 let digits = std::str::from_utf8(value).unwrap_or_default();
                 self.retry = Some(digits.parse().unwrap_or(u64::MAX));
@@ -351,9 +353,9 @@ pub(crate) struct Event<'a> {
     pub(crate) data: &'a [u8],
 }
 
+#[cfg(test)]
 impl<'a> Event<'a> {
     /// The data as text, each malformed sequence replaced by U+FFFD as the standard says.
-    #[cfg_attr(not(test), allow(dead_code, reason = "JSON is read from the bytes"))]
     pub(crate) fn data_str(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.data)
     }

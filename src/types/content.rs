@@ -5,18 +5,21 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::de::value::MapDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::wire::{Field, Fields, Tagged, read_tagged, read_unknown, wire_struct, write_struct};
+use super::wire::{
+    Field, Fields, Odd, Tagged, read_tagged, read_unknown, wire_struct, write_struct,
+};
 
 /// One piece of a message.
 ///
 /// The same type serves both directions, so that an answer can go back into the conversation as it
-/// came. A block of a kind that this version does not know is kept in [`ContentBlock::Other`], and
-/// an unknown field of a known block in its `extra`.
+/// came. A block of a kind that this version does not know, or in another shape than the documented
+/// one, is kept in [`ContentBlock::Other`], and an unknown field of a known block in its `extra`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ContentBlock {
@@ -51,7 +54,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct TextBlock as "text" {
         /// The text itself.
-        req text: String,
+        key text: String,
         /// What the text is based on.
         opt citations: Vec<Citation>,
         /// Marks the end of a prefix that the server should cache.
@@ -64,7 +67,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ImageBlock as "image" {
         /// Where the image comes from.
-        req source: Source,
+        key source: Source,
         /// Marks the end of a prefix that the server should cache.
         opt cache_control: CacheControl,
     }
@@ -75,7 +78,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct DocumentBlock as "document" {
         /// Where the document comes from.
-        req source: Source,
+        key source: Source,
         /// Its title.
         opt title: String,
         /// What the model should know about it; not cited.
@@ -92,11 +95,11 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct SearchResultBlock as "search_result" {
         /// Where it was found.
-        req source: String,
+        key source: String,
         /// Its title.
-        req title: String,
+        key title: String,
         /// Its text.
-        req content: Vec<ContentBlock>,
+        key content: Vec<ContentBlock>,
         /// Whether the model cites it: `{"enabled": true}`.
         opt citations: Value,
         /// Marks the end of a prefix that the server should cache.
@@ -120,7 +123,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct RedactedThinkingBlock as "redacted_thinking" {
         /// The encrypted reasoning.
-        req data: String,
+        key data: String,
     }
 }
 
@@ -130,9 +133,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolUseBlock as "tool_use" {
         /// The id that the result must name.
-        req id: String,
+        key id: String,
         /// Which tool.
-        req name: String,
+        key name: String,
         /// The input, an object. A JSON string here is input that was cut off or broken on the
         /// way, as raw text; see [`ToolUseBlock::raw_input`].
         def input: Value,
@@ -150,7 +153,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolResultBlock as "tool_result" {
         /// The id of the call.
-        req tool_use_id: String,
+        key tool_use_id: String,
         /// What the tool gave.
         opt content: Content,
         /// Whether the tool failed.
@@ -167,9 +170,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolUseBlock as "server_tool_use" {
         /// The call's id.
-        req id: String,
+        key id: String,
         /// Which tool, such as `web_search`.
-        req name: String,
+        key name: String,
         /// The input; see [`ToolUseBlock::input`].
         def input: Value,
         /// Who called: the model itself or code that it runs.
@@ -184,9 +187,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolResultBlock {
         /// The block's `type`, which names the tool.
-        req kind = "type": String,
+        key kind = "type": String,
         /// The id of the call.
-        req tool_use_id: String,
+        key tool_use_id: String,
         /// The result or an error object; its shape depends on the tool.
         def content: Value,
         /// Marks the end of a prefix that the server should cache.
@@ -199,7 +202,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContainerUploadBlock as "container_upload" {
         /// The file's id.
-        req file_id: String,
+        key file_id: String,
         /// Marks the end of a prefix that the server should cache.
         opt cache_control: CacheControl,
     }
@@ -211,7 +214,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct Citation {
         /// The kind, such as `char_location` or `web_search_result_location`.
-        req kind = "type": String,
+        key kind = "type": String,
         /// The text cited.
         def cited_text: String,
         /// The index of the document cited, counted over the whole request.
@@ -230,7 +233,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct Source {
         /// `base64`, `url`, `file`, `text` or `content`.
-        req kind = "type": String,
+        key kind = "type": String,
         /// What the bytes are, such as `image/png`.
         opt media_type: String,
         /// The bytes in base64, or the text.
@@ -247,7 +250,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct CacheControl {
         /// `ephemeral`.
-        req kind = "type": String,
+        key kind = "type": String,
         /// How long: `5m` (what the server takes when unset) or `1h`.
         opt ttl: String,
     }
@@ -256,12 +259,7 @@ wire_struct! {
 impl ContentBlock {
     /// Text.
     pub fn text(text: impl Into<String>) -> ContentBlock {
-        ContentBlock::Text(TextBlock {
-            text: text.into(),
-            citations: None,
-            cache_control: None,
-            extra: Map::new(),
-        })
+        ContentBlock::Text(TextBlock::new(text))
     }
 
     /// An image from its bytes; `media_type` is `image/jpeg`, `image/png`, `image/gif` or
@@ -341,6 +339,25 @@ impl ContentBlock {
     /// A document from any source.
     pub fn document_from(source: Source) -> ContentBlock {
         ContentBlock::Document(DocumentBlock::new(source))
+    }
+
+    /// A search result of your own, with its text; the model may cite it as a
+    /// [`SearchResultBlock::cited`] one.
+    pub fn search_result(
+        source: impl Into<String>,
+        title: impl Into<String>,
+        text: impl Into<String>,
+    ) -> ContentBlock {
+        ContentBlock::SearchResult(SearchResultBlock::new(source, title, text))
+    }
+
+    /// A file that was uploaded before, for the code execution container.
+    pub fn container_upload(file_id: impl Into<String>) -> ContentBlock {
+        ContentBlock::ContainerUpload(ContainerUploadBlock {
+            file_id: file_id.into(),
+            cache_control: None,
+            extra: Map::new(),
+        })
     }
 
     /// Your answer to the tool call `tool_use_id`.
@@ -430,28 +447,49 @@ impl From<String> for ContentBlock {
 
 impl Tagged for ContentBlock {
     fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
-        Ok(match tag {
-            "text" => ContentBlock::Text(Fields::read(map)?),
-            "image" => ContentBlock::Image(Fields::read(map)?),
-            "document" => ContentBlock::Document(Fields::read(map)?),
-            "search_result" => ContentBlock::SearchResult(Fields::read(map)?),
-            "thinking" => ContentBlock::Thinking(Fields::read(map)?),
-            "redacted_thinking" => ContentBlock::RedactedThinking(Fields::read(map)?),
-            "tool_use" => ContentBlock::ToolUse(Fields::read(map)?),
-            "tool_result" => ContentBlock::ToolResult(Fields::read(map)?),
-            "server_tool_use" => ContentBlock::ServerToolUse(Fields::read(map)?),
-            "container_upload" => ContentBlock::ContainerUpload(Fields::read(map)?),
+        match tag {
+            "text" => read_block(tag, map, ContentBlock::Text),
+            "image" => read_block(tag, map, ContentBlock::Image),
+            "document" => read_block(tag, map, ContentBlock::Document),
+            "search_result" => read_block(tag, map, ContentBlock::SearchResult),
+            "thinking" => read_block(tag, map, ContentBlock::Thinking),
+            "redacted_thinking" => read_block(tag, map, ContentBlock::RedactedThinking),
+            "tool_use" => read_block(tag, map, ContentBlock::ToolUse),
+            "tool_result" => read_block(tag, map, ContentBlock::ToolResult),
+            "server_tool_use" => read_block(tag, map, ContentBlock::ServerToolUse),
+            "container_upload" => read_block(tag, map, ContentBlock::ContainerUpload),
             _ => {
                 let object = read_unknown(tag, map)?;
                 if tag.ends_with("_tool_result") && object.contains_key("tool_use_id") {
-                    let block = super::wire::read_object(object).map_err(A::Error::custom)?;
-                    ContentBlock::ServerToolResult(block)
+                    let map = MapDeserializer::new(object.into_iter());
+                    let block = read_block(tag, map, ContentBlock::ServerToolResult);
+                    block.map_err(|error: serde_json::Error| A::Error::custom(error))
                 } else {
-                    ContentBlock::Other(object)
+                    Ok(ContentBlock::Other(object))
                 }
             }
-        })
+        }
     }
+
+    fn read_untagged(object: Map<String, Value>) -> Option<Self> {
+        Some(ContentBlock::Other(object))
+    }
+}
+
+/// Reads a block of a known kind. One odd block must not cost the whole answer: it is kept as the
+/// JSON object that it is.
+fn read_block<'de, T: Fields, A: MapAccess<'de>>(
+    tag: &str,
+    map: A,
+    block: impl FnOnce(T) -> ContentBlock,
+) -> Result<ContentBlock, A::Error> {
+    Ok(match T::read_or_keep(map)? {
+        Ok(read) => block(read),
+        Err(Odd { mut object, .. }) => {
+            object.insert("type".to_owned(), Value::from(tag));
+            ContentBlock::Other(object)
+        }
+    })
 }
 
 impl<'de> Deserialize<'de> for ContentBlock {
@@ -476,6 +514,55 @@ impl Serialize for ContentBlock {
             ContentBlock::ContainerUpload(block) => write_struct(block, to),
             ContentBlock::Other(object) => object.serialize(to),
         }
+    }
+}
+
+impl TextBlock {
+    /// Text without citations.
+    pub fn new(text: impl Into<String>) -> TextBlock {
+        TextBlock {
+            text: text.into(),
+            citations: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
+    }
+}
+
+impl ThinkingBlock {
+    /// Reasoning with the signature that the server gave for it: it accepts no other, so that this
+    /// is for reasoning that you stored, and for tests.
+    pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
+        ThinkingBlock {
+            thinking: thinking.into(),
+            signature: signature.into(),
+            extra: Map::new(),
+        }
+    }
+}
+
+impl SearchResultBlock {
+    /// A search result of one text, not cited.
+    pub fn new(
+        source: impl Into<String>,
+        title: impl Into<String>,
+        text: impl Into<String>,
+    ) -> SearchResultBlock {
+        SearchResultBlock {
+            source: source.into(),
+            title: title.into(),
+            content: vec![ContentBlock::text(text)],
+            citations: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Asks the model to cite the search result.
+    #[must_use]
+    pub fn cited(mut self) -> SearchResultBlock {
+        self.citations = Some(serde_json::json!({"enabled": true}));
+        self
     }
 }
 
@@ -514,13 +601,49 @@ impl DocumentBlock {
     }
 }
 
-impl From<DocumentBlock> for ContentBlock {
-    fn from(block: DocumentBlock) -> ContentBlock {
-        ContentBlock::Document(block)
-    }
+/// Blocks that have a type of their own as blocks of any kind.
+macro_rules! into_block {
+    ($( $type:ident => $variant:ident ),* $(,)?) => { $(
+        impl From<$type> for ContentBlock {
+            fn from(block: $type) -> ContentBlock {
+                ContentBlock::$variant(block)
+            }
+        }
+    )* };
+}
+
+into_block! {
+    TextBlock => Text,
+    ImageBlock => Image,
+    DocumentBlock => Document,
+    SearchResultBlock => SearchResult,
+    ThinkingBlock => Thinking,
+    RedactedThinkingBlock => RedactedThinking,
+    ToolUseBlock => ToolUse,
+    ToolResultBlock => ToolResult,
+    ServerToolUseBlock => ServerToolUse,
+    ServerToolResultBlock => ServerToolResult,
+    ContainerUploadBlock => ContainerUpload,
 }
 
 impl ToolUseBlock {
+    /// A call as the model makes it, for conversations that you put together, and for tests.
+    pub fn new(
+        id: impl Into<String>,
+        name: impl Into<String>,
+        input: impl Into<Value>,
+    ) -> ToolUseBlock {
+        ToolUseBlock {
+            id: id.into(),
+            name: name.into(),
+            input: input.into(),
+            toolset_name: None,
+            caller: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
+    }
+
     /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
     pub fn raw_input(&self) -> Option<&str> {
         self.input.as_str()
@@ -843,8 +966,58 @@ mod tests {
     fn type_need_not_come_first() {
         let block: ContentBlock = serde_json::from_str(r#"{"text":"a","type":"text"}"#).unwrap();
         assert_eq!(block.as_text(), Some("a"));
-        let error = serde_json::from_str::<ContentBlock>(r#"{"text":"a"}"#).unwrap_err();
-        assert!(error.to_string().contains("`type`"), "{error}");
+    }
+
+    #[test]
+    fn block_in_another_shape_is_kept_as_it_is() {
+        for json in [
+            json!({"type":"text","text":null}),
+            json!({"type":"text","text":["a"],"citations":[{"type":"c"}],"new":1}),
+            json!({"type":"text"}),
+            json!({"type":"tool_use","id":null,"name":"n","input":{"a":1.5}}),
+            json!({"type":"tool_use","id":"t","name":{"a":1},"input":null,"caller":null}),
+            json!({"type":"server_tool_use","id":7,"name":"n","input":{}}),
+            json!({"type":"x_tool_result","tool_use_id":null}),
+            json!({"type":"x_tool_result","tool_use_id":{},"content":[],
+                "cache_control":{"type":"ephemeral"}}),
+            json!({"type":"tool_result","tool_use_id":null,"content":[{"type":"text"}],
+                "is_error":false}),
+            json!({"type":"image","source":"a"}),
+            json!({"type":"image","source":{"media_type":"image/png"}}),
+            json!({"type":"document","source":null,"title":"t"}),
+            json!({"type":"search_result","source":"s","title":"t","content":"a"}),
+            json!({"type":"redacted_thinking"}),
+            json!({"type":"container_upload","file_id":false}),
+            json!({"type":null}),
+            json!({"type":null,"text":"a"}),
+            json!({"type":5}),
+            json!({"type":-5}),
+            json!({"type":0.5}),
+            json!({"type":true}),
+            json!({"type":["text"],"text":"a"}),
+            json!({"type":{"a":"text"},"text":"a"}),
+            json!({"text":"a"}),
+            json!({}),
+        ] {
+            let block = round_trip(json.clone());
+            assert!(matches!(block, ContentBlock::Other(_)), "{json}");
+        }
+        let after: ContentBlock = serde_json::from_str(r#"{"text":1,"type":"text"}"#).unwrap();
+        assert_eq!(after.kind(), "text");
+        for odd in ["null", "5", "\"a\"", "[]", "true"] {
+            assert!(serde_json::from_str::<ContentBlock>(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn odd_parts_of_a_block_stay_parts_of_it() {
+        for json in [
+            json!({"type":"text","text":"a","citations":[{"cited_text":"b"}]}),
+            json!({"type":"text","text":"a","cache_control":{"ttl":"1h"}}),
+            json!({"type":"text","text":"a","cache_control":1.5}),
+        ] {
+            assert_eq!(round_trip(json).as_text(), Some("a"));
+        }
     }
 
     #[test]

@@ -6,19 +6,24 @@ use super::content::{Content, ContentBlock, ToolUseBlock};
 use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
 use super::model::Model;
-use super::wire::{open_enum, wire_struct};
+use super::wire::{Absent, open_enum, wire_struct};
 
 open_enum! {
     /// Whose turn a message is.
-    #[derive(Default)]
     pub enum Role {
         /// Yours.
         User = "user",
         /// The model's.
-        #[default]
         Assistant = "assistant",
         /// An instruction in mid conversation, which some models accept.
         System = "system",
+    }
+}
+
+impl Absent for Role {
+    /// Whose turn an answer is that does not say so.
+    fn absent() -> Role {
+        Role::Assistant
     }
 }
 
@@ -203,7 +208,7 @@ impl Message {
             id: String::new(),
             kind: "message".to_owned(),
             role: Role::Assistant,
-            model: Model::default(),
+            model: Model::absent(),
             content: Vec::new(),
             stop_reason: None,
             stop_sequence: None,
@@ -212,6 +217,26 @@ impl Message {
             usage: Usage::default(),
             extra: Map::new(),
             exchange: Exchange::default(),
+        }
+    }
+
+    /// An answer as the server would give it, for the tests of your own program: of the model's
+    /// role, with this content, ended by [`StopReason::EndTurn`]. Everything else is unset: no id,
+    /// no model, no usage, no attempts. Set what your program looks at:
+    ///
+    /// ```
+    /// use anthropic_blocking::{Message, StopReason, Usage};
+    ///
+    /// let mut message = Message::for_test("Because of Rayleigh scattering.");
+    /// message.stop_reason = Some(StopReason::MaxTokens);
+    /// message.usage = Usage::new(12, 7);
+    /// assert_eq!(message.text(), "Because of Rayleigh scattering.");
+    /// ```
+    pub fn for_test(content: impl Into<Content>) -> Message {
+        Message {
+            content: content.into().into_blocks(),
+            stop_reason: Some(StopReason::EndTurn),
+            ..Message::nothing()
         }
     }
 
@@ -264,6 +289,15 @@ impl PartialEq for Message {
 }
 
 impl Usage {
+    /// The tokens of an exchange without a cache.
+    pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
+        Usage {
+            input_tokens,
+            output_tokens,
+            ..Usage::default()
+        }
+    }
+
     /// All input: fresh, written to the cache and read from it.
     pub fn total_input_tokens(&self) -> u64 {
         self.input_tokens

@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::Field;
+use super::wire::{Absent, Field};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
 /// Any string goes: new models need no new version of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Model(String);
 
@@ -26,6 +26,12 @@ impl Model {
 }
 
 impl Field for Model {}
+
+impl Absent for Model {
+    fn absent() -> Model {
+        Model(String::new())
+    }
+}
 
 impl From<&str> for Model {
     fn from(id: &str) -> Model {

@@ -9,8 +9,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, MapDeserializer};
+use serde::de::value::{Error as ValueError, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{
-    DeserializeOwned, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess,
+    SeqAccess, Visitor,
 };
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
@@ -19,23 +22,70 @@ use serde_json::{Map, Value};
 /// What [`wire_struct!`] generates: fields read from a map and written into one.
 pub(crate) trait Fields: Sized {
     /// Reads the fields; a `type` that was read before is not expected again.
-    fn read<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error>;
+    fn read<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        Self::read_or_keep(map)?.map_err(|odd| A::Error::missing_field(odd.missing))
+    }
+    /// The same, but where a `key` field is missing or has another shape, all that was read is
+    /// given back.
+    fn read_or_keep<'de, A: MapAccess<'de>>(map: A) -> Result<Result<Self, Odd>, A::Error>;
     /// Writes the `type`, the fields that are set, and what `extra` holds beside them, but no field
     /// that `without` names.
     fn write<M: SerializeMap>(&self, map: &mut M, without: &[&str]) -> Result<(), M::Error>;
 }
 
-/// Reads a struct as the value of an optional field: at once where it has no required field and so
+/// An object that is not the struct it was read as, because a `key` field is missing or odd.
+pub(crate) struct Odd {
+    /// All that was read; without the `type` of a struct that has a fixed one.
+    pub(crate) object: Map<String, Value>,
+    pub(crate) missing: &'static str,
+}
+
+/// Reads a struct as the value of an optional field: at once where it has no `req` field and so
 /// cannot fail, else by way of a [`Value`] that can be kept.
 pub(crate) fn read_field_map<'de, T: Fields + DeserializeOwned, A: MapAccess<'de>>(
-    map: A,
+    mut map: A,
     always_read: bool,
 ) -> Result<Result<T, Value>, A::Error> {
-    if always_read {
-        return T::read(map).map(Ok);
+    let first: Option<Key<'de>> = map.next_key()?;
+    let is_number = first.as_ref().is_some_and(|Key(key)| key == NUMBER);
+    let map = Peeked { first, map };
+    if always_read && !is_number {
+        let read = T::read_or_keep(map)?;
+        return Ok(read.map_err(|odd| Value::Object(odd.object)));
     }
-    let value = Value::Object(read_rest(Map::new(), map)?);
+    let value = Value::deserialize(MapAccessDeserializer::new(map))?;
     Ok(T::deserialize(&value).map_err(|_| value))
+}
+
+/// The one key of the map as which serde_json hands out a number that is no integer, where its
+/// feature `arbitrary_precision` is on: any crate of a program can turn it on for all.
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// A map whose first key was read already.
+struct Peeked<'de, A> {
+    first: Option<Key<'de>>,
+    map: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Peeked<'de, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(Key(Cow::Borrowed(key))) => seed
+                .deserialize(BorrowedStrDeserializer::new(key))
+                .map(Some),
+            Some(Key(Cow::Owned(key))) => seed.deserialize(key.into_deserializer()).map(Some),
+            None => self.map.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
 }
 
 /// Reads a struct from any format's map.
@@ -45,17 +95,16 @@ pub(crate) fn read_struct<'de, T: Fields, D: Deserializer<'de>>(from: D) -> Resu
 
 /// Reads a struct from a JSON object in memory.
 pub(crate) fn read_object<T: Fields>(object: Map<String, Value>) -> Result<T, serde_json::Error> {
-    T::read(serde::de::value::MapDeserializer::new(object.into_iter()))
+    T::read(MapDeserializer::new(object.into_iter()))
 }
 
 /// What an optional field can hold.
 pub(crate) trait Field: DeserializeOwned {
     /// Reads an object; gives it back where it has another shape.
     fn read_map<'de, A: MapAccess<'de>>(map: A) -> Result<Result<Self, Value>, A::Error> {
-        Ok(Self::read_collected(Value::Object(read_rest(
-            Map::new(),
-            map,
-        )?)))
+        // Not collected by hand: a `Value` knows the map that stands for a number, see `NUMBER`.
+        let value = Value::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Self::read_collected(value))
     }
 
     /// Reads a value; gives it back where it has another shape.
@@ -87,7 +136,7 @@ struct LenientVisitor<T>(PhantomData<T>);
 /// Reads a scalar without a detour over [`Value`].
 fn read_scalar<T: DeserializeOwned, S>(scalar: S) -> Result<T, Value>
 where
-    S: Copy + Into<Value> + for<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error>,
+    S: Copy + Into<Value> + for<'de> IntoDeserializer<'de, ValueError>,
 {
     T::deserialize(scalar.into_deserializer()).map_err(|_| scalar.into())
 }
@@ -116,8 +165,7 @@ impl<'de, T: Field> Visitor<'de> for LenientVisitor<T> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        let from: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
-            text.into_deserializer();
+        let from: StrDeserializer<'_, ValueError> = text.into_deserializer();
         Ok(T::deserialize(from).map_err(|_| Value::from(text)))
     }
 
@@ -155,18 +203,39 @@ pub(crate) fn read_default<'de, T, A>(
     extra: &mut Map<String, Value>,
 ) -> Result<T, A::Error>
 where
-    T: Field + Serialize + Default + PartialEq,
+    T: Field + Serialize + Absent,
     A: MapAccess<'de>,
 {
-    let value: T = read_optional(map, name, extra)?.unwrap_or_default();
-    if value == T::default() && !extra.contains_key(name) {
-        // A default that serde cannot write again does not exist among the wire types.
-        extra.insert(
-            name.to_owned(),
-            serde_json::to_value(&value).unwrap_or_default(),
-        );
+    let value = read_optional(map, name, extra)?.unwrap_or_else(T::absent);
+    if is_absent(&value) && !extra.contains_key(name) {
+        keep(extra, name, &value);
     }
     Ok(value)
+}
+
+/// Keeps a field as the JSON that it is.
+pub(crate) fn keep<T: Serialize>(extra: &mut Map<String, Value>, name: &str, value: &T) {
+    // A value that serde cannot write again does not exist among the wire types.
+    let value = serde_json::to_value(value).unwrap_or_default();
+    extra.insert(name.to_owned(), value);
+}
+
+/// What a `def` field is while nothing was said. A trait of our own, because not every type that
+/// needs one has a default that would make sense to users.
+pub(crate) trait Absent: PartialEq {
+    /// That value, which is not written.
+    fn absent() -> Self;
+}
+
+impl<T: Default + PartialEq> Absent for T {
+    fn absent() -> T {
+        T::default()
+    }
+}
+
+/// Whether nothing was said, or nothing else than the default.
+pub(crate) fn is_absent<T: Absent>(value: &T) -> bool {
+    *value == T::absent()
 }
 
 struct FieldsVisitor<T>(PhantomData<T>);
@@ -227,19 +296,23 @@ where
             let mut object = Map::new();
             while let Some(Key(key)) = map.next_key()? {
                 if key == "type" && object.is_empty() {
-                    let tag: Key<'de> = map.next_value()?;
-                    return T::read_as(&tag.0, map);
+                    match map.next_value()? {
+                        Tag::Text(tag) => return T::read_as(&tag, map),
+                        Tag::Odd(value) => object.insert(key.into_owned(), value),
+                    };
+                    continue;
                 }
                 object.insert(key.into_owned(), map.next_value()?);
             }
-            let Some(Value::String(tag)) = object.remove("type") else {
-                return Err(A::Error::missing_field("type"));
+            let tag = match object.get("type") {
+                Some(Value::String(tag)) => tag.clone(),
+                _ => {
+                    return T::read_untagged(object).ok_or_else(|| A::Error::missing_field("type"));
+                }
             };
-            T::read_as(
-                &tag,
-                serde::de::value::MapDeserializer::new(object.into_iter()),
-            )
-            .map_err(|error: serde_json::Error| A::Error::custom(error))
+            object.remove("type");
+            T::read_as(&tag, MapDeserializer::new(object.into_iter()))
+                .map_err(|error: serde_json::Error| A::Error::custom(error))
         }
     }
     from.deserialize_map(TaggedVisitor(PhantomData))
@@ -249,6 +322,58 @@ where
 pub(crate) trait Tagged: Sized {
     /// Reads the fields that remain once `type` was read as `tag`.
     fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error>;
+
+    /// What an object is whose `type` is missing or no string; `None` is an error.
+    fn read_untagged(object: Map<String, Value>) -> Option<Self> {
+        let _ = object;
+        None
+    }
+}
+
+/// The value of a `type`.
+enum Tag<'de> {
+    Text(Cow<'de, str>),
+    Odd(Value),
+}
+
+impl<'de> Deserialize<'de> for Tag<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct TagVisitor;
+        impl<'de> Visitor<'de> for TagVisitor {
+            type Value = Tag<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Tag<'de>, E> {
+                Ok(Tag::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Tag<'de>, E> {
+                Ok(Tag::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_unit<E>(self) -> Result<Tag<'de>, E> {
+                Ok(Tag::Odd(Value::Null))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Tag<'de>, E> {
+                Ok(Tag::Odd(value.into()))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Tag<'de>, E> {
+                Ok(Tag::Odd(value.into()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Tag<'de>, E> {
+                Ok(Tag::Odd(value.into()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Tag<'de>, E> {
+                Ok(Tag::Odd(value.into()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Tag<'de>, A::Error> {
+                Value::deserialize(SeqAccessDeserializer::new(seq)).map(Tag::Odd)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tag<'de>, A::Error> {
+                Value::deserialize(MapAccessDeserializer::new(map)).map(Tag::Odd)
+            }
+        }
+        from.deserialize_any(TagVisitor)
+    }
 }
 
 /// Collects what remains of an object whose `type` is unknown.
@@ -295,8 +420,9 @@ pub(crate) fn write_entry<M: SerializeMap, T: Serialize + ?Sized>(
     }
 }
 
-/// Declares a wire struct: `req` fields must be there, `opt` ones are `Option`, `def` ones have a
-/// default that is not written unless it was read.
+/// Declares a wire struct: `req` and `key` fields must be there, `opt` ones are `Option`, `def` ones
+/// have a default that is not written unless it was read. Without a `req` field the rest cannot be
+/// read; without a `key` field it can, and [`Fields::read_or_keep`] gives it back.
 macro_rules! wire_struct {
     (
         $(#[$meta:meta])*
@@ -316,9 +442,12 @@ macro_rules! wire_struct {
 
         impl $crate::types::wire::Fields for $name {
             #[allow(unused_mut, unused_variables, reason = "a struct may have no field of a kind")]
-            fn read<'de, A: serde::de::MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+            fn read_or_keep<'de, A: serde::de::MapAccess<'de>>(
+                mut map: A,
+            ) -> Result<Result<Self, $crate::types::wire::Odd>, A::Error> {
                 let mut extra = serde_json::Map::new();
-                $( let mut $field: $crate::types::wire::wire_struct!(@slot $kind $type) = Default::default(); )*
+                $( let mut $field: $crate::types::wire::wire_struct!(@slot $kind $type) =
+                    $crate::types::wire::wire_struct!(@initial $kind); )*
                 while let Some($crate::types::wire::Key(key)) = map.next_key()? {
                     $( if key == "type" {
                         let _: &str = $tag;
@@ -332,13 +461,25 @@ macro_rules! wire_struct {
                     let value = map.next_value()?;
                     extra.insert(key.into_owned(), value);
                 }
-                Ok($name {
+                let mut missing: Option<&'static str> = None;
+                $( $crate::types::wire::wire_struct!(
+                    @check $kind $field missing
+                    $crate::types::wire::wire_struct!(@name $field $($wire)?)
+                ); )*
+                if let Some(missing) = missing {
+                    $( if let Some(value) = $crate::types::wire::wire_struct!(@was_read $kind $field) {
+                        let name = $crate::types::wire::wire_struct!(@name $field $($wire)?);
+                        $crate::types::wire::keep(&mut extra, name, value);
+                    } )*
+                    return Ok(Err($crate::types::wire::Odd { object: extra, missing }));
+                }
+                Ok(Ok($name {
                     $( $field: $crate::types::wire::wire_struct!(
                         @take $kind $field $crate::types::wire::wire_struct!(@name $field $($wire)?)
                     ), )*
                     extra,
                     $( $( $skip: Default::default(), )* )?
-                })
+                }))
             }
 
             fn write<M: serde::ser::SerializeMap>(
@@ -391,6 +532,21 @@ macro_rules! wire_struct {
     (@type opt $type:ty) => { Option<$type> };
     (@type $kind:ident $type:ty) => { $type };
 
+    (@initial def) => { $crate::types::wire::Absent::absent() };
+    (@initial $kind:ident) => { None };
+
+    (@check key $field:ident $missing:ident $name:expr) => {
+        if $field.is_none() {
+            $missing = $missing.or(Some($name));
+        }
+    };
+    (@check $kind:ident $field:ident $missing:ident $name:expr) => {};
+
+    (@was_read def $field:ident) => {
+        (!$crate::types::wire::is_absent(&$field)).then_some(&$field)
+    };
+    (@was_read $kind:ident $field:ident) => { $field.as_ref() };
+
     (@slot def $type:ty) => { $type };
     (@slot $kind:ident $type:ty) => { Option<$type> };
 
@@ -399,6 +555,9 @@ macro_rules! wire_struct {
 
     (@read req $field:ident $map:ident $key:ident $extra:ident) => {
         $field = Some($map.next_value()?)
+    };
+    (@read key $field:ident $map:ident $key:ident $extra:ident) => {
+        $crate::types::wire::wire_struct!(@read opt $field $map $key $extra)
     };
     (@read opt $field:ident $map:ident $key:ident $extra:ident) => {
         $field = $crate::types::wire::read_optional(&mut $map, &$key, &mut $extra)?
@@ -410,12 +569,16 @@ macro_rules! wire_struct {
     (@take req $field:ident $name:expr) => {
         $field.ok_or_else(|| <A::Error as serde::de::Error>::missing_field($name))?
     };
+    (@take key $field:ident $name:expr) => {
+        $field.ok_or_else(|| <A::Error as serde::de::Error>::missing_field($name))?
+    };
     (@take $kind:ident $field:ident $name:expr) => { $field };
 
     (@set req $self:ident $field:ident) => { Some(&$self.$field) };
+    (@set key $self:ident $field:ident) => { Some(&$self.$field) };
     (@set opt $self:ident $field:ident) => { $self.$field.as_ref() };
     (@set def $self:ident $field:ident) => {
-        (!$crate::types::wire::is_default(&$self.$field)).then_some(&$self.$field)
+        (!$crate::types::wire::is_absent(&$self.$field)).then_some(&$self.$field)
     };
 }
 
@@ -432,7 +595,8 @@ macro_rules! open_enum {
         #[non_exhaustive]
         pub enum $name {
             $( $(#[$variant_meta])* $variant, )*
-            /// Anything else, kept as it was sent.
+            /// Anything else, kept as it was sent. A later version may have a variant for it:
+            /// compare with `as_str()`, which stays the same then, rather than with this.
             Other(String),
         }
 
@@ -485,11 +649,6 @@ macro_rules! open_enum {
 }
 
 pub(crate) use {open_enum, wire_struct};
-
-/// Whether a field holds its default, which is not written.
-pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
 
 #[cfg(test)]
 mod tests {

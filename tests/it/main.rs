@@ -12,5 +12,6 @@ mod streams;
 mod support;
 mod threads;
 mod tidy;
+mod types;
 mod waits;
 mod wire;

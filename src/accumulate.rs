@@ -119,7 +119,6 @@ impl Accumulator {
     ///
     /// [`TooLarge`] from the event on with which the limit is passed.
     #[inline]
-    #[allow(dead_code, reason = "the stream is about to ask")]
     pub(crate) fn room(&self) -> Result<(), TooLarge> {
         if self.kept > self.limit {
             return Err(TooLarge { limit: self.limit });

@@ -375,11 +375,17 @@ pub(crate) fn clean(text: &str, most: usize) -> String {
 /// What a JSON parser has to say, without the value that it quotes: that may be part of an answer.
 pub(crate) fn json_error(error: &serde_json::Error) -> BoxError {
     let text = error.to_string();
-    let what = match text.split_once('"') {
+    let quoted = match text.starts_with("missing field") {
+        // This quotes the name of a field of ours.
+        true => None,
+        false => text.find(['"', '`']),
+    };
+    let what = match quoted {
         None => text,
-        Some((before, _)) => {
-            let place = format!("at line {} column {}", error.line(), error.column());
-            format!("{} {place}", before.trim_end())
+        Some(quote) if error.line() == 0 => text[..quote].trim_end().to_owned(),
+        Some(quote) => {
+            let (before, line, column) = (text[..quote].trim_end(), error.line(), error.column());
+            format!("{before} at line {line} column {column}")
         }
     };
     what.into()

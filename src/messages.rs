@@ -1,12 +1,13 @@
 //! Messages: create one, count its tokens.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::call::{Call, encode, read_json};
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::stream::{MESSAGE, MessageStream, read_message};
-use crate::types::{CountBody, CreateBody, Message, MessageRequest};
+use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock};
 
 impl Client {
     /// The Messages endpoints.
@@ -118,6 +119,44 @@ impl Messages<'_> {
         let (count, _) = call.run(|answer| read_json::<Count>(answer, "a token count"))?;
         Ok(count.input_tokens)
     }
+}
+
+impl Message {
+    /// Reads the text as JSON of a type of yours, for answers to
+    /// [`json_schema`](MessageRequest::json_schema).
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Decode`](ErrorKind::Decode) when the text is no JSON, or not of that shape. Look at
+    /// [`stop_reason`](Message::stop_reason) then: an answer that `max_tokens` cut off is no whole
+    /// JSON, and a refusal is prose. The error does not quote the answer.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        let parsed = serde_json::from_str(&self.text());
+        parsed.map_err(|error| unlike("reading the message", "JSON of the expected shape", &error))
+    }
+}
+
+impl ToolUseBlock {
+    /// Reads the input as a type of yours.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Decode`](ErrorKind::Decode) when the input is not of that shape, or was cut off; see
+    /// [`raw_input`](ToolUseBlock::raw_input). The error does not quote the input.
+    pub fn input_as<T: DeserializeOwned>(&self) -> Result<T> {
+        let parsed = T::deserialize(&self.input);
+        parsed.map_err(|error| unlike("reading a tool's input", "of the expected shape", &error))
+    }
+}
+
+fn unlike(action: &'static str, expected: &'static str, error: &serde_json::Error) -> Error {
+    let source = Some(json_error(error));
+    let cause = Cause::Decode {
+        expected,
+        excerpt: String::new(),
+        source,
+    };
+    Error::new(ErrorKind::Decode, action, cause)
 }
 
 /// The least `max_tokens` that takes more than ten minutes at 128,000 tokens an hour, which is

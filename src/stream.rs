@@ -317,6 +317,8 @@ impl Opening {
                 for event in &opening.ready {
                     opening.accumulator.apply(&RawEvent::Event(event.clone()));
                 }
+                let room = opening.accumulator.room();
+                room.map_err(|error| unreadable(MESSAGE, error.into()))?;
                 return Ok(opening);
             }
         };
@@ -415,6 +417,9 @@ impl Feed {
                 Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
                         accumulator.apply(&event);
+                        if let Err(error) = accumulator.room() {
+                            break unreadable("a stream of events", error.into());
+                        }
                         return Ok(Some(take(event)));
                     }
                     Ok(None) => continue,

@@ -572,3 +572,50 @@ fn a_stream_without_content_keeps_all_but_what_was_said() {
     let error = stream.without_content().final_message().expect_err("cut");
     assert_eq!(error.partial().expect("a part").usage.input_tokens, 8);
 }
+
+#[test]
+fn an_endless_answer_is_refused_before_it_fills_the_memory() {
+    let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+    let endless = || {
+        StreamScript::new()
+            .message_start(5)
+            .deltas(1_000, 100_000)
+            .finish()
+    };
+    server.push_all([Reply::stream(endless()), Reply::stream(endless())]);
+    let error = client.messages().create(&request()).expect_err("too much");
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(
+        format!("{error:?}").contains("longer than 67108864 bytes"),
+        "{error:?}"
+    );
+    let stream = client.messages().stream(&request()).expect("a stream");
+    let text: usize = stream
+        .without_content()
+        .text_deltas()
+        .map(|text| text.expect("text").len())
+        .sum();
+    assert_eq!(text, 100_000_000);
+}
+
+#[test]
+fn answers_and_tool_inputs_are_read_into_types_of_the_callers() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Town {
+        name: String,
+    }
+    let Setup { server, client, .. } = setup();
+    let script = StreamScript::new()
+        .message_start(5)
+        .text_block(["{\"name\":", "\"Oslo\"}"])
+        .tool_use("look", "toolu_1", ["{\"name\":\"Lima\"}"])
+        .finish();
+    server.push(Reply::stream(script));
+    let message = client.messages().create(&request()).expect("an answer");
+    assert_eq!(message.json::<Town>().expect("a town").name, "Oslo");
+    let call = message.tool_uses().next().expect("a call");
+    assert_eq!(call.input_as::<Town>().expect("a town").name, "Lima");
+    let error = message.json::<Vec<u8>>().expect_err("no list");
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(!format!("{error:?}").contains("Oslo"), "{error:?}");
+}

@@ -440,10 +440,10 @@ fn json_len(value: &impl Serialize) -> usize {
     length.0
 }
 
-/// The most content that is kept: 64 MiB, as much as is read of an answer that is not streamed. The
+/// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The
 /// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
 /// server tools find. Beyond that a server is broken or means ill.
-pub(crate) const MOST_KEPT: usize = 64 << 20;
+pub(crate) const MOST_KEPT: usize = 128 << 20;
 
 /// What a block takes beside its content, so that endless empty blocks count as well.
 const PER_BLOCK: usize = size_of::<ContentBlock>() + size_of::<(u64, Place)>();

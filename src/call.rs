@@ -529,7 +529,7 @@ fn shown(request_id: Option<&RequestId>) -> String {
 pub(crate) const LOG: &str = "anthropic_blocking";
 
 /// The most bytes of an answer in one piece; the longest answers have some hundred kilobytes.
-const LARGEST_ANSWER: usize = 64 << 20;
+const LARGEST_ANSWER: usize = 128 << 20;
 
 /// How long an error body is read that comes in drops: the status says enough.
 const LONGEST_ERROR: Duration = Duration::from_secs(5);

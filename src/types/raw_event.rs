@@ -77,6 +77,9 @@ impl<'a> RawEvent<'a> {
     ///
     /// An `error` event, and data that is no event.
     pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, NoEvent> {
+        if !matches!(name, b"" | b"content_block_delta") {
+            return RawEvent::decode_any(name, data);
+        }
         // One check of the whole is faster than one of each string, as `from_slice` does it.
         match std::str::from_utf8(data).map(serde_json::from_str) {
             Ok(Ok(Piece { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),

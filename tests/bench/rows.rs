@@ -34,7 +34,7 @@ fn client(url: &str, stream: bool) -> Client {
 
 /// The client's own CPU for a prompt and a short answer.
 fn create(options: &Options) {
-    for (size, label, count) in [(1_000, "1 kB", 2_000), (1_000_000, "1 MB", 60)] {
+    for (size, label, count) in [(1_000, "1 kB", 500), (1_000_000, "1 MB", 20)] {
         for (streamed, how, goal) in [(false, "plain", 1.10), (true, "streamed underneath", 1.40)] {
             let name = format!("create, {how}, prompt of {label}");
             if !options.wants(&name) {
@@ -62,7 +62,7 @@ fn create(options: &Options) {
             };
             ours(20);
             floor(20);
-            let rounds = (0..options.rounds(9))
+            let rounds = (0..options.rounds(31))
                 .map(|_| (ours(count), floor(count)))
                 .collect();
             Row {

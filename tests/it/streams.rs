@@ -579,14 +579,14 @@ fn an_endless_answer_is_refused_before_it_fills_the_memory() {
     let endless = || {
         StreamScript::new()
             .message_start(5)
-            .deltas(1_000, 100_000)
+            .deltas(1_400, 100_000)
             .finish()
     };
     server.push_all([Reply::stream(endless()), Reply::stream(endless())]);
     let error = client.messages().create(&request()).expect_err("too much");
     assert_eq!(error.kind(), ErrorKind::Decode);
     assert!(
-        format!("{error:?}").contains("longer than 67108864 bytes"),
+        format!("{error:?}").contains("longer than 134217728 bytes"),
         "{error:?}"
     );
     let stream = client.messages().stream(&request()).expect("a stream");
@@ -595,7 +595,7 @@ fn an_endless_answer_is_refused_before_it_fills_the_memory() {
         .text_deltas()
         .map(|text| text.expect("text").len())
         .sum();
-    assert_eq!(text, 100_000_000);
+    assert_eq!(text, 140_000_000);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, json_error,
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
-    Attempt, Delivery, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
-    StreamEvent,
+    ApiError, Attempt, Delivery, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent,
+    RequestId, StreamEvent,
 };
 
 /// A streamed answer: an iterator over its events, from
@@ -63,8 +63,8 @@ pub struct MessageStream {
 struct Failed {
     kind: ErrorKind,
     text: String,
+    api_error: Option<Box<ApiError>>,
     retryable: bool,
-    exchange: Exchange,
 }
 
 impl MessageStream {
@@ -127,18 +127,18 @@ impl MessageStream {
         }
         let partial = mem::take(&mut self.accumulator).into_message();
         if let Some(failed) = self.failed {
-            let Exchange {
-                request_id,
-                rate_limits,
-                attempts,
-            } = failed.exchange;
-            return Err(
-                Error::new(failed.kind, self.action, Cause::Refused(failed.text.into()))
-                    .with_verdict(failed.retryable, None, None)
-                    .with_answer(request_id, rate_limits)
-                    .with_attempts(attempts)
-                    .with_partial(partial.map(Box::new)),
-            );
+            let cause = match failed.api_error {
+                Some(error) => Cause::Api {
+                    status: None,
+                    error,
+                },
+                None => Cause::Refused(failed.text.into()),
+            };
+            return Err(Error::new(failed.kind, self.action, cause)
+                .with_verdict(failed.retryable, None, None)
+                .with_answer(self.exchange.request_id, self.exchange.rate_limits)
+                .with_attempts(self.exchange.attempts)
+                .with_partial(partial.map(Box::new)));
         }
         match partial {
             Some(mut message) => {
@@ -185,8 +185,8 @@ impl MessageStream {
         } else {
             verdict.kind
         };
-        let mut exchange = mem::take(&mut self.exchange);
-        exchange.request_id = exchange.request_id.or(failure.request_id);
+        let exchange = &mut self.exchange;
+        exchange.request_id = exchange.request_id.take().or(failure.request_id);
         // It stands on ordinary successes and means nothing there.
         exchange.rate_limits.retry_after = None;
         let took = self
@@ -210,9 +210,13 @@ impl MessageStream {
         self.failed = Some(Failed {
             kind,
             text: cause.to_string(),
+            api_error: match &cause {
+                Cause::Api { error, .. } => Some(error.clone()),
+                _ => None,
+            },
             retryable,
-            exchange: exchange.clone(),
         });
+        let exchange = self.exchange.clone();
         let reason = "the stream is not begun again because part of it was handed out";
         let reason = retryable.then(|| reason.to_owned());
         Error::new(kind, self.action.clone(), cause)

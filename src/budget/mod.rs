@@ -438,7 +438,8 @@ impl Shared {
         waiter: &Waiter,
         until: Option<Time>,
     ) -> MutexGuard<'a, State> {
-        let until = until.map(|until| self.birth + seconds(until));
+        // A time that no clock can show is none.
+        let until = until.and_then(|until| self.birth.checked_add(seconds(until)));
         self.clock.wait(&waiter.wake, state, until)
     }
 }

@@ -153,6 +153,19 @@ fn limits_that_are_lifted_let_all_waiting_threads_go() {
 }
 
 #[test]
+fn an_endless_deadline_is_none() {
+    let budget = Budget::new();
+    let first = granted(&budget);
+    let own = budget.clone();
+    let waiting = thread::spawn(move || own.reserve(&class(), small(), Some(Duration::MAX)));
+    while budget.snapshot()[0].waiting == 0 {
+        thread::yield_now();
+    }
+    first.fail(Delivery::NotSent);
+    drop(waiting.join().expect("no panic").expect("room"));
+}
+
+#[test]
 fn a_panic_in_a_callback_passes_the_baton() {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
     let calls = Arc::new(AtomicUsize::new(0));

@@ -193,8 +193,12 @@ fn an_overload_inside_a_stream_is_retried_until_content_was_handed_out() {
     assert_eq!(error.attempts().len(), 1);
     assert_eq!(error.attempts()[0].failure, Some(ErrorKind::Overloaded));
     assert_eq!((server.request_count(), clock.sleeps().len()), (1, 0));
-    let error = stream.final_message().expect_err("it had failed");
-    assert_eq!(error.partial().expect("a part").text(), "some words");
+    assert!(stream.request_id().is_some() && stream.attempts().len() == 1);
+    let again = stream.final_message().expect_err("it had failed");
+    assert_eq!(again.partial().expect("a part").text(), "some words");
+    assert_eq!(again.kind(), error.kind());
+    assert_eq!(again.api_error(), error.api_error());
+    assert_eq!(again.request_id(), error.request_id());
 }
 
 #[test]

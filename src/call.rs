@@ -284,9 +284,9 @@ impl<'a> Progress<'a> {
             Decision::Again(wait) => wait,
         };
         if let (Some(asked), Some(left)) = (retry_after, self.left()) {
-            if asked < left && left <= wait {
-                // What is random must not be what misses the deadline.
-                wait = asked;
+            if asked < left {
+                // What is random must not miss the deadline, nor use up the time for the answer.
+                wait = wait.min(asked + (left - asked) / 2);
             }
         }
         if self.left().is_some_and(|left| wait >= left) {

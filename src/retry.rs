@@ -198,8 +198,8 @@ pub(crate) struct Tries {
     counted: u32,
     repeats: u32,
     waited: Duration,
-    /// The least that the next pause lasts, whatever the server asks: it grows to a second.
-    shortest_pause: Duration,
+    /// See `floor`; it grows to a second.
+    shortest_wait: Duration,
     failures: Backoff,
     overloads: Backoff,
 }
@@ -222,7 +222,7 @@ impl Tries {
             counted: 1,
             repeats: 0,
             waited: Duration::ZERO,
-            shortest_pause: Duration::ZERO,
+            shortest_wait: Duration::ZERO,
             failures,
             overloads,
         }
@@ -238,16 +238,23 @@ impl Tries {
         match cure {
             Cure::Nothing => Decision::GiveUp(None),
             Cure::Pause => {
-                let floor = self.shortest_pause;
-                self.shortest_pause = (floor * 2).clamp(SHORT, Duration::from_secs(1));
+                let floor = self.floor();
                 self.wait(floor, retry_after)
             }
             Cure::Gate => {
-                let backoff = self.overloads.next();
+                let backoff = self.overloads.next().max(self.floor());
                 self.wait(backoff, retry_after)
             }
             Cure::Backoff | Cure::Repeat => self.retry(cure, retry_after, withdraw),
         }
+    }
+
+    /// The least that the next wait lasts, whatever the server asks or the policy says: without
+    /// it, tiny waits would make a hot loop that uses no attempt.
+    fn floor(&mut self) -> Duration {
+        let floor = self.shortest_wait;
+        self.shortest_wait = (floor * 2).clamp(SHORT, Duration::from_secs(1));
+        floor
     }
 
     /// Waits for the server, as long as the policy permits.
@@ -304,7 +311,7 @@ impl Tries {
     }
 }
 
-/// The shortest pause after the first one.
+/// The shortest wait for a limit or an overload after the first one.
 const SHORT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -398,6 +405,17 @@ mod tests {
             rounds += 1;
         }
         assert!(rounds < 10, "{rounds}");
+    }
+
+    #[test]
+    fn a_backoff_of_zero_makes_no_hot_loop() {
+        let policy = RetryPolicy::new().max_backoff(Duration::ZERO);
+        let mut tries = tries(policy.max_wait(seconds(60)));
+        let mut rounds = 0;
+        while let Decision::Again(_) = tries.decide(Cure::Gate, None, || true) {
+            rounds += 1;
+            assert!(rounds < 100, "a hot loop");
+        }
     }
 
     #[test]

@@ -1,24 +1,25 @@
 //! The one retry loop: send, read, diagnose, wait or return.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use log::{debug, info};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::clock::{Clock, Sleeper, lock};
+use crate::answer::{Failure, read_error};
+use crate::budget::{Ask, Budget, Cost, Denied, InputEstimate, ModelClass};
+use crate::charge::Charge;
+use crate::clock::{Sleeper, lock};
 use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
-use crate::error::{Cause, Error, Phase, Result, TimeLimit, clean, json_error, spoken};
+use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
 use crate::rate_limits;
 use crate::retry::{Decision, RetryBudget, RetryPolicy, Tries};
-use crate::transport::{
-    Answer, AnswerBody, BaseUrl, Fault, Headers, Outgoing, Patience, Transport,
-};
+use crate::totals::Books;
+use crate::transport::{Answer, BaseUrl, Headers, Outgoing, Patience, Transport};
 use crate::types::{
-    ApiError, Attempt, Delivery, ErrorEvent, ErrorKind, Exchange, Message, RateLimits, RequestId,
+    Attempt, Delivery, ErrorKind, Exchange, Model, RateLimits, RequestId, WaitCause, Waits,
 };
 
 /// What a client shares with its clones.
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) sleeper: Sleeper,
     pub(crate) dice: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
+    pub(crate) budget: Budget,
+    pub(crate) books: Arc<Books>,
     /// How many streams not to wait for the end of their bodies; see `stream.rs`.
     pub(crate) endless_bodies: AtomicU32,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) deadline: Option<Duration>,
     pub(crate) retry: RetryPolicy,
     pub(crate) stream_underneath: bool,
+    pub(crate) input_estimate: InputEstimate,
 }
 
 /// One call of an endpoint.
@@ -57,18 +61,19 @@ pub(crate) struct Call<'a> {
     pub(crate) repeatable: bool,
     /// How long to wait for an answer that comes in one piece after long work.
     pub(crate) answer_timeout: Option<Duration>,
+    /// What the budget must have room for, and of which class; `None` for endpoints without limits.
+    pub(crate) cost: Option<(ModelClass, Cost)>,
+    /// The model that is asked.
+    pub(crate) model: Option<&'a Model>,
+    /// When its deadline began to run.
+    pub(crate) start: Instant,
 }
 
-/// Why an attempt failed, as far as its reader knows.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) cause: Cause,
-    pub(crate) delivery: Delivery,
-    /// Whether the answer was a stream that had begun; its headers speak of a success.
-    pub(crate) streamed: bool,
-    /// Said inside the answer.
-    pub(crate) request_id: Option<RequestId>,
-    pub(crate) partial: Option<Box<Message>>,
+/// A call that succeeded. Its charge is still to be settled.
+pub(crate) struct Done<T> {
+    pub(crate) value: T,
+    pub(crate) exchange: Exchange,
+    pub(crate) charge: Charge,
 }
 
 /// What the head of an answer said.
@@ -87,27 +92,38 @@ impl Call<'_> {
     /// permit.
     pub(crate) fn run<T>(
         &self,
-        mut read: impl FnMut(&mut Answer) -> Result<T, Failure>,
-    ) -> Result<(T, Exchange)> {
+        mut read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
+    ) -> Result<Done<T>> {
+        self.try_until_done(&mut read)
+            .inspect_err(|_| self.core.books.call(self.model, true))
+    }
+
+    fn try_until_done<T>(
+        &self,
+        read: &mut impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
+    ) -> Result<Done<T>> {
+        let clock = self.core.sleeper.clock();
         let mut progress = Progress::new(self);
         loop {
+            let mut charge = progress.admitted()?;
             if let Some(error) = progress.ended() {
+                charge.unsent();
                 return Err(error);
             }
-            let began = self.core.sleeper.clock().now();
-            let (head, outcome) = self.attempt(progress.left(), &mut read);
-            let took = self
-                .core
-                .sleeper
-                .clock()
-                .now()
-                .saturating_duration_since(began);
+            let began = clock.now();
+            let (head, outcome) = self.attempt(progress.left(), &mut charge, read);
+            let took = clock.now().saturating_duration_since(began);
             match outcome {
                 Ok(value) => {
                     lock(&self.core.retries).deposit();
-                    return Ok((value, progress.succeeded(head, took)));
+                    let exchange = progress.succeeded(head, took);
+                    return Ok(Done {
+                        value,
+                        exchange,
+                        charge,
+                    });
                 }
-                Err(failure) => progress.failed(head, failure, took)?,
+                Err(failure) => progress.failed(head, failure, charge, took)?,
             }
         }
     }
@@ -115,7 +131,8 @@ impl Call<'_> {
     fn attempt<T>(
         &self,
         left: Option<Duration>,
-        read: &mut impl FnMut(&mut Answer) -> Result<T, Failure>,
+        charge: &mut Charge,
+        read: &mut impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
     ) -> (Head, Result<T, Failure>) {
         let outgoing = Outgoing {
             method: self.method,
@@ -133,14 +150,13 @@ impl Call<'_> {
             Ok(answer) => answer,
             Err(fault) => return (Head::default(), Err(fault.into())),
         };
-        let mut head = self.read_head(&answer);
+        let head = self.read_head(&answer);
         let outcome = match answer.status {
-            200..=299 => read(&mut answer),
-            _ => Err(read_error(
-                &mut answer,
-                &mut head,
-                self.core.sleeper.clock(),
-            )),
+            200..=299 => {
+                charge.learn(&head.rate_limits);
+                read(&mut answer, charge)
+            }
+            _ => Err(read_error(&mut answer, self.core.sleeper.clock())),
         };
         (head, outcome)
     }
@@ -176,10 +192,21 @@ impl Call<'_> {
 /// A call on its way: its time, its attempts, what is left to try.
 struct Progress<'a> {
     call: &'a Call<'a>,
-    start: Instant,
     tries: Tries,
     attempts: Vec<Attempt>,
-    waited: Duration,
+    /// For the attempt that comes next.
+    waited: Waits,
+    /// The place in the order of the budget that the first attempt was given.
+    ticket: Option<u64>,
+    /// The failure that sent it back to that place.
+    sent_back: Option<SentBack>,
+}
+
+/// A failure that waiting in the budget cures.
+struct SentBack {
+    head: Head,
+    failure: Failure,
+    verdict: Verdict,
 }
 
 impl<'a> Progress<'a> {
@@ -187,17 +214,83 @@ impl<'a> Progress<'a> {
         let dice = lock(&call.core.dice).fork();
         Progress {
             call,
-            start: call.core.sleeper.clock().now(),
             tries: Tries::new(call.settings.retry, dice),
             attempts: Vec::new(),
-            waited: Duration::ZERO,
+            waited: Waits::default(),
+            ticket: None,
+            sent_back: None,
         }
+    }
+
+    /// Waits until the budget has room for an attempt.
+    fn admitted(&mut self) -> Result<Charge> {
+        let (call, core) = (self.call, self.call.core);
+        let Some((class, cost)) = &call.cost else {
+            return Ok(Charge::new(&core.books, call.model, None));
+        };
+        let sent_back = self.sent_back.take();
+        let max_wait = sent_back.as_ref().and_then(|_| self.tries.patience());
+        let patience = [self.left(), max_wait].into_iter().flatten().min();
+        let asked = core.budget.acquire(&Ask {
+            class,
+            cost: *cost,
+            ticket: self.ticket,
+            patience,
+            is_stopped: &|| core.sleeper.is_stopped(),
+        });
+        let denied = match asked {
+            Ok(reservation) => {
+                if sent_back.is_some() {
+                    self.tries.has_waited(reservation.waited().total());
+                }
+                self.ticket = Some(reservation.ticket());
+                self.waited.add_all(reservation.waited());
+                return Ok(Charge::new(&core.books, call.model, Some(reservation)));
+            }
+            Err(Denied::Stopped) => return Err(self.shut_down()),
+            Err(denied) => denied,
+        };
+        Err(match (sent_back, denied) {
+            (None, denied) => denied
+                .into_error(call.action(), patience)
+                .with_attempts(std::mem::take(&mut self.attempts)),
+            (Some(mut back), Denied::Exceeds(excess)) => {
+                back.verdict.cure = Cure::Nothing;
+                self.error(back, Some(excess.to_string()))
+            }
+            (Some(back), Denied::Late { at_least, .. }) => {
+                let reason = self
+                    .too_late(at_least)
+                    .unwrap_or_else(|| self.tries.used_up());
+                self.error(back, Some(reason))
+            }
+            (Some(_), Denied::Stopped) => self.shut_down(),
+        })
+    }
+
+    /// Why a next try is out of the question that would come so late.
+    fn too_late(&self, wait: Duration) -> Option<String> {
+        let shown = spoken(wait);
+        if self.left().is_some_and(|left| wait >= left) {
+            return Some(format!(
+                "the next try, in {shown}, would be after the deadline"
+            ));
+        }
+        if self
+            .tries
+            .patience()
+            .is_some_and(|patience| wait > patience)
+        {
+            let used_up = self.tries.used_up();
+            return Some(format!("the next try would be in {shown}: {used_up}"));
+        }
+        None
     }
 
     /// What is left until the deadline.
     fn left(&self) -> Option<Duration> {
         let now = self.call.core.sleeper.clock().now();
-        let passed = now.saturating_duration_since(self.start);
+        let passed = now.saturating_duration_since(self.call.start);
         self.call
             .settings
             .deadline
@@ -238,25 +331,23 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Takes note of a failure, and returns when it is time to try again.
-    fn failed(&mut self, mut head: Head, mut failure: Failure, took: Duration) -> Result<()> {
-        let call = self.call;
+    /// Takes note of a failure, and returns when it is time to try again, as far as that is not
+    /// for the budget to say.
+    fn failed(
+        &mut self,
+        mut head: Head,
+        mut failure: Failure,
+        charge: Charge,
+        took: Duration,
+    ) -> Result<()> {
+        let (call, core) = (self.call, self.call.core);
         head.request_id = head.request_id.or(failure.request_id.take());
         if failure.streamed {
             // It stands on ordinary successes and means nothing there.
             head.rate_limits.retry_after = None;
         }
-        if call.core.sleeper.is_stopped() {
-            let kind = Some(ErrorKind::Shutdown);
-            self.attempts
-                .push(self.attempt(&head, failure.delivery, kind, took));
-            return Err(self.shut_down());
-        }
+        let is_stopped = core.sleeper.is_stopped();
         let retry_after = head.rate_limits.retry_after;
-        let has_content = failure
-            .partial
-            .as_ref()
-            .is_some_and(|part| !part.content.is_empty());
         let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
@@ -264,6 +355,11 @@ impl<'a> Progress<'a> {
             retry_after,
             should_retry: head.should_retry,
         });
+        if is_stopped {
+            verdict.kind = ErrorKind::Shutdown;
+        }
+        let in_line = charge.ticket();
+        charge.lose(&verdict, &failure, &head.rate_limits);
         let id = shown(head.request_id.as_ref());
         let what = format!(
             "{}: {}{id}",
@@ -273,31 +369,56 @@ impl<'a> Progress<'a> {
         debug!(target: LOG, "{what}, {} after {}", failure.delivery, spoken(took));
         let attempt = self.attempt(&head, failure.delivery, Some(verdict.kind), took);
         self.attempts.push(attempt);
+        if is_stopped {
+            return Err(self.shut_down());
+        }
+        let has_content = failure
+            .partial
+            .as_ref()
+            .is_some_and(|part| !part.content.is_empty());
         if has_content && verdict.cure != Cure::Nothing && !call.settings.retry.may_repeat() {
             verdict.cure = Cure::Repeat;
         }
-        let decision = self.tries.decide(verdict.cure, retry_after, || {
-            lock(&call.core.retries).withdraw(call.core.sleeper.clock().now())
-        });
-        let mut wait = match decision {
-            Decision::GiveUp(reason) => return Err(self.error(head, failure, verdict, reason)),
-            Decision::Again(wait) => wait,
+        let decision = self
+            .tries
+            .decide(verdict.cure, retry_after, in_line.is_some(), || {
+                lock(&core.retries).withdraw(core.sleeper.clock().now())
+            });
+        let back = SentBack {
+            head,
+            failure,
+            verdict,
         };
-        if let (Some(asked), Some(left)) = (retry_after, self.left()) {
-            if asked < left {
-                // What is random must not miss the deadline, nor use up the time for the answer.
-                wait = wait.min(asked + (left - asked) / 2);
+        let next = self.attempts.len() + 1;
+        match (decision, &call.cost, in_line) {
+            (Decision::GiveUp(reason), ..) => Err(self.error(back, reason)),
+            (Decision::Queue, Some((class, cost)), Some(ticket)) => {
+                let (at_least, _) = core.budget.at_least(class, ticket, cost);
+                if let Some(reason) = self.too_late(at_least) {
+                    return Err(self.error(back, Some(reason)));
+                }
+                info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(at_least));
+                self.sent_back = Some(back);
+                Ok(())
+            }
+            (Decision::Queue, ..) => Ok(()),
+            (Decision::Again(mut wait), ..) => {
+                if let (Some(asked), Some(left)) = (retry_after, self.left()) {
+                    if asked < left {
+                        // What is random must not miss the deadline, nor use up the time for the
+                        // answer.
+                        wait = wait.min(asked + (left - asked) / 2);
+                    }
+                }
+                if self.left().is_some_and(|left| wait >= left) {
+                    let reason = self.too_late(wait);
+                    return Err(self.error(back, reason));
+                }
+                info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
+                self.waited.add(WaitCause::Backoff, wait);
+                core.sleeper.sleep(wait).map_err(|_| self.shut_down())
             }
         }
-        if self.left().is_some_and(|left| wait >= left) {
-            let wait = spoken(wait);
-            let reason = format!("the next try, in {wait}, would be after the deadline");
-            return Err(self.error(head, failure, verdict, Some(reason)));
-        }
-        let next = self.attempts.len() + 1;
-        info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
-        self.waited = wait;
-        call.core.sleeper.sleep(wait).map_err(|_| self.shut_down())
     }
 
     fn shut_down(&mut self) -> Error {
@@ -306,71 +427,35 @@ impl<'a> Progress<'a> {
     }
 
     fn attempt(
-        &self,
+        &mut self,
         head: &Head,
         delivery: Delivery,
         failure: Option<ErrorKind>,
         took: Duration,
     ) -> Attempt {
-        Attempt {
+        let attempt = Attempt {
             delivery,
             status: head.status,
             failure,
             request_id: head.request_id.clone(),
-            waited: self.waited,
+            waited: std::mem::take(&mut self.waited),
             took,
-        }
+        };
+        self.call.core.books.attempt(self.call.model, &attempt);
+        attempt
     }
 
-    fn error(
-        &mut self,
-        head: Head,
-        failure: Failure,
-        verdict: Verdict,
-        reason: Option<String>,
-    ) -> Error {
+    fn error(&mut self, back: SentBack, reason: Option<String>) -> Error {
+        let SentBack {
+            head,
+            failure,
+            verdict,
+        } = back;
         Error::new(verdict.kind, self.call.doing(&failure.cause), failure.cause)
             .with_verdict(verdict.is_retryable(), verdict.advice, reason)
             .with_answer(head.request_id, head.rate_limits)
             .with_attempts(std::mem::take(&mut self.attempts))
             .with_partial(failure.partial)
-    }
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Failure {
-        Failure {
-            delivery: fault.delivery,
-            ..Failure::from(fault.cause)
-        }
-    }
-}
-
-impl From<Cause> for Failure {
-    /// The worst case: sent, outcome unknown.
-    fn from(cause: Cause) -> Failure {
-        Failure {
-            cause,
-            delivery: Delivery::Unknown,
-            streamed: false,
-            request_id: None,
-            partial: None,
-        }
-    }
-}
-
-impl From<ErrorEvent> for Failure {
-    fn from(event: ErrorEvent) -> Failure {
-        let cause = Cause::Api {
-            status: None,
-            error: Box::new(event.error),
-        };
-        let (delivery, request_id) = (Delivery::Answered, event.request_id);
-        Failure {
-            delivery,
-            request_id,
-            ..Failure::from(cause)
-        }
     }
 }
 
@@ -385,181 +470,9 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
     })
 }
 
-/// Reads an answer in one piece; whether that was all of it is the second value.
-pub(crate) fn read_bytes(answer: &mut Answer) -> Result<(Vec<u8>, bool), Failure> {
-    let mut body = Vec::new();
-    let whole = read_rest(&mut answer.body, &mut body)?;
-    Ok((body, whole))
-}
-
-/// Whether a body is the beginning of JSON, of an answer that does not say where it ends.
-pub(crate) fn is_cut(answer: &Answer, body: &[u8]) -> bool {
-    !answer.is_framed()
-        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
-        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err_and(|error| error.is_eof())
-}
-
-/// The connection was closed in the middle of an answer.
-pub(crate) fn cut() -> Failure {
-    let source = "the connection was closed in the middle of it".into();
-    Failure::from(Cause::Transport {
-        phase: Phase::Body,
-        source,
-    })
-}
-
-/// Reads the rest of an answer in one piece; says whether that was all of it.
-pub(crate) fn read_rest(body: &mut AnswerBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
-    body.read_up_to(LARGEST_ANSWER, bytes)
-}
-
-/// Reads an answer in one piece as JSON.
-pub(crate) fn read_json<T: DeserializeOwned>(
-    answer: &mut Answer,
-    expected: &'static str,
-) -> Result<T, Failure> {
-    let (body, whole) = read_bytes(answer)?;
-    parse_json(&body, whole, answer, expected)
-}
-
-/// Reads JSON that came with a status of success.
-pub(crate) fn parse_json<T: DeserializeOwned>(
-    body: &[u8],
-    whole: bool,
-    answer: &Answer,
-    expected: &'static str,
-) -> Result<T, Failure> {
-    let encoding = answer.header("content-encoding");
-    if is_cut(answer, body) {
-        return Err(cut());
-    }
-    let parsed = if whole {
-        serde_json::from_slice(body).map_err(Some)
-    } else {
-        Err(None)
-    };
-    parsed.map_err(|error| match ApiError::from_envelope(body) {
-        Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
-        None => {
-            let source = error.as_ref().map(json_error);
-            let excerpt = excerpt_of_success(body, encoding);
-            let cause = Cause::Decode {
-                expected,
-                excerpt,
-                source,
-            };
-            Failure {
-                delivery: Delivery::Answered,
-                ..Failure::from(cause)
-            }
-        }
-    })
-}
-
-/// Reads the body of an answer whose status is no success. A body that breaks off is read as far
-/// as it came: the status says enough.
-fn read_error(answer: &mut Answer, head: &mut Head, clock: &Clock) -> Failure {
-    let mut body = Vec::new();
-    let _ = answer
-        .body
-        .read_for(LONGEST_ERROR, clock, LARGEST_ERROR, &mut body);
-    let cause = match ApiError::from_body(&body) {
-        Some((error, request_id)) => {
-            head.request_id = head.request_id.take().or(request_id);
-            Cause::Api {
-                status: Some(answer.status),
-                error: Box::new(error),
-            }
-        }
-        None => {
-            let redirect = (300..400).contains(&answer.status);
-            let excerpt = match answer.header("location").filter(|_| redirect) {
-                Some(location) => format!("redirect to {}", clean(location, 200)),
-                None => excerpt(&body, answer.header("content-encoding")),
-            };
-            Cause::Status {
-                status: answer.status,
-                excerpt,
-            }
-        }
-    };
-    Failure {
-        delivery: Delivery::Answered,
-        ..Failure::from(cause)
-    }
-}
-
-/// A few words of a body that is not what it should be: the title of a page, or its beginning.
-fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
-    if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity") {
-        return format!(
-            "{} bytes compressed with {}",
-            body.len(),
-            clean(encoding, 20)
-        );
-    }
-    let text = String::from_utf8_lossy(&body[..body.len().min(LARGEST_ERROR)]);
-    let lower = text.to_ascii_lowercase();
-    let title = lower.find("<title>").and_then(|start| {
-        let start = start + "<title>".len();
-        let length = lower[start..].find("</title>")?;
-        text.get(start..start + length)
-    });
-    clean(title.unwrap_or(&text), 200)
-}
-
-/// The same for a body that came with a status of success: unless it is a page, it may be an answer
-/// and is not shown.
-fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
-    match body.trim_ascii_start().first() {
-        None => "it is empty".to_owned(),
-        Some(b'<') => excerpt(body, encoding),
-        Some(_) if encoding.is_some_and(|encoding| encoding != "identity") => {
-            excerpt(body, encoding)
-        }
-        Some(_) => String::new(),
-    }
-}
-
 fn shown(request_id: Option<&RequestId>) -> String {
     request_id.map(|id| format!(" ({id})")).unwrap_or_default()
 }
 
 /// The target of all log lines.
 pub(crate) const LOG: &str = "anthropic_blocking";
-
-/// The most bytes of an answer in one piece; the longest answers have some hundred kilobytes.
-const LARGEST_ANSWER: usize = 128 << 20;
-
-/// How long an error body is read that comes in drops: the status says enough.
-const LONGEST_ERROR: Duration = Duration::from_secs(5);
-
-/// The most bytes of an error body.
-const LARGEST_ERROR: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_are_known_by_their_title() {
-        let page = b"<html>\n<head><TITLE>502 Bad\n Gateway</TITLE></head><body>x</body></html>";
-        assert_eq!(excerpt(page, None), "502 Bad Gateway");
-        assert_eq!(excerpt(b"<title>never closed", None), "<title>never closed");
-        assert_eq!(
-            excerpt("<title>\u{130}</title>".as_bytes(), None),
-            "\u{130}"
-        );
-    }
-
-    #[test]
-    fn other_bodies_are_cut_and_compressed_ones_named() {
-        assert_eq!(excerpt(&[0xff; 10_000], None).chars().count(), 201);
-        assert_eq!(excerpt(b"", None), "");
-        assert_eq!(
-            excerpt(&[31, 139, 8], Some("gzip")),
-            "3 bytes compressed with gzip"
-        );
-        assert_eq!(excerpt(b"plain", Some("identity")), "plain");
-    }
-}

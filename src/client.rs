@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::{Call, Core, Settings};
 use crate::clock::{Clock, Sleeper};
 use crate::error::{Error, Result};
 use crate::retry::{RetryBudget, RetryPolicy};
+use crate::totals::Totals;
 use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
 
 /// A handle to the Claude API, for any number of threads.
 ///
 /// Cheap to clone: clones, and copies made by [`with`](Client::with), share the connections, the
-/// retry budget and the shutdown. Nothing is sent before the first call.
+/// budget, the totals and the shutdown. Nothing is sent before the first call.
 ///
 /// ```no_run
 /// use anthropic_blocking::{Client, MessageRequest};
@@ -109,7 +111,29 @@ impl Client {
     /// interrupted.
     pub fn shutdown(&self) {
         self.core.sleeper.stop();
+        self.core.budget.wake_all();
         self.core.transport.shutdown();
+    }
+
+    /// What this client and its copies may send when: limits, use, who waits for what. Give a clone
+    /// of it to another client ([`ClientBuilder::budget`]) to share the limits with it.
+    pub fn budget(&self) -> &Budget {
+        &self.core.budget
+    }
+
+    /// What this client and its copies have done so far: calls, attempts, tokens, waits.
+    ///
+    /// ```no_run
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// let totals = client.totals();
+    /// eprintln!(
+    ///     "{} calls, {} refused by limits, {:?} of waiting",
+    ///     totals.all.calls, totals.all.rate_limited, totals.all.waited.total(),
+    /// );
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn totals(&self) -> Totals {
+        self.core.books.totals()
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -135,6 +159,9 @@ impl Client {
             body,
             repeatable: false,
             answer_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
+            cost: None,
+            model: None,
+            start: self.core.sleeper.clock().now(),
         }
     }
 
@@ -185,6 +212,9 @@ pub struct ClientBuilder {
     allow_http: bool,
     ignore_proxies: bool,
     in_one_piece: bool,
+    budget: Option<Budget>,
+    limits: Option<Limits>,
+    input_estimate: InputEstimate,
     seed: Option<u64>,
     clock: Clock,
     unreadable: Option<String>,
@@ -362,6 +392,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the most that may be spent in any 60 seconds, for each class of models by itself. By
+    /// default nothing: the client uses what the server allows, which it learns from the answers.
+    pub fn limits(mut self, limits: Limits) -> ClientBuilder {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Sets the budget, to share it with another client or to set limits class by class. By default
+    /// each client has its own.
+    pub fn budget(mut self, budget: &Budget) -> ClientBuilder {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Sets how the input of a request is estimated before it is sent, by default
+    /// [`InputEstimate::Learned`].
+    pub fn input_estimate(mut self, estimate: InputEstimate) -> ClientBuilder {
+        self.input_estimate = estimate;
+        self
+    }
+
     /// Seeds the jitter, for tests that repeat. By default it is random.
     pub fn seed(mut self, seed: u64) -> ClientBuilder {
         self.seed = Some(seed);
@@ -382,7 +433,8 @@ impl ClientBuilder {
     ///
     /// Kind [`Config`](crate::ErrorKind::Config): no key, or more than one; a key, header or user
     /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host that is
-    /// not loopback; a timeout of zero; an unusable proxy or root certificate.
+    /// not loopback; a timeout of zero; an unusable proxy or root certificate; limits beside a
+    /// budget.
     pub fn build(mut self) -> Result<Client> {
         if let Some(problem) = self.unreadable.take() {
             return Err(Error::config(problem));
@@ -416,6 +468,7 @@ impl ClientBuilder {
                 .transpose()?,
             retry: self.retry,
             stream_underneath: !self.in_one_piece,
+            input_estimate: self.input_estimate,
         };
         let patience = Patience {
             connect: settings.connect_timeout,
@@ -423,11 +476,24 @@ impl ClientBuilder {
             answer: None,
             deadline: None,
         };
+        let mut dice = self.seed.map_or_else(Rng::new, Rng::with_seed);
+        let budget = match (self.budget, self.limits) {
+            (Some(budget), None) => budget,
+            (None, limits) => Budget::on(self.clock.clone(), dice.fork())
+                .default_limits(limits.unwrap_or_default()),
+            (Some(_), Some(_)) => {
+                return Err(Error::config(
+                    "there are limits beside a budget; give them to the budget",
+                ));
+            }
+        };
         let sleeper = Sleeper::new(self.clock);
         let core = Core {
             base,
             transport: Transport::new(&self.wiring, patience)?,
-            dice: Mutex::new(self.seed.map_or_else(Rng::new, Rng::with_seed)),
+            budget,
+            books: Arc::default(),
+            dice: Mutex::new(dice),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
             endless_bodies: AtomicU32::new(0),
             sleeper,
@@ -529,6 +595,7 @@ pub struct Options {
     timeout: Option<Duration>,
     deadline: Option<Duration>,
     retry: Option<RetryPolicy>,
+    input_estimate: Option<InputEstimate>,
     headers: Vec<(String, Secret)>,
     betas: Vec<String>,
 }
@@ -579,6 +646,12 @@ impl Options {
         self
     }
 
+    /// Sets how the input of a request is estimated before it is sent.
+    pub fn input_estimate(mut self, estimate: InputEstimate) -> Options {
+        self.input_estimate = Some(estimate);
+        self
+    }
+
     /// Sets a header in place of the client's.
     ///
     /// # Errors
@@ -609,6 +682,7 @@ impl Options {
         settings.timeout = self.timeout.or(settings.timeout);
         settings.deadline = self.deadline.or(settings.deadline);
         settings.retry = self.retry.unwrap_or(settings.retry);
+        settings.input_estimate = self.input_estimate.unwrap_or(settings.input_estimate);
         for (name, value) in &self.headers {
             if is_credential(name) {
                 CREDENTIALS

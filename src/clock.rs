@@ -28,17 +28,23 @@ impl Clock {
         }
     }
 
-    /// Blocks on a condition variable until it is notified or `until` has come; may end early.
+    /// Blocks on a condition variable until it is notified, or `until` or `deadline` has come; may
+    /// end early. A manual clock jumps to `until`, never to a deadline.
     pub(crate) fn wait<'a, T>(
         &self,
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,
         until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> MutexGuard<'a, T> {
-        let Some(until) = until else {
+        #[cfg(feature = "testing")]
+        if let Clock::Manual(time) = self {
+            return time.wait(condvar, guard, until);
+        }
+        let Some(end) = [until, deadline].into_iter().flatten().min() else {
             return condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
         };
-        let left = until.saturating_duration_since(self.now());
+        let left = end.saturating_duration_since(self.now());
         condvar
             .wait_timeout(guard, left)
             .unwrap_or_else(PoisonError::into_inner)
@@ -206,17 +212,56 @@ impl ManualTime {
         self.moved.notify_all();
     }
 
-    fn sleep(&self, duration: Duration, stopped: impl Fn() -> bool) -> Result<(), Stopped> {
-        let mut state = lock(&self.state);
-        if stopped() {
-            return Err(Stopped);
-        }
+    /// Notes that a sleep begins, and says when it ends; a clock that is not held is there at once.
+    fn begin_sleep(&self, state: &mut ManualState, duration: Duration) -> Duration {
         state.sleeps.push(duration);
         let end = state.elapsed.saturating_add(duration).min(FAR);
         if !state.held {
             state.elapsed = end;
         }
         self.moved.notify_all();
+        end
+    }
+
+    /// Until `until` the clock jumps, or is held; for a notification it looks again and again,
+    /// because nobody tells a condition variable that the clock was moved.
+    fn wait<'a, T>(
+        &self,
+        condvar: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, T> {
+        let before = {
+            let mut state = lock(&self.state);
+            if let Some(until) = until {
+                let passed = until.saturating_duration_since(self.start);
+                let left = passed.saturating_sub(state.elapsed);
+                if !left.is_zero() {
+                    self.begin_sleep(&mut state, left);
+                }
+                if !state.held || left.is_zero() {
+                    return guard;
+                }
+            }
+            state.elapsed
+        };
+        loop {
+            let (woken, result) = condvar
+                .wait_timeout(guard, Duration::from_millis(1))
+                .unwrap_or_else(PoisonError::into_inner);
+            guard = woken;
+            if !result.timed_out() || self.elapsed() != before {
+                return guard;
+            }
+        }
+    }
+
+    fn sleep(&self, duration: Duration, stopped: impl Fn() -> bool) -> Result<(), Stopped> {
+        let mut state = lock(&self.state);
+        if stopped() {
+            return Err(Stopped);
+        }
+        let end = self.begin_sleep(&mut state, duration);
         while state.elapsed < end {
             if stopped() {
                 return Err(Stopped);

@@ -440,7 +440,7 @@ fn excerpt_text(excerpt: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ApiErrorType, Delivery};
+    use crate::types::{ApiErrorType, Delivery, Waits};
 
     fn attempt() -> Attempt {
         Attempt {
@@ -448,7 +448,7 @@ mod tests {
             status: Some(429),
             failure: Some(ErrorKind::RateLimit),
             request_id: None,
-            waited: Duration::ZERO,
+            waited: Waits::default(),
             took: Duration::from_millis(5),
         }
     }

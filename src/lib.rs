@@ -30,6 +30,11 @@ mod budget;
 mod transport;
 
 // The call.
+mod answer;
+mod totals;
+
+mod charge;
+
 mod call;
 
 // In users' hands.
@@ -44,8 +49,8 @@ mod raw;
 pub mod testing;
 
 pub use crate::budget::{
-    Admission, Budget, ClassSnapshot, Cost, Dimension, DimensionSnapshot, Limits, ModelClass,
-    Reservation, Wait, WaitCause,
+    Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
+    Reservation, Wait,
 };
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
@@ -53,14 +58,15 @@ pub use crate::messages::Messages;
 pub use crate::raw::{Raw, RawAnswer};
 pub use crate::retry::RetryPolicy;
 pub use crate::stream::{MessageStream, TextDeltas};
+pub use crate::totals::{Tally, Totals};
 pub use crate::types::{
     ApiError, ApiErrorType, Attempt, CacheControl, CacheCreation, Citation, CitationsDelta,
     ContainerUploadBlock, Content, ContentBlock, ContentBlockDelta, ContentBlockStart,
-    ContentBlockStop, ContentDelta, CustomTool, Delivery, DocumentBlock, ImageBlock,
+    ContentBlockStop, ContentDelta, CustomTool, Delivery, Dimension, DocumentBlock, ImageBlock,
     InputJsonDelta, Message, MessageDelta, MessageParam, MessageRequest, MessageStart, MessageStop,
     Metadata, Model, OutputConfig, OutputTokensDetails, Ping, RateLimit, RateLimits,
     RedactedThinkingBlock, RequestId, Role, SearchResultBlock, ServerToolResultBlock,
     ServerToolUsage, ServerToolUseBlock, SignatureDelta, Source, StopDelta, StopDetails,
     StopReason, StreamEvent, TextBlock, TextDelta, Thinking, ThinkingBlock, ThinkingDelta, Tool,
-    ToolChoice, ToolResultBlock, ToolUseBlock, Usage,
+    ToolChoice, ToolResultBlock, ToolUseBlock, Usage, WaitCause, Waits,
 };

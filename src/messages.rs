@@ -1,13 +1,16 @@
 //! Messages: create one, count its tokens.
 
+use log::debug;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, encode, read_json};
+use crate::answer::read_json;
+use crate::budget::{Cost, InputEstimate, ModelClass};
+use crate::call::{Call, LOG, encode};
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::stream::{MESSAGE, MessageStream, read_message};
-use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock};
+use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock, Usage};
 
 impl Client {
     /// The Messages endpoints.
@@ -51,25 +54,20 @@ impl Messages<'_> {
     /// may take more than ten minutes.
     pub fn create(&self, request: &MessageRequest) -> Result<Message> {
         let settings = self.client.settings();
-        let (mut message, exchange) = if settings.stream_underneath {
-            let body = encode(&CreateBody {
-                request,
-                stream: true,
-            })?;
-            let call = self.client.streaming_call("POST", PATH, Some(&body));
-            call.run(|answer| read_message(answer, call.core))?
+        let stream = settings.stream_underneath;
+        if !stream && settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
+            return Err(too_long(request.max_tokens));
+        }
+        let body = encode(&CreateBody { request, stream })?;
+        let call = self.call(request, &body, stream);
+        let done = if stream {
+            call.run(|answer, charge| read_message(answer, charge, call.core))?
         } else {
-            if settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
-                return Err(too_long(request.max_tokens));
-            }
-            let body = encode(&CreateBody {
-                request,
-                stream: false,
-            })?;
-            let call = self.client.call("POST", PATH, Some(&body));
-            call.run(|answer| read_json(answer, MESSAGE))?
+            call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?
         };
-        message.exchange = exchange;
+        let mut message = done.value;
+        done.charge.settle(&message.usage);
+        message.exchange = done.exchange;
         Ok(message)
     }
 
@@ -87,10 +85,8 @@ impl Messages<'_> {
             request,
             stream: true,
         })?;
-        MessageStream::open(
-            &self.client.streaming_call("POST", PATH, Some(&body)),
-            self.client.core(),
-        )
+        let call = self.call(request, &body, true);
+        MessageStream::open(&call, self.client.core())
     }
 
     /// Counts the input tokens of a request without asking the model; free of charge, under a rate
@@ -112,12 +108,55 @@ impl Messages<'_> {
         let call = Call {
             repeatable: true,
             answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
+            cost: Some((ModelClass::named("count_tokens"), Cost::request())),
             ..self
                 .client
                 .call("POST", "/v1/messages/count_tokens", Some(&body))
         };
-        let (count, _) = call.run(|answer| read_json::<Count>(answer, "a token count"))?;
-        Ok(count.input_tokens)
+        let done = call.run(|answer, _| read_json::<Count>(answer, "a token count"))?;
+        done.charge.settle(&Usage::default());
+        Ok(done.value.input_tokens)
+    }
+
+    /// A call for a message. Where the input is to be counted, this does that, which is part of the
+    /// call's time.
+    fn call<'b>(&'b self, request: &'b MessageRequest, body: &'b [u8], stream: bool) -> Call<'b> {
+        let client = self.client;
+        let mut call = if stream {
+            client.streaming_call("POST", PATH, Some(body))
+        } else {
+            client.call("POST", PATH, Some(body))
+        };
+        call.model = Some(&request.model);
+        call.cost = Some(self.cost(request, body));
+        call
+    }
+
+    /// What the budget must have room for.
+    fn cost(&self, request: &MessageRequest, body: &[u8]) -> (ModelClass, Cost) {
+        let weight = request.weigh(body.len());
+        let cost = Cost::request()
+            .cached(weight.is_cached)
+            .max_tokens(request.max_tokens);
+        let counted = match self.client.settings().input_estimate {
+            InputEstimate::Learned => None,
+            InputEstimate::Exact(tokens) => Some(tokens),
+            InputEstimate::Counted => match self.count_tokens(request) {
+                Ok(tokens) => Some(tokens),
+                Err(error) => {
+                    debug!(target: LOG, "the input is guessed, because counting failed: {error}");
+                    None
+                }
+            },
+        };
+        let cost = match counted {
+            Some(tokens) => cost.input_tokens(tokens),
+            None => cost.input_bytes(weight.bytes),
+        };
+        let class = self.client.budget().class_of(&request.model);
+        let is_fast = request.speed.as_deref() == Some("fast");
+        let class = if is_fast { class.fast() } else { class };
+        (class, cost)
     }
 }
 

@@ -3,10 +3,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Failure, cut, encode, is_cut, read_bytes};
+use crate::answer::{Failure, cut, is_cut, read_bytes};
+use crate::call::encode;
 use crate::client::Client;
 use crate::error::{Cause, Error, Result, clean, json_error};
-use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId};
+use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId, Usage, Waits};
 
 impl Client {
     /// Any endpoint by its path, for those that this crate has no method for yet.
@@ -84,7 +85,7 @@ impl Raw<'_> {
         if body.is_none() {
             call.answer_timeout = Some(settings.timeout.unwrap_or(settings.idle_timeout));
         }
-        let (body, exchange) = call.run(|answer| {
+        let done = call.run(|answer, _| {
             let (body, whole) = read_bytes(answer)?;
             if is_cut(answer, &body) {
                 return Err(cut());
@@ -102,7 +103,11 @@ impl Raw<'_> {
                 ..Failure::from(cause)
             })
         })?;
-        Ok(RawAnswer { body, exchange })
+        done.charge.settle(&Usage::default());
+        Ok(RawAnswer {
+            body: done.value,
+            exchange: done.exchange,
+        })
     }
 }
 
@@ -155,5 +160,10 @@ impl RawAnswer {
     /// Every HTTP exchange that this answer took, the successful one last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
+    }
+
+    /// How long the attempts waited before they were sent, and for what.
+    pub fn waited(&self) -> Waits {
+        self.exchange.waited()
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct Tries {
 pub(crate) enum Decision {
     /// Wait so long, then try again.
     Again(Duration),
+    /// Go back to the old place in the budget's line, and wait for as long as that takes.
+    Queue,
     /// Give up; the reason is said where the error itself does not say it.
     GiveUp(Option<String>),
 }
@@ -228,15 +230,24 @@ impl Tries {
         }
     }
 
-    /// Decides; `withdraw` takes a retry from the client's budget, if there is one left.
+    /// Decides; `in_line` says that the budget knows how long to wait for limits and overloads, and
+    /// `withdraw` takes a retry from the client's brake, if there is one left.
     pub(crate) fn decide(
         &mut self,
         cure: Cure,
         retry_after: Option<Duration>,
+        in_line: bool,
         withdraw: impl FnOnce() -> bool,
     ) -> Decision {
         match cure {
             Cure::Nothing => Decision::GiveUp(None),
+            Cure::Pause | Cure::Gate if in_line => {
+                let asked = retry_after.unwrap_or(SHORT);
+                match self.waited.saturating_add(asked) > self.policy.max_wait {
+                    true => self.give_up(retry_after),
+                    false => Decision::Queue,
+                }
+            }
             Cure::Pause => {
                 let floor = self.floor();
                 self.wait(floor, retry_after)
@@ -257,18 +268,38 @@ impl Tries {
         floor
     }
 
+    /// How much longer the call may wait for limits and overloads; `None` for as long as it takes.
+    /// A server's wait that is just permitted gets its jitter on top.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let left = self.policy.max_wait.saturating_sub(self.waited);
+        (self.policy.max_wait < Duration::MAX).then(|| left.saturating_add(SHORT * 2))
+    }
+
+    /// The call waited so long in the budget's line after a refusal.
+    pub(crate) fn has_waited(&mut self, wait: Duration) {
+        self.waited = self.waited.saturating_add(wait);
+    }
+
+    pub(crate) fn used_up(&self) -> String {
+        format!("max_wait ({}) is used up", spoken(self.policy.max_wait))
+    }
+
+    fn give_up(&self, retry_after: Option<Duration>) -> Decision {
+        Decision::GiveUp(Some(match retry_after {
+            Some(asked) => format!(
+                "the server asks to wait {}, which is more than is left of max_wait ({})",
+                spoken(asked),
+                spoken(self.policy.max_wait)
+            ),
+            None => self.used_up(),
+        }))
+    }
+
     /// Waits for the server, as long as the policy permits.
     fn wait(&mut self, backoff: Duration, retry_after: Option<Duration>) -> Decision {
         let asked = retry_after.unwrap_or_default();
         if self.waited.saturating_add(asked.max(backoff)) > self.policy.max_wait {
-            let most = spoken(self.policy.max_wait);
-            return Decision::GiveUp(Some(match retry_after {
-                Some(asked) => format!(
-                    "the server asks to wait {}, which is more than is left of max_wait ({most})",
-                    spoken(asked)
-                ),
-                None => format!("max_wait ({most}) is used up"),
-            }));
+            return self.give_up(retry_after);
         }
         let wait = backoff.max(self.overloads.stretch(asked));
         self.waited = self.waited.saturating_add(wait);
@@ -330,7 +361,7 @@ mod tests {
     fn wait_of(decision: Decision) -> Duration {
         match decision {
             Decision::Again(wait) => wait,
-            Decision::GiveUp(reason) => panic!("gave up: {reason:?}"),
+            other => panic!("no wait: {other:?}"),
         }
     }
 
@@ -381,7 +412,7 @@ mod tests {
             Cure::Gate,
             Cure::Pause,
         ] {
-            let _ = tries.decide(cure, Some(Duration::MAX), || true);
+            let _ = tries.decide(cure, Some(Duration::MAX), false, || true);
         }
     }
 
@@ -389,7 +420,7 @@ mod tests {
     fn a_pause_is_never_shortened_and_uses_no_attempt() {
         let mut tries = tries(RetryPolicy::new().max_attempts(1));
         for _ in 0..20 {
-            let wait = wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || false));
+            let wait = wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || false));
             assert!(wait >= seconds(20) && wait <= seconds(22), "{wait:?}");
         }
     }
@@ -397,11 +428,13 @@ mod tests {
     #[test]
     fn waiting_ends_at_max_wait() {
         let mut tries = tries(RetryPolicy::new().max_wait(seconds(30)));
-        assert!(wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || true)) >= seconds(20));
-        let reason = reason_of(tries.decide(Cure::Pause, Some(seconds(20)), || true));
+        assert!(
+            wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true)) >= seconds(20)
+        );
+        let reason = reason_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
         let mut rounds = 0;
-        while let Decision::Again(_) = tries.decide(Cure::Gate, None, || true) {
+        while let Decision::Again(_) = tries.decide(Cure::Gate, None, false, || true) {
             rounds += 1;
         }
         assert!(rounds < 10, "{rounds}");
@@ -412,25 +445,46 @@ mod tests {
         let policy = RetryPolicy::new().max_backoff(Duration::ZERO);
         let mut tries = tries(policy.max_wait(seconds(60)));
         let mut rounds = 0;
-        while let Decision::Again(_) = tries.decide(Cure::Gate, None, || true) {
+        while let Decision::Again(_) = tries.decide(Cure::Gate, None, false, || true) {
             rounds += 1;
             assert!(rounds < 100, "a hot loop");
         }
     }
 
     #[test]
+    fn in_line_the_budget_waits_and_the_policy_counts() {
+        let mut tries = tries(RetryPolicy::new().max_wait(seconds(30)).max_attempts(1));
+        let queue = |tries: &mut Tries, asked| {
+            let cure = if asked == 0 { Cure::Gate } else { Cure::Pause };
+            tries.decide(cure, (asked > 0).then(|| seconds(asked)), true, || false)
+        };
+        for _ in 0..3 {
+            assert_eq!(queue(&mut tries, 20), Decision::Queue);
+        }
+        tries.has_waited(seconds(20));
+        assert!(tries.patience().is_some_and(|left| left < seconds(11)));
+        let reason = reason_of(queue(&mut tries, 20));
+        assert!(reason.contains("asks to wait 20 s"), "{reason}");
+        assert_eq!(queue(&mut tries, 0), Decision::Queue);
+        tries.has_waited(seconds(10));
+        assert!(reason_of(queue(&mut tries, 0)).contains("is used up"));
+    }
+
+    #[test]
     fn a_wait_of_exactly_max_wait_is_allowed() {
         let mut tries = tries(RetryPolicy::new().max_wait(seconds(20)));
-        wait_of(tries.decide(Cure::Pause, Some(seconds(20)), || true));
+        wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true));
     }
 
     #[test]
     fn failures_use_attempts_and_take_retry_after_as_a_floor() {
         let mut tries = tries(RetryPolicy::new().max_attempts(3));
-        wait_of(tries.decide(Cure::Backoff, None, || true));
-        assert!(wait_of(tries.decide(Cure::Backoff, Some(seconds(40)), || true)) >= seconds(40));
+        wait_of(tries.decide(Cure::Backoff, None, false, || true));
+        assert!(
+            wait_of(tries.decide(Cure::Backoff, Some(seconds(40)), false, || true)) >= seconds(40)
+        );
         assert_eq!(
-            tries.decide(Cure::Backoff, None, || true),
+            tries.decide(Cure::Backoff, None, false, || true),
             Decision::GiveUp(None)
         );
     }
@@ -438,11 +492,11 @@ mod tests {
     #[test]
     fn an_unknown_outcome_is_repeated_once_unless_forbidden() {
         let mut once = tries(RetryPolicy::new());
-        wait_of(once.decide(Cure::Repeat, None, || true));
-        let reason = reason_of(once.decide(Cure::Repeat, None, || true));
+        wait_of(once.decide(Cure::Repeat, None, false, || true));
+        let reason = reason_of(once.decide(Cure::Repeat, None, false, || true));
         assert!(reason.starts_with("not repeated again"), "{reason}");
         let mut never = tries(RetryPolicy::new().max_repeats(0));
-        let reason = reason_of(never.decide(Cure::Repeat, None, || true));
+        let reason = reason_of(never.decide(Cure::Repeat, None, false, || true));
         assert!(reason.contains("billed"), "{reason}");
     }
 
@@ -455,7 +509,8 @@ mod tests {
             Cure::Repeat,
             Cure::Nothing,
         ] {
-            let decision = tries(RetryPolicy::none()).decide(cure, Some(seconds(1)), || true);
+            let decision =
+                tries(RetryPolicy::none()).decide(cure, Some(seconds(1)), false, || true);
             assert!(matches!(decision, Decision::GiveUp(_)), "{cure:?}");
         }
     }
@@ -467,7 +522,7 @@ mod tests {
         let taken = (0..100).filter(|_| budget.withdraw(start)).count();
         assert_eq!(taken, 10);
         let mut tries = tries(RetryPolicy::new());
-        let wait = wait_of(tries.decide(Cure::Backoff, None, || budget.withdraw(start)));
+        let wait = wait_of(tries.decide(Cure::Backoff, None, false, || budget.withdraw(start)));
         assert!(wait >= seconds(8) && wait <= seconds(16), "{wait:?}");
         for _ in 0..5 {
             budget.deposit();

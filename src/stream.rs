@@ -10,14 +10,16 @@ use std::time::Instant;
 use log::debug;
 
 use crate::accumulate::Accumulator;
-use crate::call::{Call, Core, Failure, LOG, parse_json, read_json, read_rest};
+use crate::answer::{Failure, parse_json, read_json, read_rest};
+use crate::call::{Call, Core, LOG};
+use crate::charge::Charge;
 use crate::diagnose::{Symptom, diagnose};
 use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, json_error, spoken};
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
     ApiError, Attempt, Delivery, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent,
-    RequestId, StreamEvent,
+    RequestId, StreamEvent, Waits,
 };
 
 /// A streamed answer: an iterator over its events, from
@@ -55,6 +57,8 @@ pub struct MessageStream {
     exchange: Exchange,
     action: String,
     core: Arc<Core>,
+    /// `None` once it is settled.
+    charge: Option<Charge>,
     opened: Instant,
     failed: Option<Failed>,
 }
@@ -70,18 +74,24 @@ struct Failed {
 impl MessageStream {
     /// Sends the call, and waits for the first content.
     pub(crate) fn open(call: &Call<'_>, core: &Arc<Core>) -> Result<MessageStream> {
-        let (opening, exchange) = call.run(Opening::read)?;
-        Ok(MessageStream {
+        let done = call.run(Opening::read)?;
+        let opening = done.value;
+        let mut stream = MessageStream {
             ready: opening.ready,
             feed: opening.feed,
             accumulator: opening.accumulator,
             nothing: Message::nothing(),
-            exchange,
+            exchange: done.exchange,
             action: call.action(),
             core: Arc::clone(core),
+            charge: Some(done.charge),
             opened: core.sleeper.clock().now(),
             failed: None,
-        })
+        };
+        if stream.feed.is_none() {
+            stream.finish();
+        }
+        Ok(stream)
     }
 
     /// The text as it arrives, without the other events; ends with the stream.
@@ -119,7 +129,7 @@ impl MessageStream {
     pub fn final_message(mut self) -> Result<Message> {
         self.ready.clear();
         while let Some(feed) = &mut self.feed {
-            match feed.pump(&mut self.accumulator, |_| ()) {
+            match feed.pump(&mut self.accumulator, self.charge.as_mut(), |_| ()) {
                 Ok(Some(())) => {}
                 Ok(None) => self.finish(),
                 Err(failure) => return Err(self.fail(failure)),
@@ -159,6 +169,11 @@ impl MessageStream {
         &self.exchange.rate_limits
     }
 
+    /// How long the attempts waited before they were sent, and for what.
+    pub fn waited(&self) -> Waits {
+        self.exchange.waited()
+    }
+
     /// Every HTTP exchange that it took to begin this stream, its own last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
@@ -168,11 +183,14 @@ impl MessageStream {
         if let Some(feed) = self.feed.take() {
             feed.finish(&self.core);
         }
+        if let Some(charge) = self.charge.take() {
+            charge.settle(&self.partial().usage);
+        }
     }
 
     fn fail(&mut self, failure: Failure) -> Error {
         self.feed = None;
-        let verdict = diagnose(&Symptom {
+        let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
             repeatable: false,
@@ -180,11 +198,13 @@ impl MessageStream {
             should_retry: None,
         });
         let stopped = self.core.sleeper.is_stopped();
-        let kind = if stopped {
-            ErrorKind::Shutdown
-        } else {
-            verdict.kind
-        };
+        if stopped {
+            verdict.kind = ErrorKind::Shutdown;
+        }
+        if let Some(charge) = self.charge.take() {
+            charge.fail(&verdict, &failure, &self.exchange.rate_limits);
+        }
+        let kind = verdict.kind;
         let exchange = &mut self.exchange;
         exchange.request_id = exchange.request_id.take().or(failure.request_id);
         // It stands on ordinary successes and means nothing there.
@@ -237,8 +257,9 @@ impl Iterator for MessageStream {
         match self
             .feed
             .as_mut()?
-            .pump(&mut self.accumulator, |event| event.into_event())
-        {
+            .pump(&mut self.accumulator, self.charge.as_mut(), |event| {
+                event.into_event()
+            }) {
             Ok(Some(event)) => Some(Ok(event)),
             Ok(None) => {
                 self.finish();
@@ -287,13 +308,17 @@ impl std::iter::FusedIterator for TextDeltas<'_> {}
 
 /// Reads a streamed answer to its end; a whole message in its place, as some gateways send it, is
 /// fine.
-pub(crate) fn read_message(answer: &mut Answer, core: &Core) -> Result<Message, Failure> {
+pub(crate) fn read_message(
+    answer: &mut Answer,
+    charge: &mut Charge,
+    core: &Core,
+) -> Result<Message, Failure> {
     let mut feed = match Arrival::of(answer)? {
         Arrival::Whole(message) => return Ok(*message),
         Arrival::Stream(feed) => feed,
     };
     let mut accumulator = Accumulator::new();
-    while feed.pump(&mut accumulator, |_| ())?.is_some() {}
+    while feed.pump(&mut accumulator, Some(charge), |_| ())?.is_some() {}
     feed.finish(core);
     accumulator
         .into_message()
@@ -308,7 +333,7 @@ struct Opening {
 }
 
 impl Opening {
-    fn read(answer: &mut Answer) -> Result<Opening, Failure> {
+    fn read(answer: &mut Answer, charge: &mut Charge) -> Result<Opening, Failure> {
         let mut opening = Opening {
             ready: VecDeque::new(),
             feed: None,
@@ -326,7 +351,9 @@ impl Opening {
                 return Ok(opening);
             }
         };
-        while let Some(event) = feed.pump(&mut opening.accumulator, |event| event.into_event())? {
+        while let Some(event) = feed.pump(&mut opening.accumulator, Some(charge), |event| {
+            event.into_event()
+        })? {
             let is_content = !matches!(
                 event,
                 StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
@@ -411,6 +438,7 @@ impl Feed {
     fn pump<T>(
         &mut self,
         accumulator: &mut Accumulator,
+        mut charge: Option<&mut Charge>,
         take: impl Fn(RawEvent<'_>) -> T,
     ) -> Result<Option<T>, Failure> {
         if accumulator.is_complete() {
@@ -421,6 +449,9 @@ impl Feed {
                 Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
                         accumulator.apply(&event);
+                        if let Some(charge) = &mut charge {
+                            charge.see(&event);
+                        }
                         if let Err(error) = accumulator.room() {
                             break unreadable("a stream of events", error.into());
                         }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use fastrand::Rng;
 
-use crate::types::{Delivery, Usage};
+use crate::types::{Delivery, Dimension, Usage, WaitCause};
 
-use super::cost::{Cost, Dimension, Each, INPUT, OUTPUT, Time, whole};
+use super::cost::{Cost, Each, INPUT, OUTPUT, Time, whole};
 use super::entries::{Entries, Key};
 use super::estimate::{Estimate, Estimates};
 use super::gate::{Gate, Pass};
@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::mirror::{Hold, Mirror, Room};
 use super::pacer::{Pace, Pacer};
 use super::reading::{Reading, Refusal};
-use super::ruling::{Excess, Later, View, WaitCause};
+use super::ruling::{Excess, Later, View};
 use super::window::{Stamp, Window};
 
 /// Decides when the requests of one model class may be sent, and learns from what becomes of them.
@@ -36,8 +36,8 @@ pub(crate) struct Account {
     travelling: VecDeque<(Time, Key)>,
     /// Nothing is sent before.
     pause: Time,
-    /// Pauses in a row for which the server did not say how long.
-    untold: i32,
+    /// Pauses in a row, without a success between them.
+    pauses: i32,
     /// The most requests at once, after the server said that there were too many.
     most_open: Option<f64>,
     /// An answer came without any header: there is nothing to wait for.
@@ -70,7 +70,7 @@ impl Account {
             entries: Entries::new(),
             travelling: VecDeque::new(),
             pause: 0.0,
-            untold: 0,
+            pauses: 0,
             most_open: None,
             is_mute: false,
             counts_cache_reads,
@@ -113,7 +113,10 @@ impl Account {
             return Err(Later::OnEvent(WaitCause::Concurrency));
         }
         if in_flight > 0 && self.is_probing() {
-            return Err(Later::OnEvent(WaitCause::FirstAnswer));
+            // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
+            if let Some((sent, _)) = self.travelling.back() {
+                return Err(Later::NotBefore(sent + ARRIVED, WaitCause::FirstAnswer));
+            }
         }
         let pace = self.pace(now);
         let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
@@ -142,6 +145,9 @@ impl Account {
         let estimate = self.estimate(cost);
         let pace = self.pace(now);
         let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
+        if self.is_free_of_pace() {
+            self.pacer.forgive(now);
+        }
         self.pacer.admit(now, &estimate.mean, &pace);
         let entry = Entry {
             cost: *cost,
@@ -212,7 +218,7 @@ impl Account {
         self.estimates
             .learn_output(&entry.cost, usage.output_tokens);
         self.mirror.succeeded();
-        self.untold = 0;
+        self.pauses = 0;
         self.is_mute |= !self.mirror.knows_any();
         if let Some(most) = &mut self.most_open {
             *most += 1.0 / most.max(1.0);
@@ -303,7 +309,10 @@ impl Account {
         gate: &mut Gate,
     ) -> Option<(Time, WaitCause)> {
         let limit = self.window.earliest(estimate);
-        let due = self.pacer.earliest(now, pace);
+        let due = match self.is_free_of_pace() {
+            true => None,
+            false => self.pacer.earliest(now, pace),
+        };
         let times = [
             Some((self.pause, WaitCause::Pause)),
             gate.earliest(now).map(|time| (time, WaitCause::Overload)),
@@ -388,11 +397,19 @@ impl Account {
         Some(entry)
     }
 
+    /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
+    /// a floor that grows, and so do those for which it did not say how long: refusals that find
+    /// the account paused belong to that pause.
     fn pause_for(&mut self, now: Time, asked: Option<f64>) {
-        let wait = asked.unwrap_or_else(|| {
-            self.untold = (self.untold + 1).min(6);
-            f64::from(self.untold - 1).exp2()
-        });
+        if now >= self.pause {
+            self.pauses = (self.pauses + 1).min(MOST_PAUSES);
+        }
+        let doubled = f64::from(self.pauses - 1).exp2();
+        let wait = match asked {
+            Some(asked) if self.pauses > 1 => asked.max((0.05 * doubled).min(1.0)),
+            Some(asked) => asked,
+            None => doubled,
+        };
         // Processes that were told the same do not come back in one instant.
         self.pause = self.pause.max(now + wait + 0.1 * self.dice.f64());
     }
@@ -425,6 +442,12 @@ impl Account {
         !self.is_mute && !self.mirror.knows_any() && self.window.limits().is_unlimited()
     }
 
+    /// Whether a request waits for room only: with none in flight it floods nobody, and a person
+    /// may be waiting.
+    fn is_free_of_pace(&self) -> bool {
+        self.mirror.in_flight() == 0 && !self.pacer.is_careful()
+    }
+
     fn pace(&mut self, now: Time) -> Pace {
         let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
             Some(limit) => limit as f64 / 60.0,
@@ -445,6 +468,9 @@ impl Account {
             .saturating_add(reads)
     }
 }
+
+/// A pause doubles so often, to half a minute.
+const MOST_PAUSES: i32 = 6;
 
 /// After so many seconds a request has surely arrived at the server (5.2).
 const ARRIVED: f64 = 2.0;
@@ -500,7 +526,8 @@ mod tests {
         let (mut account, mut gate) = unlimited();
         let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
         let ruling = account.try_admit(0.1, &SMALL, &mut gate);
-        assert_eq!(ruling, Err(Later::OnEvent(WaitCause::FirstAnswer)));
+        let soon = Later::NotBefore(ARRIVED, WaitCause::FirstAnswer);
+        assert_eq!(ruling, Err(soon));
         account.learn(0.5, key, &headers(1_000.0));
         granted(account.try_admit(1.0, &SMALL, &mut gate));
     }

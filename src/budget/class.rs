@@ -37,6 +37,11 @@ impl ModelClass {
         ModelClass(name.into().into())
     }
 
+    /// The class of the same models in fast mode, which has limits of its own.
+    pub(crate) fn fast(&self) -> ModelClass {
+        ModelClass::named(format!("{self} fast"))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,18 +1,6 @@
 //! The words of the budget: its three dimensions, its time, and what a request may cost.
 
-use std::fmt;
-
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Dimension {
-    /// Requests per minute.
-    Requests,
-    /// Input tokens per minute: as a rule without those read from the cache.
-    InputTokens,
-    /// Output tokens per minute.
-    OutputTokens,
-}
+use crate::types::Dimension;
 
 impl Dimension {
     /// All of them, in the order of [`Each`].
@@ -25,16 +13,6 @@ impl Dimension {
     /// Where it stands in an [`Each`].
     pub(crate) const fn at(self) -> usize {
         self as usize
-    }
-}
-
-impl fmt::Display for Dimension {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dimension::Requests => "requests",
-            Dimension::InputTokens => "input tokens",
-            Dimension::OutputTokens => "output tokens",
-        })
     }
 }
 
@@ -69,6 +47,23 @@ pub struct Cost {
 pub(crate) enum Input {
     Bytes(u64),
     Tokens(u64),
+}
+
+/// How the input of a request is estimated before it is sent.
+///
+/// What it came to is known from the answer, and corrects the account in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum InputEstimate {
+    /// From its length in bytes, and what requests of the same class came to. Needs a few answers
+    /// to be good.
+    #[default]
+    Learned,
+    /// By asking the server to [count](crate::Messages::count_tokens) before each request: exact
+    /// but for the cache, at the price of one more exchange, which is free of charge.
+    Counted,
+    /// It is known to be this many tokens.
+    Exact(u64),
 }
 
 impl Cost {

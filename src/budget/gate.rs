@@ -19,6 +19,8 @@ pub(crate) struct Gate {
     /// Sent and neither refused nor proven accepted, oldest first; empty while open.
     young: VecDeque<(Time, Pass)>,
     passes: u64,
+    /// How many had passed when the gate was closed last.
+    closed: u64,
     dice: Rng,
 }
 
@@ -49,6 +51,7 @@ impl Gate {
             refusal_time: None,
             young: VecDeque::new(),
             passes: 0,
+            closed: 0,
             dice,
         }
     }
@@ -87,9 +90,13 @@ impl Gate {
         });
         let was_young = self.forget(pass);
         self.state = match self.state {
-            // All that was in flight comes back refused: one storm, one pause.
-            State::Closed { .. } | State::Opening { .. } if !was_young => self.state,
             State::Open => self.close(now, 0),
+            // All that was in flight comes back refused: one storm, one pause.
+            State::Closed { .. } | State::Opening { .. } if pass.0 <= self.closed => self.state,
+            // Taken, and refused in the middle of the answer: the host is not well yet.
+            State::Closed { failed, .. } | State::Opening { failed, .. } if !was_young => {
+                self.close(now, (failed + 1).min(MOST_FAILED))
+            }
             State::Closed { failed, .. } => self.close(now, (failed + 1).min(MOST_FAILED)),
             // A host that took one request and refuses the next is as bad as it was.
             State::Opening { width, failed, .. } if width < 2.0 => self.close(now, failed / 2),
@@ -130,6 +137,7 @@ impl Gate {
     }
 
     fn close(&mut self, now: Time, failed: u32) -> State {
+        self.closed = self.passes;
         let longest = (0.5 * f64::from(failed).exp2()).min(LONGEST);
         let hold = now + longest * (0.5 + 0.5 * self.dice.f64());
         State::Closed { failed, hold }
@@ -279,6 +287,23 @@ mod tests {
         assert!(matches!(gate.state, State::Opening { width: 1.0, .. }));
         gate.refused(time, time, second, None);
         assert!(matches!(gate.state, State::Closed { failed: 0, .. }));
+    }
+
+    #[test]
+    fn a_host_that_takes_requests_and_drops_them_is_waited_for_longer_each_time() {
+        let (mut gate, mut time) = closed();
+        for least in [0.5, 1.0, 2.0, 2.0] {
+            assert_eq!(gate.earliest(time), None);
+            let pass = gate.pass(time);
+            gate.accepted(pass);
+            gate.refused(time + 1.0, time, pass, None);
+            let hold = gate.earliest(time + 1.0).expect("closed");
+            assert!(
+                hold >= time + 1.0 + least,
+                "{hold} is not {least} after {time}"
+            );
+            time = hold;
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the caller permits itself per minute.
 
-use super::cost::Dimension;
+use crate::types::Dimension;
 
 /// The most that may be spent in any 60 seconds; what is not set is not limited.
 ///

@@ -2,8 +2,10 @@
 
 mod refused;
 
+use crate::types::Dimension;
+
 use super::bucket::{Bucket, ServerView};
-use super::cost::{Dimension, Each, INPUT, OUTPUT, REQUESTS, Time};
+use super::cost::{Each, INPUT, OUTPUT, REQUESTS, Time};
 use super::estimate::Estimate;
 use super::reading::{Reading, Told};
 use super::trace::Trace;

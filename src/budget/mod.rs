@@ -6,6 +6,7 @@
 //! lock, the clock and the public face.
 
 mod account;
+mod acquire;
 mod bucket;
 mod class;
 mod cost;
@@ -27,26 +28,25 @@ mod window;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use log::info;
 
 use self::account::Account;
 use self::cost::Time;
 use self::gate::Gate;
-use self::queue::{Lane, Waiter};
-use self::ruling::{Excess, Later};
+use self::queue::Lane;
+use self::ruling::Later;
 use crate::clock::{Clock, lock};
-use crate::error::{Cause, Error, Result, spoken};
-use crate::types::{ErrorKind, Model};
+use crate::error::Result;
+use crate::types::{Model, WaitCause};
 
+pub(crate) use self::acquire::{Ask, Denied};
 pub use self::class::ModelClass;
-pub use self::cost::{Cost, Dimension};
+pub use self::cost::{Cost, InputEstimate};
 pub use self::limits::Limits;
 pub use self::reservation::Reservation;
-pub use self::ruling::WaitCause;
 pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
 
 /// What may be sent when, shared by all threads that send.
@@ -113,18 +113,6 @@ pub enum Admission {
     NotBefore(Duration),
 }
 
-/// Why there is no room, and will be none in time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Denied {
-    /// It can never fit.
-    Exceeds(Excess),
-    /// Not before so much time has passed, which is too late.
-    Late {
-        at_least: Duration,
-        cause: WaitCause,
-    },
-}
-
 impl Budget {
     /// A budget without limits of the caller's own.
     #[expect(
@@ -132,7 +120,10 @@ impl Budget {
         reason = "a budget is shared, not a value"
     )]
     pub fn new() -> Budget {
-        let (clock, mut dice) = (Clock::System, Rng::new());
+        Budget::on(Clock::System, Rng::new())
+    }
+
+    pub(crate) fn on(clock: Clock, mut dice: Rng) -> Budget {
         let state = State {
             lanes: HashMap::new(),
             gate: Gate::new(dice.fork()),
@@ -261,8 +252,15 @@ impl Budget {
         cost: Cost,
         deadline: Option<Duration>,
     ) -> Result<Reservation> {
-        self.acquire(class, cost, deadline)
-            .map_err(|denied| denied.into_error(deadline))
+        let ask = Ask {
+            class,
+            cost,
+            ticket: None,
+            patience: deadline,
+            is_stopped: &|| false,
+        };
+        let denied = |denied: Denied| denied.into_error("reserving".into(), deadline);
+        self.acquire(&ask).map_err(denied)
     }
 
     /// Asks whether a request may be sent now, without waiting.
@@ -278,19 +276,19 @@ impl Budget {
         if lane.is_next(ticket) {
             match lane.account.try_admit(now, &cost, gate) {
                 Ok(key) => {
-                    let reservation = Reservation::new(self.clone(), class, key);
+                    let reservation = Reservation::new(self.clone(), class, key, ticket);
                     return Ok(Admission::Granted(reservation));
                 }
                 Err(Later::NotBefore(time, _)) => {
                     return Ok(Admission::NotBefore(seconds(time - now)));
                 }
                 Err(Later::Never(excess)) => {
-                    return Err(Denied::Exceeds(excess).into_error(None));
+                    return Err(Denied::Exceeds(excess).into_error("reserving".into(), None));
                 }
                 Err(Later::OnEvent(_)) => {}
             }
         }
-        let at_best = lane.at_best(now, ticket, &cost);
+        let at_best = lane.at_best(now, ticket, &cost, gate);
         Ok(Admission::NotBefore(seconds(at_best - now).max(SOON)))
     }
 
@@ -306,100 +304,6 @@ impl Budget {
         drop(state);
         classes.sort_by(|a, b| a.class.as_str().cmp(b.class.as_str()));
         classes
-    }
-
-    fn acquire(
-        &self,
-        class: &ModelClass,
-        cost: Cost,
-        patience: Option<Duration>,
-    ) -> Result<Reservation, Denied> {
-        let shared = &*self.shared;
-        let start = shared.now();
-        let deadline = patience.map(|patience| start + patience.as_secs_f64());
-        let mut state = lock(&shared.state);
-        let (lane, gate) = state.lane(class);
-        let ticket = lane.ticket();
-        if lane.is_next(ticket) {
-            match lane.account.try_admit(start, &cost, gate) {
-                Ok(key) => return Ok(Reservation::new(self.clone(), class, key)),
-                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
-                Err(_) => {}
-            }
-        }
-        let at_best = lane.at_best(start, ticket, &cost);
-        if deadline.is_some_and(|deadline| at_best > deadline) {
-            let cause = lane
-                .head_outlook(start, gate)
-                .map_or(WaitCause::Turn, |(_, cause)| cause);
-            return Err(Denied::Late {
-                at_least: seconds(at_best - start),
-                cause,
-            });
-        }
-        let waiter = lane.enter(ticket, cost);
-        drop(state);
-        let place = Place {
-            shared,
-            class,
-            waiter,
-        };
-        self.wait_in(&place, start, deadline)
-    }
-
-    /// Waits for the turn of a place, and for room then.
-    fn wait_in(
-        &self,
-        place: &Place<'_>,
-        start: Time,
-        deadline: Option<Time>,
-    ) -> Result<Reservation, Denied> {
-        let (shared, waiter) = (place.shared, &*place.waiter);
-        let mut announced = false;
-        let mut state = lock(&shared.state);
-        loop {
-            let now = shared.now();
-            let on_wait = state.on_wait.clone();
-            let (lane, gate) = state.lane(place.class);
-            let (until, cause) = match lane.turn(waiter, now, gate) {
-                Ok(key) => {
-                    lane.leave(waiter);
-                    let mut granted = Reservation::new(self.clone(), place.class, key);
-                    granted.waited = seconds(now - start);
-                    return Ok(granted);
-                }
-                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
-                Err(Later::NotBefore(time, cause)) => (Some(time), cause),
-                Err(Later::OnEvent(cause)) => (None, cause),
-            };
-            let ready = until.unwrap_or(now).max(now);
-            if deadline.is_some_and(|deadline| now >= deadline || ready > deadline) {
-                return Err(Denied::Late {
-                    at_least: seconds(ready - start),
-                    cause,
-                });
-            }
-            if !announced {
-                announced = true;
-                let best = || lane.at_best(now, waiter.ticket, &waiter.cost);
-                let at_least = seconds(until.unwrap_or_else(best) - now);
-                if at_least >= WORTH_SAYING {
-                    let (class, waiting) = (place.class.clone(), lane.waiting());
-                    drop(state);
-                    let wait = Wait {
-                        class,
-                        cause,
-                        at_least: Some(at_least),
-                        waiting,
-                    };
-                    wait.announce(on_wait.as_deref());
-                    state = lock(&shared.state);
-                    continue;
-                }
-            }
-            let wake = [until, deadline].into_iter().flatten().reduce(Time::min);
-            state = shared.wait(state, waiter, wake);
-        }
     }
 
     /// Tells the account of a class what became of a request, and wakes whom that lets go.
@@ -430,17 +334,6 @@ impl Shared {
             .now()
             .saturating_duration_since(self.birth)
             .as_secs_f64()
-    }
-
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        waiter: &Waiter,
-        until: Option<Time>,
-    ) -> MutexGuard<'a, State> {
-        // A time that no clock can show is none.
-        let until = until.and_then(|until| self.birth.checked_add(seconds(until)));
-        self.clock.wait(&waiter.wake, state, until)
     }
 }
 
@@ -474,77 +367,9 @@ impl State {
     }
 }
 
-/// A place in a lane, which is given up whatever happens to the thread.
-struct Place<'a> {
-    shared: &'a Shared,
-    class: &'a ModelClass,
-    waiter: Arc<Waiter>,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.shared.state);
-        if let Some(lane) = state.lanes.get_mut(self.class) {
-            lane.leave(&self.waiter);
-        }
-    }
-}
-
-impl Wait {
-    fn announce(&self, on_wait: Option<&OnWait>) {
-        let at_least = self
-            .at_least
-            .map(|wait| format!(", {} at least", spoken(wait)));
-        info!(
-            target: "anthropic_blocking",
-            "{}: waiting{}: {} ({} waiting)",
-            self.class,
-            at_least.unwrap_or_default(),
-            self.cause,
-            self.waiting,
-        );
-        if let Some(on_wait) = on_wait {
-            on_wait(self);
-        }
-    }
-}
-
-impl Denied {
-    fn into_error(self, deadline: Option<Duration>) -> Error {
-        let (text, retryable) = match self {
-            Denied::Exceeds(excess) => {
-                let Excess {
-                    estimate,
-                    dimension,
-                    limit,
-                } = excess;
-                let never = "can never fit the limit of";
-                (
-                    format!("a request of {estimate} {dimension} {never} {limit} per minute"),
-                    false,
-                )
-            }
-            Denied::Late { at_least, cause } => {
-                let (deadline, at_least) = (deadline.unwrap_or_default(), spoken(at_least));
-                let deadline = spoken(deadline);
-                let room = "there is no room within";
-                (
-                    format!("{room} {deadline}, but after {at_least} at the earliest: {cause}"),
-                    true,
-                )
-            }
-        };
-        Error::new(ErrorKind::Budget, "reserving", Cause::Refused(text.into()))
-            .with_verdict(retryable, None, None)
-    }
-}
-
 fn seconds(time: Time) -> Duration {
     Duration::try_from_secs_f64(time.max(0.0)).unwrap_or(Duration::MAX)
 }
-
-/// A wait shorter than a second is not worth a line.
-const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// When to ask again where nobody knows.
 const SOON: Duration = Duration::from_millis(100);

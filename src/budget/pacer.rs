@@ -1,6 +1,8 @@
 //! The pace: how fast what is free is spent, and how a run begins.
 
-use super::cost::{Dimension, Each, REQUESTS, Time};
+use crate::types::Dimension;
+
+use super::cost::{Each, REQUESTS, Time};
 
 /// Spreads requests out. Debt-style: a large request goes at once, and those behind it wait until
 /// its time has passed. A late wake-up loses nothing, for the next due time follows from the last
@@ -74,6 +76,11 @@ impl Pacer {
         earliest
     }
 
+    /// Nothing is owed any more.
+    pub(crate) fn forgive(&mut self, now: Time) {
+        self.due = self.due.map(|due| due.min(now));
+    }
+
     /// A request of that expected cost is sent.
     pub(crate) fn admit(&mut self, now: Time, cost: &Each<f64>, pace: &Pace) {
         self.last_sent = now;
@@ -95,6 +102,11 @@ impl Pacer {
         self.ramp_start = (speed.min(1.0) / 2.0).max(SLOWEST);
         self.ramp_from = from;
         self.last_sent = self.last_sent.max(now);
+    }
+
+    /// Whether refusals showed that the pace matters to the server.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.tight || self.ramp_start < START
     }
 
     /// A limit changed from `old` to `new`: what is still owed is paid at the new rate.

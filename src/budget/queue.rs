@@ -4,6 +4,8 @@
 //! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
 //! and its successor, which becomes the head.
 
+use crate::types::WaitCause;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
 
@@ -11,7 +13,7 @@ use super::account::Account;
 use super::cost::{Cost, Each, Time};
 use super::entries::Key;
 use super::gate::Gate;
-use super::ruling::{Later, WaitCause};
+use super::ruling::Later;
 
 /// The requests of one class: its account, and those who wait.
 #[derive(Debug)]
@@ -134,12 +136,18 @@ impl Lane {
         }
     }
 
+    pub(super) fn wake_all(&self) {
+        for waiter in &self.waiters {
+            waiter.wake.notify_one();
+        }
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiters.len()
     }
 
     /// The earliest time at which a request could go that stands behind the tickets below its own.
-    pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost) -> Time {
+    pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost, gate: &mut Gate) -> Time {
         let mut queued = [0.0; 3];
         for other in self
             .waiters
@@ -150,7 +158,23 @@ impl Lane {
                 *sum += expected;
             }
         }
-        self.account.at_best(now, &queued, cost)
+        let gate = gate.earliest(now).unwrap_or(now);
+        self.account.at_best(now, &queued, cost).max(gate)
+    }
+
+    /// What a request would wait for that stands behind the tickets below its own.
+    pub(super) fn cause_for(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        cost: &Cost,
+        gate: &mut Gate,
+    ) -> WaitCause {
+        let head = match self.is_next(ticket) {
+            true => outlook(&mut self.account, now, cost, gate),
+            false => self.head_outlook(now, gate),
+        };
+        head.map_or(WaitCause::Turn, |(_, cause)| cause)
     }
 
     /// Until when the head waits, where that is known, and what for; `None` if nobody waits or the
@@ -161,11 +185,20 @@ impl Lane {
         gate: &mut Gate,
     ) -> Option<(Option<Time>, WaitCause)> {
         let head = self.waiters.front()?;
-        match self.account.outlook(now, &head.cost, gate) {
-            Err(Later::NotBefore(time, cause)) => Some((Some(time), cause)),
-            Err(Later::OnEvent(cause)) => Some((None, cause)),
-            Ok(()) | Err(Later::Never(_)) => None,
-        }
+        outlook(&mut self.account, now, &head.cost, gate)
+    }
+}
+
+fn outlook(
+    account: &mut Account,
+    now: Time,
+    cost: &Cost,
+    gate: &mut Gate,
+) -> Option<(Option<Time>, WaitCause)> {
+    match account.outlook(now, cost, gate) {
+        Err(Later::NotBefore(time, cause)) => Some((Some(time), cause)),
+        Err(Later::OnEvent(cause)) => Some((None, cause)),
+        Ok(()) | Err(Later::Never(_)) => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What headers and refusals say about the server's buckets, read for the mirror.
 
-use crate::types::{ApiError, RateLimit, RateLimits};
+use crate::types::{ApiError, Dimension, RateLimit, RateLimits};
 
-use super::cost::{Dimension, Each, INPUT};
+use super::cost::{Each, INPUT};
 
 /// What the headers of one answer said.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -6,7 +6,7 @@ use super::Budget;
 use super::class::ModelClass;
 use super::entries::Key;
 use super::reading::{Reading, Refusal};
-use crate::types::{ApiError, Delivery, RateLimits, Usage};
+use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
 ///
@@ -20,18 +20,30 @@ pub struct Reservation {
     budget: Budget,
     class: ModelClass,
     key: Option<Key>,
-    pub(super) waited: Duration,
+    ticket: u64,
+    waited: Waits,
 }
 
 impl Reservation {
-    pub(super) fn new(budget: Budget, class: &ModelClass, key: Key) -> Reservation {
+    pub(super) fn new(budget: Budget, class: &ModelClass, key: Key, ticket: u64) -> Reservation {
         let class = class.clone();
         Reservation {
             budget,
             class,
             key: Some(key),
-            waited: Duration::ZERO,
+            ticket,
+            waited: Waits::default(),
         }
+    }
+
+    pub(super) fn after(mut self, waited: Waits) -> Reservation {
+        self.waited = waited;
+        self
+    }
+
+    /// The place in the order of its class, also for when it comes back.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
     }
 
     /// The class that it was granted by.
@@ -39,9 +51,9 @@ impl Reservation {
         &self.class
     }
 
-    /// How long the request waited for it.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// How long the request waited for it, and for what.
+    pub fn waited(&self) -> &Waits {
+        &self.waited
     }
 
     /// The answer's head arrived: what its headers said.

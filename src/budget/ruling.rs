@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::bucket::ServerView;
-use super::cost::{Dimension, Each, Time};
+use super::cost::{Each, Time};
 use super::limits::Limits;
+use crate::types::{Dimension, WaitCause};
 
 /// Why a request may not be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,42 +26,17 @@ pub(crate) struct Excess {
     pub(crate) limit: u64,
 }
 
-/// What a request waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WaitCause {
-    /// The server asked to wait.
-    Pause,
-    /// The host is overloaded.
-    Overload,
-    /// The caller's own limit.
-    Limit(Dimension),
-    /// The server's limit.
-    Server(Dimension),
-    /// The pace, which grows at the start of a run.
-    Pace(Dimension),
-    /// The first answer, which shows the server's limits.
-    FirstAnswer,
-    /// An end of another request, for there are too many at once.
-    Concurrency,
-    /// Requests of its class that came before it.
-    Turn,
-}
-
-impl fmt::Display for WaitCause {
+impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WaitCause::Pause => f.write_str("the server asked to wait"),
-            WaitCause::Overload => f.write_str("the server is overloaded"),
-            WaitCause::Limit(dimension) => write!(f, "own limit of {dimension} per minute"),
-            WaitCause::Server(dimension) => {
-                write!(f, "the server's limit of {dimension} per minute")
-            }
-            WaitCause::Pace(dimension) => write!(f, "pace of {dimension}"),
-            WaitCause::FirstAnswer => f.write_str("the first answer will show the limits"),
-            WaitCause::Turn => f.write_str("others came before"),
-            WaitCause::Concurrency => f.write_str("the server allows no more requests at once"),
-        }
+        let Excess {
+            dimension,
+            estimate,
+            limit,
+        } = self;
+        write!(
+            f,
+            "a request of {estimate} {dimension} can never fit the limit of {limit} per minute"
+        )
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a budget looks like from outside.
 
+use crate::types::{Dimension, WaitCause};
+
 use std::time::Duration;
 
 use super::class::ModelClass;
-use super::cost::{Dimension, Time};
+use super::cost::Time;
 use super::gate::Gate;
 use super::queue::Lane;
-use super::ruling::WaitCause;
 use super::seconds;
 
 /// What one class of models has used and waits for; from

@@ -1,6 +1,8 @@
 //! The sliding window: what the caller permits itself in any 60 seconds.
 
-use super::cost::{Dimension, Each, OUTPUT, Time, whole};
+use crate::types::Dimension;
+
+use super::cost::{Each, OUTPUT, Time, whole};
 use super::estimate::Estimate;
 use super::limits::Limits;
 

@@ -406,6 +406,24 @@ impl ContentBlock {
         self
     }
 
+    /// Whether this block is marked as the end of a prefix that the server should cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        match self {
+            ContentBlock::Text(block) => block.cache_control.is_some(),
+            ContentBlock::Image(block) => block.cache_control.is_some(),
+            ContentBlock::Document(block) => block.cache_control.is_some(),
+            ContentBlock::SearchResult(block) => block.cache_control.is_some(),
+            ContentBlock::ToolUse(block) => block.cache_control.is_some(),
+            ContentBlock::ToolResult(block) => block.cache_control.is_some(),
+            ContentBlock::ServerToolUse(block) => block.cache_control.is_some(),
+            ContentBlock::ServerToolResult(block) => block.cache_control.is_some(),
+            ContentBlock::ContainerUpload(block) => block.cache_control.is_some(),
+            ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::Other(_) => false,
+        }
+    }
+
     /// The text of a text block.
     pub fn as_text(&self) -> Option<&str> {
         match self {

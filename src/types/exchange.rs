@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::id::RequestId;
+use super::wait::Waits;
 
 /// What kind of failure an [`Error`](crate::Error) is: match on this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,8 +95,8 @@ pub struct Attempt {
     pub failure: Option<ErrorKind>,
     /// The id under which the server logged the exchange.
     pub request_id: Option<RequestId>,
-    /// How long the call waited before this attempt.
-    pub waited: Duration,
+    /// How long the call waited before this attempt, and for what.
+    pub waited: Waits,
     /// How long the attempt took.
     pub took: Duration,
 }
@@ -139,4 +140,15 @@ pub(crate) struct Exchange {
     pub(crate) request_id: Option<RequestId>,
     pub(crate) rate_limits: RateLimits,
     pub(crate) attempts: Vec<Attempt>,
+}
+
+impl Exchange {
+    /// How long all attempts waited.
+    pub(crate) fn waited(&self) -> Waits {
+        let mut waits = Waits::default();
+        for attempt in &self.attempts {
+            waits.add_all(&attempt.waited);
+        }
+        waits
+    }
 }

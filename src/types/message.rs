@@ -6,6 +6,7 @@ use super::content::{Content, ContentBlock, ToolUseBlock};
 use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
 use super::model::Model;
+use super::wait::Waits;
 use super::wire::{Absent, open_enum, wire_struct};
 
 open_enum! {
@@ -269,6 +270,11 @@ impl Message {
     /// Every HTTP exchange that this answer took, the successful one last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
+    }
+
+    /// How long the attempts waited before they were sent, and for what.
+    pub fn waited(&self) -> Waits {
+        self.exchange.waited()
     }
 }
 

@@ -10,6 +10,8 @@ mod model;
 mod raw_event;
 mod request;
 mod tool;
+mod wait;
+mod weight;
 mod wire;
 
 pub use self::api_error::{ApiError, ApiErrorType};
@@ -32,6 +34,7 @@ pub use self::message::{
 pub use self::model::Model;
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tool::{CustomTool, Tool, ToolChoice};
+pub use self::wait::{Dimension, WaitCause, Waits};
 
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};

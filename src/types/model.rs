@@ -9,7 +9,7 @@ use super::wire::{Absent, Field};
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
 /// Any string goes: new models need no new version of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Model(String);
 

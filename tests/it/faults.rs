@@ -8,7 +8,7 @@ use anthropic_blocking::testing::{Reply, StreamScript};
 use serde_json::json;
 
 use crate::matrix::*;
-use crate::support::seconds;
+use crate::support::{millis, seconds};
 
 #[test]
 fn every_status_with_every_body_has_its_kind_and_its_attempts() {
@@ -55,7 +55,10 @@ fn every_status_with_every_body_has_its_kind_and_its_attempts() {
             let ways = &ALL[cases.len() % ALL.len()..][..1];
             let count = if is_retried { 2 } else { 1 };
             let mut row = case(format!("{status}, {}", body.name), step.times(count))
-                .tune(|builder| builder.retry(TWO_ATTEMPTS))
+                .tune(match ways[0].is_in_line() {
+                    true => |builder| builder.retry(TWO_ATTEMPTS.max_wait(millis(300))),
+                    false => |builder| builder.retry(TWO_ATTEMPTS),
+                })
                 .ways(ways)
                 .says([status.to_string(), body.says.to_owned()]);
             row.end.has_api_error = body.is_error_object;

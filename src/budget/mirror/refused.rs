@@ -1,6 +1,8 @@
 //! What refusals teach: the buckets are lower, shared, counted otherwise, or their limits unknown.
 
-use super::super::cost::{Dimension, Each, OUTPUT, REQUESTS};
+use crate::types::Dimension;
+
+use super::super::cost::{Each, OUTPUT, REQUESTS};
 use super::super::reading::Reading;
 use super::super::trace::Trace;
 use super::{Bucket, Mirror};

@@ -7,9 +7,11 @@ mod rivals;
 mod server;
 mod world;
 
+use crate::types::Dimension;
+
 use fastrand::Rng;
 
-use super::cost::{Dimension, Each, INPUT, OUTPUT, REQUESTS};
+use super::cost::{Each, INPUT, OUTPUT, REQUESTS};
 use super::limits::Limits;
 use rivals::Rival;
 use world::World;

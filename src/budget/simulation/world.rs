@@ -6,13 +6,13 @@ use std::collections::{BTreeSet, BinaryHeap};
 use fastrand::Rng;
 
 use crate::budget::account::Account;
-use crate::budget::cost::{Cost, Dimension, Each, INPUT, OUTPUT, REQUESTS};
+use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS};
 use crate::budget::entries::Key;
 use crate::budget::gate::Gate;
 use crate::budget::limits::Limits;
 use crate::budget::reading::{Reading, Refusal};
 use crate::budget::ruling::Later;
-use crate::types::{RateLimits, Usage};
+use crate::types::{Dimension, RateLimits, Usage};
 
 use super::rivals::Rival;
 use super::server::{No, Server};

@@ -1,0 +1,251 @@
+//! How a request gets its place: at once, or in line, or not at all.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use log::{Level, log};
+
+use super::class::ModelClass;
+use super::cost::{Cost, Time};
+use super::queue::Waiter;
+use super::reservation::Reservation;
+use super::ruling::{Excess, Later};
+use super::{Budget, OnWait, Shared, State, Wait, seconds};
+use crate::clock::lock;
+use crate::error::{Cause, Error, spoken};
+use crate::types::{ErrorKind, WaitCause, Waits};
+
+/// A request that wants to be sent.
+pub(crate) struct Ask<'a> {
+    pub(crate) class: &'a ModelClass,
+    pub(crate) cost: Cost,
+    /// The place in the order that it had, if it was sent before.
+    pub(crate) ticket: Option<u64>,
+    /// How long it will wait.
+    pub(crate) patience: Option<Duration>,
+    /// Whether it has become pointless; see [`Budget::wake_all`].
+    pub(crate) is_stopped: &'a dyn Fn() -> bool,
+}
+
+/// Why there is no room, and will be none in time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Denied {
+    /// It can never fit.
+    Exceeds(Excess),
+    /// Not before so much time has passed, which is too late.
+    Late {
+        at_least: Duration,
+        cause: WaitCause,
+    },
+    /// It has become pointless.
+    Stopped,
+}
+
+impl Budget {
+    /// Waits for room, behind those of its class that came before.
+    pub(crate) fn acquire(&self, ask: &Ask<'_>) -> Result<Reservation, Denied> {
+        let shared = &*self.shared;
+        let start = shared.now();
+        let deadline = ask.patience.map(|patience| start + patience.as_secs_f64());
+        let mut state = lock(&shared.state);
+        let (lane, gate) = state.lane(ask.class);
+        let ticket = ask.ticket.unwrap_or_else(|| lane.ticket());
+        if lane.is_next(ticket) {
+            match lane.account.try_admit(start, &ask.cost, gate) {
+                Ok(key) => return Ok(Reservation::new(self.clone(), ask.class, key, ticket)),
+                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
+                Err(_) => {}
+            }
+        }
+        let at_best = lane.at_best(start, ticket, &ask.cost, gate);
+        if deadline.is_some_and(|deadline| at_best > deadline) {
+            let cause = lane.cause_for(start, ticket, &ask.cost, gate);
+            return Err(Denied::Late {
+                at_least: seconds(at_best - start),
+                cause,
+            });
+        }
+        let waiter = lane.enter(ticket, ask.cost);
+        drop(state);
+        let place = Place {
+            shared,
+            class: ask.class,
+            waiter,
+        };
+        self.wait_in(&place, ask, start, deadline)
+    }
+
+    /// How long a request that comes back with its old ticket will wait at least, and for what.
+    pub(crate) fn at_least(
+        &self,
+        class: &ModelClass,
+        ticket: u64,
+        cost: &Cost,
+    ) -> (Duration, WaitCause) {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let (lane, gate) = state.lane(class);
+        let at_best = lane.at_best(now, ticket, cost, gate);
+        let cause = lane.cause_for(now, ticket, cost, gate);
+        (seconds(at_best - now), cause)
+    }
+
+    /// Wakes all that wait, so that they see whether they have become pointless.
+    pub(crate) fn wake_all(&self) {
+        let state = lock(&self.shared.state);
+        state.lanes.values().for_each(|lane| lane.wake_all());
+    }
+
+    /// Waits for the turn of a place, and for room then.
+    fn wait_in(
+        &self,
+        place: &Place<'_>,
+        ask: &Ask<'_>,
+        start: Time,
+        deadline: Option<Time>,
+    ) -> Result<Reservation, Denied> {
+        let (shared, waiter) = (place.shared, &*place.waiter);
+        let (mut waits, mut seen) = (Waits::default(), None);
+        let mut announced = false;
+        let mut state = lock(&shared.state);
+        loop {
+            if (ask.is_stopped)() {
+                return Err(Denied::Stopped);
+            }
+            let now = shared.now();
+            if let Some((since, cause)) = seen {
+                waits.add(cause, seconds(now - since));
+            }
+            let on_wait = state.on_wait.clone();
+            let (lane, gate) = state.lane(ask.class);
+            let (until, cause) = match lane.turn(waiter, now, gate) {
+                Ok(key) => {
+                    lane.leave(waiter);
+                    let reservation = Reservation::new(self.clone(), ask.class, key, waiter.ticket);
+                    return Ok(reservation.after(waits));
+                }
+                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
+                Err(Later::NotBefore(time, cause)) => (Some(time), cause),
+                Err(Later::OnEvent(cause)) => (None, cause),
+            };
+            seen = Some((now, cause));
+            let ready = until.unwrap_or(now).max(now);
+            if deadline.is_some_and(|deadline| now >= deadline || ready > deadline) {
+                return Err(Denied::Late {
+                    at_least: seconds(ready - start),
+                    cause,
+                });
+            }
+            if !announced {
+                announced = true;
+                let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
+                let at_least = seconds(until.unwrap_or(best) - now);
+                if at_least >= WORTH_SAYING {
+                    let wait = Wait {
+                        class: ask.class.clone(),
+                        cause,
+                        at_least: Some(at_least),
+                        waiting: lane.waiting(),
+                    };
+                    drop(state);
+                    // A call says by itself why it comes back.
+                    let level = ask.ticket.map_or(Level::Info, |_| Level::Debug);
+                    wait.announce(level, on_wait.as_deref());
+                    state = lock(&shared.state);
+                    continue;
+                }
+            }
+            state = shared.wait(state, waiter, until, deadline);
+        }
+    }
+}
+
+impl Shared {
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        waiter: &Waiter,
+        until: Option<Time>,
+        deadline: Option<Time>,
+    ) -> MutexGuard<'a, State> {
+        // Rounded up, so that it is time then. A time that no clock can show is none.
+        let instant = |time: Time| self.birth.checked_add(seconds(time + ROUNDING));
+        self.clock.wait(
+            &waiter.wake,
+            state,
+            until.and_then(instant),
+            deadline.and_then(instant),
+        )
+    }
+}
+
+/// A place in a lane, which is given up whatever happens to the thread.
+struct Place<'a> {
+    shared: &'a Shared,
+    class: &'a ModelClass,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        if let Some(lane) = state.lanes.get_mut(self.class) {
+            lane.leave(&self.waiter);
+        }
+    }
+}
+
+impl Wait {
+    fn announce(&self, level: Level, on_wait: Option<&OnWait>) {
+        let at_least = self
+            .at_least
+            .map(|wait| format!(" {} at least", spoken(wait)));
+        log!(
+            target: "anthropic_blocking",
+            level,
+            "{}: waiting{}: {} ({} in line)",
+            self.class,
+            at_least.unwrap_or_default(),
+            self.cause,
+            self.waiting,
+        );
+        if let Some(on_wait) = on_wait {
+            on_wait(self);
+        }
+    }
+}
+
+impl Denied {
+    /// The error of a request that was never sent.
+    pub(crate) fn into_error(self, action: String, patience: Option<Duration>) -> Error {
+        let kind = match self {
+            Denied::Late {
+                cause: WaitCause::Overload,
+                ..
+            } => ErrorKind::Overloaded,
+            Denied::Stopped => ErrorKind::Shutdown,
+            _ => ErrorKind::Budget,
+        };
+        let cause = match self {
+            Denied::Exceeds(excess) => Cause::Refused(excess.to_string().into()),
+            Denied::Late { at_least, cause } => {
+                let (patience, at_least) = (patience.unwrap_or_default(), spoken(at_least));
+                let patience = spoken(patience);
+                let room = "there is no room within";
+                Cause::Refused(
+                    format!("{room} {patience}, but after {at_least} at the earliest: {cause}")
+                        .into(),
+                )
+            }
+            Denied::Stopped => Cause::Shutdown,
+        };
+        let is_retryable = matches!(self, Denied::Late { .. });
+        Error::new(kind, action, cause).with_verdict(is_retryable, None, None)
+    }
+}
+
+/// A wait shorter than a second is not worth a line.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
+/// What times may lose on their way through a clock, in seconds.
+const ROUNDING: Time = 1e-6;

@@ -1,0 +1,134 @@
+//! What calls wait for, and how long they did.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dimension {
+    /// Requests per minute.
+    Requests,
+    /// Input tokens per minute: as a rule without those read from the cache.
+    InputTokens,
+    /// Output tokens per minute.
+    OutputTokens,
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dimension::Requests => "requests",
+            Dimension::InputTokens => "input tokens",
+            Dimension::OutputTokens => "output tokens",
+        })
+    }
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitCause {
+    /// The server asked to wait.
+    Pause,
+    /// The host is overloaded.
+    Overload,
+    /// The caller's own limit.
+    Limit(Dimension),
+    /// The server's limit.
+    Server(Dimension),
+    /// The pace, which grows at the start of a run.
+    Pace(Dimension),
+    /// The first answer, which shows the server's limits.
+    FirstAnswer,
+    /// An end of another request, for there are too many at once.
+    Concurrency,
+    /// Requests of its class that came before it.
+    Turn,
+    /// Time to pass after a failure.
+    Backoff,
+}
+
+impl fmt::Display for WaitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitCause::Pause => f.write_str("the server asked to wait"),
+            WaitCause::Overload => f.write_str("the server is overloaded"),
+            WaitCause::Limit(dimension) => write!(f, "own limit of {dimension} per minute"),
+            WaitCause::Server(dimension) => {
+                write!(f, "the server's limit of {dimension} per minute")
+            }
+            WaitCause::Pace(dimension) => write!(f, "pace of {dimension}"),
+            WaitCause::FirstAnswer => f.write_str("the first answer will show the limits"),
+            WaitCause::Concurrency => f.write_str("the server allows no more requests at once"),
+            WaitCause::Turn => f.write_str("others came before"),
+            WaitCause::Backoff => f.write_str("backoff after a failure"),
+        }
+    }
+}
+
+/// How long was waited, by cause.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waits(Vec<(WaitCause, Duration)>);
+
+impl Waits {
+    /// How long in all.
+    pub fn total(&self) -> Duration {
+        self.iter()
+            .fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(wait))
+    }
+
+    /// How long for this cause.
+    pub fn of(&self, cause: WaitCause) -> Duration {
+        let found = self.iter().find(|(other, _)| *other == cause);
+        found.map_or(Duration::ZERO, |(_, wait)| wait)
+    }
+
+    /// Each cause that was waited for, and how long, in the order in which they came up.
+    pub fn iter(&self) -> impl Iterator<Item = (WaitCause, Duration)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether nothing was waited for.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, cause: WaitCause, wait: Duration) {
+        if wait.is_zero() {
+            return;
+        }
+        match self.0.iter_mut().find(|(other, _)| *other == cause) {
+            Some((_, sum)) => *sum = sum.saturating_add(wait),
+            None => self.0.push((cause, wait)),
+        }
+    }
+
+    pub(crate) fn add_all(&mut self, others: &Waits) {
+        others
+            .iter()
+            .for_each(|(cause, wait)| self.add(cause, wait));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_add_up_by_cause() {
+        let mut waits = Waits::default();
+        assert!(waits.is_empty() && waits.total().is_zero());
+        waits.add(WaitCause::Pause, Duration::ZERO);
+        assert!(waits.is_empty());
+        waits.add(WaitCause::Pause, Duration::from_secs(2));
+        waits.add(WaitCause::Backoff, Duration::from_secs(1));
+        let copy = waits.clone();
+        waits.add_all(&copy);
+        assert_eq!(waits.of(WaitCause::Pause), Duration::from_secs(4));
+        assert_eq!(waits.of(WaitCause::Turn), Duration::ZERO);
+        assert_eq!(waits.total(), Duration::from_secs(6));
+        waits.add(WaitCause::Backoff, Duration::MAX);
+        assert_eq!(waits.total(), Duration::MAX);
+    }
+}

@@ -139,7 +139,12 @@ impl Budget {
             if !announced {
                 announced = true;
                 let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
-                let at_least = seconds(until.unwrap_or(best) - now);
+                let at_least = match cause {
+                    // It may come at any time.
+                    WaitCause::FirstAnswer => best,
+                    _ => until.unwrap_or(best),
+                };
+                let at_least = seconds(at_least - now);
                 if at_least >= WORTH_SAYING {
                     let wait = Wait {
                         class: ask.class.clone(),

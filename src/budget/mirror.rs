@@ -523,6 +523,19 @@ mod tests {
     }
 
     #[test]
+    fn no_limit_is_guessed_to_be_lower_than_the_lowest_there_is() {
+        let mut mirror = Mirror::new();
+        mirror.guess_limits(None, &[2, 3_000, 500]);
+        assert!(!mirror.knows_any());
+        mirror.guess_limits(None, &[2, 12_000, 500]);
+        for round in 1..20 {
+            mirror.refill(3.0 * f64::from(round));
+            mirror.guess_limits(None, &[2, 12_000, 500]);
+        }
+        assert_eq!(mirror.view(INPUT).map(|view| view.limit), Some(10_000.0));
+    }
+
+    #[test]
     fn what_is_larger_than_the_bucket_goes_alone_when_it_is_full() {
         let mut mirror = known();
         let hold = send(&mut mirror, 30_000.0);

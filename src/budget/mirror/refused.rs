@@ -65,7 +65,8 @@ impl Mirror {
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
-    /// what was `used` in the last minute, and shrink with each round of refusals (5.5).
+    /// what was `used` in the last minute, and shrink with each round of refusals (5.5). No limit is
+    /// guessed to be lower than the lowest there is: who used less was not refused for that.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
         if self.now < self.last_round + ROUND && self.buckets.iter().any(|b| b.guessed) {
             return;
@@ -74,11 +75,13 @@ impl Mirror {
             if dimension.is_some_and(|dimension| dimension.at() != d) {
                 continue;
             }
+            let used = used[d] as f64;
             if bucket.guessed {
-                bucket.set_limit(bucket.limit * BACK_OFF, GUESSED_DEPTH);
-            } else if !bucket.is_known() && used[d] > 0 {
+                let limit = (bucket.limit * BACK_OFF).max(LOWEST[d]);
+                bucket.set_limit(limit, GUESSED_DEPTH);
+            } else if !bucket.is_known() && used * BACK_OFF > LOWEST[d] {
                 bucket.guessed = true;
-                bucket.set_limit(used[d] as f64 * BACK_OFF, GUESSED_DEPTH);
+                bucket.set_limit(used * BACK_OFF, GUESSED_DEPTH);
                 bucket.free = 0.0;
             }
         }
@@ -120,6 +123,9 @@ const ROUND: f64 = 2.0;
 
 /// A guessed limit, of what was used when refused; and each time it proves too high.
 const BACK_OFF: f64 = 0.85;
+
+/// The lowest limits of any tier and model, per minute: requests, input tokens, output tokens.
+const LOWEST: Each<f64> = [5.0, 10_000.0, 2_000.0];
 
 /// A guessed bucket holds 15 s worth.
 const GUESSED_DEPTH: f64 = 0.25;

@@ -35,5 +35,12 @@ fn main() -> Result<()> {
             });
         }
     });
+    let totals = client.totals().all;
+    eprintln!(
+        "{} calls, {} attempts; the threads waited {:.1} s, all together",
+        totals.calls,
+        totals.attempts,
+        totals.waited.total().as_secs_f64(),
+    );
     Ok(())
 }

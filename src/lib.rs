@@ -50,7 +50,7 @@ pub mod testing;
 
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
-    Reservation, Wait,
+    Plan, Reservation, Wait,
 };
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};

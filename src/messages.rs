@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::answer::read_json;
-use crate::budget::{Cost, InputEstimate, ModelClass};
+use crate::budget::{Cost, InputEstimate, ModelClass, Plan};
 use crate::call::{Call, LOG, encode};
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
@@ -118,6 +118,32 @@ impl Messages<'_> {
         Ok(done.value.input_tokens)
     }
 
+    /// Tells how long these requests would take and which limit would bind, without sending
+    /// anything; see [`Budget::plan`](crate::Budget::plan).
+    ///
+    /// ```no_run
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// # let requests: Vec<anthropic_blocking::MessageRequest> = Vec::new();
+    /// let plan = client.messages().plan(&requests)?;
+    /// println!("{} requests in about {:?}", plan.requests, plan.duration);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`InvalidRequest`](ErrorKind::InvalidRequest) when a request cannot be written as JSON.
+    pub fn plan<'r>(&self, requests: impl IntoIterator<Item = &'r MessageRequest>) -> Result<Plan> {
+        let cost = |request: &MessageRequest| {
+            let body = encode(&CreateBody {
+                request,
+                stream: self.client.settings().stream_underneath,
+            })?;
+            Ok(self.guess(request, body.len()))
+        };
+        let costs: Result<Vec<_>> = requests.into_iter().map(cost).collect();
+        Ok(self.client.budget().plan(costs?))
+    }
+
     /// A call for a message. Where the input is to be counted, this does that, which is part of the
     /// call's time.
     fn call<'b>(&'b self, request: &'b MessageRequest, body: &'b [u8], stream: bool) -> Call<'b> {
@@ -128,16 +154,13 @@ impl Messages<'_> {
             client.call("POST", PATH, Some(body))
         };
         call.model = Some(&request.model);
-        call.cost = Some(self.cost(request, body));
+        call.cost = Some(self.cost(request, body.len()));
         call
     }
 
     /// What the budget must have room for.
-    fn cost(&self, request: &MessageRequest, body: &[u8]) -> (ModelClass, Cost) {
-        let weight = request.weigh(body.len());
-        let cost = Cost::request()
-            .cached(weight.is_cached)
-            .max_tokens(request.max_tokens);
+    fn cost(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
+        let (class, cost) = self.guess(request, body);
         let counted = match self.client.settings().input_estimate {
             InputEstimate::Learned => None,
             InputEstimate::Exact(tokens) => Some(tokens),
@@ -149,14 +172,22 @@ impl Messages<'_> {
                 }
             },
         };
-        let cost = match counted {
-            Some(tokens) => cost.input_tokens(tokens),
-            None => cost.input_bytes(weight.bytes),
-        };
+        (
+            class,
+            counted.map_or(cost, |tokens| cost.input_tokens(tokens)),
+        )
+    }
+
+    /// The same by the request's looks only.
+    fn guess(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
+        let weight = request.weigh(body);
+        let cost = Cost::request()
+            .input_bytes(weight.bytes)
+            .cached(weight.is_cached)
+            .max_tokens(request.max_tokens);
         let class = self.client.budget().class_of(&request.model);
         let is_fast = request.speed.as_deref() == Some("fast");
-        let class = if is_fast { class.fast() } else { class };
-        (class, cost)
+        (if is_fast { class.fast() } else { class }, cost)
     }
 }
 

@@ -12,7 +12,9 @@ use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId
 impl Client {
     /// Any endpoint by its path, for those that this crate has no method for yet.
     ///
-    /// The calls have the client's headers, waits and retries, like all others.
+    /// The calls have the client's headers and retries, like all others. The
+    /// [budget](Client::budget) does not know them: a rate limit or an overload is waited out by the
+    /// call that met it.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;

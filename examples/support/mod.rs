@@ -1,5 +1,7 @@
 //! What the examples share: a client for the real API or the test server, and log lines.
 
+#![allow(dead_code, reason = "no example uses all of it")]
+
 use std::io;
 
 use anthropic_blocking::testing::TestServer;

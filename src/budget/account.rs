@@ -343,6 +343,12 @@ impl Account {
             .max(self.mirror.at_best(queued, &server_cost, &variance))
     }
 
+    /// What is in flight.
+    pub(crate) fn open(&self) -> Vec<(Key, Cost)> {
+        let entries = self.entries.iter();
+        entries.map(|(key, entry)| (key, entry.cost)).collect()
+    }
+
     /// What the account looks like.
     pub(crate) fn view(&mut self, now: Time) -> View {
         self.advance(now);

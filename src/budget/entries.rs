@@ -38,6 +38,15 @@ impl<T> Entries<T> {
         slot.as_mut().filter(|_| *turn == key.turn)
     }
 
+    /// All of them under their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        let places = self.places.iter().enumerate();
+        places.filter_map(|(place, (turn, slot))| {
+            let (place, turn) = (place as u32, *turn);
+            Some((Key { place, turn }, slot.as_ref()?))
+        })
+    }
+
     pub(crate) fn take(&mut self, key: Key) -> Option<T> {
         self.find(key)?;
         let (turn, slot) = &mut self.places[key.place as usize];
@@ -60,6 +69,7 @@ mod tests {
         assert_eq!(first.place, second.place);
         assert_eq!(entries.find(first), None);
         assert_eq!(entries.take(first), None);
+        assert_eq!(entries.iter().collect::<Vec<_>>(), [(second, &'b')]);
         assert_eq!(entries.find(second), Some(&mut 'b'));
     }
 }

@@ -16,6 +16,7 @@ mod gate;
 mod limits;
 mod mirror;
 mod pacer;
+mod plan;
 mod queue;
 mod reading;
 mod reservation;
@@ -46,6 +47,7 @@ pub(crate) use self::acquire::{Ask, Denied};
 pub use self::class::ModelClass;
 pub use self::cost::{Cost, InputEstimate};
 pub use self::limits::Limits;
+pub use self::plan::Plan;
 pub use self::reservation::Reservation;
 pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
 
@@ -54,8 +56,8 @@ pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
 /// Left alone it needs no settings: it learns the server's limits from the headers of the first
 /// answer. Clones share everything. Every method returns at once but [`reserve`](Budget::reserve).
 ///
-/// This is for requests that your own code sends. [`Client`](crate::Client) does not wait for it
-/// yet; it waits out rate limits and overloads call by call.
+/// A [`Client`](crate::Client) has one, and waits for it before each request. By itself it serves
+/// requests that your own code sends.
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Limits, ModelClass};
@@ -244,7 +246,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// Kind [`Budget`](ErrorKind::Budget): the request is larger than a limit, or there is no room
+    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or there is no room
     /// before the deadline; the text says when there would be.
     pub fn reserve(
         &self,
@@ -267,7 +269,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// Kind [`Budget`](ErrorKind::Budget): the request is larger than a limit.
+    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit.
     pub fn try_reserve(&self, class: &ModelClass, cost: Cost) -> Result<Admission> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);

@@ -142,6 +142,11 @@ impl Lane {
         }
     }
 
+    /// What those who wait ask for, in their order.
+    pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
+        self.waiters.iter().map(|waiter| waiter.cost)
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiters.len()
     }

@@ -4,6 +4,7 @@ mod budget;
 mod client;
 mod faults;
 mod interop;
+mod limits;
 mod matrix;
 mod recordings;
 mod retries;

@@ -1,0 +1,268 @@
+//! What a list of requests would take: a dry run on a copy of the accounts.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use super::account::Account;
+use super::class::ModelClass;
+use super::cost::{Cost, INPUT, OUTPUT, Time, whole};
+use super::entries::Key;
+use super::gate::Gate;
+use super::ruling::Later;
+use super::{Budget, seconds};
+use crate::clock::lock;
+use crate::types::{Usage, WaitCause, Waits};
+
+/// What a list of requests would take, as far as it can be told; from [`Budget::plan`].
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Plan {
+    /// How many requests can be sent.
+    pub requests: u64,
+    /// How many can never be sent, because each is larger than a limit.
+    pub impossible: u64,
+    /// Input tokens that count against limits, as expected.
+    pub input_tokens: u64,
+    /// Output tokens, as expected.
+    pub output_tokens: u64,
+    /// From now to the last answer, with threads enough to have each request sent when it may be.
+    pub duration: Duration,
+    /// What is waited for longest; `None` when nothing is.
+    pub binding: Option<WaitCause>,
+    /// How long the requests at the head wait, by cause, in the class that takes longest.
+    pub waits: Waits,
+}
+
+impl Budget {
+    /// Tells how long a list of requests would take and which limit would bind, without sending
+    /// anything: all that is known and learned so far is tried on a copy.
+    ///
+    /// Classes work side by side, and what waits already comes first. Before the first answer of a class nothing is known of the
+    /// server's limits for it, and they count as endless; [`assume_server`](Budget::assume_server)
+    /// makes them known. Takes some microseconds for each request.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Dimension, Limits, ModelClass, WaitCause};
+    ///
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let limits = Limits::per_minute().requests(50).input_tokens(30_000);
+    /// let budget = Budget::new().assume_server(class.clone(), limits);
+    /// let request = Cost::request().input_tokens(3_000).max_tokens(200);
+    ///
+    /// let plan = budget.plan((0..100).map(|_| (class.clone(), request)));
+    /// assert_eq!(plan.requests, 100);
+    /// assert_eq!(plan.binding, Some(WaitCause::Server(Dimension::InputTokens)));
+    /// assert!(plan.duration.as_secs() > 500);
+    /// ```
+    pub fn plan(&self, requests: impl IntoIterator<Item = (ModelClass, Cost)>) -> Plan {
+        let mut costs: BTreeMap<String, (ModelClass, Vec<Cost>)> = BTreeMap::new();
+        for (class, cost) in requests {
+            let name = class.as_str().to_owned();
+            let (_, costs) = costs.entry(name).or_insert((class, Vec::new()));
+            costs.push(cost);
+        }
+        let mut plan = Plan::default();
+        let now = self.shared.now();
+        for (class, costs) in costs.into_values() {
+            let mut state = lock(&self.shared.state);
+            let (lane, gate) = state.lane(&class);
+            let mut run = DryRun::new(now, lane.account.clone(), gate.clone());
+            let before: Vec<Cost> = lane.costs().collect();
+            drop(state);
+            for cost in &before {
+                if let Some(key) = run.admit(cost) {
+                    run.begin(key, cost);
+                }
+            }
+            plan.include(run.of(&costs));
+        }
+        plan
+    }
+}
+
+impl Plan {
+    fn include(&mut self, class: Plan) {
+        self.requests += class.requests;
+        self.impossible += class.impossible;
+        self.input_tokens = self.input_tokens.saturating_add(class.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(class.output_tokens);
+        if class.duration >= self.duration {
+            self.duration = class.duration;
+            self.binding = class
+                .waits
+                .iter()
+                .max_by_key(|(_, wait)| *wait)
+                .map(|(cause, _)| cause);
+            self.waits = class.waits;
+        }
+    }
+}
+
+struct DryRun {
+    start: Time,
+    now: Time,
+    account: Account,
+    gate: Gate,
+    /// What is under way, by its end in nanoseconds.
+    under_way: BinaryHeap<Reverse<(u64, usize)>>,
+    answers: Vec<(Key, Usage)>,
+    plan: Plan,
+}
+
+impl DryRun {
+    fn new(now: Time, account: Account, gate: Gate) -> DryRun {
+        let mut run = DryRun {
+            start: now,
+            now,
+            account,
+            gate,
+            under_way: BinaryHeap::new(),
+            answers: Vec::new(),
+            plan: Plan::default(),
+        };
+        for (key, cost) in run.account.open() {
+            run.begin(key, &cost);
+        }
+        run
+    }
+
+    fn of(mut self, costs: &[Cost]) -> Plan {
+        for cost in costs {
+            match self.admit(cost) {
+                Some(key) => {
+                    let usage = self.begin(key, cost);
+                    self.plan.requests += 1;
+                    self.plan.input_tokens += usage.0;
+                    self.plan.output_tokens += usage.1;
+                }
+                None => self.plan.impossible += 1,
+            }
+        }
+        while let Some(end) = self.next_end() {
+            self.move_to(end);
+        }
+        self.plan.duration = seconds(self.now - self.start);
+        self.plan
+    }
+
+    /// Waits until a request may be sent; `None` if it never may.
+    fn admit(&mut self, cost: &Cost) -> Option<Key> {
+        loop {
+            let (until, cause) = match self.account.try_admit(self.now, cost, &mut self.gate) {
+                Ok(key) => return Some(key),
+                Err(Later::Never(_)) => return None,
+                Err(Later::NotBefore(time, cause)) => (time, cause),
+                Err(Later::OnEvent(cause)) => (f64::INFINITY, cause),
+            };
+            let next = self.next_end().unwrap_or(f64::INFINITY).min(until);
+            // Nothing under way and nothing to wait for: the account has to move by itself.
+            let next = if next.is_finite() {
+                next
+            } else {
+                self.now + 1.0
+            };
+            let next = next.max(self.now + SHORTEST);
+            self.plan.waits.add(cause, seconds(next - self.now));
+            self.move_to(next);
+        }
+    }
+
+    /// Takes note of a request that is under way, and returns what it is expected to use.
+    fn begin(&mut self, key: Key, cost: &Cost) -> (u64, u64) {
+        let expected = self.account.expected(cost);
+        let usage = Usage {
+            input_tokens: whole(expected[INPUT]),
+            output_tokens: whole(expected[OUTPUT]),
+            ..Usage::default()
+        };
+        let tokens = (usage.input_tokens, usage.output_tokens);
+        let end = self.now + LATENCY + expected[OUTPUT] / SPEED;
+        let nanos = seconds(end).as_nanos().min(u128::from(u64::MAX)) as u64;
+        self.under_way.push(Reverse((nanos, self.answers.len())));
+        self.answers.push((key, usage));
+        tokens
+    }
+
+    fn next_end(&self) -> Option<Time> {
+        let Reverse((nanos, _)) = self.under_way.peek()?;
+        Some(Duration::from_nanos(*nanos).as_secs_f64())
+    }
+
+    fn move_to(&mut self, time: Time) {
+        self.now = time.max(self.now);
+        while let Some(Reverse((nanos, index))) = self.under_way.peek().copied() {
+            if Duration::from_nanos(nanos).as_secs_f64() > self.now {
+                break;
+            }
+            self.under_way.pop();
+            let (key, usage) = &self.answers[index];
+            self.account.settle(self.now, *key, usage, &mut self.gate);
+        }
+    }
+}
+
+/// Seconds to the first token of an answer, and tokens a second from then on, roughly.
+const LATENCY: f64 = 1.0;
+const SPEED: f64 = 60.0;
+
+/// A step of the dry run, in seconds, below which it would not get on.
+const SHORTEST: f64 = 1e-6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Limits;
+
+    const SMALL: Cost = Cost::request().input_tokens(100).max_tokens(100);
+
+    fn class() -> ModelClass {
+        ModelClass::of("claude-haiku-4-5")
+    }
+
+    fn plan(budget: &Budget, count: usize, cost: Cost) -> Plan {
+        budget.plan((0..count).map(|_| (class(), cost)))
+    }
+
+    #[test]
+    fn with_nothing_known_nothing_binds_for_long() {
+        let plan = plan(&Budget::new(), 50, SMALL);
+        assert_eq!((plan.requests, plan.impossible), (50, 0));
+        assert_eq!(plan.input_tokens, 5_000);
+        assert!(plan.duration < Duration::from_secs(10), "{plan:?}");
+    }
+
+    #[test]
+    fn own_limits_take_as_many_minutes_as_they_say() {
+        let budget = Budget::new().default_limits(Limits::per_minute().requests(60));
+        let plan = plan(&budget, 600, SMALL);
+        let minutes = plan.duration.as_secs_f64() / 60.0;
+        assert!((9.0..10.5).contains(&minutes), "{plan:?}");
+        let pace = |cause| matches!(cause, WaitCause::Limit(_) | WaitCause::Pace(_));
+        assert!(plan.binding.is_some_and(pace), "{plan:?}");
+        assert_eq!(budget.snapshot()[0].requests.used, 0, "nothing was spent");
+    }
+
+    #[test]
+    fn what_can_never_fit_is_counted_apart() {
+        let budget = Budget::new().default_limits(Limits::per_minute().input_tokens(1_000));
+        let requests = [SMALL, SMALL.input_tokens(1_001)].map(|cost| (class(), cost));
+        let plan = budget.plan(requests);
+        assert_eq!((plan.requests, plan.impossible), (1, 1));
+    }
+
+    #[test]
+    fn what_is_under_way_and_a_pause_come_first() {
+        let budget = Budget::new();
+        let held = budget.reserve(&class(), SMALL, None).unwrap();
+        assert!(plan(&budget, 1, SMALL).waits.total() > Duration::ZERO);
+        let limits = crate::types::RateLimits {
+            retry_after: Some(Duration::from_secs(30)),
+            ..Default::default()
+        };
+        held.refuse(None, &limits);
+        let plan = plan(&budget, 1, SMALL);
+        assert_eq!(plan.binding, Some(WaitCause::Pause));
+        assert!(plan.duration > Duration::from_secs(29), "{plan:?}");
+    }
+}

@@ -1,0 +1,327 @@
+//! What the client does about limits: who waits for what, who does not, and what it says.
+
+use std::thread;
+
+use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+use anthropic_blocking::{
+    Budget, Client, Dimension, ErrorKind, InputEstimate, Limits, Message, MessageRequest, Model,
+    ModelClass, Options, RetryPolicy, WaitCause,
+};
+
+use crate::support::*;
+
+/// Asks another model than the usual one.
+fn ask(client: &Client, model: &str) -> Message {
+    let request = MessageRequest::new(model, 256).user(PROMPT);
+    client.messages().create(&request).expect("an answer")
+}
+
+fn impatient(client: &Client) -> Client {
+    client.with(Options::new().retry(RetryPolicy::none()))
+}
+
+#[test]
+fn a_429_holds_back_its_class_and_no_other() {
+    let lab = Lab::new();
+    lab.server.push(Reply::rate_limited(20));
+    let refused = impatient(&lab.client).messages().create(&request());
+    assert_eq!(refused.expect_err("a 429").kind(), ErrorKind::RateLimit);
+    assert!(ask(&lab.client, "claude-sonnet-4-6").waited().is_empty());
+    let same = ask(&lab.client, "claude-haiku-4-5-20251001").waited();
+    assert!(same.of(WaitCause::Pause) >= seconds(20), "{same:?}");
+    assert!(same.total() < seconds(21), "{same:?}");
+}
+
+#[test]
+fn a_429_that_no_pause_helps_holds_back_nobody() {
+    for reply in [
+        Reply::rate_limited(20).header("x-should-retry", "false"),
+        Reply::error_code(429, "rate_limit_error", "enforced_spend_limit_reached", "m")
+            .header("retry-after", "20"),
+    ] {
+        let lab = Lab::new();
+        lab.server.push(reply);
+        assert!(!lab.fail().is_retryable());
+        assert!(lab.ask().expect("an answer").waited().is_empty());
+    }
+}
+
+#[test]
+fn an_overload_holds_back_all_classes_of_the_host() {
+    let lab = Lab::new();
+    lab.server.push(Reply::overloaded());
+    let refused = impatient(&lab.client).messages().create(&request());
+    assert_eq!(refused.expect_err("a 529").kind(), ErrorKind::Overloaded);
+    let other = ask(&lab.client, "claude-sonnet-4-6").waited();
+    assert!(other.of(WaitCause::Overload) >= millis(250), "{other:?}");
+}
+
+#[test]
+fn a_deadline_before_the_end_of_a_pause_fails_at_once() {
+    let lab = Lab::new();
+    lab.server
+        .push_all([Reply::rate_limited(20), Reply::overloaded()]);
+    let client = impatient(&lab.client);
+    let hurried = lab.client.with(Options::new().deadline(seconds(5)));
+    let ask = |client: &Client, model: &str| {
+        let request = MessageRequest::new(model, 256).user(PROMPT);
+        client.messages().create(&request).expect_err("in haste")
+    };
+    ask(&client, "claude-haiku-4-5");
+    let error = ask(&hurried, "claude-haiku-4-5");
+    assert_eq!(error.kind(), ErrorKind::Budget, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("no room within 5.0 s, but after 20"),
+        "{text}"
+    );
+    assert!(text.contains("the server asked to wait"), "{text}");
+    assert!(error.is_retryable() && error.attempts().is_empty());
+
+    ask(&client, "claude-sonnet-4-6");
+    let hurried = lab.client.with(Options::new().deadline(millis(100)));
+    let error = ask(&hurried, "claude-opus-5");
+    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+    assert_eq!(lab.server.request_count(), 2);
+    assert_eq!(lab.clock.sleeps(), []);
+}
+
+#[test]
+fn own_limits_are_kept_and_say_what_is_waited_for() {
+    let limits = Limits::per_minute().requests(2);
+    let lab = Lab::with(|builder| builder.limits(limits));
+    for _ in 0..2 {
+        assert!(lab.ask().expect("an answer").waited().is_empty());
+    }
+    let third = lab.ask().expect("an answer").waited();
+    let limit = third.of(WaitCause::Limit(Dimension::Requests));
+    assert!(limit > seconds(59) && limit < seconds(61), "{third:?}");
+    let totals = lab.client.totals();
+    assert_eq!(totals.all.waited, third);
+    assert_eq!((totals.all.calls, totals.all.attempts), (3, 3));
+}
+
+#[test]
+fn what_can_never_fit_is_refused_unsent() {
+    let limits = Limits::per_minute().input_tokens(100);
+    let lab = Lab::with(|builder| builder.limits(limits));
+    let exact = Options::new().input_estimate(InputEstimate::Exact(101));
+    let large = lab.client.with(exact).messages().create(&request());
+    let error = large.expect_err("too large");
+    assert_eq!(error.kind(), ErrorKind::Budget);
+    let text = error.to_string();
+    assert!(
+        text.contains("a request of 101 input tokens can never fit the limit of 100 per minute"),
+        "{text}"
+    );
+    assert!(!error.is_retryable());
+    assert_eq!(lab.server.request_count(), 0);
+    lab.ask().expect("a small one");
+}
+
+#[test]
+fn a_request_larger_than_the_server_permits_ends_after_its_429() {
+    let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Exact(60_000)));
+    lab.server.push(Reply::rate_limited(20));
+    let error = lab.fail();
+    assert_eq!(error.kind(), ErrorKind::RateLimit);
+    let text = error.to_string();
+    assert!(
+        text.contains("60000 input tokens can never fit the limit of 50000"),
+        "{text}"
+    );
+    assert!(!error.is_retryable());
+    assert_eq!((error.attempts().len(), lab.server.request_count()), (1, 1));
+}
+
+#[test]
+fn input_is_counted_where_that_is_asked_for() {
+    let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Counted));
+    lab.server.push_all([
+        Reply::json(200, r#"{"input_tokens":777}"#),
+        Reply::message("Seven."),
+        // Where counting fails, the input is guessed.
+        Reply::error(404, "not_found_error", "no such endpoint"),
+        Reply::message("Eight."),
+    ]);
+    assert_eq!(lab.ask().expect("an answer").text(), "Seven.");
+    assert_eq!(lab.ask().expect("an answer").text(), "Eight.");
+    let requests = lab.server.requests();
+    let paths: Vec<_> = requests
+        .iter()
+        .map(|request| request.path.as_str())
+        .collect();
+    let (count, create) = ("/v1/messages/count_tokens", "/v1/messages");
+    assert_eq!(paths, [count, create, count, create]);
+}
+
+#[test]
+fn two_clients_may_share_a_budget() {
+    let clock = ManualClock::new();
+    let first = Lab::on(clock.clone(), |builder| {
+        builder.limits(Limits::per_minute().requests(1))
+    });
+    let second = Lab::on(clock.clone(), |builder| {
+        builder.budget(first.client.budget())
+    });
+    let stranger = Lab::on(clock, |builder| builder);
+    first.ask().expect("an answer");
+    assert!(stranger.ask().expect("an answer").waited().is_empty());
+    let waited = second.ask().expect("an answer").waited();
+    assert!(waited.total() > seconds(59), "{waited:?}");
+
+    let both = Client::builder().api_key(KEY).limits(Limits::per_minute());
+    let error = both.budget(&Budget::new()).build().expect_err("both");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn shutdown_wakes_those_who_wait_in_line() {
+    let clock = ManualClock::held();
+    let lab = Lab::on(clock.clone(), |builder| {
+        builder.limits(Limits::per_minute().requests(1))
+    });
+    lab.ask().expect("an answer");
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let client = lab.client.clone();
+            thread::spawn(move || client.messages().create(&request()))
+        })
+        .collect();
+    while lab.client.budget().snapshot()[0].waiting < 4 {
+        thread::yield_now();
+    }
+    lab.client.shutdown();
+    for thread in waiting {
+        let error = thread.join().expect("no panic").expect_err("shut down");
+        assert_eq!(error.kind(), ErrorKind::Shutdown);
+    }
+    assert_eq!(lab.client.budget().snapshot()[0].waiting, 0);
+    assert_eq!(lab.server.request_count(), 1);
+}
+
+#[test]
+fn the_account_is_settled_whatever_becomes_of_an_answer() {
+    let lab = Lab::new();
+    let used = || {
+        let snapshot = lab.client.budget().snapshot();
+        let class = snapshot.first().expect("a class").clone();
+        assert_eq!(class.in_flight, 0);
+        (class.input_tokens.used, class.output_tokens.used)
+    };
+    let answer = lab.ask().expect("an answer");
+    let (input, output) = (answer.usage.input_tokens, answer.usage.output_tokens);
+    assert_eq!(used(), (input, output));
+    let stream = lab.client.messages().stream(&request()).expect("a stream");
+    assert_eq!(lab.client.budget().snapshot()[0].in_flight, 1);
+    stream.final_message().expect("an answer");
+    assert_eq!(used(), (2 * input, 2 * output));
+    // What is given up in the middle stays charged with all that was promised.
+    drop(lab.client.messages().stream(&request()).expect("a stream"));
+    let (input, output) = used();
+    assert!(input > 0 && output > 100, "{input}, {output}");
+    let totals = lab.client.totals();
+    assert_eq!((totals.all.calls, totals.all.failed), (3, 0));
+    let haiku = &totals.by_model[&Model::new("claude-haiku-4-5")];
+    assert_eq!(haiku.input_tokens, 3 * answer.usage.input_tokens);
+    assert_eq!(haiku, &totals.all);
+}
+
+#[test]
+fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
+    let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_attempts(2)));
+    lab.server.push_all([
+        Reply::rate_limited(1),
+        Reply::overloaded(),
+        Reply::message("Seven."),
+        Reply::error(400, "invalid_request_error", "m"),
+    ]);
+    lab.ask().expect("an answer");
+    lab.fail();
+    lab.server.push(Reply::json(200, "{}"));
+    lab.client.raw().get("/v1/x").expect("an answer");
+    let totals = lab.client.totals();
+    let all = &totals.all;
+    assert_eq!((all.calls, all.failed, all.attempts), (3, 1, 5));
+    assert_eq!((all.rate_limited, all.overloaded), (1, 1));
+    assert!(all.waited.total() >= seconds(1));
+    assert!(all.waited.of(WaitCause::Overload) >= millis(250));
+    let haiku = &totals.by_model[&Model::new("claude-haiku-4-5")];
+    assert_eq!((haiku.calls, haiku.attempts), (2, 4));
+    let before = haiku.output_tokens;
+
+    lab.server
+        .push(Reply::message("word ".repeat(400)).truncate(4_000));
+    let once = lab.client.with(Options::new().retry(RetryPolicy::none()));
+    once.messages()
+        .create(&request())
+        .expect_err("a broken stream");
+    let haiku = lab.client.totals().by_model[&Model::new("claude-haiku-4-5")].clone();
+    assert!(haiku.output_tokens > before + 50, "{haiku:?}");
+}
+
+#[test]
+fn fast_mode_and_other_models_have_limits_of_their_own() {
+    let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(1)));
+    let mut fast = request();
+    fast.speed = Some("fast".into());
+    lab.ask().expect("an answer");
+    let answer = lab.client.messages().create(&fast).expect("an answer");
+    assert!(answer.waited().is_empty());
+    lab.client
+        .messages()
+        .count_tokens(&request())
+        .expect("a count");
+    let classes: Vec<_> = lab.client.budget().snapshot();
+    let names: Vec<_> = classes.iter().map(|class| class.class.as_str()).collect();
+    assert_eq!(
+        names,
+        ["claude-haiku-4-5", "claude-haiku-4-5 fast", "count_tokens"]
+    );
+}
+
+#[test]
+fn a_retried_request_keeps_its_place_before_those_that_came_later() {
+    // The first request is refused; seven others wait behind it meanwhile.
+    let clock = ManualClock::held();
+    let lab = Lab::on(clock.clone(), |builder| builder);
+    lab.server.push(Reply::rate_limited(20));
+    let first = lab.client.clone();
+    let first = thread::spawn(move || first.messages().create(&request().user("first")));
+    while lab.client.totals().all.rate_limited < 1 {
+        thread::yield_now();
+    }
+    let others: Vec<_> = (0..7)
+        .map(|_| {
+            let client = lab.client.clone();
+            thread::spawn(move || client.messages().create(&request().user("later")))
+        })
+        .collect();
+    while lab.client.budget().snapshot()[0].waiting < 8 {
+        thread::yield_now();
+    }
+    while !first.is_finished() || others.iter().any(|other| !other.is_finished()) {
+        clock.advance(millis(100));
+        thread::yield_now();
+    }
+    for thread in others.into_iter().chain([first]) {
+        thread.join().expect("no panic").expect("an answer");
+    }
+    let requests = lab.server.requests();
+    let second = String::from_utf8_lossy(&requests[1].body).into_owned();
+    assert!(second.contains("first"), "{second}");
+    assert_eq!(requests.len(), 9);
+}
+
+#[test]
+fn a_gateway_without_headers_is_asked_at_full_speed() {
+    let server: TestServer = server();
+    let client = builder(&server).build().expect("valid settings");
+    for _ in 0..100 {
+        let answer = client.messages().create(&request()).expect("an answer");
+        assert!(answer.waited().is_empty());
+    }
+    let class = &client.budget().snapshot()[0];
+    assert_eq!(class.class, ModelClass::of("claude-haiku-4-5"));
+    assert_eq!(class.requests.server_limit, None);
+}

@@ -257,7 +257,7 @@ fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
         .create(&request())
         .expect_err("a broken stream");
     let haiku = lab.client.totals().by_model[&Model::new("claude-haiku-4-5")].clone();
-    assert!(haiku.output_tokens > before + 50, "{haiku:?}");
+    assert!(haiku.output_tokens > before + 20, "{haiku:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Each row runs this crate and a floor in turn, round by round, against the same server in the
 //! same process, and prints the median of the ratios with their range. Times are CPU times of the
-//! client's thread (Linux; elsewhere wall time). Floors are written with bare ureq.
+//! client's thread (Linux; elsewhere wall time). Floors are written with bare ureq. The rows of the
+//! budget have no floor: a median, its range and the goal.
 //!
 //! ```text
 //! cargo bench                   # every row
@@ -11,6 +12,7 @@
 //! cargo bench -- stream         # the rows whose name contains a word
 //! ```
 
+mod budget;
 mod floor;
 mod measure;
 mod rows;
@@ -28,4 +30,5 @@ fn main() {
     }
     let options = Options::read(&arguments);
     rows::run(&options);
+    budget::run(&options);
 }

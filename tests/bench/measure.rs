@@ -74,6 +74,70 @@ impl Row<'_> {
     }
 }
 
+/// A row with a figure by itself and the goal for it.
+pub struct Figure<'a> {
+    pub name: &'a str,
+    pub unit: &'a str,
+    pub rounds: Vec<f64>,
+    pub goal: Goal,
+}
+
+/// What a figure is to be.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+    /// It stands beside another one, to compare.
+    None,
+}
+
+impl Goal {
+    fn holds(self, figure: f64) -> bool {
+        match self {
+            Goal::AtMost(most) => figure <= most,
+            Goal::AtLeast(least) => figure >= least,
+            Goal::None => true,
+        }
+    }
+}
+
+impl Figure<'_> {
+    pub fn print(mut self, options: &Options) {
+        self.rounds.sort_by(f64::total_cmp);
+        let Figure {
+            name,
+            unit,
+            rounds,
+            goal,
+        } = self;
+        let (least, most) = (rounds[0], rounds[rounds.len() - 1]);
+        let middle = rounds[rounds.len() / 2];
+        let holds = goal.holds(middle);
+        let bound = match goal {
+            Goal::AtMost(bound) | Goal::AtLeast(bound) => Some(bound),
+            Goal::None => None,
+        };
+        if options.json {
+            println!(
+                "{}",
+                serde_json::json!({"row": name, "unit": unit, "ours": middle, "least": least,
+                    "most": most, "goal": bound, "holds": holds})
+            );
+            return;
+        }
+        let verdict = if holds { "holds" } else { "MISSED" };
+        let verdict = match goal {
+            Goal::AtMost(most) => format!("  goal ≤ {most} {verdict}"),
+            Goal::AtLeast(least) => format!("  goal ≥ {least} {verdict}"),
+            Goal::None => String::new(),
+        };
+        println!(
+            "{name:<52} {middle:>11.2} {:>11} {unit:<9} ({least:.2}–{most:.2}){verdict}",
+            ""
+        );
+    }
+}
+
 pub fn head(options: &Options) {
     if !options.json {
         println!(

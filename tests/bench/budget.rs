@@ -1,0 +1,378 @@
+//! The budget by itself: what a reservation costs, and how threads wait.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anthropic_blocking::{
+    Admission, Budget, Cost, Limits, ModelClass, RateLimit, RateLimits, Usage,
+};
+
+use crate::measure::{Figure, Goal, Options, cost};
+
+pub fn run(options: &Options) {
+    alone(options);
+    together(options);
+    paced(options);
+    asleep(options);
+}
+
+/// So many threads wait at a time.
+const THREADS: usize = 64;
+
+fn class() -> ModelClass {
+    ModelClass::of("claude-haiku-4-5")
+}
+
+const COST: Cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
+
+fn usage() -> Usage {
+    let mut usage = Usage::default();
+    (usage.input_tokens, usage.output_tokens) = (1_400, 200);
+    usage
+}
+
+/// More than can be spent, in all three dimensions.
+const ENDLESS: u64 = 1 << 50;
+
+/// A budget with limits of its own and the server's known, none of which ever makes it wait.
+fn roomy() -> Budget {
+    let limits = Limits::per_minute()
+        .requests(ENDLESS)
+        .input_tokens(ENDLESS)
+        .output_tokens(ENDLESS);
+    Budget::new()
+        .limits(class(), limits)
+        .assume_server(class(), limits)
+}
+
+/// What the headers of such a server say: full buckets.
+fn headers() -> RateLimits {
+    let mut group = RateLimit::default();
+    (group.limit, group.remaining) = (Some(ENDLESS), Some(ENDLESS));
+    let mut limits = RateLimits::default();
+    limits.requests = Some(group);
+    limits.input_tokens = Some(group);
+    limits.output_tokens = Some(group);
+    limits
+}
+
+fn reserve_and_settle(budget: &Budget, count: usize, headers: Option<&RateLimits>) {
+    let (class, usage) = (class(), usage());
+    for _ in 0..count {
+        let reservation = budget.reserve(&class, COST, None).expect("room");
+        reservation.settle(&usage, headers);
+    }
+}
+
+/// One thread, nobody else.
+fn alone(options: &Options) {
+    const COUNT: usize = 500_000;
+    let headers = headers();
+    for (name, headers) in [
+        ("reserve + settle, three limits", None),
+        (
+            "the same, headers learned (reserve + settle)",
+            Some(&headers),
+        ),
+    ] {
+        if !options.wants(name) {
+            continue;
+        }
+        let budget = roomy();
+        reserve_and_settle(&budget, COUNT, headers);
+        let round = |_| 1e3 * cost(COUNT, || reserve_and_settle(&budget, COUNT, headers));
+        Figure {
+            name,
+            unit: "ns",
+            rounds: (0..options.rounds(15)).map(round).collect(),
+            goal: Goal::AtMost(500.0),
+        }
+        .print(options);
+    }
+}
+
+/// Threads that do nothing but reserve and settle, as fast as they can.
+fn together(options: &Options) {
+    for threads in [1, 2, 8, THREADS] {
+        let name = format!("reserve + settle, {threads} threads");
+        if !options.wants(&name) {
+            continue;
+        }
+        let budget = roomy();
+        let rounds = (0..options.rounds(9)).map(|_| throughput(&budget, threads) / 1e6);
+        Figure {
+            name: &name,
+            unit: "million/s",
+            rounds: rounds.collect(),
+            goal: match threads {
+                THREADS => Goal::AtLeast(2.0),
+                _ => Goal::None,
+            },
+        }
+        .print(options);
+    }
+}
+
+/// Reservations per second of wall time, all threads together.
+fn throughput(budget: &Budget, threads: usize) -> f64 {
+    const TOTAL: usize = 500_000;
+    let start = Barrier::new(threads + 1);
+    let mut begun = None;
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                start.wait();
+                reserve_and_settle(budget, TOTAL / threads, None);
+            });
+        }
+        start.wait();
+        begun = Some(Instant::now());
+    });
+    let took = begun.expect("all began").elapsed();
+    (TOTAL / threads * threads) as f64 / took.as_secs_f64()
+}
+
+/// One reservation of a thread: before the call, and when it returned.
+type Grant = (Instant, Instant);
+
+/// 64 threads wait in turn for 500 grants a second.
+///
+/// The pace is 500 a second to the microsecond once the start is over, and the next grant follows
+/// from the last computed time, not from when it was made use of. So the n-th grant was computed
+/// for n / 500 s after the time that `try_reserve` names before the threads begin, and its lateness
+/// is how much later `reserve` has returned. That the schedule was kept is seen at the end, where
+/// `try_reserve` must name the time that follows.
+fn paced(options: &Options) {
+    let names = [
+        "wake-ups per grant, 64 waiting, 500 grants/s",
+        "lateness of a grant, mean",
+        "lateness of a grant, 99 of 100",
+        "lateness of a bare sleep to a time, mean",
+        "grants out of turn",
+        "schedule missed at the end (lateness of a grant)",
+    ];
+    if !names.iter().any(|name| options.wants(name)) {
+        return;
+    }
+    let budget = ripe();
+    let mut figures: [Vec<f64>; 6] = Default::default();
+    for _ in 0..options.rounds(5) {
+        let run = paced_run(&budget, Duration::from_secs(4));
+        for (all, figure) in figures.iter_mut().zip(run) {
+            all.push(figure);
+        }
+    }
+    let goals = [
+        ("", Goal::AtMost(2.1)),
+        ("ms", Goal::AtMost(0.5)),
+        ("ms", Goal::None),
+        ("ms", Goal::None),
+        ("", Goal::AtMost(0.0)),
+        ("ms", Goal::AtMost(0.01)),
+    ];
+    for ((name, rounds), (unit, goal)) in names.into_iter().zip(figures).zip(goals) {
+        Figure {
+            name,
+            unit,
+            rounds,
+            goal,
+        }
+        .print(options);
+    }
+}
+
+/// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second.
+fn ripe() -> Budget {
+    let budget = Budget::new().limits(class(), Limits::per_minute().requests(24_000));
+    drop(budget.reserve(&class(), COST, None).expect("room"));
+    // From a quarter, doubled every ten seconds.
+    thread::sleep(Duration::from_secs(24));
+    budget
+}
+
+const PACE: f64 = 500.0;
+
+fn paced_run(budget: &Budget, span: Duration) -> [f64; 6] {
+    let first = drain(budget);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (budget, is_over) = (budget.clone(), Arc::clone(&is_over));
+            waiter(move || {
+                let mut grants = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    grants.push(grant(&budget));
+                }
+                grants
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(500));
+    let from = (Instant::now(), switches());
+    thread::sleep(span);
+    let until = (Instant::now(), switches());
+    is_over.store(true, Ordering::Relaxed);
+    let mut grants: Vec<Grant> = threads.into_iter().flat_map(join).collect();
+    let next = drain(budget);
+
+    grants.sort_by_key(|(_, granted)| *granted);
+    let due = |number: usize| first + Duration::from_secs_f64(number as f64 / PACE);
+    let within = |at: Instant| from.0 <= at && at < until.0;
+    let mut late: Vec<f64> = grants
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, granted))| within(*granted))
+        .map(|(number, (_, granted))| millis_after(due(number), *granted))
+        .collect();
+    let wakes = (until.1 - from.1) as f64 / late.len() as f64;
+    late.sort_by(f64::total_cmp);
+    [
+        wakes,
+        mean(&late),
+        late[late.len() * 99 / 100],
+        bare_lateness(),
+        out_of_turn(&grants) as f64,
+        millis_after(due(grants.len()), next).abs(),
+    ]
+}
+
+/// Takes what may go at once, and returns when the next one may.
+fn drain(budget: &Budget) -> Instant {
+    loop {
+        let before = Instant::now();
+        match budget.try_reserve(&class(), COST).expect("it can fit") {
+            Admission::Granted(reservation) => reservation.settle(&usage(), None),
+            Admission::NotBefore(wait) => return before + wait,
+            _ => unreachable!("no third answer"),
+        }
+    }
+}
+
+fn grant(budget: &Budget) -> Grant {
+    let asked = Instant::now();
+    let reservation = budget.reserve(&class(), COST, None).expect("room");
+    let granted = Instant::now();
+    reservation.settle(&usage(), None);
+    (asked, granted)
+}
+
+/// How many grants went to a thread although another one had asked before it, by more than it
+/// takes to say so.
+fn out_of_turn(grants: &[Grant]) -> usize {
+    const AT_ONCE: Duration = Duration::from_millis(1);
+    let mut latest: Option<Grant> = None;
+    let mut count = 0;
+    for (asked, granted) in grants {
+        match latest {
+            Some((later, before)) if *asked + AT_ONCE < later && before + AT_ONCE < *granted => {
+                count += 1;
+            }
+            _ => {}
+        }
+        if latest.is_none_or(|(later, _)| *asked > later) {
+            latest = Some((*asked, *granted));
+        }
+    }
+    count
+}
+
+/// What a sleep costs on this machine: the floor of every lateness.
+fn bare_lateness() -> f64 {
+    let late: Vec<f64> = (0..200)
+        .map(|_| {
+            let due = Instant::now() + Duration::from_millis(2);
+            thread::sleep(due - Instant::now());
+            millis_after(due, Instant::now())
+        })
+        .collect();
+    mean(&late)
+}
+
+fn millis_after(due: Instant, at: Instant) -> f64 {
+    let late = at.saturating_duration_since(due).as_secs_f64();
+    let early = due.saturating_duration_since(at).as_secs_f64();
+    1e3 * (late - early)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// 64 threads stand in the queue; its head sleeps to a time four minutes ahead.
+fn asleep(options: &Options) {
+    let seconds = if options.quick { 10 } else { 60 };
+    let name = format!("CPU while 64 threads wait for {seconds} s");
+    if !options.wants(&name) {
+        return;
+    }
+    let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
+    drop(budget.reserve(&class(), COST, None).expect("room"));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let budget = budget.clone();
+            waiter(move || grant(&budget))
+        })
+        .collect();
+    while budget.snapshot()[0].waiting < THREADS {
+        thread::yield_now();
+    }
+    thread::sleep(Duration::from_millis(500));
+    let before = process_cpu();
+    thread::sleep(Duration::from_secs(seconds));
+    let used = process_cpu() - before;
+    drop(budget.limits(class(), Limits::per_minute()));
+    for thread in threads {
+        join(thread);
+    }
+    Figure {
+        name: &name,
+        unit: "ms",
+        rounds: vec![used.as_secs_f64() * 1e3],
+        goal: Goal::AtMost(10.0),
+    }
+    .print(options);
+}
+
+/// Starts a thread that [`switches`] finds by its name.
+fn waiter<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let builder = thread::Builder::new().name(WAITER.to_owned());
+    builder.spawn(work).expect("a thread")
+}
+
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().expect("no panic")
+}
+
+const WAITER: &str = "waiter";
+
+/// How often the waiting threads have gone to sleep so far, which is how often they were woken.
+fn switches() -> u64 {
+    let count = |folder: &str| {
+        let status = fs::read_to_string(format!("{folder}/status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let is_waiter = field("Name:")?.trim() == WAITER;
+        let count: u64 = field("voluntary_ctxt_switches:")?.trim().parse().ok()?;
+        is_waiter.then_some(count)
+    };
+    tasks().iter().filter_map(|folder| count(folder)).sum()
+}
+
+/// The CPU time of all threads of this process that live.
+fn process_cpu() -> Duration {
+    let nanos = |folder: &String| -> Option<u64> {
+        let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks().iter().filter_map(nanos).sum())
+}
+
+/// The folders of this process's threads (Linux; elsewhere none).
+fn tasks() -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path().to_str()?.to_owned()))
+        .collect()
+}

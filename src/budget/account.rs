@@ -59,6 +59,14 @@ struct Entry {
     output: u64,
 }
 
+/// A request that may be sent: what it is taken to cost, and at which pace.
+struct Admissible {
+    estimate: Estimate,
+    pace: Pace,
+    server_cost: Each<f64>,
+    variance: Each<f64>,
+}
+
 impl Account {
     /// An account under `limits`, of which nothing is known yet.
     pub(crate) fn new(limits: Limits, counts_cache_reads: bool, dice: Rng) -> Account {
@@ -100,6 +108,42 @@ impl Account {
 
     /// Says whether a request may be sent now, and if not, why and until when.
     pub(crate) fn outlook(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<(), Later> {
+        self.admissible(now, cost, gate).map(|_| ())
+    }
+
+    /// Takes in a request if it may be sent now; otherwise says why and until when not.
+    pub(crate) fn try_admit(
+        &mut self,
+        now: Time,
+        cost: &Cost,
+        gate: &mut Gate,
+    ) -> Result<Key, Later> {
+        let Admissible {
+            estimate,
+            pace,
+            server_cost,
+            variance,
+        } = self.admissible(now, cost, gate)?;
+        if self.is_free_of_pace() {
+            self.pacer.forgive(now);
+        }
+        self.pacer.admit(now, &estimate.mean, &pace);
+        let entry = Entry {
+            cost: *cost,
+            hold: self.mirror.admit(&server_cost, &variance, cost.max_tokens),
+            stamp: self.window.admit(&estimate),
+            pass: gate.pass(now),
+            sent: now,
+            input: None,
+            output: 0,
+        };
+        let key = self.entries.insert(entry);
+        self.travelling.push_back((now, key));
+        Ok(key)
+    }
+
+    /// What a request that may be sent now will be taken to cost.
+    fn admissible(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<Admissible, Later> {
         self.advance(now);
         let estimate = self.estimate(cost);
         if let Some(excess) = self.excess(&estimate) {
@@ -131,36 +175,12 @@ impl Account {
         if let Some((time, why)) = self.latest(now, &estimate, &pace, room, gate) {
             return Err(Later::NotBefore(time, why));
         }
-        Ok(())
-    }
-
-    /// Takes in a request if it may be sent now; otherwise says why and until when not.
-    pub(crate) fn try_admit(
-        &mut self,
-        now: Time,
-        cost: &Cost,
-        gate: &mut Gate,
-    ) -> Result<Key, Later> {
-        self.outlook(now, cost, gate)?;
-        let estimate = self.estimate(cost);
-        let pace = self.pace(now);
-        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
-        if self.is_free_of_pace() {
-            self.pacer.forgive(now);
-        }
-        self.pacer.admit(now, &estimate.mean, &pace);
-        let entry = Entry {
-            cost: *cost,
-            hold: self.mirror.admit(&server_cost, &variance, cost.max_tokens),
-            stamp: self.window.admit(&estimate),
-            pass: gate.pass(now),
-            sent: now,
-            input: None,
-            output: 0,
-        };
-        let key = self.entries.insert(entry);
-        self.travelling.push_back((now, key));
-        Ok(key)
+        Ok(Admissible {
+            estimate,
+            pace,
+            server_cost,
+            variance,
+        })
     }
 
     /// The headers of an answer arrived, whatever its status.

@@ -52,7 +52,8 @@ impl Bucket {
         self.limit / MINUTE
     }
 
-    pub(crate) fn refill(&mut self, passed: f64) {
+    /// Refills for the time that passed, over which the share `kept` of foreign use is remembered.
+    pub(crate) fn refill(&mut self, passed: f64, kept: f64) {
         if !self.is_known() {
             return;
         }
@@ -60,7 +61,6 @@ impl Bucket {
             let grown = (passed * GROWTH).exp();
             (self.limit, self.depth) = (self.limit * grown, self.depth * grown);
         }
-        let kept = (-passed / FORGETTING).exp();
         let taken = self.foreign * FORGETTING * (1.0 - kept);
         self.foreign *= kept;
         self.noise *= kept;
@@ -73,7 +73,7 @@ impl Bucket {
     pub(crate) fn time_for(&self, tokens: f64) -> f64 {
         let mut time = tokens / self.rate();
         for _ in 0..ROUNDS {
-            let taken = self.foreign * FORGETTING * (1.0 - (-time / FORGETTING).exp());
+            let taken = self.foreign * FORGETTING * (1.0 - kept(time));
             time = (tokens + taken) / self.rate();
         }
         time
@@ -189,6 +189,11 @@ impl Bucket {
     }
 }
 
+/// The share of foreign use that is remembered after so much time; the same for all buckets.
+pub(crate) fn kept(passed: f64) -> f64 {
+    (-passed / FORGETTING).exp()
+}
+
 /// What is known of one of the server's buckets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ServerView {
@@ -222,7 +227,7 @@ mod tests {
             bucket.set_limit(60_000.0, 1.0);
             (bucket.free, bucket.foreign) = (0.0, foreign);
             let time = bucket.time_for(20_000.0);
-            bucket.refill(time);
+            bucket.refill(time, kept(time));
             assert!((16_000.0..20_000.01).contains(&bucket.free), "{bucket:?}");
         }
     }
@@ -233,8 +238,8 @@ mod tests {
         at_once.set_limit(60_000.0, 1.0);
         (at_once.free, at_once.foreign) = (0.0, 500.0);
         let mut in_steps = at_once;
-        at_once.refill(30.0);
-        (0..300).for_each(|_| in_steps.refill(0.1));
+        at_once.refill(30.0, kept(30.0));
+        (0..300).for_each(|_| in_steps.refill(0.1, kept(0.1)));
         assert!((at_once.free - in_steps.free).abs() < 1e-6);
     }
 

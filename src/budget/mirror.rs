@@ -4,7 +4,7 @@ mod refused;
 
 use crate::types::Dimension;
 
-use super::bucket::{Bucket, ServerView};
+use super::bucket::{self, Bucket, ServerView};
 use super::cost::{Each, INPUT, OUTPUT, REQUESTS, Time};
 use super::estimate::Estimate;
 use super::reading::{Reading, Told};
@@ -74,8 +74,9 @@ impl Mirror {
             return;
         }
         self.now = now;
+        let kept = bucket::kept(passed);
         for bucket in &mut self.buckets {
-            bucket.refill(passed);
+            bucket.refill(passed, kept);
         }
         self.record();
     }

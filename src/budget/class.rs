@@ -17,7 +17,7 @@ use crate::types::Model;
 /// assert_eq!(ModelClass::of("claude-sonnet-4-5-20250929"), ModelClass::of("claude-sonnet-4-6"));
 /// assert_ne!(ModelClass::of("claude-opus-5"), ModelClass::of("claude-opus-5-5"));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelClass(Arc<str>);
 
 impl ModelClass {

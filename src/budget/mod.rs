@@ -27,7 +27,7 @@ mod snapshot;
 mod trace;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -78,11 +78,11 @@ struct Shared {
 }
 
 struct State {
-    lanes: HashMap<ModelClass, Lane>,
+    lanes: BTreeMap<ModelClass, Lane>,
     gate: Gate,
     default_limits: Limits,
-    limits: HashMap<ModelClass, Limits>,
-    assumed: HashMap<ModelClass, Limits>,
+    limits: BTreeMap<ModelClass, Limits>,
+    assumed: BTreeMap<ModelClass, Limits>,
     classify: Option<Arc<Classify>>,
     on_wait: Option<Arc<OnWait>>,
     dice: Rng,
@@ -127,11 +127,11 @@ impl Budget {
 
     pub(crate) fn on(clock: Clock, mut dice: Rng) -> Budget {
         let state = State {
-            lanes: HashMap::new(),
+            lanes: BTreeMap::new(),
             gate: Gate::new(dice.fork()),
             default_limits: Limits::per_minute(),
-            limits: HashMap::new(),
-            assumed: HashMap::new(),
+            limits: BTreeMap::new(),
+            assumed: BTreeMap::new(),
             classify: None,
             on_wait: None,
             dice,
@@ -299,13 +299,10 @@ impl Budget {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let State { lanes, gate, .. } = &mut *state;
-        let mut classes: Vec<ClassSnapshot> = lanes
+        lanes
             .iter_mut()
             .map(|(class, lane)| ClassSnapshot::of(class, lane, gate, now))
-            .collect();
-        drop(state);
-        classes.sort_by(|a, b| a.class.as_str().cmp(b.class.as_str()));
-        classes
+            .collect()
     }
 
     /// Tells the account of a class what became of a request, and wakes whom that lets go.

@@ -10,10 +10,13 @@
 //! cargo bench -- --quick        # fewer rounds
 //! cargo bench -- --json         # one JSON object per row
 //! cargo bench -- stream         # the rows whose name contains a word
+//! cargo bench -- limits         # whole runs against a server that limits: ten minutes
+//! cargo bench -- limits --seconds 30 input    # less demand; the runs whose name contains a word
 //! ```
 
 mod budget;
 mod floor;
+mod limits;
 mod measure;
 mod rows;
 
@@ -26,6 +29,11 @@ fn main() {
     if let [child, url, rest @ ..] = &arguments[..] {
         if child.starts_with("--child-") {
             return rows::child(child, url, rest);
+        }
+    }
+    if let [mode, rest @ ..] = &arguments[..] {
+        if mode == "limits" {
+            return limits::run(&limits::Settings::read(rest));
         }
     }
     let options = Options::read(&arguments);

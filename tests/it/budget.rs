@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anthropic_blocking::{
-    Admission, Budget, Cost, Delivery, ErrorKind, Limits, ModelClass, Reservation, Usage, WaitCause,
+    Admission, Budget, Cost, Delivery, Dimension, ErrorKind, Limits, ModelClass, RateLimit,
+    RateLimits, Reservation, Usage, WaitCause,
 };
+
+use crate::support::{ends, seconds};
 
 fn class() -> ModelClass {
     ModelClass::of("claude-haiku-4-5")
@@ -22,12 +25,58 @@ fn usage(input: u64, output: u64) -> Usage {
         .expect("usage")
 }
 
+fn tokens(input: u64) -> Cost {
+    Cost::request().input_tokens(input).max_tokens(10)
+}
+
 #[track_caller]
 fn granted(budget: &Budget) -> Reservation {
-    match budget.try_reserve(&class(), small()).expect("it can fit") {
+    granted_for(budget, &class(), small())
+}
+
+#[track_caller]
+fn granted_for(budget: &Budget, class: &ModelClass, cost: Cost) -> Reservation {
+    match budget.try_reserve(class, cost).expect("it can fit") {
         Admission::Granted(reservation) => reservation,
         other => panic!("{other:?}"),
     }
+}
+
+/// How long a request must wait at least.
+#[track_caller]
+fn refused_for(budget: &Budget, cost: Cost) -> Duration {
+    match budget.try_reserve(&class(), cost).expect("it can fit") {
+        Admission::NotBefore(wait) => wait,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A budget that spent so much input in this minute, before it had any limit: nothing is left to
+/// pace, only the past counts.
+#[track_caller]
+fn spent(input: u64) -> Budget {
+    let budget = Budget::new();
+    granted_for(&budget, &class(), tokens(input)).settle(&usage(input, 5), None);
+    budget
+}
+
+fn group(limit: u64, remaining: u64) -> Option<RateLimit> {
+    let mut group = RateLimit::default();
+    (group.limit, group.remaining) = (Some(limit), Some(remaining));
+    Some(group)
+}
+
+/// Headers that tell of the bucket of requests only.
+fn requests(limit: u64, remaining: u64) -> RateLimits {
+    let mut headers = RateLimits::default();
+    headers.requests = group(limit, remaining);
+    headers
+}
+
+fn pause(seconds: u64) -> RateLimits {
+    let mut headers = RateLimits::default();
+    headers.retry_after = Some(Duration::from_secs(seconds));
+    headers
 }
 
 #[test]
@@ -97,9 +146,18 @@ fn what_was_never_sent_costs_nothing_and_what_is_dropped_stays_charged() {
 /// Starts a thread that reserves, tells its number, and ends as if nothing had been sent; returns
 /// when it stands in the queue.
 fn queue(budget: &Budget, number: usize, order: &Arc<Mutex<Vec<usize>>>) -> JoinHandle<()> {
+    queue_for(budget, small(), number, order)
+}
+
+fn queue_for(
+    budget: &Budget,
+    cost: Cost,
+    number: usize,
+    order: &Arc<Mutex<Vec<usize>>>,
+) -> JoinHandle<()> {
     let (own, order) = (budget.clone(), Arc::clone(order));
     let thread = thread::spawn(move || {
-        let reservation = own.reserve(&class(), small(), None).expect("room");
+        let reservation = own.reserve(&class(), cost, None).expect("room");
         order.lock().expect("no panic").push(number);
         reservation.fail(Delivery::NotSent);
     });
@@ -186,4 +244,245 @@ fn a_panic_in_a_callback_passes_the_baton() {
     }
     drop(budget.clone().limits(class(), Limits::per_minute()));
     drop(second.join().expect("no panic").expect("room"));
+}
+
+#[test]
+fn nothing_is_overtaken_whatever_its_size() {
+    let budget = Budget::new();
+    // Nothing is known of the limits, so that one goes at a time.
+    let first = granted(&budget);
+    let order = Arc::default();
+    let size = |number: usize| if number % 5 == 2 { 200_000 } else { 10 };
+    let threads: Vec<_> = (0..20)
+        .map(|number| queue_for(&budget, tokens(size(number)), number, &order))
+        .collect();
+    first.fail(Delivery::NotSent);
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    assert_eq!(
+        *order.lock().expect("no panic"),
+        (0..20).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn small_requests_do_not_pass_a_large_one_that_waits() {
+    let limits = Limits::per_minute().input_tokens(60_000);
+    let budget = spent(50_000).limits(class(), limits);
+    granted(&budget).fail(Delivery::NotSent);
+    let order = Arc::default();
+    let large = queue_for(&budget, tokens(20_000), 0, &order);
+    let mut threads = vec![large];
+    threads.extend((1..9).map(|number| queue(&budget, number, &order)));
+    let head = budget.snapshot()[0].clone();
+    let limit = WaitCause::Limit(Dimension::InputTokens);
+    assert_eq!((head.waiting, head.cause), (9, Some(limit)));
+    assert!(refused_for(&budget, small()) > seconds(30));
+    let late = budget.reserve(&class(), small(), Some(seconds(5)));
+    assert_eq!(late.expect_err("no room").kind(), ErrorKind::Budget);
+    assert_eq!((budget.snapshot()[0].waiting, heard(&order)), (9, 0));
+    drop(budget.limits(class(), Limits::per_minute()));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    assert_eq!(heard(&order), 9);
+}
+
+fn heard(order: &Mutex<Vec<usize>>) -> usize {
+    order.lock().expect("no panic").len()
+}
+
+#[test]
+fn a_large_request_waits_no_longer_than_what_it_lacks_takes_to_come_in() {
+    // The server says that 10,000 of 60,000 are left: 1,000 come in each second.
+    let mut headers = requests(1_000, 999);
+    headers.input_tokens = group(60_000, 10_000);
+    let budget = Budget::new();
+    granted(&budget).settle(&usage(10, 5), Some(&headers));
+    let wait = refused_for(&budget, tokens(30_000));
+    assert!(wait <= seconds(21), "{wait:?}");
+    // In a window all that was spent leaves within a minute, however much waits before it.
+    let limits = Limits::per_minute().input_tokens(60_000);
+    let (budget, order) = (spent(50_000).limits(class(), limits), Arc::default());
+    let mut threads = vec![queue_for(&budget, tokens(20_000), 0, &order)];
+    threads.extend((1..11).map(|number| queue_for(&budget, tokens(500), number, &order)));
+    let wait = refused_for(&budget, tokens(30_000));
+    assert!(wait <= seconds(61), "{wait:?}");
+    drop(budget.limits(class(), Limits::per_minute()));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn a_refusal_with_a_pause_holds_back_its_class_and_no_other() {
+    let budget = Budget::new();
+    let other = ModelClass::of("claude-opus-5");
+    granted(&budget).settle(&usage(10, 5), None);
+    granted_for(&budget, &other, small()).settle(&usage(10, 5), None);
+    let (refused, open) = (granted(&budget), granted(&budget));
+    let start = Instant::now();
+    refused.refuse(None, &pause(3_600));
+    let wait = refused_for(&budget, small());
+    assert!(wait + start.elapsed() >= seconds(3_600), "{wait:?}");
+    assert!(wait <= seconds(3_601), "{wait:?}");
+    let soon = budget.reserve(&class(), small(), Some(seconds(60)));
+    assert!(soon.expect_err("a pause").is_retryable());
+    // A success of what was under way does not end it, a shorter pause neither.
+    let second = granted_for(&budget, &other, small());
+    open.settle(&usage(10, 5), None);
+    let wait = refused_for(&budget, small());
+    assert!(wait + start.elapsed() >= seconds(3_600), "{wait:?}");
+    for _ in 0..10 {
+        granted_for(&budget, &other, small()).settle(&usage(10, 5), None);
+    }
+    second.refuse(None, &pause(60));
+    let wait = refused_for(&budget, small());
+    assert!(wait + start.elapsed() >= seconds(3_600), "{wait:?}");
+    drop(budget);
+}
+
+#[test]
+fn of_many_pauses_the_longest_holds() {
+    let budget = Budget::new();
+    granted(&budget).settle(&usage(10, 5), None);
+    let open: Vec<_> = (0..20).map(|_| granted(&budget)).collect();
+    let start = Instant::now();
+    for (number, reservation) in open.into_iter().enumerate() {
+        let asked = [60, 3_600, 7][number % 3];
+        reservation.refuse(None, &pause(asked));
+    }
+    let wait = refused_for(&budget, small());
+    assert!(wait + start.elapsed() >= seconds(3_600), "{wait:?}");
+    assert!(wait <= seconds(3_601), "{wait:?}");
+    let snapshot = &budget.snapshot()[0];
+    assert_eq!((snapshot.requests.used, snapshot.in_flight), (21, 0));
+}
+
+#[test]
+fn answers_without_headers_leave_nothing_to_wait_for() {
+    let budget = Budget::new();
+    granted(&budget).settle(&usage(10, 5), Some(&RateLimits::default()));
+    let open: Vec<_> = (0..100).map(|_| granted(&budget)).collect();
+    for reservation in open {
+        reservation.settle(&usage(10, 5), Some(&RateLimits::default()));
+    }
+    let snapshot = &budget.snapshot()[0];
+    assert_eq!(snapshot.requests.server_limit, None);
+    assert_eq!(snapshot.requests.used, 101);
+}
+
+#[test]
+fn headers_of_requests_alone_pace_requests_and_nothing_else() {
+    let budget = Budget::new();
+    granted(&budget).settle(&usage(10, 5), Some(&requests(60, 59)));
+    let snapshot = &budget.snapshot()[0];
+    let servers = [
+        snapshot.requests.server_limit,
+        snapshot.input_tokens.server_limit,
+        snapshot.output_tokens.server_limit,
+    ];
+    assert_eq!(servers, [Some(60), None, None]);
+    // A minute's bucket may be spent at once by size, but one request at a time.
+    granted_for(&budget, &class(), tokens(5_000_000)).settle(&usage(5_000_000, 5), None);
+    let wait = refused_for(&budget, tokens(5_000_000));
+    assert!(wait <= seconds(5), "{wait:?}");
+}
+
+#[test]
+fn resets_in_the_past_and_in_the_future_change_nothing() {
+    // As a wall clock shows them that was set back or forth: time here never goes by the wall.
+    let now = SystemTime::now();
+    let hour = seconds(3_600);
+    for reset in [
+        None,
+        Some(SystemTime::UNIX_EPOCH),
+        Some(now - hour),
+        Some(now + hour),
+        Some(now + 10_000 * hour),
+    ] {
+        let budget = Budget::new();
+        let mut headers = requests(60, 0);
+        headers.input_tokens = group(60_000, 0);
+        for group in [&mut headers.requests, &mut headers.input_tokens] {
+            group.as_mut().expect("it is there").reset = reset;
+        }
+        let start = Instant::now();
+        granted(&budget).settle(&usage(10, 5), Some(&headers));
+        let wait = refused_for(&budget, tokens(2_400));
+        // 2,400 and a margin of 600 come in within three seconds.
+        let expected = seconds(2)..=Duration::from_millis(3_001);
+        assert!(
+            expected.contains(&wait) || start.elapsed() > seconds(1),
+            "{reset:?}: {wait:?}"
+        );
+    }
+}
+
+#[test]
+fn limits_that_change_in_the_middle_of_a_run_hold_from_then_on() {
+    let budget = Budget::new();
+    granted(&budget).settle(&usage(10, 5), None);
+    let answers = [
+        (1_000, 1_000),
+        (10, 10),
+        // What no server says is not believed.
+        (0, 10),
+        (1_000_000, 1_000_000),
+        (1, 1),
+        (u64::MAX, u64::MAX),
+    ];
+    let open: Vec<_> = answers.iter().map(|_| granted(&budget)).collect();
+    for (reservation, (limit, shown)) in open.into_iter().zip(answers) {
+        reservation.settle(
+            &usage(10, 5),
+            Some(&requests(limit, limit.saturating_sub(1))),
+        );
+        let seen = budget.snapshot()[0].requests.server_limit;
+        assert_eq!(seen, Some(shown), "{limit}");
+        let wait = soon_enough(&budget);
+        assert!(limit < 1_000_000 || wait < seconds(1), "{limit}: {wait:?}");
+    }
+}
+
+/// How long the next request waits; however odd the limits, it is a matter of minutes.
+#[track_caller]
+fn soon_enough(budget: &Budget) -> Duration {
+    match budget.try_reserve(&class(), small()).expect("it can fit") {
+        Admission::Granted(reservation) => {
+            reservation.fail(Delivery::NotSent);
+            Duration::ZERO
+        }
+        Admission::NotBefore(wait) => {
+            assert!(wait <= seconds(300), "{wait:?} {budget:?}");
+            wait
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn odd_headers_neither_hang_nor_panic_nor_stop_the_run() {
+    let odd = [0, 1, 59, 1 << 40, u64::MAX];
+    let pairs = odd
+        .into_iter()
+        .flat_map(|one| odd.map(|other| (one, other)));
+    for (one, other) in pairs {
+        let mut headers = requests(one, other);
+        headers.output_tokens = group(other, one);
+        headers.tokens = group(one, one);
+        let (budget, own) = (Budget::new(), headers.clone());
+        granted(&budget).settle(&usage(10, 5), Some(&headers));
+        soon_enough(&budget);
+        let now = Some(Duration::ZERO);
+        ends(move || {
+            for _ in 0..100 {
+                if let Ok(reservation) = budget.reserve(&class(), small(), now) {
+                    reservation.settle(&usage(10, 5), Some(&own));
+                }
+            }
+            soon_enough(&budget);
+        });
+    }
 }

@@ -42,8 +42,7 @@ impl Pacer {
         if now - self.last_sent > REST {
             self.ramp_from = now;
         }
-        let doublings = ((now - self.ramp_from) / DOUBLING).min(60.0);
-        let speed = self.ramp_start * doublings.exp2();
+        let speed = self.speed(now);
         let mut pace = [0.0; 3];
         for d in 0..3 {
             let (server_top, window_top) = match d {
@@ -84,9 +83,17 @@ impl Pacer {
     /// A request of that expected cost is sent.
     pub(crate) fn admit(&mut self, now: Time, cost: &Each<f64>, pace: &Pace) {
         self.last_sent = now;
+        // What is owed is paid at the speed to come, up to that of the limit.
+        let growth = (self.top.min(1.0) / self.speed(now)).max(1.0);
         for d in (0..3).filter(|d| cost[*d] > 0.0) {
-            self.due[d] = self.due[d].max(now) + cost[d] / pace[d];
+            self.due[d] = self.due[d].max(now) + time_to_pay(cost[d] / pace[d], growth);
         }
+    }
+
+    /// The speed of the ramp, in multiples of the limit.
+    fn speed(&self, now: Time) -> f64 {
+        let doublings = ((now - self.ramp_from) / DOUBLING).min(60.0);
+        self.ramp_start * doublings.exp2()
     }
 
     /// The server counts requests over less than a minute: space them evenly, and slower each
@@ -115,6 +122,17 @@ impl Pacer {
             self.due[d] = now + (self.due[d] - now) * old / new;
         }
     }
+}
+
+/// How long it takes to pay what would take `seconds` at the present speed, which doubles until it
+/// has grown by so much.
+fn time_to_pay(seconds: f64, growth: f64) -> f64 {
+    const UNIT: f64 = DOUBLING / std::f64::consts::LN_2;
+    let growing = seconds.min(UNIT * (growth - 1.0));
+    if growing <= 0.0 {
+        return seconds;
+    }
+    UNIT * (growing / UNIT).ln_1p() + (seconds - growing) / growth
 }
 
 /// The share of the limit at which a run begins: the whole of it after 20 s (5.3).
@@ -192,7 +210,23 @@ mod tests {
         assert_eq!(pacer.earliest(0.0, &pace), None);
         pacer.admit(0.0, &[1.0, 10_000.0, 0.0], &pace);
         let (time, dimension) = pacer.earliest(0.0, &pace).expect("it is owed");
-        assert_eq!((time, dimension), (39.0, Dimension::InputTokens));
+        assert_eq!(dimension, Dimension::InputTokens);
+        // 2,500 in the first ten seconds, and more as the speed grows to 1,000 a second.
+        assert!((18.0..18.3).contains(&time), "{time}");
+    }
+
+    #[test]
+    fn what_is_owed_from_the_start_is_paid_at_the_speed_to_come() {
+        let mut pacer = Pacer::new();
+        let mut server = ANY;
+        server[1] = 500.0;
+        let pace = pacer.pace(0.0, &server, &ANY);
+        pacer.admit(0.0, &[1.0, 25_000.0, 0.0], &pace);
+        // 5,410 in the 20 s until the speed is that of the limit, the rest at 500 a second.
+        let (time, _) = pacer.earliest(0.0, &pace).expect("it is owed");
+        assert!((58.0..58.5).contains(&time), "{time}");
+        assert_eq!(time_to_pay(3.0, 1.0), 3.0);
+        assert_eq!(time_to_pay(0.0, 4.0), 0.0);
     }
 
     #[test]

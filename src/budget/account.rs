@@ -36,6 +36,8 @@ pub(crate) struct Account {
     travelling: VecDeque<(Time, Key)>,
     /// Nothing is sent before.
     pause: Time,
+    /// When the pace was last cut: what was sent before belongs to that cut.
+    cut: Time,
     /// Pauses in a row, without a success between them.
     pauses: i32,
     /// The most requests at once, after the server said that there were too many.
@@ -78,6 +80,7 @@ impl Account {
             entries: Entries::new(),
             travelling: VecDeque::new(),
             pause: 0.0,
+            cut: f64::NEG_INFINITY,
             pauses: 0,
             most_open: None,
             is_mute: false,
@@ -276,11 +279,13 @@ impl Account {
                     self.mirror.guess_limits(dimension, &self.window.sums());
                 }
             }
-            Refusal::Growth | Refusal::Unexplained => self.pacer.restart(now, self.pause),
+            // All that was in flight comes back refused: one round, one cut.
+            _ if entry.sent < self.cut => {}
+            Refusal::Growth | Refusal::Unexplained => self.cut(now),
             Refusal::Concurrency => {
                 let open = self.mirror.in_flight() as f64 + 1.0;
                 self.most_open = Some((0.75 * open).max(1.0));
-                self.pacer.restart(now, self.pause);
+                self.cut(now);
             }
         }
         self.excess(&estimate)
@@ -421,6 +426,11 @@ impl Account {
         self.window.close(&entry.stamp);
         self.estimates.grow(&entry.cost, entry.output, 0);
         Some(entry)
+    }
+
+    fn cut(&mut self, now: Time) {
+        self.cut = now;
+        self.pacer.restart(now, self.pause);
     }
 
     /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
@@ -623,6 +633,30 @@ mod tests {
         for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0]) {
             assert!((expected..expected + 0.1).contains(pause), "{pauses:?}");
         }
+    }
+
+    #[test]
+    fn refusals_of_one_round_cut_the_pace_once() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(6_000));
+        let keys: Vec<Key> = (0..16)
+            .map(|_| granted(account.try_admit(0.0, &SMALL, &mut gate)))
+            .collect();
+        let reading = Reading {
+            retry_after: Some(1.0),
+            ..Reading::default()
+        };
+        for key in keys {
+            account.refused(0.5, key, Refusal::Growth, &reading, &mut gate);
+        }
+        let (mut now, mut count) = (1.6, 0);
+        while now < 11.6 {
+            match account.try_admit(now, &SMALL, &mut gate) {
+                Ok(_) => count += 1,
+                other => now = not_before(other).0,
+            }
+        }
+        // An eighth of 100 a second, doubled in these ten seconds.
+        assert!((150..220).contains(&count), "{count}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::types::{Delivery, Dimension, Usage, WaitCause};
 
-use super::cost::{Cost, Each, INPUT, OUTPUT, Time, whole};
+use super::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, whole};
 use super::entries::{Entries, Key};
 use super::estimate::{Estimate, Estimates};
 use super::gate::{Gate, Pass};
@@ -128,7 +128,7 @@ impl Account {
             variance,
         } = self.admissible(now, cost, gate)?;
         if self.is_free_of_pace() {
-            self.pacer.forgive(now);
+            self.pacer.forgive(now, &pace);
         }
         self.pacer.admit(now, &estimate.mean, &pace);
         let entry = Entry {
@@ -263,6 +263,8 @@ impl Account {
         let entry = self.close(now, key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
         gate.forget(entry.pass);
         self.pause_for(now, reading.retry_after);
+        let pace = self.pace(now);
+        self.pacer.hold(self.pause, &pace);
         let estimate = self.estimate(&entry.cost);
         let (cost, _) = self.mirror.cost(&estimate, entry.cost.max_tokens);
         match refusal {
@@ -489,7 +491,12 @@ impl Account {
             Some(limit) => limit as f64 / 60.0,
             None => f64::INFINITY,
         });
-        self.pacer.pace(now, &self.mirror.rates(), &window)
+        let mut server = self.mirror.rates();
+        if self.pauses > 0 {
+            // Also where no limit is known, those that were refused do not come back in one instant.
+            server[REQUESTS] = server[REQUESTS].min(SPREAD);
+        }
+        self.pacer.pace(now, &server, &window)
     }
 
     fn counted_input(&self, usage: &Usage) -> u64 {
@@ -504,6 +511,9 @@ impl Account {
             .saturating_add(reads)
     }
 }
+
+/// Requests a second after a refusal, until one succeeds; more where the ramp is steep.
+const SPREAD: f64 = 50.0;
 
 /// A pause doubles so often, to half a minute.
 const MOST_PAUSES: i32 = 6;
@@ -657,6 +667,33 @@ mod tests {
         }
         // An eighth of 100 a second, doubled in these ten seconds.
         assert!((150..220).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn after_a_pause_requests_go_at_the_pace_and_not_all_at_once() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(6_000));
+        let keys: Vec<Key> = (0..20)
+            .map(|_| granted(account.try_admit(0.0, &SMALL, &mut gate)))
+            .collect();
+        let refusal = Refusal::Limit(Some(Dimension::Requests), None);
+        let reading = Reading {
+            retry_after: Some(2.0),
+            ..headers(1_000.0)
+        };
+        for key in keys {
+            account.refused(0.5, key, refusal, &reading, &mut gate);
+        }
+        let (mut now, mut sent) = (0.5, Vec::new());
+        while sent.len() < 20 {
+            match account.try_admit(now, &SMALL, &mut gate) {
+                Ok(_) => sent.push(now),
+                other => now = not_before(other).0,
+            }
+        }
+        assert!(
+            sent.windows(2).all(|pair| pair[1] - pair[0] > 0.01),
+            "{sent:?}"
+        );
     }
 
     #[test]

@@ -61,12 +61,7 @@ impl Pacer {
         let mut latest = now;
         for dimension in Dimension::ALL {
             let d = dimension.at();
-            let tolerance = match d {
-                REQUESTS if self.tight => 0.0,
-                // The first of a burst of one second's requests is not late.
-                REQUESTS => (TOLERANCE - 1.0 / pace[d]).max(0.0),
-                _ => TOLERANCE,
-            };
+            let tolerance = self.tolerance(d, pace);
             if self.due[d] - tolerance > latest {
                 latest = self.due[d] - tolerance;
                 earliest = Some((latest, dimension));
@@ -75,9 +70,11 @@ impl Pacer {
         earliest
     }
 
-    /// Nothing is owed any more.
-    pub(crate) fn forgive(&mut self, now: Time) {
-        self.due = self.due.map(|due| due.min(now));
+    /// Nothing is owed any more; what comes next gets no burst for that.
+    pub(crate) fn forgive(&mut self, now: Time, pace: &Pace) {
+        for d in 0..3 {
+            self.due[d] = self.due[d].min(now + self.tolerance(d, pace));
+        }
     }
 
     /// A request of that expected cost is sent.
@@ -114,6 +111,25 @@ impl Pacer {
     /// Whether refusals showed that the pace matters to the server.
     pub(crate) fn is_careful(&self) -> bool {
         self.tight || self.ramp_start < START
+    }
+
+    /// Nothing is sent before `until`; those that wait for it go at the pace then, not all at once.
+    pub(crate) fn hold(&mut self, until: Time, pace: &Pace) {
+        for d in 0..3 {
+            // A hair earlier: the first one waits for the pause and not for the pace.
+            let due = until + self.tolerance(d, pace) - 1e-6;
+            self.due[d] = self.due[d].max(due);
+        }
+    }
+
+    /// How early a request may go.
+    fn tolerance(&self, d: usize, pace: &Pace) -> f64 {
+        match d {
+            REQUESTS if self.tight => 0.0,
+            // The first of a burst of one second's requests is not late.
+            REQUESTS => (TOLERANCE - 1.0 / pace[d]).max(0.0),
+            _ => TOLERANCE,
+        }
     }
 
     /// A limit changed from `old` to `new`: what is still owed is paid at the new rate.

@@ -263,8 +263,6 @@ impl Account {
         let entry = self.close(now, key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
         gate.forget(entry.pass);
         self.pause_for(now, reading.retry_after);
-        let pace = self.pace(now);
-        self.pacer.hold(self.pause, &pace);
         let estimate = self.estimate(&entry.cost);
         let (cost, _) = self.mirror.cost(&estimate, entry.cost.max_tokens);
         match refusal {
@@ -290,6 +288,8 @@ impl Account {
                 self.cut(now);
             }
         }
+        let pace = self.pace(self.pause);
+        self.pacer.hold(self.pause, &pace);
         self.excess(&estimate)
     }
 
@@ -492,9 +492,9 @@ impl Account {
             None => f64::INFINITY,
         });
         let mut server = self.mirror.rates();
-        if self.pauses > 0 {
+        if self.pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
             // Also where no limit is known, those that were refused do not come back in one instant.
-            server[REQUESTS] = server[REQUESTS].min(SPREAD);
+            server[REQUESTS] = SPREAD;
         }
         self.pacer.pace(now, &server, &window)
     }
@@ -512,7 +512,7 @@ impl Account {
     }
 }
 
-/// Requests a second after a refusal, until one succeeds; more where the ramp is steep.
+/// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
 const SPREAD: f64 = 50.0;
 
 /// A pause doubles so often, to half a minute.
@@ -690,6 +690,37 @@ mod tests {
                 other => now = not_before(other).0,
             }
         }
+        assert!(
+            sent.windows(2).all(|pair| pair[1] - pair[0] > 0.01),
+            "{sent:?}"
+        );
+    }
+
+    #[test]
+    fn after_a_pause_with_nothing_known_they_do_not_come_back_in_one_instant() {
+        let (mut account, mut gate) = unlimited();
+        let first = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        account.settle(0.1, first, &usage(100, 10), &mut gate);
+        let keys: Vec<Key> = (0..20)
+            .map(|_| granted(account.try_admit(0.2, &SMALL, &mut gate)))
+            .collect();
+        for key in keys {
+            account.refused(
+                0.5,
+                key,
+                Refusal::Unexplained,
+                &Reading::default(),
+                &mut gate,
+            );
+        }
+        let (mut now, mut sent) = (0.5, Vec::new());
+        while sent.len() < 20 {
+            match account.try_admit(now, &SMALL, &mut gate) {
+                Ok(_) => sent.push(now),
+                other => now = not_before(other).0,
+            }
+        }
+        assert!(sent[0] > 1.5 && sent[0] < 1.7, "{sent:?}");
         assert!(
             sent.windows(2).all(|pair| pair[1] - pair[0] > 0.01),
             "{sent:?}"

@@ -89,7 +89,7 @@ impl Pacer {
 
     /// The speed of the ramp, in multiples of the limit.
     fn speed(&self, now: Time) -> f64 {
-        let doublings = ((now - self.ramp_from) / DOUBLING).min(60.0);
+        let doublings = ((now - self.ramp_from) / DOUBLING).clamp(0.0, 60.0);
         self.ramp_start * doublings.exp2()
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::budget::{Budget, InputEstimate, Limits};
+use crate::budget::{Budget, Cost, InputEstimate, Limits, ModelClass};
 use crate::call::{Call, Core, Settings};
 use crate::clock::{Clock, Sleeper};
 use crate::error::{Error, Result};
@@ -159,7 +159,10 @@ impl Client {
             body,
             repeatable: false,
             answer_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
-            cost: None,
+            // All endpoints of batches share one limit of requests.
+            cost: path
+                .starts_with("/v1/messages/batches")
+                .then(|| (ModelClass::named("batches"), Cost::request())),
             model: None,
             start: self.core.sleeper.clock().now(),
         }

@@ -205,6 +205,15 @@ impl Error {
         self
     }
 
+    /// Adds why the call ended here.
+    pub(crate) fn with_reason(mut self, reason: String) -> Error {
+        self.0.reason = Some(match self.0.reason.take() {
+            Some(before) => format!("{before}; {reason}"),
+            None => reason,
+        });
+        self
+    }
+
     pub(crate) fn with_answer(mut self, id: Option<RequestId>, limits: RateLimits) -> Error {
         self.0.request_id = id;
         self.0.rate_limits = limits;

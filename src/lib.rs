@@ -44,10 +44,20 @@ mod stream;
 mod messages;
 mod raw;
 
+mod ask;
+mod pages;
+
+mod models;
+
+mod journal;
+
+mod batches;
+
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+pub use crate::batches::{BatchProgress, BatchResults, BatchRun, Batches};
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
     Plan, Reservation, Wait,
@@ -55,6 +65,8 @@ pub use crate::budget::{
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::messages::Messages;
+pub use crate::models::Models;
+pub use crate::pages::Pages;
 pub use crate::raw::{Raw, RawAnswer};
 pub use crate::retry::RetryPolicy;
 pub use crate::stream::{MessageStream, TextDeltas};
@@ -69,4 +81,8 @@ pub use crate::types::{
     ServerToolUsage, ServerToolUseBlock, SignatureDelta, Source, StopDelta, StopDetails,
     StopReason, StreamEvent, TextBlock, TextDelta, Thinking, ThinkingBlock, ThinkingDelta, Tool,
     ToolChoice, ToolResultBlock, ToolUseBlock, Usage, WaitCause, Waits,
+};
+pub use crate::types::{
+    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorAnswer, Lifecycle, MessageBatch,
+    ModelInfo, NotRun, ProcessingStatus, RequestCounts,
 };

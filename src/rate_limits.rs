@@ -93,7 +93,7 @@ fn count(text: &str) -> Option<u64> {
 }
 
 /// Reads a date of RFC 3339, such as `2026-06-08T18:45:39Z`, or of HTTP.
-fn date(text: &str) -> Option<SystemTime> {
+pub(crate) fn date(text: &str) -> Option<SystemTime> {
     http_date(text).or_else(|| rfc3339(text))
 }
 

@@ -35,7 +35,11 @@ pub struct Raw<'a> {
     client: &'a Client,
 }
 
-impl Raw<'_> {
+impl<'a> Raw<'a> {
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
+    }
+
     /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
     ///
     /// Blocks until the answer is there, as the other calls do.

@@ -98,7 +98,7 @@ pub(super) fn message_json(id: &str, wish: &Wish, said: &Said<'_>) -> String {
 }
 
 /// The refusal of a request without a header that every request needs.
-fn without_header(request: &RecordedRequest) -> Option<Reply> {
+pub(super) fn without_header(request: &RecordedRequest) -> Option<Reply> {
     if request.header("x-api-key").is_none() && request.header("authorization").is_none() {
         let message = "x-api-key header is required";
         return Some(refusal(401, "authentication_error", message));
@@ -109,7 +109,7 @@ fn without_header(request: &RecordedRequest) -> Option<Reply> {
     None
 }
 
-fn path(request: &RecordedRequest) -> &str {
+pub(super) fn path(request: &RecordedRequest) -> &str {
     request.path.strip_suffix('/').unwrap_or(&request.path)
 }
 
@@ -134,11 +134,19 @@ fn token_count(request: &RecordedRequest) -> Reply {
 fn checked(request: &RecordedRequest, required: &[&str]) -> Result<Value, String> {
     let body: Value = serde_json::from_slice(&request.body)
         .map_err(|error| format!("The request body is not valid JSON: {error}"))?;
+    match complaint(&body, required) {
+        Some(complaint) => Err(complaint),
+        None => Ok(body),
+    }
+}
+
+/// The API's complaint about the parameters of a message, if it has one.
+pub(super) fn complaint(body: &Value, required: &[&str]) -> Option<String> {
     if !body.is_object() {
-        return Err("Input should be a valid dictionary".to_owned());
+        return Some("Input should be a valid dictionary".to_owned());
     }
     if let Some(name) = required.iter().find(|name| body.get(name).is_none()) {
-        return Err(format!("{name}: Field required"));
+        return Some(format!("{name}: Field required"));
     }
     let complaint = if !body["model"].is_string() {
         "model: Input should be a valid string"
@@ -148,10 +156,10 @@ fn checked(request: &RecordedRequest, required: &[&str]) -> Result<Value, String
         match body["messages"].as_array() {
             None => "messages: Input should be a valid list",
             Some(messages) if messages.is_empty() => "messages: at least one message is required",
-            Some(_) => return Ok(body),
+            Some(_) => return None,
         }
     };
-    Err(complaint.to_owned())
+    Some(complaint.to_owned())
 }
 
 /// `You said: …` with at most 200 characters of the last thing a user said.
@@ -181,13 +189,7 @@ pub(super) fn last_said(messages: &Value) -> String {
 }
 
 fn model_page(query: &str) -> Reply {
-    let value = |name: &str| {
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
-    };
+    let value = |name: &str| query_value(query, name);
     let limit = match value("limit").map(str::parse::<usize>) {
         None => 20,
         Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
@@ -210,6 +212,15 @@ fn model_page(query: &str) -> Reply {
             rest.len() > page.len()
         ),
     )
+}
+
+/// A value in a query.
+pub(super) fn query_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 fn one_model(id: &str) -> Reply {
@@ -241,15 +252,15 @@ fn model_json(model: &CannedModel) -> String {
     )
 }
 
-fn not_found() -> Reply {
+pub(super) fn not_found() -> Reply {
     refusal(404, "not_found_error", "Not found")
 }
 
-fn invalid(message: &str) -> Reply {
+pub(super) fn invalid(message: &str) -> Reply {
     refusal(400, "invalid_request_error", message)
 }
 
-fn refusal(status: u16, error_type: &str, message: &str) -> Reply {
+pub(super) fn refusal(status: u16, error_type: &str, message: &str) -> Reply {
     Reply::error(status, error_type, message).by_default("x-should-retry", "false")
 }
 
@@ -327,7 +338,7 @@ fn value_end(body: &[u8], from: usize) -> usize {
 }
 
 /// The members that a request for a message needs.
-const FOR_MESSAGE: [&str; 3] = ["model", "max_tokens", "messages"];
+pub(super) const FOR_MESSAGE: [&str; 3] = ["model", "max_tokens", "messages"];
 
 /// Id, display name, line, day of creation, window, largest output.
 struct CannedModel(

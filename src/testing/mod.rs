@@ -1,5 +1,6 @@
 //! A test server and a manual clock, for our tests and for yours.
 
+mod batches;
 mod books;
 mod buckets;
 mod canned;
@@ -18,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use batches::BatchOutcome;
 pub use books::{Amounts, Books, ClassBooks, Refusals};
 pub use clock::ManualClock;
 pub use limits::{Charging, HeaderMode, ServerLimits};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::batches::{self, Batches};
 use super::deliver::{After, Stopper, deliver, lock};
 use super::limited::Limited;
 use super::receive::{Failure, Head, Inbox, RecordedRequest};
@@ -19,8 +20,9 @@ use super::script::{Content, Fault, Reply};
 ///
 /// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults of
 /// a real network, and records what it was asked. What is not scripted it answers like the API:
-/// messages echo the last text of the user, as JSON or as a stream, and faulty requests get the
-/// API's errors.
+/// messages echo the last text of the user, as JSON or as a stream, batches do so for each of their
+/// requests once they were looked at ([`batch_looks`](TestServer::batch_looks)), and faulty requests
+/// get the API's errors.
 ///
 /// A request takes its reply from the first of these that has one: the queue for its method and path
 /// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
@@ -118,6 +120,11 @@ impl TestServer {
     /// Where the limit mode is, when there is one.
     pub(super) fn limited(&self) -> MutexGuard<'_, Option<Arc<Limited>>> {
         lock(&self.shared.limited)
+    }
+
+    /// Where the batches are.
+    pub(super) fn batches(&self) -> &Mutex<Batches> {
+        &self.shared.batches
     }
 
     /// How many scripted replies, in all queues, no request has taken yet.
@@ -247,6 +254,7 @@ struct Shared {
     started: Instant,
     state: Mutex<State>,
     limited: Mutex<Option<Arc<Limited>>>,
+    batches: Mutex<Batches>,
     arrival: Condvar,
     links: Mutex<Links>,
     closing: Condvar,
@@ -266,6 +274,7 @@ impl Shared {
                 count: 0,
             }),
             limited: Mutex::default(),
+            batches: Mutex::default(),
             arrival: Condvar::new(),
             links: Mutex::new(Links::default()),
             closing: Condvar::new(),
@@ -301,6 +310,10 @@ impl Shared {
                 }),
             (None, None) => Reply::canned(),
         };
+        if matches!(reply.content, Content::Canned) && batches::is_about(&request) {
+            let reply = batches::answer(&self.batches, reply, &request);
+            return (request, serial, reply);
+        }
         let limited = lock(&self.limited).clone();
         let reply = match limited.filter(|_| matches!(reply.content, Content::Canned)) {
             Some(limited) => limited.answer(reply, &request, serial),

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Decode,
     /// A stream ended before its last event.
     Stream,
+    /// A request of a batch was not carried out: it expired, or was canceled.
+    NotRun,
     /// The request can never fit the limits, or not before the deadline.
     Budget,
     /// [`Client::shutdown`](crate::Client::shutdown) was called.
@@ -55,6 +57,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Timeout => "timeout",
             ErrorKind::Decode => "unreadable answer",
             ErrorKind::Stream => "broken stream",
+            ErrorKind::NotRun => "not carried out",
             ErrorKind::Budget => "budget",
             ErrorKind::Shutdown => "shut down",
         })

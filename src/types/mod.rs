@@ -1,6 +1,7 @@
 //! What travels on the wire: plain data, serde and constructors, no I/O.
 
 mod api_error;
+mod batch;
 mod content;
 mod event;
 mod exchange;
@@ -15,6 +16,10 @@ mod weight;
 mod wire;
 
 pub use self::api_error::{ApiError, ApiErrorType};
+pub use self::batch::{
+    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorAnswer, MessageBatch, NotRun,
+    ProcessingStatus, RequestCounts,
+};
 pub use self::content::{
     CacheControl, Citation, ContainerUploadBlock, Content, ContentBlock, DocumentBlock, ImageBlock,
     RedactedThinkingBlock, SearchResultBlock, ServerToolResultBlock, ServerToolUseBlock, Source,
@@ -31,7 +36,7 @@ pub use self::message::{
     CacheCreation, Message, MessageParam, OutputTokensDetails, Role, ServerToolUsage, StopDetails,
     StopReason, Usage,
 };
-pub use self::model::Model;
+pub use self::model::{Lifecycle, Model, ModelInfo};
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::wait::{Dimension, WaitCause, Waits};

@@ -1,10 +1,11 @@
-//! Models by name.
+//! Models by name, and what the server says about them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::wire::{Absent, Field};
+use super::wire::{Absent, Field, open_enum, wire_struct};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
@@ -54,5 +55,79 @@ impl From<&Model> for Model {
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+open_enum! {
+    /// Where in its life a model is.
+    pub enum Lifecycle {
+        /// In use.
+        Active = "active",
+        /// In use, to be retired.
+        Deprecated = "deprecated",
+        /// It answers no more.
+        Retired = "retired",
+    }
+}
+
+wire_struct! {
+    /// What the server says about a model.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ModelInfo {
+        /// The id to ask for.
+        req id: Model,
+        /// `model`.
+        def kind = "type": String,
+        /// Its name for people.
+        def display_name: String,
+        /// When it came out, such as `2026-06-30T00:00:00Z`; 1970 where that is not known.
+        opt created_at: String,
+        /// The most input tokens.
+        opt max_input_tokens: u64,
+        /// The most output tokens: the largest `max_tokens` of a request.
+        opt max_tokens: u64,
+        /// `haiku`, `sonnet`, `opus` and the like.
+        opt line: String,
+        /// Where in its life it is.
+        opt lifecycle: Lifecycle,
+        /// Since when it is deprecated.
+        opt deprecated_at: String,
+        /// When it is planned to be retired; may lie in the past.
+        opt retires_at: String,
+        /// What it can do, each with a `supported`: `batch`, `image_input`, `thinking` and others.
+        opt capabilities: Map<String, Value>,
+    }
+}
+
+impl From<ModelInfo> for Model {
+    fn from(info: ModelInfo) -> Model {
+        info.id
+    }
+}
+
+impl From<&ModelInfo> for Model {
+    fn from(info: &ModelInfo) -> Model {
+        info.id.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_model_says_survives_both_directions() {
+        for json in [
+            json!({"type":"model","id":"m","display_name":"M","created_at":"1970-01-01T00:00:00Z",
+                "max_tokens":64_000,"line":null,"lifecycle":"resting","capabilities":{"batch":
+                {"supported":true}},"new":[1]}),
+            json!({"id":"m"}),
+            json!({"id":"m","capabilities":null,"max_input_tokens":"many"}),
+        ] {
+            let info: ModelInfo = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&info).unwrap(), json);
+            assert_eq!(Model::from(&info).as_str(), "m");
+        }
     }
 }

@@ -103,6 +103,42 @@ const CHECKS = {
     same('window', model.max_input_tokens, 200_000);
   },
 
+  async batches(client) {
+    const { batches } = client.messages;
+    const requests = [
+      { custom_id: 'good', params: PROMPT },
+      { custom_id: 'bad', params: { ...PROMPT, messages: [] } },
+      { custom_id: 'late', params: PROMPT },
+    ];
+    const batch = await batches.create({ requests });
+    same('status', batch.processing_status, 'in_progress');
+    same('counts', batch.request_counts.processing, 3);
+    const message = `Message Batch ${batch.id} has no available results.`;
+    const early = client.get(`/v1/messages/batches/${batch.id}/results`);
+    await refused(Anthropic.NotFoundError, 404, 'not_found_error', message, early);
+    await raised(Anthropic.BadRequestError, batches.delete(batch.id));
+    same('status', (await batches.retrieve(batch.id)).processing_status, 'in_progress');
+    const ended = await batches.retrieve(batch.id);
+    same('status', ended.processing_status, 'ended');
+    const counts = ended.request_counts;
+    same('counts', [counts.succeeded, counts.errored, counts.expired], [1, 1, 1]);
+    const results = {};
+    for await (const entry of await batches.results(batch.id)) results[entry.custom_id] = entry.result;
+    same('text', results.good.message.content[0].text, 'You said: Grüße, 世界');
+    same('error', results.bad.error.error.type, 'invalid_request_error');
+    same('late', results.late.type, 'expired');
+    const other = await batches.create({ requests: requests.slice(0, 1) });
+    const listed = [];
+    for await (const item of batches.list({ limit: 1 })) listed.push(item.id);
+    same('list', listed, [other.id, batch.id]);
+    same('status', (await batches.cancel(other.id)).processing_status, 'canceling');
+    same('canceled', (await batches.retrieve(other.id)).request_counts.canceled, 1);
+    const types = [];
+    for await (const entry of await batches.results(other.id)) types.push(entry.result.type);
+    same('result', types, ['canceled']);
+    same('deleted', (await batches.delete(other.id)).type, 'message_batch_deleted');
+  },
+
   async overloaded(client) {
     same('text', (await client.messages.create(PROMPT)).content[0].text, 'at last');
   },

@@ -123,6 +123,42 @@ def models(client):
 
 
 @check
+def batches(client):
+    batches = client.messages.batches
+    requests = [
+        {"custom_id": "good", "params": PROMPT},
+        {"custom_id": "bad", "params": {**PROMPT, "messages": []}},
+        {"custom_id": "late", "params": PROMPT},
+    ]
+    batch = batches.create(requests=requests)
+    same("status", batch.processing_status, "in_progress")
+    same("counts", batch.request_counts.processing, 3)
+    refused(
+        anthropic.NotFoundError,
+        404,
+        "not_found_error",
+        f"Message Batch {batch.id} has no available results.",
+        lambda: client.get(f"/v1/messages/batches/{batch.id}/results", cast_to=object),
+    )
+    raised(anthropic.BadRequestError, lambda: batches.delete(batch.id))
+    same("status", batches.retrieve(batch.id).processing_status, "in_progress")
+    ended = batches.retrieve(batch.id)
+    same("status", ended.processing_status, "ended")
+    counts = ended.request_counts
+    same("counts", (counts.succeeded, counts.errored, counts.expired), (1, 1, 1))
+    results = {entry.custom_id: entry.result for entry in batches.results(batch.id)}
+    same("text", results["good"].message.content[0].text, "You said: Grüße, 世界")
+    same("error", results["bad"].error.error.type, "invalid_request_error")
+    same("late", results["late"].type, "expired")
+    other = batches.create(requests=requests[:1])
+    same("list", [item.id for item in batches.list(limit=1)], [other.id, batch.id])
+    same("status", batches.cancel(other.id).processing_status, "canceling")
+    same("canceled", batches.retrieve(other.id).request_counts.canceled, 1)
+    same("result", [entry.result.type for entry in batches.results(other.id)], ["canceled"])
+    same("deleted", batches.delete(other.id).type, "message_batch_deleted")
+
+
+@check
 def overloaded(client):
     same("text", client.messages.create(**PROMPT).content[0].text, "at last")
 

@@ -19,7 +19,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anthropic_blocking::testing::{RecordedRequest, Reply, StreamScript, TestServer};
+use anthropic_blocking::testing::{BatchOutcome, RecordedRequest, Reply, StreamScript, TestServer};
 
 #[test]
 #[ignore = "needs Python with the package anthropic"]
@@ -42,7 +42,7 @@ fn official_typescript_client_passes() {
 }
 
 /// What each check must have sent: name, method, path, and how many requests.
-const CHECKS: [(&str, &str, &str, usize); 14] = [
+const CHECKS: [(&str, &str, &str, usize); 15] = [
     ("create", "POST", MESSAGES, 1),
     ("stream_text", "POST", MESSAGES, 1),
     ("stream_blocks", "POST", MESSAGES, 1),
@@ -50,6 +50,7 @@ const CHECKS: [(&str, &str, &str, usize); 14] = [
     ("stream_overloaded", "POST", MESSAGES, 1),
     ("count_tokens", "POST", "/v1/messages/count_tokens", 1),
     ("models", "GET", "/v1/models", 4),
+    ("batches", "POST", "/v1/messages/batches", 15),
     ("overloaded", "POST", MESSAGES, 3),
     ("rate_limited", "POST", MESSAGES, 2),
     ("disconnected", "POST", MESSAGES, 2),
@@ -106,6 +107,10 @@ fn answer(request: &RecordedRequest) -> Reply {
 fn converse(mut command: Command, user_agent: &str) {
     let server = TestServer::start().expect("a test server");
     server.answer_with(answer);
+    server.batch_outcomes(|id| match id {
+        "late" => BatchOutcome::Expired,
+        _ => BatchOutcome::Canned,
+    });
     command
         .env("ANTHROPIC_BASE_URL", server.base_url())
         .env("ANTHROPIC_API_KEY", "test-key");
@@ -164,7 +169,8 @@ fn check_headers(request: &RecordedRequest, user_agent: &str) {
     assert_eq!(request.header("anthropic-version"), Some("2026-10-21"));
     let agent = request.header("user-agent").unwrap_or_default();
     assert!(agent.contains(user_agent), "user-agent: {agent}");
-    if request.method == "POST" {
+    // A cancellation has no body.
+    if request.method == "POST" && request.header("x-check") != Some("batches") {
         assert_eq!(request.header("content-type"), Some("application/json"));
         let content = &request.json()["messages"][0]["content"];
         let is_empty = request.header("x-check") == Some("bad_request");

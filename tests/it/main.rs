@@ -1,11 +1,16 @@
 //! Behaviour through the public API, against the test server: one binary, one module per subject.
 
+mod batch_runs;
+mod batch_sizes;
+mod batches;
 mod budget;
 mod client;
 mod faults;
 mod interop;
 mod limits;
 mod matrix;
+mod models;
+mod recorded_lists;
 mod recordings;
 mod retries;
 mod secrets;

@@ -206,6 +206,8 @@ fn nothing_that_can_be_printed_shows_a_secret() {
     hides_all_in_debug(&client.with(options));
     hides_all_in_debug(&client.messages());
     hides_all_in_debug(&client.raw());
+    hides_all_in_debug(&client.batches().journal("journal"));
+    hides_all_in_debug(&client.models().list());
     hides_all_in_debug(&server);
     server.push(Reply::message(ANSWER));
     let mut stream = client.messages().stream(&request()).expect("a stream");

@@ -1,0 +1,34 @@
+//! Lists the models that a key may use, with what each can take and give.
+//!
+//! ```text
+//! cargo run --example models
+//! ```
+
+mod support;
+
+use anthropic_blocking::Result;
+use anthropic_blocking::testing::TestServer;
+
+fn main() -> Result<()> {
+    support::log_to_stderr();
+    let (client, _server) = support::client_or(TestServer::start)?;
+    for model in client.models().list() {
+        let model = model?;
+        println!(
+            "{:<28} {:<20} {:>9} tokens in, {:>7} out{}",
+            model.id.as_str(),
+            model.display_name,
+            shown(model.max_input_tokens),
+            shown(model.max_tokens),
+            model
+                .lifecycle
+                .map(|lifecycle| format!(", {lifecycle}"))
+                .unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+fn shown(tokens: Option<u64>) -> String {
+    tokens.map_or("?".to_owned(), |tokens| tokens.to_string())
+}

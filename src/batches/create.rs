@@ -1,0 +1,312 @@
+//! Creating a batch exactly once: what becomes of a request whose outcome is unknown.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use log::info;
+use serde::{Deserialize, Serialize};
+
+use super::{Batches, PATH};
+use crate::answer::read_json;
+use crate::call::{Call, LOG};
+use crate::client::{Client, Options};
+use crate::clock::lock;
+use crate::diagnose::Cure;
+use crate::error::{Cause, Error, ErrorKind, Result};
+use crate::rate_limits;
+use crate::retry::{Decision, Tries};
+use crate::types::{Attempt, Delivery, MessageBatch};
+
+/// The newest batch before one was created: what the list has above it came later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Landmark {
+    id: String,
+    created_at: Option<String>,
+}
+
+/// What tells a batch that may be ours from those that cannot be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Since<'a> {
+    /// All batches are newer that stand above this one; all, where there was none before.
+    Landmark(Option<&'a Landmark>),
+    /// It was sent so long ago.
+    Sent(Duration),
+}
+
+impl Batches<'_> {
+    /// Sends the body of a batch. A request whose outcome is unknown is not repeated before the list
+    /// of batches was looked through. With a landmark, a batch found there is taken for ours;
+    /// without one the error says what was found. `known` are batches that are certainly others.
+    pub(super) fn send(
+        &self,
+        body: &[u8],
+        count: u64,
+        landmark: Option<Option<&Landmark>>,
+        known: &HashSet<String>,
+    ) -> Result<MessageBatch> {
+        let core = self.client.core();
+        let clock = core.sleeper.clock();
+        let settings = self.client.settings();
+        let start = clock.now();
+        let left = || {
+            let passed = clock.now().saturating_duration_since(start);
+            settings
+                .deadline
+                .map(|deadline| deadline.saturating_sub(passed))
+        };
+        let mut tries = Tries::new(settings.retry, lock(&core.dice).fork());
+        let mut attempts: Vec<Attempt> = Vec::new();
+        loop {
+            let mut error = match self.send_once(body, left()) {
+                Ok(mut batch) => {
+                    attempts.append(&mut batch.exchange.attempts);
+                    batch.exchange.attempts = attempts;
+                    return Ok(batch);
+                }
+                Err(error) => error,
+            };
+            let outcome = Outcome::of(&error);
+            attempts.extend(error.attempts().iter().cloned());
+            error = error.with_attempts(attempts.clone());
+            if outcome == Outcome::Final || left().is_some_and(|left| left.is_zero()) {
+                return Err(error);
+            }
+            if outcome != Outcome::NotDone {
+                let since = match landmark {
+                    Some(landmark) => Since::Landmark(landmark),
+                    None => Since::Sent(clock.now().saturating_duration_since(start)),
+                };
+                info!(target: LOG, "{error}: looking for a batch of {count} requests");
+                let looks = match outcome {
+                    Outcome::Doubtful => &LOOKS[..1],
+                    _ => &LOOKS[..],
+                };
+                let found = match self.find(count, since, known, looks, left) {
+                    Ok(found) => found,
+                    Err(other) => {
+                        let reason =
+                            format!("whether it was created could not be found out: {other}");
+                        return Err(error.with_reason(reason));
+                    }
+                };
+                match (&found[..], landmark) {
+                    ([], _) if outcome == Outcome::Unreadable => return Err(error),
+                    ([], _) => {}
+                    ([batch], Some(_)) => {
+                        info!(target: LOG, "{} was created by that request", batch.id);
+                        return Ok(batch.clone());
+                    }
+                    _ => return Err(error.with_reason(told(&found, count))),
+                }
+            }
+            let cure = match outcome {
+                Outcome::Unknown => Cure::Repeat,
+                _ => Cure::Backoff,
+            };
+            let decision = tries.decide(cure, error.retry_after(), false, || {
+                lock(&core.retries).withdraw(clock.now())
+            });
+            let wait = match decision {
+                Decision::Again(wait) => wait,
+                // Only of calls that the budget admits.
+                Decision::Queue => Duration::ZERO,
+                Decision::GiveUp(reason) => {
+                    let none = format!("no batch of {count} requests was created since");
+                    let reason = match outcome {
+                        Outcome::NotDone => reason,
+                        _ => Some(none),
+                    };
+                    return Err(reason.into_iter().fold(error, Error::with_reason));
+                }
+            };
+            if left().is_some_and(|left| wait >= left) {
+                return Err(error);
+            }
+            info!(target: LOG, "{error}: trying again");
+            if core.sleeper.sleep(wait).is_err() {
+                return Err(shut_down(attempts));
+            }
+        }
+    }
+
+    fn send_once(&self, body: &[u8], left: Option<Duration>) -> Result<MessageBatch> {
+        let policy = self.client.settings().retry;
+        let mut options = Options::new().retry(policy.max_attempts(1).max_repeats(1));
+        if let Some(left) = left {
+            options = options.deadline(left);
+        }
+        let client: Client = self.client.with(options);
+        let call = client.call("POST", PATH, Some(body));
+        let (mut batch, exchange) =
+            call.ask(|answer| read_json::<MessageBatch>(answer, super::BATCH))?;
+        batch.exchange = exchange;
+        Ok(batch)
+    }
+
+    /// The newest batch, to tell later ones from it.
+    pub(super) fn landmark(&self) -> Result<Option<Landmark>> {
+        let newest = self.list().limit(1).next().transpose()?;
+        Ok(newest.map(|batch| Landmark {
+            id: batch.id,
+            created_at: batch.created_at,
+        }))
+    }
+
+    /// Batches of so many requests that were created since, and are not known. Before it says that
+    /// there is none, it looks again after each of these waits, while time is left: the server may
+    /// still be at work.
+    pub(super) fn find(
+        &self,
+        count: u64,
+        since: Since<'_>,
+        known: &HashSet<String>,
+        looks: &[Duration],
+        left: impl Fn() -> Option<Duration>,
+    ) -> Result<Vec<MessageBatch>> {
+        let core = self.client.core();
+        let mut waited = Duration::ZERO;
+        let mut looks = looks.iter();
+        loop {
+            let mut found = match since {
+                Since::Landmark(landmark) => self.above(landmark)?,
+                Since::Sent(ago) => self.sent_within(ago + waited)?,
+            };
+            found.retain(|batch| {
+                batch.request_counts.total() == count && !known.contains(&batch.id)
+            });
+            let wait = looks.next().map_or(Duration::ZERO, |wait| {
+                left().map_or(*wait, |left| left.min(*wait))
+            });
+            if !found.is_empty() || wait.is_zero() {
+                return Ok(found);
+            }
+            if core.sleeper.sleep(wait).is_err() {
+                return Err(shut_down(Vec::new()));
+            }
+            waited += wait;
+        }
+    }
+
+    fn above(&self, landmark: Option<&Landmark>) -> Result<Vec<MessageBatch>> {
+        let created = |at: &Option<String>| at.as_deref().and_then(rate_limits::date);
+        let mark = landmark.and_then(|landmark| created(&landmark.created_at));
+        let mut above = Vec::new();
+        for batch in self.list().limit(100).take(MOST_LOOKED_AT) {
+            let batch = batch?;
+            let is_older = mark
+                .zip(created(&batch.created_at))
+                .is_some_and(|(mark, created)| created < mark);
+            if is_older || landmark.is_some_and(|landmark| landmark.id == batch.id) {
+                break;
+            }
+            above.push(batch);
+        }
+        Ok(above)
+    }
+
+    /// The newest batches that were created in this time, by the server's clock.
+    fn sent_within(&self, ago: Duration) -> Result<Vec<MessageBatch>> {
+        #[derive(Deserialize)]
+        struct Newest {
+            data: Vec<MessageBatch>,
+        }
+        let mut now = self.client.core().sleeper.clock().wall();
+        let path = format!("{PATH}?limit=100");
+        let call = Call {
+            repeatable: true,
+            ..self.client.call("GET", &path, None)
+        };
+        let (newest, _) = call.ask(|answer| {
+            now = answer
+                .header("date")
+                .and_then(rate_limits::date)
+                .unwrap_or(now);
+            read_json::<Newest>(answer, "a list of batches")
+        })?;
+        // Its date is cut to whole seconds.
+        let since = now.checked_sub(ago + Duration::from_secs(1));
+        let is_since = |batch: &MessageBatch| {
+            let created: Option<SystemTime> =
+                batch.created_at.as_deref().and_then(rate_limits::date);
+            created.is_none_or(|created| since.is_none_or(|since| created >= since))
+        };
+        Ok(newest.data.into_iter().filter(is_since).collect())
+    }
+}
+
+/// What became of a request to create a batch that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing was created, and another try may do it.
+    NotDone,
+    /// Nothing was created, and nothing will be.
+    Final,
+    /// It may have been created.
+    Unknown,
+    /// The server, or something on the way, failed: most likely nothing was created.
+    Doubtful,
+    /// It was probably created, but the answer made no sense.
+    Unreadable,
+}
+
+impl Outcome {
+    fn of(error: &Error) -> Outcome {
+        let last = error.attempts().last();
+        let status = last.and_then(|last| last.status);
+        match (last.map(|last| last.delivery), error.kind()) {
+            (_, ErrorKind::Shutdown) => Outcome::Final,
+            (Some(Delivery::Unknown), _) => Outcome::Unknown,
+            (_, ErrorKind::Decode) if status.is_some_and(|status| status < 300) => {
+                Outcome::Unreadable
+            }
+            _ if !error.is_retryable() => Outcome::Final,
+            (_, ErrorKind::Server) => Outcome::Doubtful,
+            // These were waited for already, as long as the policy permits.
+            (_, ErrorKind::Overloaded) => Outcome::Final,
+            (_, ErrorKind::RateLimit) if error.retry_after().is_some() => Outcome::Final,
+            _ => Outcome::NotDone,
+        }
+    }
+}
+
+/// Says which batches may be the one that was asked for.
+pub(super) fn told(found: &[MessageBatch], count: u64) -> String {
+    let one = |batch: &MessageBatch| {
+        let created = batch.created_at.as_deref().unwrap_or("an unknown time");
+        format!(
+            "{} (created at {})",
+            batch.id,
+            crate::error::clean(created, 40)
+        )
+    };
+    match found {
+        [batch] => format!(
+            "not repeated: a batch of {count} requests was created since, likely this one: {}",
+            one(batch)
+        ),
+        _ => {
+            let some: Vec<String> = found.iter().take(3).map(one).collect();
+            format!(
+                "not repeated: {} batches of {count} requests were created since, one of them may \
+                 be this one: {}",
+                found.len(),
+                some.join(", ")
+            )
+        }
+    }
+}
+
+fn shut_down(attempts: Vec<Attempt>) -> Error {
+    let action = format!("POST {PATH}");
+    Error::new(ErrorKind::Shutdown, action, Cause::Shutdown).with_attempts(attempts)
+}
+
+/// How long to wait before each further look into the list.
+pub(super) const LOOKS: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+    Duration::from_secs(20),
+];
+
+/// How many batches are looked at in search of one.
+const MOST_LOOKED_AT: usize = 2_000;

@@ -1,0 +1,41 @@
+//! A digest to tell one body from another, the same in every version: FNV-1a.
+
+/// What was digested so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Digest(u64);
+
+impl Digest {
+    pub(super) fn new() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub(super) fn of(bytes: &[u8]) -> Digest {
+        let mut digest = Digest::new();
+        digest.add(bytes);
+        digest
+    }
+
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    pub(super) fn to_hex(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_published_vectors() {
+        assert_eq!(Digest::of(b"").to_hex(), "cbf29ce484222325");
+        assert_eq!(Digest::of(b"foobar").to_hex(), "85944171f73967e8");
+        let mut digest = Digest::of(b"foo");
+        digest.add(b"bar");
+        assert_eq!(digest, Digest::of(b"foobar"));
+    }
+}

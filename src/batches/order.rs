@@ -1,0 +1,195 @@
+//! Results put into the order of the requests.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::results::BatchResults;
+use crate::client::Client;
+use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
+use crate::types::BatchEntry;
+
+/// Which request is in which batch.
+#[derive(Debug, Default)]
+pub(super) struct Roll {
+    /// The ids of the batches.
+    pub(super) ids: Vec<String>,
+    /// The requests of each batch, as places in `keys`, in order.
+    pub(super) members: Vec<Vec<usize>>,
+    /// The ids of the requests, in order.
+    pub(super) keys: Vec<Arc<str>>,
+    pub(super) places: HashMap<Arc<str>, usize>,
+    /// For each request the number of the batch that holds its result.
+    pub(super) homes: Vec<usize>,
+}
+
+/// The results of [`Batches::run`](crate::Batches::run): an iterator in the order of the input.
+///
+/// One item for each request: its result, whatever that is, or an error where there is none. Beyond
+/// that, a line that cannot be read, a result that nobody asked for, and a download that could not
+/// be finished are errors of their own, and the rest is delivered. Results come in another order
+/// than requests: those that come before their turn are held in memory, as bytes.
+#[must_use = "the results are read as the iterator goes"]
+pub struct BatchRun {
+    client: Client,
+    roll: Roll,
+    /// The downloads that were begun, by batch; `None` for those that were read to their ends.
+    downloads: HashMap<usize, Option<BatchResults>>,
+    /// Results that came before their turn.
+    early: HashMap<usize, Box<[u8]>>,
+    has_come: Vec<bool>,
+    next: usize,
+    is_over: bool,
+}
+
+/// What a line of the results is about.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    custom_id: Cow<'a, str>,
+}
+
+impl BatchRun {
+    pub(super) fn new(client: Client, roll: Roll) -> BatchRun {
+        BatchRun {
+            client,
+            has_come: vec![false; roll.keys.len()],
+            roll,
+            downloads: HashMap::new(),
+            early: HashMap::new(),
+            next: 0,
+            is_over: false,
+        }
+    }
+
+    /// The ids of the batches, in the order in which they were created.
+    pub fn ids(&self) -> &[String] {
+        &self.roll.ids
+    }
+
+    /// Reads on in a batch until it has an item: the result of the request at `next`, or an error.
+    /// `None` at its end.
+    fn read(&mut self, batch: usize) -> Option<Result<BatchEntry>> {
+        if !self.downloads.contains_key(&batch) {
+            match self.client.batches().results(&self.roll.ids[batch]) {
+                Ok(results) => drop(self.downloads.insert(batch, Some(results))),
+                Err(error) => {
+                    self.downloads.insert(batch, None);
+                    return Some(Err(error));
+                }
+            }
+        }
+        loop {
+            let results = self.downloads.get_mut(&batch)?.as_mut()?;
+            let line = match results.next_line() {
+                Some(Ok(line)) => line,
+                Some(Err(error)) => {
+                    self.downloads.insert(batch, None);
+                    return Some(Err(error));
+                }
+                None => {
+                    self.downloads.insert(batch, None);
+                    return None;
+                }
+            };
+            let about: Line<'_> = match serde_json::from_slice(results.line(line.clone())) {
+                Ok(about) => about,
+                Err(error) => return Some(Err(results.unreadable(&error))),
+            };
+            let place = self.roll.places.get(&*about.custom_id).copied();
+            let is_member = |place: &usize| self.roll.members[batch].binary_search(place).is_ok();
+            match place.filter(is_member) {
+                // It was submitted again, and its result is in a later batch.
+                Some(place) if self.roll.homes[place] != batch => {}
+                Some(place) if !self.has_come[place] => {
+                    self.has_come[place] = true;
+                    if place == self.next {
+                        self.next += 1;
+                        return Some(results.read(line));
+                    }
+                    self.early.insert(place, results.line(line).into());
+                }
+                _ => {
+                    let id = clean(&about.custom_id, 80);
+                    let what = match place {
+                        Some(place) if is_member(&place) => format!("{id} has two results"),
+                        _ => format!("there is a result for {id}, which was never asked for"),
+                    };
+                    return Some(Err(
+                        results.error(ErrorKind::Decode, Cause::Refused(what.into()))
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The result of the request at `next`, where it came before its turn.
+    fn take_early(&mut self) -> Option<Result<BatchEntry>> {
+        let line = self.early.remove(&self.next)?;
+        self.next += 1;
+        Some(serde_json::from_slice(&line).map_err(|error| {
+            let cause = Cause::Unusable {
+                what: "the result cannot be read".into(),
+                source: json_error(&error),
+            };
+            Error::new(ErrorKind::Decode, self.action(self.next - 1), cause)
+        }))
+    }
+
+    fn action(&self, place: usize) -> String {
+        format!("the request {}", self.roll.keys[place])
+    }
+}
+
+impl Iterator for BatchRun {
+    type Item = Result<BatchEntry>;
+
+    fn next(&mut self) -> Option<Result<BatchEntry>> {
+        while !self.is_over {
+            if self.next == self.roll.keys.len() {
+                // What else there is in the results, nobody asked for.
+                for batch in 0..self.roll.ids.len() {
+                    if let Some(stray) = self.read(batch) {
+                        return Some(stray);
+                    }
+                }
+                self.is_over = true;
+                break;
+            }
+            if let Some(entry) = self.take_early() {
+                return Some(entry);
+            }
+            if let Some(item) = self.read(self.roll.homes[self.next]) {
+                return Some(item);
+            }
+            if self.early.contains_key(&self.next) {
+                continue;
+            }
+            let what = format!(
+                "{} gave no result for it",
+                self.roll.ids[self.roll.homes[self.next]]
+            );
+            let action = self.action(self.next);
+            self.next += 1;
+            return Some(Err(Error::new(
+                ErrorKind::Decode,
+                action,
+                Cause::Refused(what.into()),
+            )));
+        }
+        None
+    }
+}
+
+impl fmt::Debug for BatchRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchRun")
+            .field("ids", &self.roll.ids)
+            .field("requests", &self.roll.keys.len())
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}

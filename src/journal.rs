@@ -1,0 +1,343 @@
+//! A journal of what was done, for work that survives being killed: one JSON record a line, on the
+//! disk before [`Journal::append`] returns.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
+
+/// An open journal of records of one kind. Nobody else can open it until it is dropped.
+pub(crate) struct Journal<R> {
+    file: File,
+    path: PathBuf,
+    /// How long the file is up to the last whole record.
+    length: u64,
+    _lock: lock::Lock,
+    records: PhantomData<fn(R)>,
+}
+
+/// The first line of a journal.
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct Title<'a> {
+    journal: Cow<'a, str>,
+    version: u32,
+}
+
+impl<R: Serialize + DeserializeOwned> Journal<R> {
+    /// Opens a journal, or begins one, and reads what is in it. A last line that was being written
+    /// when the writer was killed is removed. A file that is no journal of this kind is refused and
+    /// left as it is.
+    pub(crate) fn open(path: &Path, kind: &str) -> Result<(Journal<R>, Vec<R>)> {
+        let failed = |source| broken(path, "cannot be opened", source);
+        let mut file = lock::options().open(path).map_err(failed)?;
+        let lock = match lock::Lock::take(&file) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Err(unusable(path, "is in use by another run")),
+            Err(error) => return Err(broken(path, "cannot be locked", error)),
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let mut journal = Journal {
+            file,
+            path: path.to_owned(),
+            length: 0,
+            _lock: lock,
+            records: PhantomData,
+        };
+        let title = line(&Title {
+            journal: kind.into(),
+            version: 1,
+        })?;
+        if title.starts_with(&bytes) && bytes.len() < title.len() {
+            journal.begin(&title)?;
+            return Ok((journal, Vec::new()));
+        }
+        if !bytes.starts_with(&title) {
+            let what = format!("is no journal of {kind} that this version can read");
+            return Err(unusable(path, &what));
+        }
+        let records = journal.read(&bytes, title.len())?;
+        Ok((journal, records))
+    }
+
+    /// Writes a record; it is on the disk when this returns.
+    pub(crate) fn append(&mut self, record: &R) -> Result<()> {
+        self.write(&line(record)?)
+            .map_err(|error| broken(&self.path, "cannot be written", error))
+    }
+
+    fn begin(&mut self, title: &[u8]) -> Result<()> {
+        let begun = self.write(title).and_then(|()| {
+            // The name of a new file is on the disk when its folder is. Not every system can.
+            #[cfg(unix)]
+            if let Some(folder) = self.path.parent() {
+                let folder = if folder.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    folder
+                };
+                File::open(folder)?.sync_all()?;
+            }
+            Ok(())
+        });
+        begun.map_err(|error| broken(&self.path, "cannot be written", error))
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.seek(SeekFrom::Start(self.length))?;
+        self.file.write_all(line)?;
+        self.file.sync_data()?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Reads the records after the title, and removes a torn end.
+    fn read(&mut self, bytes: &[u8], title: usize) -> Result<Vec<R>> {
+        let mut records = Vec::new();
+        let mut at = title;
+        while let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+            let next = at + end + 1;
+            match serde_json::from_slice(&bytes[at..next]) {
+                Ok(record) => records.push(record),
+                // What a crash of the whole machine leaves at the end of a file.
+                Err(_) if next == bytes.len() && bytes[at..].contains(&0) => break,
+                Err(error) => {
+                    let cause = Cause::Unusable {
+                        what: format!(
+                            "line {} of the journal {} is no record that this version can read",
+                            records.len() + 2,
+                            shown(&self.path)
+                        )
+                        .into(),
+                        source: json_error(&error),
+                    };
+                    return Err(Error::new(ErrorKind::Config, OPENING, cause));
+                }
+            }
+            at = next;
+        }
+        self.length = at as u64;
+        if at < bytes.len() {
+            let cut = self
+                .file
+                .set_len(self.length)
+                .and_then(|()| self.file.sync_data());
+            cut.map_err(|error| broken(&self.path, "cannot be repaired", error))?;
+        }
+        Ok(records)
+    }
+}
+
+impl<R> Journal<R> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl<R> fmt::Debug for Journal<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn line(record: &impl Serialize) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record).map_err(|error| {
+        let cause = Cause::Unusable {
+            what: "a record cannot be written as JSON".into(),
+            source: json_error(&error),
+        };
+        Error::new(ErrorKind::Config, OPENING, cause)
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The error for a journal that does not fit what is asked of it.
+pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
+    let what = format!("{} {problem}", shown(path));
+    Error::new(ErrorKind::Config, OPENING, Cause::Refused(what.into()))
+}
+
+fn broken(path: &Path, problem: &str, source: io::Error) -> Error {
+    let cause = Cause::Unusable {
+        what: format!("{} {problem}", shown(path)).into(),
+        source: Box::new(source),
+    };
+    Error::new(ErrorKind::Config, "keeping the journal", cause)
+}
+
+fn shown(path: &Path) -> String {
+    clean(&path.display().to_string(), 200)
+}
+
+const OPENING: &str = "opening the journal";
+
+/// One process, and one run in it, at a time. The lock ends with the process, however that ends.
+///
+/// `File::try_lock` would do all of this, from Rust 1.89 on.
+mod lock {
+    use super::{File, OpenOptions, io};
+
+    /// How a journal is opened.
+    pub(super) fn options() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(windows)]
+        {
+            use std::os::windows::fs::OpenOptionsExt;
+            // While it is open, nobody else can open it.
+            options.share_mode(0);
+        }
+        options
+    }
+
+    /// A socket in the abstract namespace, named after the file: it vanishes with its process.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) struct Lock(
+        #[expect(dead_code, reason = "held, not used")] std::os::unix::net::UnixListener,
+    );
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    impl Lock {
+        /// `None` when someone else has it.
+        pub(super) fn take(file: &File) -> io::Result<Option<Lock>> {
+            #[cfg(target_os = "android")]
+            use std::os::android::net::SocketAddrExt;
+            #[cfg(target_os = "linux")]
+            use std::os::linux::net::SocketAddrExt;
+            use std::os::unix::fs::MetadataExt;
+            use std::os::unix::net::{SocketAddr, UnixListener};
+            let file = file.metadata()?;
+            let name = format!("anthropic-blocking journal {}:{}", file.dev(), file.ino());
+            match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
+                Ok(socket) => Ok(Some(Lock(socket))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+    }
+
+    /// On Windows the open file is the lock; elsewhere there is none.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) struct Lock;
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    impl Lock {
+        pub(super) fn take(_: &File) -> io::Result<Option<Lock>> {
+            Ok(Some(Lock))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A path of its own for each test, removed at its end.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let name = format!("anthropic-blocking-{}-{name}", std::process::id());
+            let place = Place(std::env::temp_dir().join(name));
+            let _ = fs::remove_file(&place.0);
+            place
+        }
+
+        fn open(&self) -> Result<(Journal<String>, Vec<String>)> {
+            Journal::open(&self.0, "words")
+        }
+
+        fn words(&self) -> Vec<String> {
+            self.open().unwrap().1
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_keeps_its_whole_records() {
+        let place = Place::new("cut");
+        let (mut journal, records) = place.open().unwrap();
+        assert!(records.is_empty());
+        for word in ["one", "two\n", "three"] {
+            journal.append(&word.to_owned()).unwrap();
+        }
+        drop(journal);
+        let whole = fs::read(&place.0).unwrap();
+        for cut in 0..=whole.len() {
+            fs::write(&place.0, &whole[..cut]).unwrap();
+            let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+            let (mut journal, records) = place.open().unwrap();
+            assert_eq!(
+                records,
+                ["one", "two\n", "three"][..lines.saturating_sub(1)]
+            );
+            journal.append(&"more".to_owned()).unwrap();
+            drop(journal);
+            assert_eq!(place.words().last().unwrap(), "more");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_journal_is_left_as_it_is() {
+        let place = Place::new("foreign");
+        for text in [
+            "my data",
+            "{}\n",
+            "{\"journal\":\"bulk\",\"version\":1}\n",
+            "\n",
+        ] {
+            fs::write(&place.0, text).unwrap();
+            let error = place.open().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("no journal of words"), "{error}");
+            assert_eq!(fs::read_to_string(&place.0).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_broken_record_in_the_middle_is_an_error_and_zeros_at_the_end_are_not() {
+        let place = Place::new("broken");
+        let (mut journal, _) = place.open().unwrap();
+        journal.append(&"one".to_owned()).unwrap();
+        drop(journal);
+        let whole = fs::read(&place.0).unwrap();
+        fs::write(&place.0, [&whole[..], b"{}\n\"two\"\n"].concat()).unwrap();
+        let error = place.open().unwrap_err().to_string();
+        assert!(error.contains("line 3 of the journal"), "{error}");
+        fs::write(&place.0, [&whole[..], &[0; 50], b"\n"].concat()).unwrap();
+        assert_eq!(place.words(), ["one"]);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android", windows))]
+    #[test]
+    fn a_second_run_on_one_journal_is_refused() {
+        let place = Place::new("lock");
+        let first = place.open().unwrap();
+        let error = place.open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        #[cfg(not(windows))]
+        assert!(
+            error.to_string().ends_with("is in use by another run"),
+            "{error}"
+        );
+        drop(first);
+        place.open().unwrap();
+    }
+}

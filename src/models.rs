@@ -1,0 +1,52 @@
+//! Models: which there are, and what each can do.
+
+use crate::ask::path_of;
+use crate::client::Client;
+use crate::error::Result;
+use crate::pages::Pages;
+use crate::types::{Model, ModelInfo};
+
+impl Client {
+    /// The Models endpoints.
+    pub fn models(&self) -> Models<'_> {
+        Models { client: self }
+    }
+}
+
+/// The Models endpoints; see [`Client::models`].
+#[derive(Debug, Clone, Copy)]
+pub struct Models<'a> {
+    client: &'a Client,
+}
+
+impl<'a> Models<'a> {
+    /// Every model that this key may use, the newest first; retired ones are left out. An iterator
+    /// that asks for a page when it needs one.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{Client, ModelInfo, Result};
+    ///
+    /// let client = Client::from_env()?;
+    /// let models: Vec<ModelInfo> = client.models().list().collect::<Result<_>>()?;
+    /// println!("{} models", models.len());
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn list(&self) -> Pages<'a, ModelInfo> {
+        Pages::by_id(self.client, PATH)
+    }
+
+    /// One model, by its id or an alias of it.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`NotFound`](crate::ErrorKind::NotFound) when there is none of that name, or the key
+    /// may not use it; else those of any call. `InvalidRequest` for an empty id, before anything
+    /// is sent.
+    pub fn get(&self, id: impl Into<Model>) -> Result<ModelInfo> {
+        let path = path_of("GET", PATH, id.into().as_str())?;
+        let (info, _) = self.client.ask("GET", &path, "a model")?;
+        Ok(info)
+    }
+}
+
+const PATH: &str = "/v1/models";

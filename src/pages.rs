@@ -1,0 +1,229 @@
+//! Lists that come page by page, as iterators over their items.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::vec;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::ask::escaped;
+use crate::client::Client;
+use crate::error::{Cause, Error, ErrorKind, Result, json_error};
+use crate::raw::Raw;
+use crate::types::Exchange;
+
+/// A list that comes page by page: an iterator over its items.
+///
+/// Nothing is sent before the first `next`. A `next` that needs another page blocks for it, as any
+/// call does. An item that cannot be read is an error of its own, and the next one follows; after a
+/// page that could not be had there is nothing more.
+///
+/// ```no_run
+/// use anthropic_blocking::Client;
+///
+/// let client = Client::from_env()?;
+/// for model in client.models().list() {
+///     println!("{}", model?.id);
+/// }
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+#[must_use = "nothing is asked for before the first item is"]
+pub struct Pages<'a, T> {
+    client: &'a Client,
+    /// Path and query, without those parts of the query that turn the pages.
+    path: String,
+    limit: Option<u32>,
+    turn: Turn,
+    cursor: Option<String>,
+    page: vec::IntoIter<Value>,
+    exchange: Exchange,
+    is_over: bool,
+    items: PhantomData<fn() -> T>,
+}
+
+/// How the next page is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// By the id of the last item.
+    After,
+    /// By the id of the first item.
+    Before,
+    /// By the token that came with the page.
+    Token,
+}
+
+impl Turn {
+    fn name(self) -> &'static str {
+        match self {
+            Turn::After => "after_id",
+            Turn::Before => "before_id",
+            Turn::Token => "page",
+        }
+    }
+}
+
+/// One page, of either kind.
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Value>,
+    #[serde(default)]
+    has_more: Option<bool>,
+    #[serde(default)]
+    first_id: Option<String>,
+    #[serde(default)]
+    last_id: Option<String>,
+    #[serde(default)]
+    next_page: Option<String>,
+}
+
+impl<'a, T> Pages<'a, T> {
+    /// A list whose pages are turned by ids.
+    pub(crate) fn by_id(client: &'a Client, path: impl Into<String>) -> Pages<'a, T> {
+        Pages {
+            client,
+            path: path.into(),
+            limit: None,
+            turn: Turn::After,
+            cursor: None,
+            page: Vec::new().into_iter(),
+            exchange: Exchange::default(),
+            is_over: false,
+            items: PhantomData,
+        }
+    }
+
+    /// Sets how many items a page has at most, by default what the server takes, usually 20. The
+    /// list is the same; fewer pages are fewer requests.
+    pub fn limit(mut self, items: u32) -> Pages<'a, T> {
+        self.limit = Some(items);
+        self
+    }
+
+    /// Begins after the item with this id. Lists of models and batches begin with the newest item,
+    /// so that these are the older ones.
+    pub fn after(mut self, id: impl Into<String>) -> Pages<'a, T> {
+        (self.turn, self.cursor) = (Turn::After, Some(id.into()));
+        self
+    }
+
+    /// Takes the pages before the item with this id, the nearest page first; within a page the
+    /// items stand as in the list.
+    pub fn before(mut self, id: impl Into<String>) -> Pages<'a, T> {
+        (self.turn, self.cursor) = (Turn::Before, Some(id.into()));
+        self
+    }
+
+    /// Asks for the next page; `None` once there is none.
+    fn turn(&mut self) -> Option<Result<()>> {
+        let mut path = self.path.clone();
+        let limit = self.limit.map(|limit| ("limit", limit.to_string()));
+        let cursor = self.cursor.clone().map(|cursor| (self.turn.name(), cursor));
+        for (name, value) in limit.into_iter().chain(cursor) {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            path = format!("{path}{separator}{name}={}", escaped(&value));
+        }
+        self.is_over = true;
+        let page: Page = match self.client.ask("GET", &path, "a page of a list") {
+            Ok((page, exchange)) => {
+                self.exchange = exchange;
+                page
+            }
+            Err(error) => return Some(Err(error)),
+        };
+        let next = match self.turn {
+            // An empty page ends a list of ids, and not one of tokens.
+            _ if page.data.is_empty() && self.turn != Turn::Token => None,
+            Turn::After => page.last_id.filter(|_| page.has_more == Some(true)),
+            Turn::Before => page.first_id.filter(|_| page.has_more == Some(true)),
+            Turn::Token => page.next_page,
+        };
+        let next = next.filter(|cursor| !cursor.is_empty());
+        if next.is_some() && next == self.cursor {
+            return Some(Err(
+                self.unreadable("that of a new page, but of the one before")
+            ));
+        }
+        self.page = page.data.into_iter();
+        self.is_over = next.is_none();
+        self.cursor = next;
+        Some(Ok(()))
+    }
+
+    fn unreadable(&self, expected: &'static str) -> Error {
+        let cause = Cause::Decode {
+            expected,
+            excerpt: String::new(),
+            source: None,
+        };
+        self.error(cause)
+    }
+
+    fn error(&self, cause: Cause) -> Error {
+        let path = self.path.split('?').next().unwrap_or_default();
+        Error::new(ErrorKind::Decode, format!("GET {path}"), cause)
+            .with_answer(
+                self.exchange.request_id.clone(),
+                self.exchange.rate_limits.clone(),
+            )
+            .with_attempts(self.exchange.attempts.clone())
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for Pages<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        loop {
+            if let Some(item) = self.page.next() {
+                let read = T::deserialize(&item).map_err(|error| {
+                    self.error(Cause::Decode {
+                        expected: "a list of the expected items",
+                        excerpt: String::new(),
+                        source: Some(json_error(&error)),
+                    })
+                });
+                return Some(read);
+            }
+            if self.is_over {
+                return None;
+            }
+            if let Err(error) = self.turn()? {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Pages<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages")
+            .field("path", &self.path)
+            .field("turn", &self.turn)
+            .field("is_over", &self.is_over)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// A list whose pages are turned by tokens (`next_page`), such as that of files; its items as a
+    /// type of yours, or as [`serde_json::Value`].
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    /// use serde_json::Value;
+    ///
+    /// let client = Client::from_env()?;
+    /// for file in client.raw().pages::<Value>("/v1/files").limit(1000) {
+    ///     println!("{}", file?["filename"]);
+    /// }
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn pages<T: DeserializeOwned>(&self, path: impl Into<String>) -> Pages<'a, T> {
+        Pages {
+            turn: Turn::Token,
+            ..Pages::by_id(self.client(), path)
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Message batches of the test server: kept in memory, and ended by being looked at.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fastrand::Rng;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::canned::{self, echo, invalid, not_found, query_value, refusal};
+use super::deliver::lock;
+use super::receive::RecordedRequest;
+use super::render::{http_date, rfc3339};
+use super::script::{Content, Reply};
+use super::server::TestServer;
+
+/// What becomes of a request in a batch of the test server; see
+/// [`TestServer::batch_outcomes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchOutcome {
+    /// What the canned server makes of it: an answer that echoes the last text of the user, or the
+    /// error of a faulty request.
+    Canned,
+    /// An answer with this text.
+    Message(String),
+    /// An error of this type, such as `api_error`.
+    Error(String),
+    /// It is not carried out in time.
+    Expired,
+}
+
+impl TestServer {
+    /// Sets after how many looks at it a batch has ended: `GET` of the batch itself says so that
+    /// many times that it is in progress. By default once. [`usize::MAX`] is never.
+    ///
+    /// Time plays no part here. But as the API does, the server suggests to look again in 10 s: give
+    /// a client that waits a [`ManualClock`](super::ManualClock), or end batches at once, with 0.
+    /// A batch that is canceled in between ends with the next look; of its
+    /// requests, as many have been carried out as of the looks have been made.
+    pub fn batch_looks(&self, looks: usize) {
+        lock(self.batches()).looks = looks;
+    }
+
+    /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
+    /// By default all are [`BatchOutcome::Canned`].
+    pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
+        lock(self.batches()).outcome = Some(Arc::new(outcome));
+    }
+
+    /// How many batches were created, deleted ones included.
+    #[must_use]
+    pub fn batch_count(&self) -> usize {
+        lock(self.batches()).count
+    }
+}
+
+/// The batches of one server.
+pub(super) struct Batches {
+    looks: usize,
+    outcome: Option<Arc<Outcome>>,
+    count: usize,
+    /// The oldest first.
+    all: Vec<Batch>,
+    /// In microseconds since 1970: no two batches are created at once.
+    last_created: u64,
+}
+
+type Outcome = dyn Fn(&str) -> BatchOutcome + Send + Sync;
+
+struct Batch {
+    id: String,
+    created: u64,
+    entries: Vec<Entry>,
+    looks_left: usize,
+    looks: usize,
+    canceled: bool,
+    /// How many requests were carried out before the batch was canceled, once it has ended.
+    ended: Option<usize>,
+}
+
+/// One request, reduced to what is said about it at the end.
+#[derive(Deserialize)]
+#[serde(from = "Params")]
+struct Entry {
+    custom_id: String,
+    end: End,
+}
+
+/// One request as it is sent.
+#[derive(Deserialize)]
+struct Params {
+    custom_id: String,
+    params: Value,
+}
+
+enum End {
+    Message { model: String, text: String },
+    Error { kind: String, message: String },
+    Expired,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Batches {
+            looks: 1,
+            outcome: None,
+            count: 0,
+            all: Vec::new(),
+            last_created: 0,
+        }
+    }
+}
+
+/// Whether a request is about batches.
+pub(super) fn is_about(request: &RecordedRequest) -> bool {
+    let rest = request.path.strip_prefix(PATH);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What becomes of a request about batches that `reply` would answer as the API does. The faults of
+/// the reply stay: a batch can be created without anyone hearing of it.
+pub(super) fn answer(batches: &Mutex<Batches>, reply: Reply, request: &RecordedRequest) -> Reply {
+    let made = canned::without_header(request).unwrap_or_else(|| respond(batches, request));
+    Reply {
+        content: made.content,
+        defaults: made.defaults,
+        ..reply
+    }
+}
+
+fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
+    let rest = canned::path(request).strip_prefix(PATH).unwrap_or_default();
+    let parts: Vec<&str> = rest.split('/').skip(1).collect();
+    let base = format!("http://{}", request.header("host").unwrap_or_default());
+    match (request.method.as_str(), &parts[..]) {
+        ("POST", []) => create(batches, request, &base),
+        ("GET", []) => {
+            let query = request.query.as_deref().unwrap_or_default();
+            lock(batches).page(query, &base)
+        }
+        (method, [id, rest @ ..]) => {
+            let mut batches = lock(batches);
+            let Some(at) = batches.all.iter().position(|batch| batch.id == *id) else {
+                let message = format!("Message Batch {id} not found.");
+                return refusal(404, "not_found_error", &message);
+            };
+            match (method, rest) {
+                ("GET", []) => batches.all[at].look(&base),
+                ("POST", ["cancel"]) => batches.all[at].cancel(&base),
+                ("GET", ["results"]) => batches.all[at].results(),
+                ("DELETE", []) if batches.all[at].ended.is_some() => {
+                    batches.all.remove(at);
+                    Reply::json(200, json!({"id": id, "type": "message_batch_deleted"}))
+                }
+                ("DELETE", []) => invalid(&format!("Message Batch {id} is in progress.")),
+                _ => not_found(),
+            }
+        }
+        _ => not_found(),
+    }
+}
+
+/// Checks what the API checks at once, and keeps the rest for the end.
+fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Reply {
+    let outcome = lock(batches).outcome.clone();
+    let entries = match read(&request.body, outcome.as_deref()) {
+        Ok(entries) => entries,
+        Err(complaint) => return invalid(&complaint),
+    };
+    let mut batches = lock(batches);
+    batches.count += 1;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_micros() as u64;
+    let created = now.max(batches.last_created + 1);
+    batches.last_created = created;
+    let batch = Batch {
+        id: format!("msgbatch_test_{:06}", batches.count),
+        created,
+        entries,
+        looks_left: batches.looks,
+        looks: batches.looks,
+        canceled: false,
+        ended: None,
+    };
+    let reply = Reply::json(200, batch.json(base));
+    batches.all.push(batch);
+    reply
+}
+
+/// Reads the body entry by entry, so that a large one is not held as values.
+fn read(body: &[u8], outcome: Option<&Outcome>) -> Result<Vec<Entry>, String> {
+    #[derive(Deserialize)]
+    struct Body {
+        requests: Vec<Entry>,
+    }
+    let body: Body = serde_json::from_slice(body).map_err(|error| match error.to_string() {
+        text if text.starts_with("missing field `requests`") => "requests: Field required".into(),
+        text => format!("The request body is not valid JSON: {text}"),
+    })?;
+    let mut entries = body.requests;
+    if !(1..=100_000).contains(&entries.len()) {
+        return Err("requests: List should have between 1 and 100000 items".to_owned());
+    }
+    let mut ids = HashSet::new();
+    for (index, entry) in entries.iter_mut().enumerate() {
+        let id = &entry.custom_id;
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if !(1..=64).contains(&id.len()) || !id.bytes().all(is_word) {
+            return Err(format!(
+                "requests.{index}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'"
+            ));
+        }
+        if !ids.insert(id.clone()) {
+            return Err(format!(
+                "requests.{index}.custom_id: custom_id must be unique"
+            ));
+        }
+        if let Some(outcome) = outcome {
+            entry.choose(outcome(&entry.custom_id));
+        }
+    }
+    Ok(entries)
+}
+
+impl From<Params> for Entry {
+    fn from(Params { custom_id, params }: Params) -> Entry {
+        let forbidden = ["stream", "speed"]
+            .iter()
+            .find(|name| !matches!(&params[**name], Value::Null | Value::Bool(false)));
+        let complaint = match forbidden {
+            Some(name) => Some(format!("{name}: Extra inputs are not permitted")),
+            None if params["max_tokens"] == 0 => {
+                Some("max_tokens: Input should be greater than or equal to 1".to_owned())
+            }
+            None => canned::complaint(&params, &canned::FOR_MESSAGE),
+        };
+        let end = match complaint {
+            Some(message) => End::Error {
+                kind: "invalid_request_error".to_owned(),
+                message,
+            },
+            None => End::Message {
+                model: params["model"].as_str().unwrap_or_default().to_owned(),
+                text: echo(&params["messages"]),
+            },
+        };
+        Entry { custom_id, end }
+    }
+}
+
+impl Entry {
+    fn choose(&mut self, outcome: BatchOutcome) {
+        match (outcome, &mut self.end) {
+            (BatchOutcome::Canned, _) => {}
+            (BatchOutcome::Message(said), End::Message { text, .. }) => *text = said,
+            (BatchOutcome::Message(text), end) => {
+                let model = super::frames::DEFAULT_MODEL.to_owned();
+                *end = End::Message { model, text };
+            }
+            (BatchOutcome::Error(kind), end) => {
+                let message = "This request failed.".to_owned();
+                *end = End::Error { kind, message };
+            }
+            (BatchOutcome::Expired, end) => *end = End::Expired,
+        }
+    }
+
+    /// What stands in `result`.
+    fn result(&self, number: usize, canceled: bool) -> Value {
+        match &self.end {
+            _ if canceled => json!({"type": "canceled"}),
+            End::Expired => json!({"type": "expired"}),
+            End::Error { kind, message } => json!({"type": "errored", "error": {"type": "error",
+                "error": {"type": kind, "message": message, "details": null}, "request_id": null}}),
+            End::Message { model, text } => {
+                json!({"type": "succeeded", "message": {"id": format!("msg_test_{number:06}"),
+                "type": "message", "role": "assistant", "model": model,
+                "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
+                "stop_sequence": null, "usage": {"input_tokens": 8,
+                "output_tokens": text.len().div_ceil(4), "service_tier": "batch"}}})
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn look(&mut self, base: &str) -> Reply {
+        if self.ended.is_none() && (self.canceled || self.looks_left == 0) {
+            let done = match self.looks {
+                _ if !self.canceled => self.entries.len(),
+                0 | usize::MAX => 0,
+                looks => self.entries.len() * (looks - self.looks_left) / looks,
+            };
+            self.ended = Some(done);
+        }
+        let reply = Reply::json(200, self.json(base));
+        match self.ended {
+            Some(_) => reply,
+            None => {
+                self.looks_left -= 1;
+                // As it was recorded.
+                reply.by_default("retry-after", 10)
+            }
+        }
+    }
+
+    fn cancel(&mut self, base: &str) -> Reply {
+        self.canceled |= self.ended.is_none();
+        Reply::json(200, self.json(base))
+    }
+
+    /// All lines, in an order of their own that is always the same.
+    fn results(&self) -> Reply {
+        let Some(done) = self.ended else {
+            let message = format!("Message Batch {} has no available results.", self.id);
+            return refusal(404, "not_found_error", &message);
+        };
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        Rng::with_seed(self.created).shuffle(&mut order);
+        let mut lines = String::new();
+        for index in order {
+            let entry = &self.entries[index];
+            let result = entry.result(index, index >= done);
+            let line = json!({"custom_id": entry.custom_id, "result": result});
+            lines += &line.to_string();
+            lines.push('\n');
+        }
+        Reply {
+            content: Content::Fixed {
+                status: 200,
+                content_type: "application/x-jsonl",
+                body: lines.into_bytes().into(),
+            },
+            ..Reply::status(200)
+        }
+    }
+
+    fn json(&self, base: &str) -> Value {
+        let total = self.entries.len();
+        let mut counts = [
+            ("processing", 0),
+            ("succeeded", 0),
+            ("errored", 0),
+            ("canceled", 0),
+            ("expired", 0),
+        ];
+        match self.ended {
+            // Until the whole batch has ended, nothing else is said.
+            None => counts[0].1 = total,
+            Some(done) => {
+                counts[3].1 = total - done;
+                for entry in &self.entries[..done] {
+                    let kind = match entry.end {
+                        End::Message { .. } => 1,
+                        End::Error { .. } => 2,
+                        End::Expired => 4,
+                    };
+                    counts[kind].1 += 1;
+                }
+            }
+        }
+        let counts: serde_json::Map<String, Value> = counts
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .into_iter()
+            .collect();
+        let status = match (self.ended, self.canceled) {
+            (Some(_), _) => "ended",
+            (None, true) => "canceling",
+            (None, false) => "in_progress",
+        };
+        let at =
+            |is_set: bool, seconds: u64| is_set.then(|| micros(self.created + seconds * 1_000_000));
+        let is_ended = self.ended.is_some();
+        json!({"id": self.id, "type": "message_batch", "processing_status": status,
+            "request_counts": counts, "ended_at": at(is_ended, 1), "created_at": at(true, 0),
+            "expires_at": at(true, 86_400), "archived_at": null,
+            "cancel_initiated_at": at(self.canceled, 0),
+            "results_url": is_ended.then(|| format!("{base}{PATH}/{}/results", self.id))})
+    }
+}
+
+impl Batches {
+    /// A page of the list, the newest first.
+    fn page(&self, query: &str, base: &str) -> Reply {
+        let limit = match query_value(query, "limit").map(str::parse::<usize>) {
+            None => 20,
+            Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
+            Some(_) => return invalid("limit: Input should be between 1 and 1000"),
+        };
+        let newest_first: Vec<&Batch> = self.all.iter().rev().collect();
+        let place = |name| {
+            let id = query_value(query, name)?;
+            newest_first.iter().position(|batch| batch.id == id)
+        };
+        let (page, has_more) = match (place("after_id"), place("before_id")) {
+            (_, Some(end)) => {
+                let start = end.saturating_sub(limit);
+                (&newest_first[start..end], start > 0)
+            }
+            (after, None) => {
+                let start = after.map_or(0, |after| after + 1);
+                let end = newest_first.len().min(start + limit);
+                (&newest_first[start..end], end < newest_first.len())
+            }
+        };
+        let data: Vec<Value> = page.iter().map(|batch| batch.json(base)).collect();
+        let id = |batch: Option<&&Batch>| batch.map(|batch| batch.id.clone());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Reply::json(
+            200,
+            json!({"data": data, "first_id": id(page.first()), "last_id": id(page.last()),
+                "has_more": has_more}),
+        )
+        .by_default("date", http_date(now.unwrap_or_default().as_secs()))
+    }
+}
+
+/// A time as the API writes it for batches.
+fn micros(at: u64) -> String {
+    let seconds = rfc3339(at / 1_000_000);
+    format!(
+        "{}.{:06}+00:00",
+        seconds.trim_end_matches('Z'),
+        at % 1_000_000
+    )
+}
+
+const PATH: &str = "/v1/messages/batches";

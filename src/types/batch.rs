@@ -1,0 +1,365 @@
+//! Message batches: their state, and what became of each request.
+
+use serde::de::{Deserializer, MapAccess};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::api_error::{ApiError, ApiErrorType};
+use super::exchange::{Attempt, Exchange, RateLimits};
+use super::id::RequestId;
+use super::message::Message;
+use super::wire::{
+    Absent, Fields, Odd, Tagged, open_enum, read_tagged, read_unknown, wire_struct, write_struct,
+};
+
+open_enum! {
+    /// How far a batch is.
+    pub enum ProcessingStatus {
+        /// It is being worked on, or waits for that.
+        InProgress = "in_progress",
+        /// It is being canceled; some requests may still be carried out.
+        Canceling = "canceling",
+        /// It is over: the results can be read.
+        Ended = "ended",
+    }
+}
+
+impl Absent for ProcessingStatus {
+    /// How far a batch is that does not say so.
+    fn absent() -> ProcessingStatus {
+        ProcessingStatus::InProgress
+    }
+}
+
+wire_struct! {
+    /// A batch of requests for messages.
+    ///
+    /// Two batches are equal when the server said the same; how they were obtained
+    /// ([`attempts`](MessageBatch::attempts) and the like) does not count.
+    #[derive(Debug, Clone)]
+    pub struct MessageBatch {
+        /// The batch's id (`msgbatch_…`): all that is needed to find it again.
+        req id: String,
+        /// `message_batch`.
+        def kind = "type": String,
+        /// How far it is.
+        def processing_status: ProcessingStatus,
+        /// How many requests ended how. They all count as processing until the whole batch has
+        /// ended.
+        def request_counts: RequestCounts,
+        /// When it was created, such as `2026-11-23T10:00:00Z`.
+        opt created_at: String,
+        /// When what has not been done by then expires: 24 hours later.
+        opt expires_at: String,
+        /// When it ended.
+        opt ended_at: String,
+        /// When it was canceled.
+        opt cancel_initiated_at: String,
+        /// When its results were removed: 29 days after it was created.
+        opt archived_at: String,
+        /// Where the results are, once it has ended.
+        opt results_url: String,
+    }
+    skip {
+        /// How this was obtained.
+        exchange: Exchange,
+    }
+}
+
+wire_struct! {
+    /// How many requests of a batch ended how.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct RequestCounts {
+        /// Not ended yet.
+        def processing: u64,
+        /// Answered.
+        def succeeded: u64,
+        /// Refused, or failed.
+        def errored: u64,
+        /// Canceled before they were carried out.
+        def canceled: u64,
+        /// Not carried out within 24 hours.
+        def expired: u64,
+    }
+}
+
+impl RequestCounts {
+    /// All requests of the batch.
+    pub fn total(&self) -> u64 {
+        [self.succeeded, self.errored, self.canceled, self.expired]
+            .into_iter()
+            .fold(self.processing, u64::saturating_add)
+    }
+}
+
+impl MessageBatch {
+    /// Whether it is over, and its results can be read.
+    pub fn is_ended(&self) -> bool {
+        self.processing_status == ProcessingStatus::Ended
+    }
+
+    /// The id under which the server logged the exchange; `None` for a batch from a list.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id.as_ref()
+    }
+
+    /// What the response headers said about rate limits. `retry_after` of a running batch is how
+    /// long the server suggests to wait before it is asked for again.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.exchange.rate_limits
+    }
+
+    /// Every HTTP exchange that this took, the successful one last; empty for a batch from a list.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.exchange.attempts
+    }
+}
+
+impl PartialEq for MessageBatch {
+    fn eq(&self, other: &MessageBatch) -> bool {
+        self.id == other.id
+            && self.kind == other.kind
+            && self.processing_status == other.processing_status
+            && self.request_counts == other.request_counts
+            && self.created_at == other.created_at
+            && self.expires_at == other.expires_at
+            && self.ended_at == other.ended_at
+            && self.cancel_initiated_at == other.cancel_initiated_at
+            && self.archived_at == other.archived_at
+            && self.results_url == other.results_url
+            && self.extra == other.extra
+    }
+}
+
+wire_struct! {
+    /// What became of one request of a batch: a line of its results.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct BatchEntry {
+        /// The id that the request was given.
+        req custom_id: String,
+        /// What became of it.
+        req result: BatchResult,
+    }
+}
+
+/// What became of a request in a batch.
+///
+/// [`message`](BatchResult::message) gives the answer where there is one;
+/// [`BatchEntry::into_message`] makes an error of everything else.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum BatchResult {
+    /// It was answered. Only these are billed.
+    Succeeded(Box<BatchSuccess>),
+    /// It was refused, or failed.
+    Errored(BatchFailure),
+    /// The batch was canceled before its turn came.
+    Canceled(NotRun),
+    /// Its turn did not come within 24 hours.
+    Expired(NotRun),
+    /// Any other result, as the JSON object that it is.
+    Other(Map<String, Value>),
+}
+
+wire_struct! {
+    /// A request of a batch that was answered.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct BatchSuccess as "succeeded" {
+        /// The answer.
+        key message: Message,
+    }
+}
+
+wire_struct! {
+    /// A request of a batch that was refused, or failed.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct BatchFailure as "errored" {
+        /// What the server has to say about it.
+        key error: ErrorAnswer,
+    }
+}
+
+wire_struct! {
+    /// An error as the API answers with it: the error itself in an envelope.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ErrorAnswer as "error" {
+        /// What went wrong.
+        req error: ApiError,
+        /// The id under which the server logged the request.
+        opt request_id: String,
+    }
+}
+
+wire_struct! {
+    /// A request of a batch that was not carried out.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct NotRun {}
+}
+
+impl BatchResult {
+    /// The answer, where there is one.
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            BatchResult::Succeeded(success) => Some(&success.message),
+            _ => None,
+        }
+    }
+
+    /// What the server has to say about a request that was refused, or failed.
+    pub fn error(&self) -> Option<&ApiError> {
+        match self {
+            BatchResult::Errored(failure) => Some(&failure.error.error),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed in another batch: it expired, or the server failed.
+    /// What was canceled was canceled by someone, and counts as done.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            BatchResult::Expired(_) => true,
+            BatchResult::Errored(failure) => !matches!(
+                failure.error.error.kind,
+                ApiErrorType::InvalidRequest
+                    | ApiErrorType::Authentication
+                    | ApiErrorType::Billing
+                    | ApiErrorType::Permission
+                    | ApiErrorType::NotFound
+                    | ApiErrorType::RequestTooLarge
+            ),
+            _ => false,
+        }
+    }
+
+    /// The `type` on the wire, such as `succeeded`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            BatchResult::Succeeded(_) => "succeeded",
+            BatchResult::Errored(_) => "errored",
+            BatchResult::Canceled(_) => "canceled",
+            BatchResult::Expired(_) => "expired",
+            BatchResult::Other(object) => object
+                .get("type")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl Tagged for BatchResult {
+    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
+        match tag {
+            "succeeded" => read_result(tag, map, |read| BatchResult::Succeeded(Box::new(read))),
+            "errored" => read_result(tag, map, BatchResult::Errored),
+            "canceled" => read_result(tag, map, BatchResult::Canceled),
+            "expired" => read_result(tag, map, BatchResult::Expired),
+            _ => Ok(BatchResult::Other(read_unknown(tag, map)?)),
+        }
+    }
+
+    fn read_untagged(object: Map<String, Value>) -> Option<Self> {
+        Some(BatchResult::Other(object))
+    }
+}
+
+/// Reads a result of a known kind; one of another shape is kept as the JSON object that it is.
+fn read_result<'de, T: Fields, A: MapAccess<'de>>(
+    tag: &str,
+    map: A,
+    result: impl FnOnce(T) -> BatchResult,
+) -> Result<BatchResult, A::Error> {
+    Ok(match T::read_or_keep(map)? {
+        Ok(read) => result(read),
+        Err(Odd { mut object, .. }) => {
+            object.insert("type".to_owned(), Value::from(tag));
+            BatchResult::Other(object)
+        }
+    })
+}
+
+impl<'de> Deserialize<'de> for BatchResult {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        read_tagged(from)
+    }
+}
+
+impl Serialize for BatchResult {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            BatchResult::Succeeded(success) => write_struct(&**success, to),
+            BatchResult::Errored(failure) => write_struct(failure, to),
+            BatchResult::Canceled(not_run) => NotRunAs("canceled", not_run).serialize(to),
+            BatchResult::Expired(not_run) => NotRunAs("expired", not_run).serialize(to),
+            BatchResult::Other(object) => object.serialize(to),
+        }
+    }
+}
+
+/// A request that was not carried out, with the reason as its `type`.
+struct NotRunAs<'a>(&'a str, &'a NotRun);
+
+impl Serialize for NotRunAs<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("type", self.0)?;
+        self.1.write(&mut map, &["type"])?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn results_survive_both_directions() {
+        for result in [
+            json!({"type":"succeeded","message":{"id":"msg_1","type":"message","role":"assistant",
+                "content":[{"type":"text","text":"4"}],"usage":{"input_tokens":1}},"new":1}),
+            json!({"type":"errored","error":{"type":"error","error":{"type":"api_error",
+                "message":"m","details":null},"request_id":null,"more":[]}}),
+            json!({"type":"canceled"}),
+            json!({"type":"expired","at":"noon"}),
+            json!({"type":"postponed","until":5}),
+            json!({"type":"succeeded","message":{"type":"message"}}),
+            json!({"type":"errored","error":"odd"}),
+            json!({"type":7}),
+            json!({}),
+        ] {
+            let line = json!({"custom_id":"a","result":result,"line":1});
+            let entry: BatchEntry = serde_json::from_str(&line.to_string()).unwrap();
+            assert_eq!(serde_json::to_value(&entry).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn what_may_be_submitted_again_is_told_from_what_must_be_mended() {
+        let of = |result: Value| serde_json::from_value::<BatchResult>(result).unwrap();
+        let errored = |kind: &str| {
+            of(json!({"type":"errored","error":{"type":"error",
+                "error":{"type":kind,"message":"m"},"request_id":"req_1"}}))
+        };
+        assert!(of(json!({"type":"expired"})).is_retryable());
+        assert!(errored("api_error").is_retryable());
+        assert!(errored("overloaded_error").is_retryable());
+        assert!(!errored("invalid_request_error").is_retryable());
+        assert!(!of(json!({"type":"canceled"})).is_retryable());
+        assert!(!of(json!({"type":"succeeded","message":{"content":[]}})).is_retryable());
+        assert_eq!(errored("api_error").error().unwrap().message, "m");
+        assert_eq!(of(json!({"type":"postponed"})).as_str(), "postponed");
+    }
+
+    #[test]
+    fn batches_survive_both_directions() {
+        let json = json!({"id":"msgbatch_1","type":"message_batch","processing_status":"pausing",
+            "request_counts":{"processing":2,"succeeded":0,"errored":0,"canceled":0,"expired":0,
+            "odd":1},"ended_at":null,"created_at":"2026-08-19T14:44:51.493319+00:00","new":{}});
+        let batch: MessageBatch = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&batch).unwrap(), json);
+        assert_eq!(batch.request_counts.total(), 2);
+        assert!(!batch.is_ended());
+    }
+}

@@ -1,0 +1,618 @@
+//! Whole runs of batches: matched in order, submitted again, resumed after being killed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use anthropic_blocking::testing::{BatchOutcome, ManualClock, Reply, TestServer};
+use anthropic_blocking::{BatchRun, Client, ErrorKind, Result};
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use crate::batches::entries;
+use crate::support::{HANG, KEY, Lab, builder, seconds, server};
+
+const PATH: &str = "/v1/messages/batches";
+
+#[test]
+fn results_come_in_the_order_of_the_input() {
+    let lab = Lab::new();
+    let run = lab
+        .client
+        .batches()
+        .batch_size(7)
+        .run(entries(24))
+        .expect("a run");
+    assert_eq!(run.ids().len(), 4);
+    assert_eq!(lab.server.batch_count(), 4);
+    check(run, 24);
+    let none: [(String, anthropic_blocking::MessageRequest); 0] = [];
+    assert_eq!(lab.client.batches().run(none).expect("nothing").count(), 0);
+    let error = lab
+        .client
+        .batches()
+        .run([entries(2), entries(2)].concat())
+        .expect_err("twins");
+    assert!(
+        error.to_string().contains("custom_id key-0 is there twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn entries_may_be_borrowed() {
+    let lab = Lab::new();
+    let entries = entries(3);
+    let borrowed = entries.iter().map(|(id, request)| (id.as_str(), request));
+    check(lab.client.batches().run(borrowed).expect("a run"), 3);
+}
+
+#[test]
+fn what_expired_or_failed_at_the_server_is_submitted_again() {
+    let lab = Lab::new();
+    let asked: Mutex<HashMap<String, usize>> = Mutex::default();
+    lab.server.batch_outcomes(move |id| {
+        let mut asked = asked.lock().expect("no panic");
+        let times = asked.entry(id.to_owned()).or_default();
+        *times += 1;
+        match (id, *times) {
+            ("key-1", 1) | ("key-9", _) => BatchOutcome::Expired,
+            ("key-4", 1 | 2) => BatchOutcome::Error("overloaded_error".into()),
+            ("key-5", _) => BatchOutcome::Error("invalid_request_error".into()),
+            _ => BatchOutcome::Canned,
+        }
+    });
+    let batches = lab.client.batches().batch_size(6).resubmit(2);
+    let run = batches.run(entries(10)).expect("a run");
+    assert_eq!(
+        run.ids().len(),
+        4,
+        "two at first, then one with three and one with two"
+    );
+    let ends: Vec<String> = run
+        .map(|entry| entry.expect("a result"))
+        .map(|entry| format!("{} {}", entry.custom_id, entry.result.as_str()))
+        .collect();
+    let expected = |index| match index {
+        5 => "errored",
+        9 => "expired",
+        _ => "succeeded",
+    };
+    let expected: Vec<_> = (0..10)
+        .map(|i| format!("key-{i} {}", expected(i)))
+        .collect();
+    assert_eq!(ends, expected);
+    let sizes: Vec<usize> = lab
+        .server
+        .take_requests()
+        .iter()
+        .filter(|request| request.method == "POST")
+        .map(|request| request.json()["requests"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(sizes, [6, 4, 3, 2]);
+}
+
+#[test]
+fn a_run_whose_answer_got_lost_takes_the_batch_that_was_created() {
+    let lab = Lab::new();
+    lab.client
+        .batches()
+        .create(entries(3))
+        .expect("another batch of the same size");
+    lab.server
+        .on("POST", PATH, Reply::canned().reset_before_headers());
+    let run = lab.client.batches().run(entries(3)).expect("a run");
+    assert_eq!(run.ids(), ["msgbatch_test_000002"]);
+    check(run, 3);
+    assert_eq!(lab.server.batch_count(), 2);
+}
+
+#[test]
+fn strays_twins_and_gaps_are_told_of_and_the_rest_is_delivered() {
+    let lab = Lab::new();
+    let line = |id: &str| {
+        json!({"custom_id": id, "result": {"type": "succeeded", "message": {"content":
+            [{"type": "text", "text": id}]}}})
+        .to_string()
+    };
+    let lines = [
+        line("key-3"),
+        line("nobody"),
+        "{".to_owned(),
+        line("key-0"),
+        line("key-3"),
+        json!({"custom_id": "key-1", "result": {"type": "new"}}).to_string(),
+        line("x"),
+    ];
+    lab.server.answer_with(|_| Reply::canned());
+    let path = format!("{PATH}/msgbatch_test_000001/results");
+    lab.server
+        .on("GET", &path, Reply::json(200, lines.join("\n")));
+    let run = lab.client.batches().run(entries(4)).expect("a run");
+    let told: Vec<String> = run
+        .map(|item| match item {
+            Ok(entry) => format!("{} {}", entry.custom_id, entry.result.as_str()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Decode);
+                let text = error.to_string();
+                let text = text.split(" (req").next().unwrap_or_default();
+                text.rsplit("results: ")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "there is a result for nobody, which was never asked for",
+            "line 3 is no result of a batch",
+            "key-0 succeeded",
+            "key-3 has two results",
+            "key-1 new",
+            "there is a result for x, which was never asked for",
+            "the request key-2: msgbatch_test_000001 gave no result for it",
+            "key-3 succeeded",
+        ]
+    );
+}
+
+#[test]
+fn what_came_before_a_download_broke_for_good_is_delivered() {
+    let lab = Lab::new();
+    lab.server
+        .answer_with(|request| match request.path.ends_with("000001/results") {
+            true => Reply::json(
+                200,
+                "{\"custom_id\":\"key-1\",\"result\":{\"type\":\"expired\"}}\n{\"custom",
+            )
+            .truncate(58),
+            false => Reply::canned(),
+        });
+    let run = lab
+        .client
+        .batches()
+        .batch_size(2)
+        .run(entries(3))
+        .expect("a run");
+    let told: Vec<_> = run
+        .map(|item| {
+            item.map(|entry| entry.custom_id)
+                .map_err(|error| error.kind())
+        })
+        .collect();
+    let (ok, gap) = (|id: &str| Ok(id.to_owned()), Err(ErrorKind::Decode));
+    assert_eq!(
+        told,
+        [Err(ErrorKind::Connection), gap, ok("key-1"), ok("key-2")]
+    );
+}
+
+#[test]
+fn an_error_names_the_batches_that_there_are() {
+    let lab = Lab::new();
+    lab.server.on("POST", PATH, Reply::canned());
+    let refusal = Reply::error_code(
+        429,
+        "rate_limit_error",
+        "enforced_spend_limit_reached",
+        "no",
+    );
+    lab.server.on("POST", PATH, refusal);
+    let error = lab
+        .client
+        .batches()
+        .batch_size(1)
+        .run(entries(2))
+        .expect_err("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Billing);
+    assert!(
+        error
+            .to_string()
+            .contains("created so far: msgbatch_test_000001"),
+        "{error}"
+    );
+}
+
+// Journals.
+
+#[test]
+fn the_same_call_with_the_same_journal_creates_nothing_twice() {
+    let (lab, place) = (Lab::new(), Place::new("same"));
+    let run = |count| {
+        lab.client
+            .batches()
+            .batch_size(2)
+            .journal(&place.0)
+            .run(entries(count))
+    };
+    check(run(5).expect("a run"), 5);
+    lab.server.take_requests();
+    check(run(5).expect("the same"), 5);
+    assert_eq!(lab.server.batch_count(), 3);
+    let posts = lab.server.take_requests();
+    assert!(posts.iter().all(|request| request.method == "GET"));
+    for other in [4, 6, 2] {
+        let error = run(other).expect_err("other requests");
+        assert_eq!(error.kind(), ErrorKind::Config, "{other}");
+        assert!(
+            error
+                .to_string()
+                .contains("is the journal of other requests"),
+            "{error}"
+        );
+    }
+    let mut changed = entries(5);
+    changed[3].1 = changed[3].1.clone().system("Be brief.");
+    let batches = lab.client.batches().batch_size(2).journal(&place.0);
+    batches.run(changed).expect_err("other requests");
+    assert_eq!(lab.server.batch_count(), 3);
+}
+
+#[test]
+fn a_batch_that_was_refused_may_be_mended() {
+    let (lab, place) = (Lab::new(), Place::new("refused"));
+    let run = |count| {
+        lab.client
+            .batches()
+            .batch_size(2)
+            .journal(&place.0)
+            .run(entries(count))
+    };
+    lab.server.on("POST", PATH, Reply::canned());
+    lab.server.on(
+        "POST",
+        PATH,
+        Reply::error(400, "invalid_request_error", "odd"),
+    );
+    run(4).expect_err("a refusal");
+    lab.server.take_requests();
+    check(run(3).expect("other requests from there on"), 3);
+    let posts = lab.server.take_requests();
+    assert_eq!(
+        posts
+            .iter()
+            .filter(|request| request.method == "POST")
+            .count(),
+        1
+    );
+    assert_eq!(lab.server.batch_count(), 2);
+}
+
+#[test]
+fn a_deadline_holds_for_all_batches_of_a_run() {
+    let lab = Lab::new();
+    lab.server.batch_looks(usize::MAX);
+    let batches = lab.client.batches().batch_size(1).deadline(seconds(100));
+    let error = batches.run(entries(3)).expect_err("a deadline");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(
+        error
+            .to_string()
+            .contains("created so far: msgbatch_test_000001, "),
+        "{error}"
+    );
+    assert_eq!(lab.clock.elapsed(), seconds(100));
+}
+
+#[test]
+fn a_journal_holds_no_key_and_no_request() {
+    let (lab, place) = (Lab::new(), Place::new("secret"));
+    let batches = lab.client.batches().journal(&place.0);
+    drop(batches.run(entries(3)).expect("a run"));
+    let text = fs::read_to_string(&place.0).expect("the journal");
+    assert!(text.contains("msgbatch_test_000001"));
+    for secret in [KEY, "question", "key-1", "haiku"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert!(!format!("{batches:?}").contains(KEY));
+}
+
+#[cfg(any(target_os = "linux", windows))]
+#[test]
+fn a_journal_in_use_is_refused() {
+    let (lab, place) = (Lab::new(), Place::new("in-use"));
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (lab, place) = (&lab, &place);
+        scope.spawn(move || {
+            let entries = entries(2).into_iter().inspect(|(id, _)| {
+                if id == "key-1" {
+                    begun.send(()).expect("someone waits");
+                    may_go_on.recv().expect("someone says so");
+                }
+            });
+            let run = lab.client.batches().journal(&place.0).run(entries);
+            check(run.expect("a run"), 2);
+        });
+        has_begun.recv().expect("a run that has begun");
+        let error = lab
+            .client
+            .batches()
+            .journal(&place.0)
+            .run(entries(2))
+            .expect_err("in use");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        go_on.send(()).expect("a run that waits");
+    });
+    check(
+        lab.client
+            .batches()
+            .journal(&place.0)
+            .run(entries(2))
+            .expect("free again"),
+        2,
+    );
+    assert_eq!(lab.server.batch_count(), 1);
+}
+
+#[test]
+fn a_journal_that_cannot_be_used_is_a_clear_error() {
+    let (lab, place) = (Lab::new(), Place::new("unusable"));
+    fs::write(&place.0, "my only copy").expect("a file");
+    let missing = place.0.with_extension("missing").join("journal");
+    for (path, words) in [
+        (&place.0, "is no journal of batches"),
+        (&missing, "cannot be opened"),
+    ] {
+        let error = lab
+            .client
+            .batches()
+            .journal(path)
+            .run(entries(1))
+            .expect_err(words);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(
+        fs::read_to_string(&place.0).expect("the file"),
+        "my only copy"
+    );
+    assert_eq!(lab.server.request_count(), 0);
+}
+
+#[test]
+fn of_two_batches_that_may_be_the_killed_one_none_is_taken() {
+    let (lab, place) = (Lab::new(), Place::new("several"));
+    let stall = Reply::canned().stall_before_headers();
+    lab.server.on("POST", PATH, stall);
+    let client = lab.client.clone();
+    let path = place.0.clone();
+    let killed =
+        std::thread::spawn(move || client.batches().journal(path).run(entries(2)).is_err());
+    assert!(lab.server.wait_for_requests(2, HANG));
+    lab.client.shutdown();
+    assert!(killed.join().expect("no panic"));
+    let again = builder(&lab.server)
+        .clock(&lab.clock)
+        .build()
+        .expect("a client");
+    again
+        .batches()
+        .create(entries(2))
+        .expect("a batch of the same size");
+    let error = again
+        .batches()
+        .journal(&place.0)
+        .run(entries(2))
+        .expect_err("two of them");
+    let text = error.to_string();
+    assert!(
+        text.contains("2 batches of 2 requests were created since"),
+        "{text}"
+    );
+    assert!(text.contains("msgbatch_test_000001") && text.contains("msgbatch_test_000002"));
+    assert_eq!(lab.server.batch_count(), 2);
+}
+
+// Runs that are killed.
+
+/// What happens at the request at which a run is killed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kill {
+    /// The server never acts on it.
+    Before,
+    /// The server acts on it, and nobody hears of that.
+    After,
+    /// As before it, and of what the run wrote last only a part reached the disk.
+    Torn,
+}
+
+#[test]
+fn a_run_that_is_killed_anywhere_ends_with_each_entry_once() {
+    let whole = kill(None, 0);
+    let requests = whole.requests;
+    assert!((25..60).contains(&requests), "{requests} requests");
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for at in 0..requests {
+        for kind in [Kill::Before, Kill::After, Kill::Torn] {
+            let story = kill(Some((at, kind)), at as u64);
+            assert!(story.was_killed, "{kind:?} request {at}");
+            assert_eq!(story.batches, 4, "{kind:?} request {at}");
+            *kinds
+                .entry(format!("{kind:?} {}", story.killed_at))
+                .or_default() += 1;
+        }
+    }
+    assert_eq!(kinds["After POST list"], 4);
+    println!("{requests} requests without a kill; killed {kinds:#?}");
+}
+
+struct Story {
+    requests: usize,
+    batches: usize,
+    was_killed: bool,
+    killed_at: String,
+}
+
+/// Runs a child until it is killed, then another one to the end; what the last one says is checked.
+#[track_caller]
+fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
+    let server = server();
+    let place = Place::new(&format!("kill-{seed}-{}", at.is_some()));
+    let expired = AtomicUsize::new(0);
+    server.batch_outcomes(move |id| match id {
+        "key-3" if expired.fetch_add(1, Ordering::SeqCst) == 0 => BatchOutcome::Expired,
+        _ => BatchOutcome::Canned,
+    });
+    let (signal, killing) = mpsc::channel();
+    let count = Arc::new(AtomicUsize::new(0));
+    server.answer_with(move |request| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        match at.filter(|at| at.0 == number) {
+            None => Reply::canned(),
+            Some((_, kind)) => {
+                let _ = signal.send(format!("{} {}", request.method, shape(&request.path)));
+                match kind {
+                    Kill::After => Reply::canned().stall_before_headers(),
+                    Kill::Before | Kill::Torn => Reply::status(200).stall_before_headers(),
+                }
+            }
+        }
+    });
+    let mut killed_at = None;
+    if at.is_some() {
+        let mut child = child(&server, &place.0);
+        killed_at = killing.recv_timeout(HANG).ok();
+        child.kill().expect("a child to kill");
+        child.wait().expect("its end");
+        assert!(server.wait_for_open_connections(0, HANG));
+        if at.is_some_and(|at| at.1 == Kill::Torn) {
+            tear(&place.0, &mut Rng::with_seed(seed));
+        }
+    }
+    let before = server.request_count();
+    let mut last = child(&server, &place.0);
+    let said: Vec<String> = BufReader::new(last.stdout.take().expect("it is piped"))
+        .lines()
+        .map(|line| line.expect("text"))
+        .filter_map(|line| line.split_once("RESULT ").map(|(_, said)| said.to_owned()))
+        .collect();
+    assert!(last.wait().expect("its end").success(), "seed {seed}");
+    let expected: Vec<String> = (0..5)
+        .map(|i| format!("key-{i} You said: question {i}"))
+        .collect();
+    assert_eq!(said, expected, "seed {seed}");
+    Story {
+        requests: server.request_count() - before,
+        batches: server.batch_count(),
+        was_killed: killed_at.is_some(),
+        killed_at: killed_at.unwrap_or_default(),
+    }
+}
+
+/// The path of a request without the id in it.
+fn shape(path: &str) -> String {
+    let rest = path.strip_prefix(PATH).unwrap_or(path);
+    let parts: Vec<&str> = rest.split('/').skip(1).collect();
+    match parts[..] {
+        [] => "list".to_owned(),
+        [_] => "batch".to_owned(),
+        [_, what, ..] => what.to_owned(),
+    }
+}
+
+/// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
+fn tear(path: &Path, dice: &mut Rng) {
+    let Ok(bytes) = fs::read(path) else { return };
+    let before = bytes[..bytes.len().saturating_sub(1)]
+        .iter()
+        .rposition(|byte| *byte == b'\n');
+    let start = before.map_or(0, |at| at + 1);
+    fs::write(
+        path,
+        &bytes[..dice.usize(start..bytes.len().max(start + 1))],
+    )
+    .expect("a journal");
+}
+
+fn child(server: &TestServer, journal: &Path) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            "--exact",
+            "batch_runs::child_that_may_be_killed",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("BATCH_RUN_URL", server.base_url())
+        .env("BATCH_RUN_JOURNAL", journal)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a child")
+}
+
+#[test]
+#[ignore = "started by another test, in a process of its own"]
+fn child_that_may_be_killed() {
+    let Ok(url) = std::env::var("BATCH_RUN_URL") else {
+        return;
+    };
+    let journal = std::env::var_os("BATCH_RUN_JOURNAL").expect("both are set");
+    let client = Client::builder()
+        .base_url(url)
+        .api_key("test")
+        .clock(&ManualClock::new())
+        .build()
+        .expect("valid settings");
+    let batches = client.batches().batch_size(2).resubmit(1).journal(journal);
+    for entry in batches
+        .deadline(seconds(86_400))
+        .run(entries(5))
+        .expect("a run")
+    {
+        let entry = entry.expect("a result");
+        let id = entry.custom_id.clone();
+        println!(
+            "\nRESULT {id} {}",
+            entry.into_message().expect("an answer").text()
+        );
+    }
+}
+
+// Helpers.
+
+#[track_caller]
+fn check(run: BatchRun, count: usize) {
+    let said: Vec<(String, String)> = run
+        .map(|entry| entry.expect("a result"))
+        .map(|entry| {
+            (
+                entry.custom_id.clone(),
+                entry.into_message().expect("an answer").text(),
+            )
+        })
+        .collect();
+    let expected = |i| (format!("key-{i}"), format!("You said: question {i}"));
+    assert_eq!(said, (0..count).map(expected).collect::<Vec<_>>());
+}
+
+/// A path for a journal, with nothing there before and after.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let name = format!("anthropic-blocking-it-{}-{name}", std::process::id());
+        let place = Place(std::env::temp_dir().join(name));
+        let _ = fs::remove_file(&place.0);
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[expect(dead_code, reason = "checked by the compiler")]
+fn items_are_results(run: BatchRun) -> Vec<Result<Value>> {
+    run.map(|entry| entry.map(|entry| serde_json::to_value(entry).expect("JSON")))
+        .collect()
+}

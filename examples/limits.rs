@@ -66,8 +66,8 @@ fn main() -> Result<()> {
         "{} answers, {} refused by limits, {} tokens in, {} out",
         totals.calls - totals.failed,
         totals.rate_limited,
-        totals.input_tokens,
-        totals.output_tokens,
+        totals.tokens.input,
+        totals.tokens.output,
     );
     println!("The threads waited, all together:");
     for (cause, wait) in totals.waited.iter() {

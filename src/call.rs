@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::answer::{Failure, read_error};
 use crate::budget::{Ask, Budget, Cost, Denied, InputEstimate, ModelClass};
 use crate::charge::Charge;
-use crate::clock::{Sleeper, lock};
+use crate::clock::{Sleeper, Stop, lock};
 use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
 use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
 use crate::rate_limits;
@@ -31,7 +31,6 @@ pub(crate) struct Core {
     pub(crate) dice: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
     pub(crate) budget: Budget,
-    pub(crate) books: Arc<Books>,
     /// How many streams not to wait for the end of their bodies; see `stream.rs`.
     pub(crate) endless_bodies: AtomicU32,
 }
@@ -48,6 +47,9 @@ pub(crate) struct Settings {
     pub(crate) retry: RetryPolicy,
     pub(crate) stream_underneath: bool,
     pub(crate) input_estimate: InputEstimate,
+    pub(crate) books: Arc<Books>,
+    /// Ends the calls of this copy of the client, and no others.
+    pub(crate) stop: Stop,
 }
 
 /// One call of an endpoint.
@@ -95,7 +97,7 @@ impl Call<'_> {
         mut read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
     ) -> Result<Done<T>> {
         self.try_until_done(&mut read)
-            .inspect_err(|_| self.core.books.call(self.model, true))
+            .inspect_err(|_| self.settings.books.call(self.model, true))
     }
 
     fn try_until_done<T>(
@@ -175,6 +177,11 @@ impl Call<'_> {
         }
     }
 
+    /// Whether nothing more may be sent.
+    fn is_ending(&self) -> bool {
+        self.core.sleeper.is_stopped() || self.settings.stop.is_ending()
+    }
+
     /// What the call does, and to whom where that one was not reached.
     fn doing(&self, cause: &Cause) -> String {
         match cause.is_out_of_reach() {
@@ -226,7 +233,7 @@ impl<'a> Progress<'a> {
     fn admitted(&mut self) -> Result<Charge> {
         let (call, core) = (self.call, self.call.core);
         let Some((class, cost)) = &call.cost else {
-            return Ok(Charge::new(&core.books, call.model, None));
+            return Ok(Charge::new(&call.settings.books, call.model, None));
         };
         let sent_back = self.sent_back.take();
         let max_wait = sent_back.as_ref().and_then(|_| self.tries.patience());
@@ -236,7 +243,7 @@ impl<'a> Progress<'a> {
             cost: *cost,
             ticket: self.ticket,
             patience,
-            is_stopped: &|| core.sleeper.is_stopped(),
+            is_stopped: &|| call.is_ending(),
         });
         let denied = match asked {
             Ok(reservation) => {
@@ -245,7 +252,11 @@ impl<'a> Progress<'a> {
                 }
                 self.ticket = Some(reservation.ticket());
                 self.waited.add_all(reservation.waited());
-                return Ok(Charge::new(&core.books, call.model, Some(reservation)));
+                return Ok(Charge::new(
+                    &call.settings.books,
+                    call.model,
+                    Some(reservation),
+                ));
             }
             Err(Denied::Stopped) => return Err(self.shut_down()),
             Err(denied) => denied,
@@ -299,7 +310,7 @@ impl<'a> Progress<'a> {
 
     /// The error of a call that may not go on.
     fn ended(&mut self) -> Option<Error> {
-        if self.call.core.sleeper.is_stopped() {
+        if self.call.is_ending() {
             return Some(self.shut_down());
         }
         if self.left() != Some(Duration::ZERO) {
@@ -346,7 +357,7 @@ impl<'a> Progress<'a> {
             // It stands on ordinary successes and means nothing there.
             head.rate_limits.retry_after = None;
         }
-        let is_stopped = core.sleeper.is_stopped();
+        let is_stopped = call.is_ending();
         let retry_after = head.rate_limits.retry_after;
         let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
@@ -416,7 +427,9 @@ impl<'a> Progress<'a> {
                 }
                 info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
                 self.waited.add(WaitCause::Backoff, wait);
-                core.sleeper.sleep(wait).map_err(|_| self.shut_down())
+                core.sleeper
+                    .sleep_unless(wait, || call.settings.stop.is_ending())
+                    .map_err(|_| self.shut_down())
             }
         }
     }
@@ -441,7 +454,7 @@ impl<'a> Progress<'a> {
             waited: std::mem::take(&mut self.waited),
             took,
         };
-        self.call.core.books.attempt(self.call.model, &attempt);
+        self.call.settings.books.attempt(self.call.model, &attempt);
         attempt
     }
 

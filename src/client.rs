@@ -10,10 +10,10 @@ use fastrand::Rng;
 
 use crate::budget::{Budget, Cost, InputEstimate, Limits, ModelClass};
 use crate::call::{Call, Core, Settings};
-use crate::clock::{Clock, Sleeper};
+use crate::clock::{Clock, Sleeper, Stop};
 use crate::error::{Error, Result};
 use crate::retry::{RetryBudget, RetryPolicy};
-use crate::totals::Totals;
+use crate::totals::{Books, Totals};
 use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
 
 /// A handle to the Claude API, for any number of threads.
@@ -133,7 +133,20 @@ impl Client {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn totals(&self) -> Totals {
-        self.core.books.totals()
+        self.settings.books.totals()
+    }
+
+    /// A copy whose calls can be ended by themselves, with totals of their own, which are part of
+    /// this client's as well. Its calls wait for limits and overloads as long as it takes.
+    pub(crate) fn for_run(&self) -> Client {
+        let mut settings = Settings::clone(&self.settings);
+        settings.books = Books::below(&settings.books);
+        settings.stop = Stop::default();
+        settings.retry = settings.retry.max_wait(Duration::MAX);
+        Client {
+            core: Arc::clone(&self.core),
+            settings: Arc::new(settings),
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -472,6 +485,8 @@ impl ClientBuilder {
             retry: self.retry,
             stream_underneath: !self.in_one_piece,
             input_estimate: self.input_estimate,
+            books: Arc::default(),
+            stop: Stop::default(),
         };
         let patience = Patience {
             connect: settings.connect_timeout,
@@ -495,7 +510,6 @@ impl ClientBuilder {
             base,
             transport: Transport::new(&self.wiring, patience)?,
             budget,
-            books: Arc::default(),
             dice: Mutex::new(dice),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
             endless_bodies: AtomicU32::new(0),

@@ -1,11 +1,8 @@
 //! Now, wall time and sleep: the only file that reads a clock or stops a thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-
-#[cfg(feature = "testing")]
-use std::sync::Arc;
 
 /// Where time comes from.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +58,30 @@ impl Clock {
     }
 }
 
+/// Ends some calls: first nothing more is sent, then what is under way is cut.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicU8>);
+
+impl Stop {
+    /// Has nothing more sent; returns whether that is new. Who waits must be woken.
+    pub(crate) fn end(&self) -> bool {
+        self.0.fetch_max(1, Ordering::SeqCst) == 0
+    }
+
+    /// Has what is under way cut as well.
+    pub(crate) fn cut(&self) {
+        self.0.store(2, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 1
+    }
+}
+
 /// Puts threads to sleep until a time has come or [`Sleeper::stop`] is called.
 #[derive(Debug, Default)]
 pub(crate) struct Sleeper {
@@ -89,6 +110,11 @@ impl Sleeper {
     /// Ends every sleep, now and later.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Has every sleeper look whether it is stopped.
+    pub(crate) fn wake(&self) {
         drop(lock(&self.bed));
         self.wake.notify_all();
         #[cfg(feature = "testing")]
@@ -103,18 +129,28 @@ impl Sleeper {
 
     /// Blocks this thread for `duration`.
     pub(crate) fn sleep(&self, duration: Duration) -> Result<(), Stopped> {
+        self.sleep_unless(duration, || false)
+    }
+
+    /// The same, and no longer than until `is_over`, for which it must be [woken](Sleeper::wake).
+    pub(crate) fn sleep_unless(
+        &self,
+        duration: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> Result<(), Stopped> {
+        let is_stopped = || self.is_stopped() || is_over();
         match &self.clock {
-            Clock::System => self.sleep_here(duration),
+            Clock::System => self.sleep_here(duration, is_stopped),
             #[cfg(feature = "testing")]
-            Clock::Manual(time) => time.sleep(duration, || self.is_stopped()),
+            Clock::Manual(time) => time.sleep(duration, is_stopped),
         }
     }
 
-    fn sleep_here(&self, duration: Duration) -> Result<(), Stopped> {
+    fn sleep_here(&self, duration: Duration, is_stopped: impl Fn() -> bool) -> Result<(), Stopped> {
         let start = Instant::now();
         let mut bed = lock(&self.bed);
         loop {
-            if self.is_stopped() {
+            if is_stopped() {
                 return Err(Stopped);
             }
             let left = duration.saturating_sub(start.elapsed());

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
 /// An open journal of records of one kind. Nobody else can open it until it is dropped.
 pub(crate) struct Journal<R> {
     file: File,
+    /// Whether something was written that may not be on the disk yet.
+    is_dirty: bool,
     path: PathBuf,
     /// How long the file is up to the last whole record.
     length: u64,
@@ -35,17 +37,27 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// when the writer was killed is removed. A file that is no journal of this kind is refused and
     /// left as it is.
     pub(crate) fn open(path: &Path, kind: &str) -> Result<(Journal<R>, Vec<R>)> {
+        let mut records = Vec::new();
+        let journal = Journal::open_each(path, kind, |record, _| records.push(record))?;
+        Ok((journal, records))
+    }
+
+    /// The same, one record after the other, with its place in the file.
+    pub(crate) fn open_each(
+        path: &Path,
+        kind: &str,
+        each: impl FnMut(R, Place),
+    ) -> Result<Journal<R>> {
         let failed = |source| broken(path, "cannot be opened", source);
-        let mut file = lock::options().open(path).map_err(failed)?;
+        let file = lock::options().open(path).map_err(failed)?;
         let lock = match lock::Lock::take(&file) {
             Ok(Some(lock)) => lock,
             Ok(None) => return Err(unusable(path, "is in use by another run")),
             Err(error) => return Err(broken(path, "cannot be locked", error)),
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
         let mut journal = Journal {
             file,
+            is_dirty: false,
             path: path.to_owned(),
             length: 0,
             _lock: lock,
@@ -55,26 +67,62 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             journal: kind.into(),
             version: 1,
         })?;
-        if title.starts_with(&bytes) && bytes.len() < title.len() {
+        let mut start = Vec::new();
+        let most = title.len() as u64;
+        Read::take(&journal.file, most)
+            .read_to_end(&mut start)
+            .map_err(failed)?;
+        if title.starts_with(&start) && start.len() < title.len() {
             journal.begin(&title)?;
-            return Ok((journal, Vec::new()));
-        }
-        if !bytes.starts_with(&title) {
+        } else if start != title {
             let what = format!("is no journal of {kind} that this version can read");
             return Err(unusable(path, &what));
+        } else {
+            journal.length = most;
+            journal.read(each)?;
         }
-        let records = journal.read(&bytes, title.len())?;
-        Ok((journal, records))
+        Ok(journal)
     }
 
     /// Writes a record; it is on the disk when this returns.
     pub(crate) fn append(&mut self, record: &R) -> Result<()> {
-        self.write(&line(record)?)
+        self.append_unsynced(record)?;
+        self.sync()
+    }
+
+    /// Writes a record, which outlives this process, and the machine only after a
+    /// [`sync`](Journal::sync).
+    pub(crate) fn append_unsynced(&mut self, record: &impl Serialize) -> Result<()> {
+        let line = line(record)?;
+        self.is_dirty = true;
+        self.write(&line)
             .map_err(|error| broken(&self.path, "cannot be written", error))
     }
 
+    /// Puts on the disk what was written.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.is_dirty {
+            let synced = self.file.sync_data();
+            synced.map_err(|error| broken(&self.path, "cannot be written", error))?;
+            self.is_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Reads a record again.
+    pub(crate) fn read_at<T: DeserializeOwned>(&mut self, place: Place) -> Result<T> {
+        let mut bytes = vec![0; place.length];
+        let read = self
+            .file
+            .seek(SeekFrom::Start(place.start))
+            .and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|error| broken(&self.path, "cannot be read", error))?;
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(&self.path, None, &error))
+    }
+
     fn begin(&mut self, title: &[u8]) -> Result<()> {
-        let begun = self.write(title).and_then(|()| {
+        let begun = self.write(title).and_then(|()| self.file.sync_data());
+        let begun = begun.and_then(|()| {
             // The name of a new file is on the disk when its folder is. Not every system can.
             #[cfg(unix)]
             if let Some(folder) = self.path.parent() {
@@ -94,46 +142,60 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
         self.file.write_all(line)?;
-        self.file.sync_data()?;
         self.length += line.len() as u64;
         Ok(())
     }
 
     /// Reads the records after the title, and removes a torn end.
-    fn read(&mut self, bytes: &[u8], title: usize) -> Result<Vec<R>> {
-        let mut records = Vec::new();
-        let mut at = title;
-        while let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n') {
-            let next = at + end + 1;
-            match serde_json::from_slice(&bytes[at..next]) {
-                Ok(record) => records.push(record),
-                // What a crash of the whole machine leaves at the end of a file.
-                Err(_) if next == bytes.len() && bytes[at..].contains(&0) => break,
-                Err(error) => {
-                    let cause = Cause::Unusable {
-                        what: format!(
-                            "line {} of the journal {} is no record that this version can read",
-                            records.len() + 2,
-                            shown(&self.path)
-                        )
-                        .into(),
-                        source: json_error(&error),
-                    };
-                    return Err(Error::new(ErrorKind::Config, OPENING, cause));
-                }
+    fn read(&mut self, mut each: impl FnMut(R, Place)) -> Result<()> {
+        let failed = |error| broken(&self.path, "cannot be read", error);
+        let end = self.file.metadata().map_err(failed)?.len();
+        let mut lines = BufReader::new(&self.file);
+        let (mut at, mut number) = (self.length, 1);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let length = lines.read_until(b'\n', &mut bytes).map_err(failed)?;
+            number += 1;
+            if bytes.last() != Some(&b'\n') {
+                break;
             }
-            at = next;
+            match serde_json::from_slice(&bytes) {
+                Ok(record) => each(record, Place { start: at, length }),
+                // What a crash of the whole machine leaves at the end of a file.
+                Err(_) if at + length as u64 == end && bytes.contains(&0) => break,
+                Err(error) => return Err(unreadable(&self.path, Some(number), &error)),
+            }
+            at += length as u64;
         }
-        self.length = at as u64;
-        if at < bytes.len() {
+        self.length = at;
+        if at < end {
             let cut = self
                 .file
                 .set_len(self.length)
                 .and_then(|()| self.file.sync_data());
             cut.map_err(|error| broken(&self.path, "cannot be repaired", error))?;
         }
-        Ok(records)
+        Ok(())
     }
+}
+
+/// Where a record is in its file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    start: u64,
+    length: usize,
+}
+
+fn unreadable(path: &Path, line: Option<usize>, error: &serde_json::Error) -> Error {
+    let line = line.map_or("a line".to_owned(), |line| format!("line {line}"));
+    let path = shown(path);
+    let cause = Cause::Unusable {
+        what: format!("{line} of the journal {path} is no record that this version can read")
+            .into(),
+        source: json_error(error),
+    };
+    Error::new(ErrorKind::Config, OPENING, cause)
 }
 
 impl<R> Journal<R> {

@@ -19,6 +19,7 @@ mod error;
 // Machines: values and time in, values out.
 mod accumulate;
 mod diagnose;
+mod digest;
 mod rate_limits;
 mod retry;
 mod sse;
@@ -32,6 +33,8 @@ mod transport;
 // The call.
 mod answer;
 mod totals;
+
+mod prices;
 
 mod charge;
 
@@ -52,6 +55,7 @@ mod models;
 mod journal;
 
 mod batches;
+mod bulk;
 
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
@@ -62,15 +66,17 @@ pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
     Plan, Reservation, Wait,
 };
+pub use crate::bulk::{Bulk, BulkRun, Progress};
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::messages::Messages;
 pub use crate::models::Models;
 pub use crate::pages::Pages;
+pub use crate::prices::{Price, Prices};
 pub use crate::raw::{Raw, RawAnswer};
 pub use crate::retry::RetryPolicy;
 pub use crate::stream::{MessageStream, TextDeltas};
-pub use crate::totals::{Tally, Totals};
+pub use crate::totals::{Tally, Tokens, Totals};
 pub use crate::types::{
     ApiError, ApiErrorType, Attempt, CacheControl, CacheCreation, Citation, CitationsDelta,
     ContainerUploadBlock, Content, ContentBlock, ContentBlockDelta, ContentBlockStart,

@@ -61,7 +61,7 @@ impl Messages<'_> {
         let body = encode(&CreateBody { request, stream })?;
         let call = self.call(request, &body, stream);
         let done = if stream {
-            call.run(|answer, charge| read_message(answer, charge, call.core))?
+            call.run(|answer, charge| read_message(answer, charge, &call))?
         } else {
             call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?
         };

@@ -311,15 +311,19 @@ impl std::iter::FusedIterator for TextDeltas<'_> {}
 pub(crate) fn read_message(
     answer: &mut Answer,
     charge: &mut Charge,
-    core: &Core,
+    call: &Call<'_>,
 ) -> Result<Message, Failure> {
     let mut feed = match Arrival::of(answer)? {
         Arrival::Whole(message) => return Ok(*message),
         Arrival::Stream(feed) => feed,
     };
     let mut accumulator = Accumulator::new();
-    while feed.pump(&mut accumulator, Some(charge), |_| ())?.is_some() {}
-    feed.finish(core);
+    while feed.pump(&mut accumulator, Some(charge), |_| ())?.is_some() {
+        if call.settings.stop.is_cut() {
+            return Err(Failure::from(Cause::Shutdown));
+        }
+    }
+    feed.finish(call.core);
     accumulator
         .into_message()
         .ok_or_else(|| Failure::from(Cause::Truncated))

@@ -1,7 +1,7 @@
 //! What a client has done so far: calls, attempts, tokens, waits.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::clock::lock;
 use crate::types::{Attempt, ErrorKind, Model, Usage, Waits};
@@ -31,46 +31,109 @@ pub struct Tally {
     pub rate_limited: u64,
     /// Those among them that were refused for an overload.
     pub overloaded: u64,
-    /// Input after the last cache breakpoint.
-    pub input_tokens: u64,
-    /// Input written to the cache.
-    pub cache_creation_input_tokens: u64,
-    /// Input read from the cache.
-    pub cache_read_input_tokens: u64,
-    /// Output, also of answers that broke off, as far as they were seen.
-    pub output_tokens: u64,
+    /// Tokens, also those of answers that broke off, as far as they were seen.
+    pub tokens: Tokens,
+    /// Those among them that requests with more than 100,000 input tokens used: some models charge
+    /// more for them.
+    pub long_prompts: Tokens,
+    /// Searches that server tools made.
+    pub web_searches: u64,
     /// How long the attempts waited before they were sent, by cause. Threads that waited at the
     /// same time count each.
     pub waited: Waits,
 }
 
-impl Tally {
-    fn add_usage(&mut self, usage: &Usage) {
-        let optional = |tokens: Option<u64>| tokens.unwrap_or(0);
+/// Tokens by what they cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Tokens {
+    /// Input after the last cache breakpoint.
+    pub input: u64,
+    /// Input written to the cache for five minutes.
+    pub cache_write_5m: u64,
+    /// Input written to the cache for an hour.
+    pub cache_write_1h: u64,
+    /// Input read from the cache.
+    pub cache_read: u64,
+    /// Output.
+    pub output: u64,
+}
+
+impl Tokens {
+    /// All input, however it was charged.
+    pub fn all_input(&self) -> u64 {
+        [
+            self.input,
+            self.cache_write_5m,
+            self.cache_write_1h,
+            self.cache_read,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
+    pub(crate) fn of(usage: &Usage) -> Tokens {
+        let written = usage.cache_creation_input_tokens.unwrap_or(0);
+        let for_an_hour = usage
+            .cache_creation
+            .as_ref()
+            .map_or(0, |creation| creation.ephemeral_1h_input_tokens);
+        Tokens {
+            input: usage.input_tokens,
+            cache_write_5m: written.saturating_sub(for_an_hour),
+            cache_write_1h: for_an_hour,
+            cache_read: usage.cache_read_input_tokens.unwrap_or(0),
+            output: usage.output_tokens,
+        }
+    }
+
+    fn add(&mut self, other: &Tokens) {
         for (sum, tokens) in [
-            (&mut self.input_tokens, usage.input_tokens),
-            (
-                &mut self.cache_creation_input_tokens,
-                optional(usage.cache_creation_input_tokens),
-            ),
-            (
-                &mut self.cache_read_input_tokens,
-                optional(usage.cache_read_input_tokens),
-            ),
-            (&mut self.output_tokens, usage.output_tokens),
+            (&mut self.input, other.input),
+            (&mut self.cache_write_5m, other.cache_write_5m),
+            (&mut self.cache_write_1h, other.cache_write_1h),
+            (&mut self.cache_read, other.cache_read),
+            (&mut self.output, other.output),
         ] {
             *sum = sum.saturating_add(tokens);
         }
     }
 }
 
-/// The totals that all copies of a client write into.
+impl Tally {
+    fn add_usage(&mut self, usage: &Usage) {
+        let tokens = Tokens::of(usage);
+        self.tokens.add(&tokens);
+        if tokens.all_input() > LONG_PROMPT {
+            self.long_prompts.add(&tokens);
+        }
+        let tools = usage.server_tool_use.as_ref();
+        self.web_searches += tools.map_or(0, |tools| tools.web_search_requests);
+    }
+}
+
+/// Prompts of more tokens than this are long.
+pub(crate) const LONG_PROMPT: u64 = 100_000;
+
+/// The totals that all copies of a client write into, and with each entry into those of the client
+/// that these belong to.
 #[derive(Debug, Default)]
-pub(crate) struct Books(Mutex<Totals>);
+pub(crate) struct Books {
+    totals: Mutex<Totals>,
+    above: Option<Arc<Books>>,
+}
 
 impl Books {
+    /// New totals, as a part of those above.
+    pub(crate) fn below(above: &Arc<Books>) -> Arc<Books> {
+        Arc::new(Books {
+            totals: Mutex::default(),
+            above: Some(Arc::clone(above)),
+        })
+    }
+
     pub(crate) fn totals(&self) -> Totals {
-        lock(&self.0).clone()
+        lock(&self.totals).clone()
     }
 
     /// One HTTP exchange is over.
@@ -97,12 +160,17 @@ impl Books {
     }
 
     fn write(&self, model: Option<&Model>, change: impl Fn(&mut Tally)) {
-        let totals = &mut *lock(&self.0);
-        change(&mut totals.all);
-        let Some(model) = model else { return };
-        match totals.by_model.get_mut(model) {
-            Some(tally) => change(tally),
-            None => change(totals.by_model.entry(model.clone()).or_default()),
+        let mut books = Some(self);
+        while let Some(one) = books {
+            let totals = &mut *lock(&one.totals);
+            change(&mut totals.all);
+            if let Some(model) = model {
+                match totals.by_model.get_mut(model) {
+                    Some(tally) => change(tally),
+                    None => change(totals.by_model.entry(model.clone()).or_default()),
+                }
+            }
+            books = one.above.as_deref();
         }
     }
 }

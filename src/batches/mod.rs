@@ -2,7 +2,6 @@
 
 mod body;
 mod create;
-mod digest;
 mod order;
 mod results;
 mod run;

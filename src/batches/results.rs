@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use log::info;
 
-use super::digest::Digest;
 use crate::answer::{Failure, cut};
 use crate::call::{Call, LOG};
 use crate::client::{Client, Options};
 use crate::clock::lock;
 use crate::diagnose::{Symptom, diagnose};
+use crate::digest::Digest;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error, spoken};
 use crate::retry::{Decision, Tries};
 use crate::transport::{Answer, AnswerBody};

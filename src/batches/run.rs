@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{Body, check_id, too_large, twice};
 use super::create::{LOOKS, Landmark, Since, told};
-use super::digest::Digest;
 use super::order::{BatchRun, Roll};
 use super::{Batches, PATH};
 use crate::call::LOG;
+use crate::digest::Digest;
 use crate::error::{Cause, Error, ErrorKind, Result, clean};
 use crate::journal::{Journal, unusable};
 use crate::types::{Delivery, MessageRequest};

@@ -90,6 +90,23 @@ impl Budget {
         (seconds(at_best - now), cause)
     }
 
+    /// How many requests wait, of all classes.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.lanes.values().map(|lane| lane.waiting()).sum()
+    }
+
+    /// The same, and what the first of the longest line waits for.
+    pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let State { lanes, gate, .. } = &mut *state;
+        let waiting = lanes.values().map(|lane| lane.waiting()).sum();
+        let longest = lanes.values_mut().max_by_key(|lane| lane.waiting());
+        let cause = longest.and_then(|lane| lane.head_outlook(now, gate));
+        (waiting, cause.map(|(_, cause)| cause))
+    }
+
     /// Wakes all that wait, so that they see whether they have become pointless.
     pub(crate) fn wake_all(&self) {
         let state = lock(&self.shared.state);

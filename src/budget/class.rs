@@ -23,8 +23,8 @@ pub struct ModelClass(Arc<str>);
 impl ModelClass {
     /// The class that a model belongs to.
     pub fn of(model: impl Into<Model>) -> ModelClass {
-        let model = model.into().as_str().to_ascii_lowercase();
-        let line = without_version(&model);
+        let model = Model::new(model.into().as_str().to_ascii_lowercase());
+        let line = model.line();
         let shared = SHARED.iter().find(|shared| {
             line.strip_prefix(**shared)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -56,15 +56,6 @@ impl ModelClass {
 impl fmt::Display for ModelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Cuts a snapshot's date, or `latest`, off an id: `-20251001`, `@20251001`, `-latest`.
-fn without_version(model: &str) -> &str {
-    match model.rsplit_once(['-', '@']) {
-        Some((line, "latest")) => line,
-        Some((line, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => line,
-        _ => model,
     }
 }
 

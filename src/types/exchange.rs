@@ -34,8 +34,11 @@ pub enum ErrorKind {
     Decode,
     /// A stream ended before its last event.
     Stream,
-    /// A request of a batch was not carried out: it expired, or was canceled.
+    /// A request of a batch was not carried out, because it expired or was canceled; or an item of
+    /// a bulk run, because the run was stopped.
     NotRun,
+    /// The closure of a bulk run panicked.
+    Panicked,
     /// The request can never fit the limits, or not before the deadline.
     Budget,
     /// [`Client::shutdown`](crate::Client::shutdown) was called.
@@ -58,6 +61,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Decode => "unreadable answer",
             ErrorKind::Stream => "broken stream",
             ErrorKind::NotRun => "not carried out",
+            ErrorKind::Panicked => "panic",
             ErrorKind::Budget => "budget",
             ErrorKind::Shutdown => "shut down",
         })

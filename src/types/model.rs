@@ -24,6 +24,17 @@ impl Model {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id without a snapshot's date, or `latest`: `-20251001`, `@20251001`, `-latest`.
+    pub(crate) fn line(&self) -> &str {
+        match self.0.rsplit_once(['-', '@']) {
+            Some((line, "latest")) => line,
+            Some((line, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => {
+                line
+            }
+            _ => &self.0,
+        }
+    }
 }
 
 impl Field for Model {}

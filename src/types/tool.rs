@@ -36,6 +36,14 @@ wire_struct! {
 }
 
 impl Tool {
+    /// Whether this tool is marked as the end of a prefix that the server should cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        match self {
+            Tool::Custom(tool) => tool.cache_control.is_some(),
+            Tool::Other(tool) => tool.get("cache_control").is_some(),
+        }
+    }
+
     /// A tool of your own with the JSON schema of its input.
     ///
     /// ```

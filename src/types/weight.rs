@@ -24,10 +24,7 @@ impl MessageRequest {
         for message in &self.messages {
             scales.add(&message.content);
         }
-        scales.is_cached |= self.tools.iter().any(|tool| match tool {
-            Tool::Custom(tool) => tool.cache_control.is_some(),
-            Tool::Other(tool) => tool.get("cache_control").is_some(),
-        });
+        scales.is_cached |= self.tools.iter().any(Tool::is_cached);
         Weight {
             bytes: scales.bytes,
             is_cached: scales.is_cached,

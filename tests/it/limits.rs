@@ -223,7 +223,7 @@ fn the_account_is_settled_whatever_becomes_of_an_answer() {
     let totals = lab.client.totals();
     assert_eq!((totals.all.calls, totals.all.failed), (3, 0));
     let haiku = &totals.by_model[&Model::new("claude-haiku-4-5")];
-    assert_eq!(haiku.input_tokens, 3 * answer.usage.input_tokens);
+    assert_eq!(haiku.tokens.input, 3 * answer.usage.input_tokens);
     assert_eq!(haiku, &totals.all);
 }
 
@@ -248,7 +248,7 @@ fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
     assert!(all.waited.of(WaitCause::Overload) >= millis(250));
     let haiku = &totals.by_model[&Model::new("claude-haiku-4-5")];
     assert_eq!((haiku.calls, haiku.attempts), (2, 4));
-    let before = haiku.output_tokens;
+    let before = haiku.tokens.output;
 
     lab.server
         .push(Reply::message("word ".repeat(400)).truncate(4_000));
@@ -257,7 +257,7 @@ fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
         .create(&request())
         .expect_err("a broken stream");
     let haiku = lab.client.totals().by_model[&Model::new("claude-haiku-4-5")].clone();
-    assert!(haiku.output_tokens > before + 20, "{haiku:?}");
+    assert!(haiku.tokens.output > before + 20, "{haiku:?}");
 }
 
 #[test]

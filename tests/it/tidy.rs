@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The floors, from the ground up: a file imports only from those before it.
-const FLOORS: [&str; 39] = [
+const FLOORS: [&str; 41] = [
     "types/wire",
     "types/id",
     "types/model",
@@ -27,11 +27,13 @@ const FLOORS: [&str; 39] = [
     "accumulate",
     "rate_limits",
     "diagnose",
+    "digest",
     "retry",
     "budget",
     "transport",
     "answer",
     "totals",
+    "prices",
     "charge",
     "call",
     "client",
@@ -63,8 +65,11 @@ const PLACES: [(&str, &[&str]); 12] = [
     ("thread::spawn", &[]),
     ("ureq", &["transport"]),
     ("TcpStream", &[]),
-    ("Mutex", &["clock", "call", "client", "budget", "totals"]),
-    ("Condvar", &["clock", "budget"]),
+    (
+        "Mutex",
+        &["clock", "call", "client", "budget", "totals", "bulk"],
+    ),
+    ("Condvar", &["clock", "budget", "bulk"]),
     ("RwLock", &[]),
     ("env::", &["client"]),
     ("println!", &[]),

@@ -1,27 +1,27 @@
 //! A digest to tell one body from another, the same in every version: FNV-1a.
 
 /// What was digested so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Digest(u64);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Digest(u64);
 
 impl Digest {
-    pub(super) fn new() -> Digest {
+    pub(crate) fn new() -> Digest {
         Digest(0xcbf2_9ce4_8422_2325)
     }
 
-    pub(super) fn of(bytes: &[u8]) -> Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Digest {
         let mut digest = Digest::new();
         digest.add(bytes);
         digest
     }
 
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
-    pub(super) fn to_hex(&self) -> String {
+    pub(crate) fn to_hex(&self) -> String {
         format!("{:016x}", self.0)
     }
 }

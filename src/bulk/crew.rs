@@ -1,0 +1,371 @@
+//! The threads of a run: when each begins, what they did, and what stops them all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Bulk;
+use super::progress::{OnProgress, Progress};
+use crate::client::Client;
+use crate::clock::lock;
+use crate::error::{Cause, Error, Result};
+use crate::prices::Prices;
+use crate::types::{ErrorKind, MessageRequest};
+
+/// What the threads of a run share.
+pub(super) struct Crew {
+    /// With totals and a stop of its own.
+    client: Client,
+    concurrency: usize,
+    ramp_up: Duration,
+    began: Instant,
+    prices: Prices,
+    spend_limit: Option<f64>,
+    on_progress: Option<Arc<OnProgress>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Nothing is left to begin.
+    is_finished: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    done: u64,
+    failed: u64,
+    skipped: u64,
+    under_way: u64,
+    total: Option<u64>,
+    /// The most that what is under way can cost, in dollars.
+    at_stake: f64,
+    doom: Option<String>,
+    told: Option<Instant>,
+}
+
+impl Crew {
+    pub(super) fn new(bulk: &Bulk<'_>, total: Option<u64>) -> Crew {
+        let client = bulk.client.for_run();
+        Crew {
+            concurrency: bulk.concurrency,
+            ramp_up: bulk.ramp_up,
+            began: client.core().sleeper.clock().now(),
+            client,
+            prices: bulk.prices.clone(),
+            spend_limit: bulk.spend_limit,
+            on_progress: bulk.on_progress.clone(),
+            state: Mutex::new(State {
+                total,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+            is_finished: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Blocks until the thread of this number may begin to work; `false` when there is nothing left
+    /// for it.
+    pub(super) fn may_begin(&self, number: usize) -> bool {
+        let due = self.due(number);
+        let passed = self.time();
+        let sleeper = &self.client.core().sleeper;
+        if sleeper
+            .sleep_unless(due.saturating_sub(passed), || self.is_over())
+            .is_err()
+        {
+            return false;
+        }
+        // More threads than wait already would only wait with them.
+        let mut state = lock(&self.state);
+        loop {
+            if self.is_over() {
+                return false;
+            }
+            if self.client.budget().waiting() < MOST_WAITING {
+                return true;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// When a thread may begin: four at once, then doubling.
+    fn due(&self, number: usize) -> Duration {
+        let doublings = |threads: usize| (threads as f64 / FIRST as f64).log2().max(0.0);
+        if number < FIRST {
+            return Duration::ZERO;
+        }
+        let share = doublings(number + 1) / doublings(self.concurrency).max(1.0);
+        self.ramp_up.mul_f64(share.min(1.0))
+    }
+
+    /// Begins an item, unless the run is doomed.
+    pub(super) fn begin(&self) -> Result<()> {
+        let mut state = lock(&self.state);
+        if self.is_ending() {
+            state.failed += 1;
+            return Err(self.not_run(&state));
+        }
+        state.under_way += 1;
+        Ok(())
+    }
+
+    /// Begins a request, when there is money for the most that it can cost.
+    pub(super) fn begin_request(&self, request: &MessageRequest) -> Result<f64> {
+        let Some(limit) = self.spend_limit else {
+            return self.begin().map(|()| 0.0);
+        };
+        // No token is shorter than a byte; images and documents are weighed.
+        let body = serde_json::to_vec(request).map_or(0, |body| body.len());
+        let input = request.weigh(body).bytes;
+        let most = self
+            .prices
+            .at_most(&request.model, input, request.max_tokens);
+        let mut state = lock(&self.state);
+        loop {
+            if self.is_ending() {
+                state.failed += 1;
+                return Err(self.not_run(&state));
+            }
+            let spent = self.client.totals().cost(&self.prices);
+            let (Some(most), Some(spent)) = (most, spent) else {
+                let model = &request.model;
+                self.doom(
+                    &mut state,
+                    format!("{model} has no price, and there is a spend limit"),
+                );
+                continue;
+            };
+            if spent + state.at_stake + most <= limit {
+                state.at_stake += most;
+                state.under_way += 1;
+                return Ok(most);
+            }
+            if state.under_way == 0 {
+                let reason = format!(
+                    "${spent:.2} is spent, and the next request could cost ${most:.2} more than \
+                     the spend limit of ${limit:.2} has room for"
+                );
+                self.doom(&mut state, reason);
+                continue;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Ends an item that was begun with `at_stake`.
+    pub(super) fn end_request<T>(
+        &self,
+        result: Result<T>,
+        at_stake: f64,
+        request: &MessageRequest,
+    ) -> Result<T> {
+        lock(&self.state).at_stake -= at_stake;
+        self.end(result, Some(request))
+    }
+
+    /// Ends an item that was begun. What only failed because the run was stopped says so.
+    pub(super) fn end<T>(&self, result: Result<T>, like: Option<&MessageRequest>) -> Result<T> {
+        let mut state = lock(&self.state);
+        state.under_way -= 1;
+        let result = match result {
+            Ok(value) => {
+                state.done += 1;
+                Ok(value)
+            }
+            Err(error) => {
+                state.failed += 1;
+                let is_client_over = self.client.core().sleeper.is_stopped();
+                if error.kind() == ErrorKind::Shutdown && self.is_ending() && !is_client_over {
+                    Err(self.not_run(&state))
+                } else {
+                    if dooms(&error, state.done > 0) {
+                        self.doom(&mut state, error.to_string());
+                    }
+                    Err(error)
+                }
+            }
+        };
+        self.changed.notify_all();
+        self.tell(state, like);
+        result
+    }
+
+    /// An item was in the journal.
+    pub(super) fn skip(&self) {
+        let mut state = lock(&self.state);
+        state.skipped += 1;
+        self.tell(state, None);
+    }
+
+    /// An item was refused before it was begun.
+    pub(super) fn refuse(&self) {
+        lock(&self.state).failed += 1;
+    }
+
+    /// Nothing is left to begin: threads that have not begun never will.
+    pub(super) fn finish(&self) {
+        self.is_finished.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
+        self.client.core().sleeper.wake();
+    }
+
+    /// Has the run end: nothing more is begun.
+    pub(super) fn stop(&self, reason: &str) {
+        self.doom(&mut lock(&self.state), reason.to_owned());
+    }
+
+    /// Has what is under way end as well.
+    pub(super) fn cut(&self) {
+        self.client.settings().stop.cut();
+    }
+
+    pub(super) fn reason(&self) -> Option<String> {
+        lock(&self.state).doom.clone()
+    }
+
+    /// The error of an item that the run does not come to any more.
+    pub(super) fn pass_over(&self) -> Error {
+        let mut state = lock(&self.state);
+        state.failed += 1;
+        self.not_run(&state)
+    }
+
+    /// Reports how far the run is.
+    pub(super) fn report(&self) {
+        if let Some(on_progress) = &self.on_progress {
+            on_progress(&self.now());
+        }
+    }
+
+    /// How far the run is.
+    pub(super) fn now(&self) -> Progress {
+        self.progress(lock(&self.state), None)
+    }
+
+    fn progress(&self, state: MutexGuard<'_, State>, like: Option<&MessageRequest>) -> Progress {
+        let totals = self.client.totals();
+        let mut progress = Progress {
+            done: state.done,
+            failed: state.failed,
+            skipped: state.skipped,
+            total: state.total,
+            under_way: state.under_way,
+            waiting: 0,
+            cause: None,
+            cost: totals.cost(&self.prices),
+            totals,
+            elapsed: self.time(),
+            left: None,
+        };
+        drop(state);
+        let head = self.client.budget().head();
+        (progress.waiting, progress.cause) = head;
+        progress.left = self.left(&progress, like);
+        progress
+    }
+
+    /// As long as it took so far for as many, or as long as the limits ask for requests like this.
+    fn left(&self, progress: &Progress, like: Option<&MessageRequest>) -> Option<Duration> {
+        let worked = progress.done + progress.failed;
+        let left = progress.total?.saturating_sub(progress.over());
+        if worked == 0 {
+            return None;
+        }
+        let by_speed = progress.elapsed.mul_f64(left as f64 / worked as f64);
+        let unsent = left.saturating_sub(progress.under_way);
+        let tried = unsent.min(MOST_TRIED);
+        let by_limits = like.filter(|_| tried > 0).and_then(|request| {
+            let requests = std::iter::repeat_n(request, tried as usize);
+            let plan = self.client.messages().plan(requests).ok()?;
+            Some(plan.duration.mul_f64(unsent as f64 / tried as f64))
+        });
+        Some(by_speed.max(by_limits.unwrap_or_default()))
+    }
+
+    /// Reports how far the run is, if that is due.
+    fn tell(&self, mut state: MutexGuard<'_, State>, like: Option<&MessageRequest>) {
+        let Some(on_progress) = &self.on_progress else {
+            return;
+        };
+        let now = self.client.core().sleeper.clock().now();
+        let is_due = state
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_REPORTS);
+        if is_due {
+            state.told = Some(now);
+            on_progress(&self.progress(state, like));
+        }
+    }
+
+    fn doom(&self, state: &mut State, reason: String) {
+        if state.doom.is_none() {
+            state.doom = Some(reason);
+        }
+        if self.client.settings().stop.end() {
+            self.client.budget().wake_all();
+            self.client.core().sleeper.wake();
+        }
+        self.changed.notify_all();
+    }
+
+    fn not_run(&self, state: &State) -> Error {
+        let reason = state.doom.as_deref().unwrap_or("the client was shut down");
+        let what = format!("not sent, because the run was stopped: {reason}");
+        let cause = Cause::Refused(what.into());
+        Error::new(ErrorKind::NotRun, "an item of a bulk run", cause).with_verdict(true, None, None)
+    }
+
+    /// Whether no thread needs to begin any more. Asked under locks of others: it takes none.
+    fn is_over(&self) -> bool {
+        self.is_finished.load(Ordering::SeqCst) || self.is_ending()
+    }
+
+    /// Whether nothing more is begun.
+    pub(super) fn is_ending(&self) -> bool {
+        self.client.settings().stop.is_ending() || self.client.core().sleeper.is_stopped()
+    }
+
+    fn time(&self) -> Duration {
+        let now = self.client.core().sleeper.clock().now();
+        now.saturating_duration_since(self.began)
+    }
+
+    /// Blocks until something changed. It may have changed before: then in a short while.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let woken = self.changed.wait_timeout(state, LOOK_AGAIN);
+        woken.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Whether what happened to one will happen to all.
+fn dooms(error: &Error, has_succeeded: bool) -> bool {
+    let on_hold = error
+        .api_error()
+        .is_some_and(|error| error.error_code() == Some("organization_on_hold"));
+    on_hold
+        || match error.kind() {
+            ErrorKind::Billing | ErrorKind::Config | ErrorKind::Shutdown => true,
+            ErrorKind::Auth => error.status() == Some(401) || !has_succeeded,
+            _ => false,
+        }
+}
+
+/// So many threads begin at once.
+const FIRST: usize = 4;
+
+/// With so many requests waiting, one more thread sends none sooner.
+const MOST_WAITING: usize = 2;
+
+/// How often a thread that waits for others looks by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+const BETWEEN_REPORTS: Duration = Duration::from_millis(100);
+
+/// The time that the limits ask for is tried with so many requests at most.
+const MOST_TRIED: u64 = 100;

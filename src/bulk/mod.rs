@@ -1,0 +1,286 @@
+//! Bulk: many requests over threads, as fast as the limits allow, nothing lost.
+
+mod crew;
+mod keys;
+mod progress;
+mod run;
+mod warm;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use self::crew::Crew;
+use self::progress::OnProgress;
+use crate::client::Client;
+use crate::clock::lock;
+use crate::error::{Cause, Error, Result};
+use crate::prices::Prices;
+use crate::types::{ErrorKind, MessageRequest};
+
+pub use self::progress::Progress;
+pub use self::run::BulkRun;
+
+impl Client {
+    /// Many requests over threads of their own.
+    pub fn bulk(&self) -> Bulk<'_> {
+        Bulk {
+            client: self,
+            concurrency: Bulk::DEFAULT_CONCURRENCY,
+            ramp_up: Bulk::DEFAULT_RAMP_UP,
+            journal: None,
+            replay: false,
+            warm_first: true,
+            prices: Prices::published(),
+            spend_limit: None,
+            on_progress: None,
+        }
+    }
+}
+
+/// Many requests over threads, as fast as the limits allow; see [`Client::bulk`].
+///
+/// The threads wait in the client's [budget](Client::budget). A call waits for limits and overloads
+/// for as long as it takes, whatever the client's `max_wait` says; its deadline holds. One failure
+/// never ends the rest. What dooms all, such as a wrong key or a spend limit, stops the run at
+/// once, and what was not sent by then fails with the kind [`NotRun`](ErrorKind::NotRun).
+///
+/// What can wait for a day costs half as [batches](Client::batches), whose
+/// [`run`](crate::Batches::run) takes the same requests under the same keys.
+///
+/// ```no_run
+/// use anthropic_blocking::{Client, MessageRequest};
+///
+/// let client = Client::from_env()?;
+/// let requests = ["Lima", "Oslo", "Pune"].map(|town| {
+///     let prompt = format!("One sentence about {town}.");
+///     (town, MessageRequest::new("claude-haiku-4-5", 256).user(prompt))
+/// });
+/// for (town, answer) in client.bulk().journal("towns.jsonl").run(requests)? {
+///     match answer {
+///         Ok(message) => println!("{town}: {}", message.text()),
+///         Err(error) => eprintln!("{town}: {error}"),
+///     }
+/// }
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is sent before run or map"]
+pub struct Bulk<'a> {
+    client: &'a Client,
+    concurrency: usize,
+    ramp_up: Duration,
+    journal: Option<PathBuf>,
+    replay: bool,
+    warm_first: bool,
+    prices: Prices,
+    spend_limit: Option<f64>,
+    on_progress: Option<Arc<OnProgress>>,
+}
+
+impl<'a> Bulk<'a> {
+    /// The most threads by default: 64. Few runs need them all, see
+    /// [`concurrency`](Bulk::concurrency).
+    pub const DEFAULT_CONCURRENCY: usize = 64;
+
+    /// How long it takes by default until all threads may work: a minute.
+    pub const DEFAULT_RAMP_UP: Duration = Duration::from_secs(60);
+
+    /// Sets the most requests at once, at least 1, by default
+    /// [64](Bulk::DEFAULT_CONCURRENCY). Each has a thread. A thread is added only while fewer than
+    /// two requests wait in the budget: more would not be sent sooner.
+    pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
+        self.concurrency = requests.max(1);
+        self
+    }
+
+    /// Sets how long it takes until all threads may work, by default
+    /// [a minute](Bulk::DEFAULT_RAMP_UP): four at once, and twice as many in equal steps of time,
+    /// because the API refuses use that grows too fast.
+    pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
+        self.ramp_up = time;
+        self
+    }
+
+    /// Keeps a journal of the answers in this file, so that a run can be killed and started again:
+    /// [`run`](Bulk::run) then passes over what is in it. Each answer is one line of JSON with its
+    /// key; failures are not kept, and tried again. At most a second's answers are not on the disk
+    /// yet. The file belongs to one run at a time.
+    ///
+    /// It holds the answers in plain text.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Bulk<'a> {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// Sets whether answers that are in the journal are handed out again in their turn, by default
+    /// not.
+    pub fn replay(mut self, replay: bool) -> Bulk<'a> {
+        self.replay = replay;
+        self
+    }
+
+    /// Sets whether, of requests that share a prefix to be cached, one goes ahead until its answer
+    /// begins, so that the others read the cache instead of writing it each. By default yes. Goes by
+    /// the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and messages
+    /// up to the last mark. Of [`run`](Bulk::run) only.
+    pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
+        self.warm_first = warm;
+        self
+    }
+
+    /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars: a request is sent
+    /// only if there is room for the most that it and those under way can cost. Counts attempts that
+    /// failed and answers that broke off, as far as their tokens were seen. Requests of models
+    /// without a [price](Bulk::prices) stop the run.
+    pub fn spend_limit(mut self, dollars: f64) -> Bulk<'a> {
+        self.spend_limit = Some(dollars);
+        self
+    }
+
+    /// Sets the prices, by default [`Prices::published`].
+    pub fn prices(mut self, prices: Prices) -> Bulk<'a> {
+        self.prices = prices;
+        self
+    }
+
+    /// Calls `report` when items are done, at most ten times a second, and at the end. It is called
+    /// on a thread of the run, outside of any lock; the run goes on meanwhile.
+    pub fn on_progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Bulk<'a> {
+        self.on_progress = Some(Arc::new(report));
+        self
+    }
+
+    /// Gives each item to a closure on one of the threads, and waits for all of them. The results
+    /// are in the order of the items.
+    ///
+    /// The closure must make its calls with the client that it is given. A panic in it is that
+    /// item's error.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// let client = Client::from_env()?;
+    /// let files = ["a.txt", "b.txt"];
+    /// let summaries = client.bulk().map(files, |client, file| {
+    ///     let text = std::fs::read_to_string(file).unwrap_or_default();
+    ///     let request = MessageRequest::new("claude-haiku-4-5", 512)
+    ///         .user(format!("Summarise in two sentences:\n\n{text}"));
+    ///     Ok(client.messages().create(&request)?.text())
+    /// });
+    /// assert_eq!(summaries.len(), 2);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn map<T, R, F>(&self, items: impl IntoIterator<Item = T>, f: F) -> Vec<Result<R>>
+    where
+        T: Send,
+        R: Send,
+        F: Fn(&Client, T) -> Result<R> + Sync,
+    {
+        let items: Vec<T> = items.into_iter().collect();
+        let crew = Crew::new(self, Some(items.len() as u64));
+        let results = Mutex::new(Vec::with_capacity(items.len()));
+        let items = Mutex::new(items.into_iter().enumerate());
+        let work = || {
+            loop {
+                let Some((index, item)) = lock(&items).next() else {
+                    break;
+                };
+                let result = match crew.begin() {
+                    Ok(()) => {
+                        let call = || f(crew.client(), item);
+                        let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked);
+                        crew.end(result, None)
+                    }
+                    Err(error) => Err(error),
+                };
+                lock(&results).push((index, result));
+            }
+            crew.finish();
+        };
+        thread::scope(|scope| {
+            recruit(scope, &crew, 1, &work);
+            work();
+        });
+        crew.report();
+        let mut results = results
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Sends requests, each under a key of its own, and hands out the answers as they come.
+    ///
+    /// Requests are taken from the iterator when there is a thread for them, and threads wait when
+    /// answers are not taken: memory stays flat however long the list is. With a
+    /// [journal](Bulk::journal), keys tell what is done already, by their text; a key that comes
+    /// twice is an error then. [`MessageRequest::fingerprint`] makes a key where there is none.
+    ///
+    /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
+    /// nothing more is sent, and answers that are being streamed are cut.
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](ErrorKind::Config) when the journal cannot be used, or no thread be started.
+    pub fn run<K, I>(&self, requests: I) -> Result<BulkRun<K>>
+    where
+        K: ToString + Send + 'static,
+        I: IntoIterator<Item = (K, MessageRequest)>,
+        I::IntoIter: Send + 'static,
+    {
+        BulkRun::start(self, Box::new(requests.into_iter()))
+    }
+}
+
+/// Starts a thread that starts the next one when it begins to work.
+fn recruit<'scope, 'env, F>(
+    scope: &'scope Scope<'scope, 'env>,
+    crew: &'scope Crew,
+    number: usize,
+    work: &'scope F,
+) where
+    F: Fn() + Sync,
+{
+    if number >= crew.concurrency() {
+        return;
+    }
+    // Where the system has no thread left, those that there are do the work.
+    let _ = thread::Builder::new().spawn_scoped(scope, move || {
+        if crew.may_begin(number) {
+            recruit(scope, crew, number + 1, work);
+            work();
+        }
+    });
+}
+
+fn panicked<R>(panic: Box<dyn std::any::Any + Send>) -> Result<R> {
+    let said = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    let what = match said {
+        Some(said) => format!("the closure panicked: {}", crate::error::clean(&said, 200)),
+        None => "the closure panicked".to_owned(),
+    };
+    let cause = Cause::Refused(what.into());
+    Err(Error::new(
+        ErrorKind::Panicked,
+        "an item of a bulk run",
+        cause,
+    ))
+}
+
+impl fmt::Debug for Bulk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk")
+            .field("concurrency", &self.concurrency)
+            .field("ramp_up", &self.ramp_up)
+            .field("journal", &self.journal)
+            .field("spend_limit", &self.spend_limit)
+            .finish_non_exhaustive()
+    }
+}

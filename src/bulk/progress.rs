@@ -1,0 +1,44 @@
+//! How far a run is.
+
+use std::time::Duration;
+
+use crate::totals::Totals;
+use crate::types::WaitCause;
+
+pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
+
+/// How far a bulk run is; see [`Bulk::on_progress`](crate::Bulk::on_progress).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Items that succeeded.
+    pub done: u64,
+    /// Items that failed, those not sent included.
+    pub failed: u64,
+    /// Items that were in the journal already.
+    pub skipped: u64,
+    /// All items, where the iterator knows how many it has.
+    pub total: Option<u64>,
+    /// Items that threads work on, waiting or sent.
+    pub under_way: u64,
+    /// Requests that wait in the budget, those of others included.
+    pub waiting: usize,
+    /// What the first of them waits for.
+    pub cause: Option<WaitCause>,
+    /// Calls, tokens and waits of this run.
+    pub totals: Totals,
+    /// What the tokens cost so far, in dollars; `None` when a model has no price.
+    pub cost: Option<f64>,
+    /// Since the run began.
+    pub elapsed: Duration,
+    /// How long it will still take, roughly: as the limits allow, or as fast as it went so far,
+    /// whichever is longer. `None` while that cannot be told.
+    pub left: Option<Duration>,
+}
+
+impl Progress {
+    /// How many items are over, well or not.
+    pub fn over(&self) -> u64 {
+        self.done + self.failed + self.skipped
+    }
+}

@@ -1,0 +1,100 @@
+//! One request of each cached prefix goes ahead, the others follow when its answer begins.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::clock::lock;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::types::{Message, MessageRequest};
+
+/// Which prefixes the server has in its cache, as far as this run knows.
+#[derive(Default)]
+pub(super) struct Warmth {
+    prefixes: Mutex<HashMap<Digest, Prefix>>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Prefix {
+    /// A request is on its way that will have the server cache it.
+    OnItsWay,
+    Warm,
+}
+
+impl Warmth {
+    /// Sends a request, after one of the same prefix.
+    pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
+        match request.cached_prefix() {
+            Some(prefix) if self.goes_ahead(client, &prefix) => {
+                let lead = Lead {
+                    warmth: self,
+                    prefix,
+                };
+                // It returns when the answer begins, and with it the cache can be read.
+                let stream = client.messages().stream(request);
+                if stream.is_ok() {
+                    lead.set(Prefix::Warm);
+                }
+                drop(lead);
+                match stream?.final_message() {
+                    Err(error) if error.is_retryable() => client.messages().create(request),
+                    result => result,
+                }
+            }
+            _ => client.messages().create(request),
+        }
+    }
+
+    /// Whether this one is the first of its prefix; otherwise blocks until that one's answer has
+    /// begun. If that one fails, the next goes ahead.
+    fn goes_ahead(&self, client: &Client, prefix: &Digest) -> bool {
+        let mut prefixes = lock(&self.prefixes);
+        loop {
+            match prefixes.get(prefix) {
+                Some(Prefix::Warm) => return false,
+                None => {
+                    prefixes.insert(prefix.clone(), Prefix::OnItsWay);
+                    return true;
+                }
+                Some(Prefix::OnItsWay) => {}
+            }
+            if client.settings().stop.is_ending() || client.core().sleeper.is_stopped() {
+                return false;
+            }
+            prefixes = self
+                .changed
+                .wait_timeout(prefixes, LOOK_AGAIN)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// The request that goes ahead. If it comes to nothing, another one has to.
+struct Lead<'a> {
+    warmth: &'a Warmth,
+    prefix: Digest,
+}
+
+impl Lead<'_> {
+    fn set(&self, state: Prefix) {
+        lock(&self.warmth.prefixes).insert(self.prefix.clone(), state);
+        self.warmth.changed.notify_all();
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut prefixes = lock(&self.warmth.prefixes);
+        if prefixes.get(&self.prefix) == Some(&Prefix::OnItsWay) {
+            prefixes.remove(&self.prefix);
+            self.warmth.changed.notify_all();
+        }
+    }
+}
+
+/// How often those who follow look whether the run is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);

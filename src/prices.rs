@@ -1,0 +1,277 @@
+//! What tokens cost.
+
+use std::collections::BTreeMap;
+
+use crate::totals::{LONG_PROMPT, Tally, Tokens, Totals};
+use crate::types::{Model, Usage};
+
+/// Dollars per million tokens of one model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Price {
+    /// Input after the last cache breakpoint.
+    pub input: f64,
+    /// Input written to the cache for five minutes.
+    pub cache_write_5m: f64,
+    /// Input written to the cache for an hour.
+    pub cache_write_1h: f64,
+    /// Input read from the cache.
+    pub cache_read: f64,
+    /// Output.
+    pub output: f64,
+}
+
+impl Price {
+    /// A price of input and output. What goes through the cache costs what it does with most
+    /// models: written 1.25 times the input for five minutes and twice for an hour, read a tenth.
+    pub const fn new(input: f64, output: f64) -> Price {
+        Price {
+            input,
+            cache_write_5m: 1.25 * input,
+            cache_write_1h: 2.0 * input,
+            cache_read: 0.1 * input,
+            output,
+        }
+    }
+
+    /// Sets what input costs that is read from the cache.
+    #[must_use]
+    pub const fn cache_read(mut self, dollars: f64) -> Price {
+        self.cache_read = dollars;
+        self
+    }
+
+    fn times(self, factor: f64) -> Price {
+        Price {
+            input: self.input * factor,
+            cache_write_5m: self.cache_write_5m * factor,
+            cache_write_1h: self.cache_write_1h * factor,
+            cache_read: self.cache_read * factor,
+            output: self.output * factor,
+        }
+    }
+
+    /// What these tokens cost, in dollars.
+    pub fn of(&self, tokens: &Tokens) -> f64 {
+        let parts = [
+            (tokens.input, self.input),
+            (tokens.cache_write_5m, self.cache_write_5m),
+            (tokens.cache_write_1h, self.cache_write_1h),
+            (tokens.cache_read, self.cache_read),
+            (tokens.output, self.output),
+        ];
+        parts
+            .iter()
+            .map(|(tokens, dollars)| *tokens as f64 * dollars / 1e6)
+            .sum()
+    }
+
+    /// The dearest kind of input.
+    fn dearest_input(&self) -> f64 {
+        self.input.max(self.cache_write_5m).max(self.cache_write_1h)
+    }
+}
+
+/// What the models cost: a table that you can change, because prices do.
+///
+/// It knows nothing of fast mode, of discounts, of taxes, nor of surcharges for where a model runs.
+///
+/// ```
+/// use anthropic_blocking::{Price, Prices};
+///
+/// let prices = Prices::published().set("claude-haiku-4-5", Price::new(1.0, 5.0));
+/// assert_eq!(prices.get("claude-haiku-4-5-20251001").map(|price| price.output), Some(5.0));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prices {
+    models: BTreeMap<Model, Rates>,
+    per_search: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rates {
+    usual: Price,
+    /// For prompts of more than 100,000 tokens.
+    long: Price,
+}
+
+impl Prices {
+    /// No prices.
+    pub fn none() -> Prices {
+        Prices {
+            models: BTreeMap::new(),
+            per_search: 0.0,
+        }
+    }
+
+    /// The published prices of the first-party API as of 2026-11-23. Look them up before you trust
+    /// them with money.
+    pub fn published() -> Prices {
+        let mut prices = Prices::none();
+        prices.per_search = 0.01;
+        for (model, price) in PUBLISHED {
+            prices = prices.set(model, price);
+        }
+        prices.set_long("claude-haiku-5-5", Price::new(0.5, 2.5))
+    }
+
+    /// Sets the price of a model, with all its dated ids.
+    #[must_use]
+    pub fn set(mut self, model: impl Into<Model>, price: Price) -> Prices {
+        let rates = Rates {
+            usual: price,
+            long: price,
+        };
+        self.models.insert(model.into(), rates);
+        self
+    }
+
+    /// Sets another price of a model for requests with more than 100,000 input tokens.
+    #[must_use]
+    pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
+        if let Some(rates) = self.models.get_mut(&model.into()) {
+            rates.long = price;
+        }
+        self
+    }
+
+    /// The prices of Message Batches: half of these.
+    #[must_use]
+    pub fn of_batches(mut self) -> Prices {
+        for rates in self.models.values_mut() {
+            rates.usual = rates.usual.times(0.5);
+            rates.long = rates.long.times(0.5);
+        }
+        self
+    }
+
+    /// The price of a model, where it is known.
+    pub fn get(&self, model: impl Into<Model>) -> Option<Price> {
+        self.rates(&model.into()).map(|rates| rates.usual)
+    }
+
+    /// What one answer of a model cost, in dollars; `None` for a model without a price.
+    pub fn of(&self, model: &Model, usage: &Usage) -> Option<f64> {
+        let rates = self.rates(model)?;
+        let tokens = Tokens::of(usage);
+        let is_long = tokens.all_input() > LONG_PROMPT;
+        let tools = usage.server_tool_use.as_ref();
+        let searches = tools.map_or(0, |tools| tools.web_search_requests);
+        let price = if is_long { rates.long } else { rates.usual };
+        Some(price.of(&tokens) + searches as f64 * self.per_search)
+    }
+
+    /// The most that a request can cost; `None` for a model without a price.
+    pub(crate) fn at_most(&self, model: &Model, input: u64, output: u64) -> Option<f64> {
+        let rates = self.rates(model)?;
+        let is_long = input > LONG_PROMPT;
+        let price = if is_long { rates.long } else { rates.usual };
+        let (input, output) = (input as f64, output as f64);
+        Some((input * price.dearest_input() + output * price.output) / 1e6)
+    }
+
+    fn of_tally(&self, model: &Model, tally: &Tally) -> Option<f64> {
+        let rates = self.rates(model)?;
+        let extra = rates.long.of(&tally.long_prompts) - rates.usual.of(&tally.long_prompts);
+        let searches = tally.web_searches as f64 * self.per_search;
+        Some(rates.usual.of(&tally.tokens) + extra + searches)
+    }
+
+    fn rates(&self, model: &Model) -> Option<&Rates> {
+        let found = self.models.get(model);
+        found.or_else(|| self.models.get(&Model::from(model.line())))
+    }
+}
+
+impl Totals {
+    /// What all of it cost, in dollars: also attempts that failed and answers that broke off, as
+    /// far as their tokens were seen. `None` when a model has no price.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Prices;
+    ///
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// if let Some(dollars) = client.totals().cost(&Prices::published()) {
+    ///     println!("about ${dollars:.2}");
+    /// }
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn cost(&self, prices: &Prices) -> Option<f64> {
+        let costs = self.by_model.iter();
+        costs
+            .map(|(model, tally)| prices.of_tally(model, tally))
+            .sum()
+    }
+}
+
+/// Dollars per million tokens of input and output; as of 2026-11-23.
+const PUBLISHED: [(&str, Price); 15] = [
+    ("claude-fable-5-2", Price::new(8.0, 40.0)),
+    ("claude-fable-5-1", Price::new(10.0, 50.0).cache_read(0.25)),
+    ("claude-fable-5", Price::new(10.0, 50.0)),
+    ("claude-opus-5-5", Price::new(4.0, 20.0).cache_read(0.2)),
+    ("claude-opus-5", Price::new(5.0, 25.0)),
+    ("claude-opus-4-8", Price::new(5.0, 25.0)),
+    ("claude-opus-4-7", Price::new(5.0, 25.0)),
+    ("claude-opus-4-6", Price::new(5.0, 25.0)),
+    ("claude-opus-4-5", Price::new(5.0, 25.0)),
+    ("claude-sonnet-5-5", Price::new(2.0, 10.0).cache_read(0.1)),
+    ("claude-sonnet-5", Price::new(2.0, 10.0)),
+    ("claude-sonnet-4-6", Price::new(3.0, 15.0)),
+    ("claude-sonnet-4-5", Price::new(3.0, 15.0)),
+    ("claude-haiku-5-5", Price::new(0.1, 0.5)),
+    ("claude-haiku-4-5", Price::new(1.0, 5.0)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(json: serde_json::Value) -> Usage {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_dollars(cost: Option<f64>, expected: f64) {
+        let cost = cost.expect("a price");
+        assert!((cost - expected).abs() < 1e-9, "{cost} is not {expected}");
+    }
+
+    #[test]
+    fn each_kind_of_token_has_its_price() {
+        let prices = Prices::published();
+        let usage = usage(serde_json::json!({
+            "input_tokens": 1_000_000, "output_tokens": 100_000,
+            "cache_creation_input_tokens": 300_000, "cache_read_input_tokens": 1_000_000,
+            "cache_creation": {"ephemeral_5m_input_tokens": 200_000, "ephemeral_1h_input_tokens": 100_000},
+            "server_tool_use": {"web_search_requests": 3},
+        }));
+        let model = Model::new("claude-haiku-4-5-20251001");
+        let expected = 1.0 + 0.5 + 0.2 * 1.25 + 0.1 * 2.0 + 0.1 + 0.03;
+        assert_dollars(prices.of(&model, &usage), expected);
+        let half = prices.of_batches().of(&model, &usage);
+        assert_dollars(half, (expected - 0.03) / 2.0 + 0.03);
+    }
+
+    #[test]
+    fn long_prompts_cost_more_where_the_table_says_so() {
+        let prices = Prices::published();
+        let model = Model::new("claude-haiku-5-5");
+        let short = usage(serde_json::json!({"input_tokens": 100_000, "output_tokens": 0}));
+        let long = usage(serde_json::json!({"input_tokens": 100_001, "output_tokens": 0}));
+        assert_dollars(prices.of(&model, &short), 0.01);
+        assert_dollars(prices.of(&model, &long), 0.050_000_5);
+        assert_dollars(prices.at_most(&model, 1_000, 1_000_000), 0.500_2);
+    }
+
+    #[test]
+    fn unknown_models_have_no_price() {
+        let prices = Prices::published();
+        assert_eq!(prices.get("claude-unheard-of"), None);
+        assert_eq!(
+            prices.get("claude-opus-5-5-latest"),
+            prices.get("claude-opus-5-5")
+        );
+        assert_eq!(Prices::none().get("claude-opus-5-5"), None);
+    }
+}

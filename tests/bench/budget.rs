@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anthropic_blocking::{
-    Admission, Budget, Cost, Limits, ModelClass, RateLimit, RateLimits, Usage,
+    Admission, Budget, Cost, Limits, ModelClass, RateLimit, RateLimits, Reservation, Usage,
 };
 
 use crate::measure::{Figure, Goal, Options, cost};
@@ -157,7 +157,7 @@ fn paced(options: &Options) {
     if !names.iter().any(|name| options.wants(name)) {
         return;
     }
-    let budget = ripe();
+    let (budget, _open) = ripe();
     let mut figures: [Vec<f64>; 6] = Default::default();
     for _ in 0..options.rounds(5) {
         let run = paced_run(&budget, Duration::from_secs(4));
@@ -184,13 +184,16 @@ fn paced(options: &Options) {
     }
 }
 
-/// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second.
-fn ripe() -> Budget {
+/// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second. Those in
+/// flight with it are enough for requests to have a pace at all.
+fn ripe() -> (Budget, Vec<Reservation>) {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(24_000));
-    drop(budget.reserve(&class(), COST, None).expect("room"));
+    let open = (0..4)
+        .map(|_| budget.reserve(&class(), COST, None).expect("room"))
+        .collect();
     // From a quarter, doubled every ten seconds.
     thread::sleep(Duration::from_secs(24));
-    budget
+    (budget, open)
 }
 
 const PACE: f64 = 500.0;

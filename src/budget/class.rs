@@ -39,7 +39,11 @@ impl ModelClass {
 
     /// The class of the same models in fast mode, which has limits of its own.
     pub(crate) fn fast(&self) -> ModelClass {
-        ModelClass::named(format!("{self} fast"))
+        ModelClass::named(format!("{self}{FAST}"))
+    }
+
+    pub(crate) fn is_fast(&self) -> bool {
+        self.0.ends_with(FAST)
     }
 
     /// The name.
@@ -58,6 +62,8 @@ impl fmt::Display for ModelClass {
         f.write_str(&self.0)
     }
 }
+
+const FAST: &str = " fast";
 
 /// The rows of the published tables that combine several models.
 const SHARED: [&str; 4] = [

@@ -2,6 +2,7 @@
 
 use crate::types::{ApiError, Dimension, RateLimit, RateLimits};
 
+use super::class::ModelClass;
 use super::cost::{Each, INPUT};
 
 /// What the headers of one answer said.
@@ -20,6 +21,20 @@ pub(crate) struct Told {
 }
 
 impl Reading {
+    /// Reads the headers for a class; fast mode has groups of its own.
+    pub(crate) fn of_class(class: &ModelClass, limits: &RateLimits) -> Reading {
+        if !class.is_fast() {
+            return Reading::of(limits);
+        }
+        Reading::of(&RateLimits {
+            requests: limits.requests,
+            input_tokens: limits.fast_input_tokens,
+            output_tokens: limits.fast_output_tokens,
+            retry_after: limits.retry_after,
+            ..RateLimits::default()
+        })
+    }
+
     /// Reads the headers; `tokens` stands in for input where neither input nor output is given.
     pub(crate) fn of(limits: &RateLimits) -> Reading {
         let told = |group: &Option<RateLimit>| Told {
@@ -165,6 +180,12 @@ mod tests {
         assert_eq!(Reading::of(&limits).told[INPUT].limit, Some(100.0));
         limits.output_tokens = Some(group(50));
         assert_eq!(Reading::of(&limits).told[INPUT], Told::default());
+        limits.fast_input_tokens = Some(group(30));
+        let fast = ModelClass::of("claude-opus-5").fast();
+        assert_eq!(
+            Reading::of_class(&fast, &limits).told[INPUT].limit,
+            Some(30.0)
+        );
         assert!(Reading::of(&RateLimits::default()).is_empty());
     }
 }

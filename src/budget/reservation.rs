@@ -59,7 +59,7 @@ impl Reservation {
     /// The answer's head arrived: what its headers said.
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
-        let reading = Reading::of(limits);
+        let reading = Reading::of_class(&self.class, limits);
         self.budget.update(&self.class, |account, now, _| {
             account.learn(now, key, &reading)
         });
@@ -87,7 +87,7 @@ impl Reservation {
         let Some(key) = self.key.take() else { return };
         self.budget.update(&self.class, |account, now, gate| {
             if let Some(limits) = limits {
-                account.learn(now, key, &Reading::of(limits));
+                account.learn(now, key, &Reading::of_class(&self.class, limits));
             }
             account.settle(now, key, usage, gate);
         });
@@ -98,7 +98,7 @@ impl Reservation {
     pub fn refuse(mut self, error: Option<&ApiError>, limits: &RateLimits) {
         let Some(key) = self.key.take() else { return };
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
-        let reading = Reading::of(limits);
+        let reading = Reading::of_class(&self.class, limits);
         self.budget.update(&self.class, |account, now, gate| {
             account.refused(now, key, refusal, &reading, gate);
         });

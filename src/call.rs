@@ -357,7 +357,7 @@ impl<'a> Progress<'a> {
             // It stands on ordinary successes and means nothing there.
             head.rate_limits.retry_after = None;
         }
-        let is_stopped = call.is_ending();
+        let is_stopped = core.sleeper.is_stopped() || call.settings.stop.is_cut();
         let retry_after = head.rate_limits.retry_after;
         let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,

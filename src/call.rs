@@ -205,12 +205,13 @@ struct Progress<'a> {
     waited: Waits,
     /// The place in the order of the budget that the first attempt was given.
     ticket: Option<u64>,
-    /// The failure that sent it back to that place.
-    sent_back: Option<SentBack>,
+    /// The failure of the last attempt, and whether it sent the call back to that place.
+    last: Option<Failed>,
+    is_back: bool,
 }
 
-/// A failure that waiting in the budget cures.
-struct SentBack {
+/// An attempt that failed, and was diagnosed.
+struct Failed {
     head: Head,
     failure: Failure,
     verdict: Verdict,
@@ -225,7 +226,8 @@ impl<'a> Progress<'a> {
             attempts: Vec::new(),
             waited: Waits::default(),
             ticket: None,
-            sent_back: None,
+            last: None,
+            is_back: false,
         }
     }
 
@@ -235,21 +237,21 @@ impl<'a> Progress<'a> {
         let Some((class, cost)) = &call.cost else {
             return Ok(Charge::new(&call.settings.books, call.model, None));
         };
-        let sent_back = self.sent_back.take();
-        let max_wait = sent_back.as_ref().and_then(|_| self.tries.patience());
-        let patience = [self.left(), max_wait].into_iter().flatten().min();
+        let (last, is_back) = (self.last.take(), std::mem::take(&mut self.is_back));
+        let patience = self.left();
         let asked = core.budget.acquire(&Ask {
             class,
             cost: *cost,
             ticket: self.ticket,
+            is_back,
             patience,
+            max_wait: self.tries.patience(),
             is_stopped: &|| call.is_ending(),
         });
         let denied = match asked {
             Ok(reservation) => {
-                if sent_back.is_some() {
-                    self.tries.has_waited(reservation.waited().total());
-                }
+                self.tries
+                    .has_waited(flow_control(reservation.waited(), is_back));
                 self.ticket = Some(reservation.ticket());
                 self.waited.add_all(reservation.waited());
                 return Ok(Charge::new(
@@ -261,22 +263,20 @@ impl<'a> Progress<'a> {
             Err(Denied::Stopped) => return Err(self.shut_down()),
             Err(denied) => denied,
         };
-        Err(match (sent_back, denied) {
-            (None, denied) => denied
-                .into_error(call.action(), patience)
-                .with_attempts(std::mem::take(&mut self.attempts)),
-            (Some(mut back), Denied::Exceeds(excess)) => {
-                back.verdict.cure = Cure::Nothing;
-                self.error(back, Some(excess.to_string()))
+        let Some(mut last) = last else {
+            return Err(denied.into_error(call.action(), patience));
+        };
+        let reason = match denied {
+            Denied::Exceeds(excess) => {
+                last.verdict.cure = Cure::Nothing;
+                excess.to_string()
             }
-            (Some(back), Denied::Late { at_least, .. }) => {
-                let reason = self
-                    .too_late(at_least)
-                    .unwrap_or_else(|| self.tries.used_up());
-                self.error(back, Some(reason))
+            Denied::Late { cause, .. } => {
+                format!("the next try would be after the deadline: {cause}")
             }
-            (Some(_), Denied::Stopped) => self.shut_down(),
-        })
+            Denied::Refused(_) | Denied::Stopped => self.tries.used_up(),
+        };
+        Err(self.error(last, Some(reason)))
     }
 
     /// Why a next try is out of the question that would come so late.
@@ -353,7 +353,8 @@ impl<'a> Progress<'a> {
     ) -> Result<()> {
         let (call, core) = (self.call, self.call.core);
         head.request_id = head.request_id.or(failure.request_id.take());
-        if failure.streamed {
+        let is_said = matches!(failure.cause, Cause::Api { .. }) && !failure.streamed;
+        if matches!(head.status, Some(200..=299)) && !is_said {
             // It stands on ordinary successes and means nothing there.
             head.rate_limits.retry_after = None;
         }
@@ -366,11 +367,11 @@ impl<'a> Progress<'a> {
             retry_after,
             should_retry: head.should_retry,
         });
+        let in_line = charge.ticket();
+        charge.lose(&verdict, &failure, &head.rate_limits);
         if is_stopped {
             verdict.kind = ErrorKind::Shutdown;
         }
-        let in_line = charge.ticket();
-        charge.lose(&verdict, &failure, &head.rate_limits);
         let id = shown(head.request_id.as_ref());
         let what = format!(
             "{}: {}{id}",
@@ -390,12 +391,17 @@ impl<'a> Progress<'a> {
         if has_content && verdict.cure != Cure::Nothing && !call.settings.retry.may_repeat() {
             verdict.cure = Cure::Repeat;
         }
-        let decision = self
+        let in_line = in_line.filter(|_| matches!(verdict.cure, Cure::Pause | Cure::Gate));
+        let mut decision = self
             .tries
             .decide(verdict.cure, retry_after, in_line.is_some(), || {
                 lock(&core.retries).withdraw(core.sleeper.clock().now())
             });
-        let back = SentBack {
+        if has_content && decision == Decision::Queue && !self.tries.count() {
+            // Each time there is more to pay for.
+            decision = Decision::GiveUp(None);
+        }
+        let back = Failed {
             head,
             failure,
             verdict,
@@ -409,7 +415,8 @@ impl<'a> Progress<'a> {
                     return Err(self.error(back, Some(reason)));
                 }
                 info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(at_least));
-                self.sent_back = Some(back);
+                self.is_back = true;
+                self.last = Some(back);
                 Ok(())
             }
             (Decision::Queue, ..) => Ok(()),
@@ -427,6 +434,7 @@ impl<'a> Progress<'a> {
                 }
                 info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
                 self.waited.add(WaitCause::Backoff, wait);
+                self.last = Some(back);
                 core.sleeper
                     .sleep_unless(wait, || call.settings.stop.is_ending())
                     .map_err(|_| self.shut_down())
@@ -458,8 +466,8 @@ impl<'a> Progress<'a> {
         attempt
     }
 
-    fn error(&mut self, back: SentBack, reason: Option<String>) -> Error {
-        let SentBack {
+    fn error(&mut self, back: Failed, reason: Option<String>) -> Error {
+        let Failed {
             head,
             failure,
             verdict,
@@ -470,6 +478,20 @@ impl<'a> Progress<'a> {
             .with_attempts(std::mem::take(&mut self.attempts))
             .with_partial(failure.partial)
     }
+}
+
+/// What counts as waiting for limits and overloads: what the server asked for, and, once it refused
+/// the call, its limits.
+fn flow_control(waits: &Waits, is_back: bool) -> Duration {
+    let counts = |cause| match cause {
+        WaitCause::Pause | WaitCause::Overload => true,
+        WaitCause::Server(_) => is_back,
+        _ => false,
+    };
+    waits
+        .iter()
+        .filter(|(cause, _)| counts(*cause))
+        .fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(wait))
 }
 
 /// Writes the body of a request.

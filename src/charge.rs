@@ -67,6 +67,10 @@ impl Charge {
                     reservation.begin(&self.usage);
                 }
             }
+            RawEvent::Event(StreamEvent::MessageDelta(delta)) => {
+                let said = delta.usage.as_ref().map_or(0, |usage| usage.output_tokens);
+                self.usage.output_tokens = self.usage.output_tokens.max(said);
+            }
             RawEvent::Event(_) => {}
         }
     }

@@ -190,6 +190,8 @@ const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 struct ManualState {
     elapsed: Duration,
     sleeps: Vec<Duration>,
+    /// When the sleep ends that was noted last for a condition variable.
+    last_end: Option<Duration>,
     held: bool,
 }
 
@@ -259,37 +261,31 @@ impl ManualTime {
         end
     }
 
-    /// Until `until` the clock jumps, or is held; for a notification it looks again and again,
-    /// because nobody tells a condition variable that the clock was moved.
+    /// Until `until` the clock jumps, or is held. Ends early, again and again, because nobody tells
+    /// a condition variable that the clock was moved.
     fn wait<'a, T>(
         &self,
         condvar: &Condvar,
-        mut guard: MutexGuard<'a, T>,
+        guard: MutexGuard<'a, T>,
         until: Option<Instant>,
     ) -> MutexGuard<'a, T> {
-        let before = {
+        if let Some(until) = until {
             let mut state = lock(&self.state);
-            if let Some(until) = until {
-                let passed = until.saturating_duration_since(self.start);
-                let left = passed.saturating_sub(state.elapsed);
-                if !left.is_zero() {
-                    self.begin_sleep(&mut state, left);
-                }
-                if !state.held || left.is_zero() {
-                    return guard;
-                }
+            let passed = until.saturating_duration_since(self.start);
+            let left = passed.saturating_sub(state.elapsed);
+            // Who looks again sleeps on.
+            if !left.is_zero() && state.last_end != Some(passed) {
+                state.last_end = Some(passed);
+                self.begin_sleep(&mut state, left);
             }
-            state.elapsed
-        };
-        loop {
-            let (woken, result) = condvar
-                .wait_timeout(guard, Duration::from_millis(1))
-                .unwrap_or_else(PoisonError::into_inner);
-            guard = woken;
-            if !result.timed_out() || self.elapsed() != before {
+            if !state.held || left.is_zero() {
                 return guard;
             }
         }
+        condvar
+            .wait_timeout(guard, Duration::from_millis(1))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     fn sleep(&self, duration: Duration, stopped: impl Fn() -> bool) -> Result<(), Stopped> {

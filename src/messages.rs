@@ -1,5 +1,7 @@
 //! Messages: create one, count its tokens.
 
+use std::time::Duration;
+
 use log::debug;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -7,8 +9,9 @@ use serde::de::DeserializeOwned;
 use crate::answer::read_json;
 use crate::budget::{Cost, InputEstimate, ModelClass, Plan};
 use crate::call::{Call, LOG, encode};
-use crate::client::Client;
+use crate::client::{Client, Options};
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
+use crate::retry::RetryPolicy;
 use crate::stream::{MESSAGE, MessageStream, read_message};
 use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock, Usage};
 
@@ -138,7 +141,11 @@ impl Messages<'_> {
                 request,
                 stream: self.client.settings().stream_underneath,
             })?;
-            Ok(self.guess(request, body.len()))
+            let (class, cost) = self.guess(request, body.len());
+            Ok(match self.client.settings().input_estimate {
+                InputEstimate::Exact(tokens) => (class, cost.input_tokens(tokens)),
+                _ => (class, cost),
+            })
         };
         let costs: Result<Vec<_>> = requests.into_iter().map(cost).collect();
         Ok(self.client.budget().plan(costs?))
@@ -164,7 +171,7 @@ impl Messages<'_> {
         let counted = match self.client.settings().input_estimate {
             InputEstimate::Learned => None,
             InputEstimate::Exact(tokens) => Some(tokens),
-            InputEstimate::Counted => match self.count_tokens(request) {
+            InputEstimate::Counted => match self.count_in_haste(request) {
                 Ok(tokens) => Some(tokens),
                 Err(error) => {
                     debug!(target: LOG, "the input is guessed, because counting failed: {error}");
@@ -176,6 +183,15 @@ impl Messages<'_> {
             class,
             counted.map_or(cost, |tokens| cost.input_tokens(tokens)),
         )
+    }
+
+    /// Counts, if that does not take much of the time that the call itself has.
+    fn count_in_haste(&self, request: &MessageRequest) -> Result<u64> {
+        let deadline = self.client.settings().deadline;
+        let share = deadline.map_or(LONGEST_COUNT, |deadline| (deadline / 4).min(LONGEST_COUNT));
+        let options = Options::new().deadline(share).retry(RetryPolicy::none());
+        let client = self.client.with(options);
+        client.messages().count_tokens(request)
     }
 
     /// The same by the request's looks only.
@@ -232,6 +248,9 @@ fn unlike(action: &'static str, expected: &'static str, error: &serde_json::Erro
 /// The least `max_tokens` that takes more than ten minutes at 128,000 tokens an hour, which is
 /// what the official clients assume: 600 s × 128,000 / 3600 s = 21,333.3.
 const TOO_LONG: u64 = 21_334;
+
+/// What counting the input of a request may take, before it is guessed.
+const LONGEST_COUNT: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/v1/messages";
 

@@ -275,7 +275,14 @@ impl Tries {
         (self.policy.max_wait < Duration::MAX).then(|| left.saturating_add(SHORT * 2))
     }
 
-    /// The call waited so long in the budget's line after a refusal.
+    /// Counts an attempt that waiting alone would not count; `false` when none is left.
+    pub(crate) fn count(&mut self) -> bool {
+        let is_left = self.counted < self.policy.max_attempts;
+        self.counted += u32::from(is_left);
+        is_left
+    }
+
+    /// The call waited so long in the budget's line for limits and overloads.
     pub(crate) fn has_waited(&mut self, wait: Duration) {
         self.waited = self.waited.saturating_add(wait);
     }

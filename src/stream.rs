@@ -180,9 +180,14 @@ impl MessageStream {
     }
 
     fn finish(&mut self) {
+        self.settle();
         if let Some(feed) = self.feed.take() {
             feed.finish(&self.core);
         }
+    }
+
+    /// The message is complete, whatever becomes of its stream.
+    fn settle(&mut self) {
         if let Some(charge) = self.charge.take() {
             charge.settle(&self.partial().usage);
         }
@@ -190,6 +195,8 @@ impl MessageStream {
 
     fn fail(&mut self, failure: Failure) -> Error {
         self.feed = None;
+        // It stands on ordinary successes and means nothing there.
+        self.exchange.rate_limits.retry_after = None;
         let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
             delivery: failure.delivery,
@@ -198,17 +205,15 @@ impl MessageStream {
             should_retry: None,
         });
         let stopped = self.core.sleeper.is_stopped();
-        if stopped {
-            verdict.kind = ErrorKind::Shutdown;
-        }
         if let Some(charge) = self.charge.take() {
             charge.fail(&verdict, &failure, &self.exchange.rate_limits);
+        }
+        if stopped {
+            verdict.kind = ErrorKind::Shutdown;
         }
         let kind = verdict.kind;
         let exchange = &mut self.exchange;
         exchange.request_id = exchange.request_id.take().or(failure.request_id);
-        // It stands on ordinary successes and means nothing there.
-        exchange.rate_limits.retry_after = None;
         let took = self
             .core
             .sleeper
@@ -260,7 +265,12 @@ impl Iterator for MessageStream {
             .pump(&mut self.accumulator, self.charge.as_mut(), |event| {
                 event.into_event()
             }) {
-            Ok(Some(event)) => Some(Ok(event)),
+            Ok(Some(event)) => {
+                if self.accumulator.is_complete() {
+                    self.settle();
+                }
+                Some(Ok(event))
+            }
             Ok(None) => {
                 self.finish();
                 None

@@ -108,7 +108,8 @@ impl Tally {
             self.long_prompts.add(&tokens);
         }
         let tools = usage.server_tool_use.as_ref();
-        self.web_searches += tools.map_or(0, |tools| tools.web_search_requests);
+        let searches = tools.map_or(0, |tools| tools.web_search_requests);
+        self.web_searches = self.web_searches.saturating_add(searches);
     }
 }
 

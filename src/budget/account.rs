@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::types::{Delivery, Dimension, Usage, WaitCause};
 
-use super::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, whole};
+use super::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
 use super::entries::{Entries, Key};
 use super::estimate::{Estimate, Estimates};
 use super::gate::{Gate, Pass};
@@ -208,6 +208,7 @@ impl Account {
             return;
         };
         gate.accepted(entry.pass);
+        self.is_mute |= !self.mirror.knows_any();
         if entry.input.replace(input).is_none() {
             self.estimates.learn_input(&entry.cost, input);
         }
@@ -220,6 +221,7 @@ impl Account {
     /// The stream has shown so many output tokens in all.
     pub(crate) fn output_seen(&mut self, now: Time, key: Key, tokens: u64) {
         self.advance(now);
+        let tokens = at_most(tokens, LARGEST);
         let Some(entry) = self.entries.find(key).filter(|entry| entry.output < tokens) else {
             return;
         };
@@ -232,17 +234,16 @@ impl Account {
     /// The request succeeded, and used what `usage` says.
     pub(crate) fn settle(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
         self.begun(now, key, usage, gate);
+        let output = at_most(usage.output_tokens, LARGEST);
         let Some(entry) = self.close(now, key, |entry, _| {
-            let actual = [1, entry.input.unwrap_or(0), usage.output_tokens];
+            let actual = [1, entry.input.unwrap_or(0), output];
             (actual, actual)
         }) else {
             return;
         };
-        self.estimates
-            .learn_output(&entry.cost, usage.output_tokens);
+        self.estimates.learn_output(&entry.cost, output);
         self.mirror.succeeded();
         self.pauses = 0;
-        self.is_mute |= !self.mirror.knows_any();
         if let Some(most) = &mut self.most_open {
             *most += 1.0 / most.max(1.0);
         }
@@ -310,10 +311,7 @@ impl Account {
             Delivery::NotSent => ([0; 3], [0; 3]),
             Delivery::Answered => {
                 let actual = [1, entry.input.unwrap_or(0), entry.output];
-                (
-                    [1, entry.input.unwrap_or(counted[INPUT]), entry.output],
-                    actual,
-                )
+                (actual, actual)
             }
             Delivery::Unknown => {
                 let output = counted[OUTPUT].max(entry.output);
@@ -368,6 +366,11 @@ impl Account {
         self.pause
             .max(self.window.at_best(now, queued, &estimate))
             .max(self.mirror.at_best(queued, &server_cost, &variance))
+    }
+
+    /// Until when the server asked to wait.
+    pub(crate) fn pause(&self) -> Time {
+        self.pause
     }
 
     /// What is in flight.
@@ -505,12 +508,16 @@ impl Account {
             false => 0,
         };
         let written = usage.cache_creation_input_tokens.unwrap_or(0);
-        usage
+        let counted = usage
             .input_tokens
             .saturating_add(written)
-            .saturating_add(reads)
+            .saturating_add(reads);
+        at_most(counted, LARGEST)
     }
 }
+
+/// No request has more tokens than this: what says so is an error, and must not weigh for hours.
+const LARGEST: u64 = 1 << 24;
 
 /// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
 const SPREAD: f64 = 50.0;

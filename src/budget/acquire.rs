@@ -21,8 +21,12 @@ pub(crate) struct Ask<'a> {
     pub(crate) cost: Cost,
     /// The place in the order that it had, if it was sent before.
     pub(crate) ticket: Option<u64>,
-    /// How long it will wait.
+    /// Whether that was refused, so that its caller says by itself that it waits.
+    pub(crate) is_back: bool,
+    /// How long it will wait in all.
     pub(crate) patience: Option<Duration>,
+    /// How long it will wait for pauses and overloads.
+    pub(crate) max_wait: Option<Duration>,
     /// Whether it has become pointless; see [`Budget::wake_all`].
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
 }
@@ -37,6 +41,8 @@ pub(crate) enum Denied {
         at_least: Duration,
         cause: WaitCause,
     },
+    /// A pause or an overload lasts longer than the request will wait for it.
+    Refused(WaitCause),
     /// It has become pointless.
     Stopped,
 }
@@ -64,6 +70,14 @@ impl Budget {
                 at_least: seconds(at_best - start),
                 cause,
             });
+        }
+        if let Some((until, cause)) = lane.refused_until(start, gate) {
+            if ask
+                .max_wait
+                .is_some_and(|most| seconds(until - start) > most)
+            {
+                return Err(Denied::Refused(cause));
+            }
         }
         let waiter = lane.enter(ticket, ask.cost);
         drop(state);
@@ -123,6 +137,10 @@ impl Budget {
     ) -> Result<Reservation, Denied> {
         let (shared, waiter) = (place.shared, &*place.waiter);
         let (mut waits, mut seen) = (Waits::default(), None);
+        let refused = |waits: &Waits| {
+            let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
+            ask.max_wait.map(|most| most.saturating_sub(waited))
+        };
         let mut announced = false;
         let mut state = lock(&shared.state);
         loop {
@@ -146,16 +164,21 @@ impl Budget {
                 Err(Later::OnEvent(cause)) => (None, cause),
             };
             seen = Some((now, cause));
-            let ready = until.unwrap_or(now).max(now);
-            if deadline.is_some_and(|deadline| now >= deadline || ready > deadline) {
+            // An event may better what is waited for, but not the lower bound.
+            let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
+            if deadline.is_some_and(|deadline| now >= deadline || best > deadline) {
                 return Err(Denied::Late {
-                    at_least: seconds(ready - start),
+                    at_least: seconds(best.max(until.unwrap_or(now)) - start),
                     cause,
                 });
             }
+            let left = refused(&waits);
+            if matches!(cause, WaitCause::Pause | WaitCause::Overload)
+                && left.is_some_and(|left| left.is_zero())
+            {
+                return Err(Denied::Refused(cause));
+            }
             if !announced {
-                announced = true;
-                let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
                 let at_least = match cause {
                     // It may come at any time.
                     WaitCause::FirstAnswer => best,
@@ -163,6 +186,7 @@ impl Budget {
                 };
                 let at_least = seconds(at_least - now);
                 if at_least >= WORTH_SAYING {
+                    announced = true;
                     let wait = Wait {
                         class: ask.class.clone(),
                         cause,
@@ -171,13 +195,19 @@ impl Budget {
                     };
                     drop(state);
                     // A call says by itself why it comes back.
-                    let level = ask.ticket.map_or(Level::Info, |_| Level::Debug);
+                    let level = if ask.is_back {
+                        Level::Debug
+                    } else {
+                        Level::Info
+                    };
                     wait.announce(level, on_wait.as_deref());
                     state = lock(&shared.state);
                     continue;
                 }
             }
-            state = shared.wait(state, waiter, until, deadline);
+            let given_up = left.map(|left| now + left.as_secs_f64());
+            let end = [deadline, given_up].into_iter().flatten().reduce(Time::min);
+            state = shared.wait(state, waiter, until, end);
         }
     }
 }
@@ -241,12 +271,13 @@ impl Denied {
     /// The error of a request that was never sent.
     pub(crate) fn into_error(self, action: String, patience: Option<Duration>) -> Error {
         let kind = match self {
-            Denied::Late {
-                cause: WaitCause::Overload,
-                ..
-            } => ErrorKind::Overloaded,
+            Denied::Late { cause, .. } | Denied::Refused(cause) => match cause {
+                WaitCause::Overload => ErrorKind::Overloaded,
+                WaitCause::Pause => ErrorKind::RateLimit,
+                _ => ErrorKind::Budget,
+            },
+            Denied::Exceeds(_) => ErrorKind::Budget,
             Denied::Stopped => ErrorKind::Shutdown,
-            _ => ErrorKind::Budget,
         };
         let cause = match self {
             Denied::Exceeds(excess) => Cause::Refused(excess.to_string().into()),
@@ -259,9 +290,12 @@ impl Denied {
                         .into(),
                 )
             }
+            Denied::Refused(cause) => {
+                Cause::Refused(format!("{cause}, and max_wait permits no longer wait").into())
+            }
             Denied::Stopped => Cause::Shutdown,
         };
-        let is_retryable = matches!(self, Denied::Late { .. });
+        let is_retryable = matches!(self, Denied::Late { .. } | Denied::Refused(_));
         Error::new(kind, action, cause).with_verdict(is_retryable, None, None)
     }
 }

@@ -71,6 +71,14 @@ impl Gate {
         Some(oldest + self.age())
     }
 
+    /// Before which time surely nothing passes; `None` when that is now.
+    pub(crate) fn hold(&self) -> Option<Time> {
+        match self.state {
+            State::Open => None,
+            State::Closed { hold, .. } | State::Opening { hold, .. } => Some(hold),
+        }
+    }
+
     /// Lets a request pass.
     pub(crate) fn pass(&mut self, now: Time) -> Pass {
         self.passes += 1;

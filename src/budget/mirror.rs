@@ -192,7 +192,8 @@ impl Mirror {
                 // Sums of floats drift.
                 (bucket.held, bucket.promised, bucket.variance) = (0.0, 0.0, 0.0);
             }
-            bucket.free += hold.cost[d] - actual[d];
+            // A debt of more than a bucket is no bucket's: a header will say what is left.
+            bucket.free = (bucket.free + hold.cost[d] - actual[d]).max(-bucket.depth);
             bucket.clip();
         }
         self.record();

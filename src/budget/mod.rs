@@ -258,7 +258,9 @@ impl Budget {
             class,
             cost,
             ticket: None,
+            is_back: false,
             patience: deadline,
+            max_wait: None,
             is_stopped: &|| false,
         };
         let denied = |denied: Denied| denied.into_error("reserving".into(), deadline);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
 
 use super::account::Account;
-use super::cost::{Cost, Each, Time};
+use super::cost::{Cost, Time};
 use super::entries::Key;
 use super::gate::Gate;
 use super::ruling::Later;
@@ -30,8 +30,6 @@ pub(super) struct Lane {
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) cost: Cost,
-    /// What it is expected to cost those behind it.
-    expected: Each<f64>,
     pub(super) wake: Condvar,
 }
 
@@ -60,11 +58,9 @@ impl Lane {
 
     /// Takes a place in the order of the tickets.
     pub(super) fn enter(&mut self, ticket: u64, cost: Cost) -> Arc<Waiter> {
-        let expected = self.account.expected(&cost);
         let waiter = Arc::new(Waiter {
             ticket,
             cost,
-            expected,
             wake: Condvar::new(),
         });
         let place = self.waiters.partition_point(|other| other.ticket < ticket);
@@ -154,17 +150,25 @@ impl Lane {
     /// The earliest time at which a request could go that stands behind the tickets below its own.
     pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost, gate: &mut Gate) -> Time {
         let mut queued = [0.0; 3];
-        for other in self
-            .waiters
-            .iter()
-            .take_while(|other| other.ticket < ticket)
-        {
-            for (sum, expected) in queued.iter_mut().zip(other.expected) {
+        let before = self.waiters.iter();
+        for other in before.take_while(|other| other.ticket < ticket) {
+            // By what is known now, not by what was when it came.
+            let expected = self.account.expected(&other.cost);
+            for (sum, expected) in queued.iter_mut().zip(expected) {
                 *sum += expected;
             }
         }
-        let gate = gate.earliest(now).unwrap_or(now);
+        let gate = gate.hold().unwrap_or(now);
         self.account.at_best(now, &queued, cost).max(gate)
+    }
+
+    /// Until when the server has refused all requests, and why.
+    pub(super) fn refused_until(&self, now: Time, gate: &Gate) -> Option<(Time, WaitCause)> {
+        let pause = (self.account.pause(), WaitCause::Pause);
+        let hold = gate.hold().map(|hold| (hold, WaitCause::Overload));
+        let all = [Some(pause), hold].into_iter().flatten();
+        let later = all.filter(|(time, _)| *time > now);
+        later.max_by(|(one, _), (other, _)| one.total_cmp(other))
     }
 
     /// What a request would wait for that stands behind the tickets below its own.

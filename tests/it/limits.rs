@@ -1,13 +1,16 @@
 //! What the client does about limits: who waits for what, who does not, and what it says.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{
     Budget, Client, Dimension, ErrorKind, InputEstimate, Limits, Message, MessageRequest, Model,
     ModelClass, Options, RetryPolicy, WaitCause,
 };
 
+use crate::matrix::limited;
 use crate::support::*;
 
 /// Asks another model than the usual one.
@@ -69,7 +72,7 @@ fn a_deadline_before_the_end_of_a_pause_fails_at_once() {
     };
     ask(&client, "claude-haiku-4-5");
     let error = ask(&hurried, "claude-haiku-4-5");
-    assert_eq!(error.kind(), ErrorKind::Budget, "{error}");
+    assert_eq!(error.kind(), ErrorKind::RateLimit, "{error}");
     let text = error.to_string();
     assert!(
         text.contains("no room within 5.0 s, but after 20"),
@@ -282,35 +285,139 @@ fn fast_mode_and_other_models_have_limits_of_their_own() {
 
 #[test]
 fn a_retried_request_keeps_its_place_before_those_that_came_later() {
-    // The first request is refused; seven others wait behind it meanwhile.
+    // The first request is refused; seven others wait behind it meanwhile, and there is room for
+    // one.
     let clock = ManualClock::held();
-    let lab = Lab::on(clock.clone(), |builder| builder);
+    let lab = Lab::on(clock.clone(), |builder| {
+        builder.limits(Limits::per_minute().requests(2))
+    });
     lab.server.push(Reply::rate_limited(20));
-    let first = lab.client.clone();
-    let first = thread::spawn(move || first.messages().create(&request().user("first")));
+    let ask = |prompt: &'static str| {
+        let client = lab.client.clone();
+        thread::spawn(move || client.messages().create(&request().user(prompt)))
+    };
+    let waits = |count| {
+        while lab.client.budget().snapshot()[0].waiting < count {
+            thread::yield_now();
+        }
+    };
+    let first = ask("first");
     while lab.client.totals().all.rate_limited < 1 {
         thread::yield_now();
     }
-    let others: Vec<_> = (0..7)
+    waits(1);
+    let others: Vec<_> = (0..7).map(|_| ask("later")).collect();
+    waits(8);
+    clock.advance(millis(20_200));
+    first.join().expect("no panic").expect("an answer");
+    let requests = lab.server.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(String::from_utf8_lossy(&requests[1].body).contains("first"));
+    lab.client.shutdown();
+    for other in others {
+        let error = other.join().expect("no panic").expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::Shutdown);
+    }
+}
+
+#[test]
+fn nobody_waits_longer_for_a_refusal_than_max_wait() {
+    let lab = Lab::new();
+    lab.server.push_all([
+        limited("m").header("retry-after", "1e16"),
+        Reply::html(503, "Maintenance").header("retry-after", "86400"),
+    ]);
+    assert_eq!(lab.fail().kind(), ErrorKind::RateLimit);
+    let second = lab.fail();
+    assert_eq!(second.kind(), ErrorKind::RateLimit, "{second}");
+    assert!(
+        second
+            .to_string()
+            .contains("max_wait permits no longer wait")
+    );
+    assert!(second.is_retryable() && second.attempts().is_empty());
+    let sonnet = MessageRequest::new("claude-sonnet-4-6", 256).user(PROMPT);
+    let other = |client: &Client| client.messages().create(&sonnet).expect_err("a 503").kind();
+    assert_eq!(other(&impatient(&lab.client)), ErrorKind::Overloaded);
+    assert_eq!(other(&lab.client), ErrorKind::Overloaded);
+    assert_eq!(
+        (lab.server.request_count(), lab.clock.sleeps()),
+        (2, vec![])
+    );
+}
+
+#[test]
+fn an_absurd_usage_locks_nobody_out() {
+    for output in [u64::from(u32::MAX), u64::MAX] {
+        let limits = Limits::per_minute().requests(1_000).output_tokens(8_000);
+        let lab = Lab::with(|builder| builder.limits(limits).stream_underneath(false));
+        let usage = serde_json::json!({"input_tokens": output, "output_tokens": output,
+            "cache_creation_input_tokens": output});
+        let message = serde_json::json!({"id": "m", "type": "message", "role": "assistant",
+            "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage});
+        lab.server.push(Reply::json(200, message));
+        lab.ask().expect("an answer");
+        let waited = lab.ask().expect("an answer").waited();
+        assert!(waited.total() <= seconds(121), "{waited:?}");
+    }
+}
+
+#[test]
+fn retry_after_on_a_success_is_no_pause_also_when_its_answer_breaks() {
+    let lab = Lab::new();
+    let late = StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
+    lab.server
+        .push(Reply::stream(late).header("retry-after", "900"));
+    let stream = lab.client.messages().stream(&request()).expect("a stream");
+    let error = stream.final_message().expect_err("an overload");
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    let waited = ask(&lab.client, "claude-sonnet-4-6").waited();
+    assert!(waited.total() < seconds(1), "{waited:?}");
+
+    let plain = Lab::with(|builder| builder.stream_underneath(false));
+    let cut = Reply::message("Seven.").header("retry-after", "300");
+    plain.server.push(cut.reset_in_body(40));
+    let waited = plain.ask().expect("an answer").waited();
+    assert!(waited.total() <= seconds(16), "{waited:?}");
+}
+
+#[test]
+fn an_answer_that_is_dropped_again_and_again_is_not_paid_for_endlessly() {
+    let lab = Lab::new();
+    let late = || StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
+    lab.server.answer_with(move |_| Reply::stream(late()));
+    let error = lab.fail();
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::Overloaded, 5)
+    );
+}
+
+#[test]
+fn a_wait_is_announced_also_when_it_turns_out_long_later() {
+    let clock = ManualClock::held();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let lab = Lab::on(clock, |builder| builder);
+    drop(lab.client.budget().clone().on_wait(move |wait| {
+        assert_eq!(wait.cause, WaitCause::Pause);
+        counted.fetch_add(1, Ordering::SeqCst);
+    }));
+    // The second call waits for the first answer at first, and then for the pause.
+    lab.server.push(Reply::rate_limited(20).delay(millis(50)));
+    let both: Vec<_> = (0..2)
         .map(|_| {
             let client = lab.client.clone();
-            thread::spawn(move || client.messages().create(&request().user("later")))
+            thread::spawn(move || client.messages().create(&request()))
         })
         .collect();
-    while lab.client.budget().snapshot()[0].waiting < 8 {
+    while calls.load(Ordering::SeqCst) < 2 {
         thread::yield_now();
     }
-    while !first.is_finished() || others.iter().any(|other| !other.is_finished()) {
-        clock.advance(millis(100));
-        thread::yield_now();
+    lab.client.shutdown();
+    for thread in both {
+        thread.join().expect("no panic").expect_err("shut down");
     }
-    for thread in others.into_iter().chain([first]) {
-        thread.join().expect("no panic").expect("an answer");
-    }
-    let requests = lab.server.requests();
-    let second = String::from_utf8_lossy(&requests[1].body).into_owned();
-    assert!(second.contains("first"), "{second}");
-    assert_eq!(requests.len(), 9);
 }
 
 #[test]

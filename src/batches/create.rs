@@ -1,7 +1,7 @@
 //! Creating a batch exactly once: what becomes of a request whose outcome is unknown.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,8 @@ pub(super) struct Landmark {
 pub(super) enum Since<'a> {
     /// All batches are newer that stand above this one; all, where there was none before.
     Landmark(Option<&'a Landmark>),
-    /// It was sent so long ago.
-    Sent(Duration),
+    /// It was sent then, or later.
+    Sent(Instant),
 }
 
 impl Batches<'_> {
@@ -74,7 +74,7 @@ impl Batches<'_> {
             if outcome != Outcome::NotDone {
                 let since = match landmark {
                     Some(landmark) => Since::Landmark(landmark),
-                    None => Since::Sent(clock.now().saturating_duration_since(start)),
+                    None => Since::Sent(start),
                 };
                 info!(target: LOG, "{error}: looking for a batch of {count} requests");
                 let looks = match outcome {
@@ -164,12 +164,11 @@ impl Batches<'_> {
         left: impl Fn() -> Option<Duration>,
     ) -> Result<Vec<MessageBatch>> {
         let core = self.client.core();
-        let mut waited = Duration::ZERO;
         let mut looks = looks.iter();
         loop {
             let mut found = match since {
                 Since::Landmark(landmark) => self.above(landmark)?,
-                Since::Sent(ago) => self.sent_within(ago + waited)?,
+                Since::Sent(start) => self.sent_since(start)?,
             };
             found.retain(|batch| {
                 batch.request_counts.total() == count && !known.contains(&batch.id)
@@ -183,7 +182,6 @@ impl Batches<'_> {
             if core.sleeper.sleep(wait).is_err() {
                 return Err(shut_down(Vec::new()));
             }
-            waited += wait;
         }
     }
 
@@ -204,13 +202,14 @@ impl Batches<'_> {
         Ok(above)
     }
 
-    /// The newest batches that were created in this time, by the server's clock.
-    fn sent_within(&self, ago: Duration) -> Result<Vec<MessageBatch>> {
+    /// The newest batches that were created since, by the server's clock.
+    fn sent_since(&self, start: Instant) -> Result<Vec<MessageBatch>> {
         #[derive(Deserialize)]
         struct Newest {
             data: Vec<MessageBatch>,
         }
-        let mut now = self.client.core().sleeper.clock().wall();
+        let clock = self.client.core().sleeper.clock();
+        let mut now = clock.wall();
         let path = format!("{PATH}?limit=100");
         let call = Call {
             repeatable: true,
@@ -223,7 +222,9 @@ impl Batches<'_> {
                 .unwrap_or(now);
             read_json::<Newest>(answer, "a list of batches")
         })?;
-        // Its date is cut to whole seconds.
+        // Only now: the answer may have taken a while, and its date is that of the last attempt. The
+        // date is cut to whole seconds.
+        let ago = clock.now().saturating_duration_since(start);
         let since = now.checked_sub(ago + Duration::from_secs(1));
         let is_since = |batch: &MessageBatch| {
             let created: Option<SystemTime> =

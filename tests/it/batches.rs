@@ -329,6 +329,31 @@ fn a_batch_whose_answer_got_lost_is_not_created_again() {
 }
 
 #[test]
+fn a_batch_is_found_also_when_the_list_was_out_of_reach_for_a_while() {
+    let policy = RetryPolicy::new().initial_backoff(seconds(5));
+    let lab = Lab::with(|builder| builder.retry(policy));
+    let mut created = batch("b", "in_progress");
+    created["created_at"] = "2026-11-23T10:00:00.2Z".into();
+    let listed = json!({"data": [created], "has_more": false});
+    lab.server
+        .on("POST", PATH, Reply::status(200).reset_before_headers());
+    lab.server.on("GET", PATH, Reply::html(502, "Bad gateway"));
+    let later = "Mon, 23 Nov 2026 10:00:05 GMT";
+    let list = Reply::json(200, listed).header("date", later);
+    lab.server.on("GET", PATH, list);
+    let error = lab
+        .client
+        .batches()
+        .create(entries(1))
+        .expect_err("unknown");
+    assert!(
+        error.to_string().contains("likely this one: b (created"),
+        "{error}"
+    );
+    assert_eq!(methods(&lab), ["POST", "GET", "GET"]);
+}
+
+#[test]
 fn a_batch_that_was_never_created_is_sent_again_after_a_look() {
     let lab = Lab::new();
     lab.client

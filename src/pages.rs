@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::ask::escaped;
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
-use crate::raw::Raw;
+use crate::raw::{Raw, check_path};
 use crate::types::Exchange;
 
 /// A list that comes page by page: an iterator over its items.
@@ -125,6 +125,9 @@ impl<'a, T> Pages<'a, T> {
             path = format!("{path}{separator}{name}={}", escaped(&value));
         }
         self.is_over = true;
+        if let Err(error) = check_path("GET", &path) {
+            return Some(Err(error));
+        }
         let page: Page = match self.client.ask("GET", &path, "a page of a list") {
             Ok((page, exchange)) => {
                 self.exchange = exchange;

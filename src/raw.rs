@@ -77,14 +77,7 @@ impl<'a> Raw<'a> {
         body: Option<&[u8]>,
         repeatable: bool,
     ) -> Result<RawAnswer> {
-        let clean_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-        if !clean_path || path.contains('#') {
-            let shown = clean(path, 100);
-            return Err(Error::refused(
-                method,
-                format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
-            ));
-        }
+        check_path(method, path)?;
         let settings = self.client.settings();
         let mut call = self.client.call(method, path, body);
         call.repeatable = repeatable;
@@ -115,6 +108,20 @@ impl<'a> Raw<'a> {
             exchange: done.exchange,
         })
     }
+}
+
+/// Refuses what is no path: appended to the base URL it might name another host, and the key would
+/// go there.
+pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
+    let is_clean = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_clean && !path.contains('#') {
+        return Ok(());
+    }
+    let shown = clean(path, 100);
+    Err(Error::refused(
+        method,
+        format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
+    ))
 }
 
 /// An answer as it came, from [`Client::raw`].

@@ -136,6 +136,26 @@ fn an_empty_page_of_tokens_may_have_a_successor() {
 }
 
 #[test]
+fn a_list_that_is_no_path_is_refused_and_the_key_goes_nowhere() {
+    let (lab, stranger) = (Lab::new(), crate::support::server());
+    for path in [
+        format!("@{}/v1/files", stranger.address()),
+        ".evil.example/v1/files".to_owned(),
+        "v1/files".to_owned(),
+        "/v1/a b".to_owned(),
+        String::new(),
+    ] {
+        let mut list = lab.client.raw().pages::<Value>(&path);
+        let error = list.next().expect("an item").expect_err("no path");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{path}");
+        assert!(error.to_string().contains("is no path"), "{error}");
+        assert!(list.next().is_none());
+    }
+    assert_eq!(stranger.connections(), 0);
+    assert_eq!(lab.server.request_count(), 0);
+}
+
+#[test]
 fn an_item_that_cannot_be_read_is_an_error_of_its_own() {
     let lab = Lab::new();
     lab.server.push(page(

@@ -43,7 +43,7 @@ pub struct Pages<'a, T> {
     items: PhantomData<fn() -> T>,
 }
 
-/// How the next page is asked for.
+/// How the next page is asked for; a page shows which of the ways its list knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     /// By the id of the last item.
@@ -135,12 +135,13 @@ impl<'a, T> Pages<'a, T> {
             }
             Err(error) => return Some(Err(error)),
         };
-        let next = match self.turn {
-            // An empty page ends a list of ids, and not one of tokens.
-            _ if page.data.is_empty() && self.turn != Turn::Token => None,
-            Turn::After => page.last_id.filter(|_| page.has_more == Some(true)),
-            Turn::Before => page.first_id.filter(|_| page.has_more == Some(true)),
-            Turn::Token => page.next_page,
+        // An empty page ends a list of ids, and not one of tokens.
+        let has_more = page.has_more == Some(true) && !page.data.is_empty();
+        let token = page.next_page.filter(|token| !token.is_empty());
+        let (turn, next) = match (self.turn, token) {
+            (Turn::Before, _) => (Turn::Before, page.first_id.filter(|_| has_more)),
+            (_, Some(token)) => (Turn::Token, Some(token)),
+            (_, None) => (Turn::After, page.last_id.filter(|_| has_more)),
         };
         let next = next.filter(|cursor| !cursor.is_empty());
         if next.is_some() && next == self.cursor {
@@ -150,7 +151,7 @@ impl<'a, T> Pages<'a, T> {
         }
         self.page = page.data.into_iter();
         self.is_over = next.is_none();
-        self.cursor = next;
+        (self.turn, self.cursor) = (turn, next);
         Some(Ok(()))
     }
 
@@ -210,8 +211,9 @@ impl<T> fmt::Debug for Pages<'_, T> {
 }
 
 impl<'a> Raw<'a> {
-    /// A list whose pages are turned by tokens (`next_page`), such as that of files; its items as a
-    /// type of yours, or as [`serde_json::Value`].
+    /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of
+    /// files, or by ids (`has_more`, `last_id`); its items as a type of yours, or as
+    /// [`serde_json::Value`]. The path may have a query: `/v1/models?lifecycle[]=retired`.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;

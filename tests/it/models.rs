@@ -136,6 +136,29 @@ fn an_empty_page_of_tokens_may_have_a_successor() {
 }
 
 #[test]
+fn lists_by_path_are_read_to_their_ends_however_their_pages_are_turned() {
+    let lab = Lab::new();
+    let list = lab.client.raw().pages::<ModelInfo>("/v1/models?x=y");
+    assert_eq!(ids(list.limit(2)).len(), 5);
+    assert_eq!(
+        queries(&lab),
+        [
+            "x=y&limit=2",
+            "x=y&limit=2&after_id=claude-opus-5-5",
+            "x=y&limit=2&after_id=claude-sonnet-5"
+        ]
+    );
+    let lab = Lab::new();
+    lab.server.push_all([
+        Reply::json(200, json!({"data": [{"id": "a"}], "next_page": "p1"})),
+        Reply::json(200, json!({"data": [{"id": "b"}], "next_page": null})),
+    ]);
+    let list = lab.client.raw().pages::<ModelInfo>("/v1/files");
+    assert_eq!(ids(list.after("z")), ["a", "b"]);
+    assert_eq!(queries(&lab), ["after_id=z", "page=p1"]);
+}
+
+#[test]
 fn a_list_that_is_no_path_is_refused_and_the_key_goes_nowhere() {
     let (lab, stranger) = (Lab::new(), crate::support::server());
     for path in [

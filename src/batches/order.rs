@@ -30,7 +30,8 @@ pub(super) struct Roll {
 ///
 /// One item for each request: its result, whatever that is, or an error where there is none. Beyond
 /// that, a line that cannot be read, a result that nobody asked for, and a download that could not
-/// be finished are errors of their own, and the rest is delivered. Results come in another order
+/// be finished are errors of their own, and the rest is delivered; a request whose result such a
+/// download kept back has an error of the same kind. Results come in another order
 /// than requests: those that come before their turn are held in memory, as bytes.
 #[must_use = "the results are read as the iterator goes"]
 pub struct BatchRun {
@@ -38,6 +39,8 @@ pub struct BatchRun {
     roll: Roll,
     /// The downloads that were begun, by batch; `None` for those that were read to their ends.
     downloads: HashMap<usize, Option<BatchResults>>,
+    /// The downloads that broke for good, by batch: how, and whether another try may help.
+    broken: HashMap<usize, (ErrorKind, bool)>,
     /// Results that came before their turn.
     early: HashMap<usize, Box<[u8]>>,
     has_come: Vec<bool>,
@@ -59,6 +62,7 @@ impl BatchRun {
             has_come: vec![false; roll.keys.len()],
             roll,
             downloads: HashMap::new(),
+            broken: HashMap::new(),
             early: HashMap::new(),
             next: 0,
             is_over: false,
@@ -74,22 +78,17 @@ impl BatchRun {
     /// `None` at its end.
     fn read(&mut self, batch: usize) -> Option<Result<BatchEntry>> {
         if !self.downloads.contains_key(&batch) {
-            match self.client.batches().results(&self.roll.ids[batch]) {
+            let results = self.client.batches().results(&self.roll.ids[batch]);
+            match results {
                 Ok(results) => drop(self.downloads.insert(batch, Some(results))),
-                Err(error) => {
-                    self.downloads.insert(batch, None);
-                    return Some(Err(error));
-                }
+                Err(error) => return Some(Err(self.broke(batch, error))),
             }
         }
         loop {
             let results = self.downloads.get_mut(&batch)?.as_mut()?;
             let line = match results.next_line() {
                 Some(Ok(line)) => line,
-                Some(Err(error)) => {
-                    self.downloads.insert(batch, None);
-                    return Some(Err(error));
-                }
+                Some(Err(error)) => return Some(Err(self.broke(batch, error))),
                 None => {
                     self.downloads.insert(batch, None);
                     return None;
@@ -139,6 +138,32 @@ impl BatchRun {
         }))
     }
 
+    /// Takes note that there is no more to be had from a batch, although there may be more in it.
+    fn broke(&mut self, batch: usize, error: Error) -> Error {
+        self.downloads.insert(batch, None);
+        // Else what there was has been read, and made no sense.
+        if error.kind() != ErrorKind::Decode {
+            let how = (error.kind(), error.is_retryable());
+            self.broken.insert(batch, how);
+        }
+        error
+    }
+
+    /// The error for a request without a result.
+    fn missing(&self, place: usize) -> Error {
+        let home = self.roll.homes[place];
+        let batch = &self.roll.ids[home];
+        let new =
+            |kind, what: String| Error::new(kind, self.action(place), Cause::Refused(what.into()));
+        match self.broken.get(&home) {
+            None => new(ErrorKind::Decode, format!("{batch} gave no result for it")),
+            Some((kind, retryable)) => {
+                let what = format!("the download of {batch} broke before its result came");
+                new(*kind, what).with_verdict(*retryable, Some(STILL_THERE), None)
+            }
+        }
+    }
+
     fn action(&self, place: usize) -> String {
         format!("the request {}", self.roll.keys[place])
     }
@@ -168,17 +193,8 @@ impl Iterator for BatchRun {
             if self.early.contains_key(&self.next) {
                 continue;
             }
-            let what = format!(
-                "{} gave no result for it",
-                self.roll.ids[self.roll.homes[self.next]]
-            );
-            let action = self.action(self.next);
             self.next += 1;
-            return Some(Err(Error::new(
-                ErrorKind::Decode,
-                action,
-                Cause::Refused(what.into()),
-            )));
+            return Some(Err(self.missing(self.next - 1)));
         }
         None
     }
@@ -193,3 +209,6 @@ impl fmt::Debug for BatchRun {
             .finish_non_exhaustive()
     }
 }
+
+const STILL_THERE: &str =
+    "it may be there: read the results of the batch again, do not submit it again";

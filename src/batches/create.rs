@@ -244,8 +244,10 @@ enum Outcome {
     Final,
     /// It may have been created.
     Unknown,
-    /// The server, or something on the way, failed: most likely nothing was created.
+    /// The server failed: most likely nothing was created.
     Doubtful,
+    /// Something on the way gave up on the server, which may still be at work.
+    Late,
     /// It was probably created, but the answer made no sense.
     Unreadable,
 }
@@ -261,6 +263,9 @@ impl Outcome {
                 Outcome::Unreadable
             }
             _ if !error.is_retryable() => Outcome::Final,
+            (_, ErrorKind::Server) if matches!(status, Some(408 | 502 | 504 | 520..=524)) => {
+                Outcome::Late
+            }
             (_, ErrorKind::Server) => Outcome::Doubtful,
             // These were waited for already, as long as the policy permits.
             (_, ErrorKind::Overloaded) => Outcome::Final,

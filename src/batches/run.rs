@@ -339,7 +339,7 @@ fn is_refused(error: &Error) -> bool {
             Delivery::NotSent => true,
             Delivery::Answered => attempt
                 .status
-                .is_some_and(|status| (400..500).contains(&status)),
+                .is_some_and(|status| status != 408 && (400..500).contains(&status)),
             _ => false,
         })
 }

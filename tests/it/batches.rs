@@ -443,6 +443,29 @@ fn a_server_error_is_looked_into_and_tried_again() {
 }
 
 #[test]
+fn a_server_that_someone_else_gave_up_on_is_given_time() {
+    for status in [408, 502, 504, 522, 524] {
+        let lab = Lab::new();
+        lab.server
+            .on("POST", PATH, Reply::html(status, "Gateway time-out"));
+        let empty = json!({"data": [], "has_more": false});
+        for _ in 0..3 {
+            lab.server.on("GET", PATH, Reply::json(200, &empty));
+        }
+        let found = json!({"data": [batch("b", "in_progress")], "has_more": false});
+        lab.server.on("GET", PATH, Reply::json(200, found));
+        let error = lab
+            .client
+            .batches()
+            .create(entries(1))
+            .expect_err("it is there");
+        assert!(error.to_string().contains("likely this one: b"), "{error}");
+        assert_eq!(methods(&lab), ["POST", "GET", "GET", "GET", "GET"]);
+        assert_eq!(lab.clock.elapsed(), seconds(30), "{status}");
+    }
+}
+
+#[test]
 fn a_deadline_ends_a_creation() {
     let lab = Lab::with(|builder| builder.deadline(seconds(2)));
     lab.server.on(

@@ -262,7 +262,7 @@ impl<'a> Batches<'a> {
     /// Waits until a batch has ended.
     ///
     /// Looks at it at intervals that grow from 2 s to 60 s, or as the server suggests. A look that
-    /// fails is passed over, unless it says that no other can succeed.
+    /// fails is passed over, unless it says that no other can succeed, or ten before it failed too.
     ///
     /// Blocks up to 24 hours, or for the [`deadline`](Batches::deadline). The batch goes on
     /// whatever becomes of the program: another one can wait for it.

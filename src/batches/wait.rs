@@ -31,7 +31,7 @@ impl Batches<'_> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
         let mut pace = Pace::new(lock(&core.dice).fork());
-        let mut failures = 0;
+        let (mut failures, mut is_first) = (0, true);
         loop {
             let left = self.left(start, clock.now());
             let is_last = left.is_some_and(|left| left.is_zero());
@@ -44,10 +44,11 @@ impl Batches<'_> {
                     failures = 0;
                     let wait = pace.next(batch.rate_limits().retry_after);
                     self.report(&batch, clock.now() - start, Some(wait));
-                    let level = match clock.now() == start {
+                    let level = match is_first {
                         true => Level::Info,
                         false => Level::Debug,
                     };
+                    is_first = false;
                     log!(target: LOG, level, "{} goes on: looking again in {}", batch.id, spoken(wait));
                     wait
                 }
@@ -148,7 +149,7 @@ impl Pace {
     fn next(&mut self, suggested: Option<Duration>) -> Duration {
         let own = self.next;
         self.next = (own * 3 / 2).min(LONGEST);
-        let wait = suggested.map_or(own, |wait| wait.min(LONGEST_SUGGESTED));
+        let wait = suggested.map_or(own, |wait| wait.clamp(SHORTEST, LONGEST_SUGGESTED));
         wait + wait.mul_f64(0.1 * self.dice.f64())
     }
 }
@@ -189,6 +190,10 @@ mod tests {
             let wait = pace.next(Some(ten));
             assert!(wait >= ten && wait <= ten.mul_f64(1.1), "{wait:?}");
         }
+        assert!(
+            pace.next(Some(Duration::from_nanos(1))) >= SHORTEST,
+            "no hot loop"
+        );
         assert!(pace.next(Some(Duration::MAX)) <= LONGEST_SUGGESTED.mul_f64(1.1));
     }
 }

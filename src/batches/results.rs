@@ -12,7 +12,7 @@ use crate::client::{Client, Options};
 use crate::clock::lock;
 use crate::diagnose::{Symptom, diagnose};
 use crate::digest::Digest;
-use crate::error::{Cause, Error, ErrorKind, Result, json_error, spoken};
+use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error, spoken};
 use crate::retry::{Decision, Tries};
 use crate::transport::{Answer, AnswerBody};
 use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch};
@@ -26,6 +26,10 @@ use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch};
 /// a new line. A line that cannot be read is an error of its own, and the next one follows; any
 /// other error is the last item. Results that end before their time are such an error: what the
 /// batch counts has to arrive.
+///
+/// The client's [`deadline`](crate::ClientBuilder::deadline) holds for each download, from its
+/// request to its last line, with the time that is spent between two lines.
+#[must_use = "the results are read as the iterator goes"]
 pub struct BatchResults {
     client: Client,
     path: String,
@@ -143,12 +147,18 @@ impl BatchResults {
     }
 
     pub(super) fn error(&self, kind: ErrorKind, cause: Cause) -> Error {
-        Error::new(kind, format!("GET {}", self.path), cause)
+        Error::new(kind, self.action(), cause)
             .with_answer(
                 self.exchange.request_id.clone(),
                 self.exchange.rate_limits.clone(),
             )
             .with_attempts(self.exchange.attempts.clone())
+    }
+
+    /// What is being done. Without the query, which may hold a signature.
+    fn action(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        format!("GET {}", clean(path, 200))
     }
 
     /// Takes a whole line out of the buffer; an empty place for a blank one.
@@ -246,8 +256,8 @@ impl BatchResults {
         let (what, lines) = (failure.cause.brief(), self.lines);
         info!(
             target: LOG,
-            "GET {}: {what} after {lines} lines: going on in {}",
-            self.path,
+            "{}: {what} after {lines} lines: going on in {}",
+            self.action(),
             spoken(wait)
         );
         if core.sleeper.sleep(wait).is_err() {
@@ -325,7 +335,7 @@ impl Iterator for BatchResults {
 impl fmt::Debug for BatchResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchResults")
-            .field("path", &self.path)
+            .field("action", &self.action())
             .field("lines", &self.lines)
             .field("expected", &self.expected)
             .finish_non_exhaustive()

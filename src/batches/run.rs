@@ -158,7 +158,8 @@ impl<'a> Work<'a> {
             for batch in batches {
                 let ended = self.batches.wait_since(start, &self.roll.ids[batch])?;
                 let counts = &ended.request_counts;
-                if round < self.batches.resubmit && counts.errored + counts.expired > 0 {
+                let has_failed = counts.errored > 0 || counts.expired > 0;
+                if round < self.batches.resubmit && has_failed {
                     again.append(&mut self.retryable(batch)?);
                 }
             }

@@ -657,6 +657,20 @@ fn a_download_that_is_cut_for_good_is_an_error_and_no_end() {
 }
 
 #[test]
+fn what_signs_the_address_of_the_results_is_not_told() {
+    let lab = Lab::new();
+    let mut moved = batch("b", "ended");
+    moved["results_url"] = format!("{}/moved/b?sign=hidden", lab.server.base_url()).into();
+    lab.server
+        .push_all([Reply::json(200, moved), Reply::json(200, "")]);
+    let mut results = lab.client.batches().results("b").expect("results");
+    assert!(!format!("{results:?}").contains("hidden"), "{results:?}");
+    let error = results.next().expect("an item").expect_err("too few");
+    let text = "GET /moved/b: the results end after 0 of 1";
+    assert!(error.to_string().starts_with(text), "{error}");
+}
+
+#[test]
 fn a_download_that_is_another_one_after_a_cut_is_an_error() {
     let lab = Lab::new();
     let body = |ids: &[&str]| ids.iter().map(|id| good(id) + "\n").collect::<String>();

@@ -69,7 +69,12 @@ impl Batches<'_> {
             attempts.extend(error.attempts().iter().cloned());
             error = error.with_attempts(attempts.clone());
             if outcome == Outcome::Final || left().is_some_and(|left| left.is_zero()) {
-                return Err(error);
+                let last = error.attempts().last();
+                let is_open = last.is_some_and(|last| last.delivery == Delivery::Unknown);
+                return Err(match is_open || outcome.is_open() {
+                    true => error.with_reason(OPEN.to_owned()),
+                    false => error,
+                });
             }
             if outcome != Outcome::NotDone {
                 let since = match landmark {
@@ -120,7 +125,10 @@ impl Batches<'_> {
                 }
             };
             if left().is_some_and(|left| wait >= left) {
-                return Err(error);
+                return Err(match outcome.is_open() {
+                    true => error.with_reason(OPEN.to_owned()),
+                    false => error,
+                });
             }
             info!(target: LOG, "{error}: trying again");
             if core.sleeper.sleep(wait).is_err() {
@@ -189,13 +197,18 @@ impl Batches<'_> {
         let created = |at: &Option<String>| at.as_deref().and_then(rate_limits::date);
         let mark = landmark.and_then(|landmark| created(&landmark.created_at));
         let mut above = Vec::new();
-        for batch in self.list().limit(100).take(MOST_LOOKED_AT) {
+        for batch in self.list().limit(100) {
             let batch = batch?;
             let is_older = mark
                 .zip(created(&batch.created_at))
                 .is_some_and(|(mark, created)| created < mark);
             if is_older || landmark.is_some_and(|landmark| landmark.id == batch.id) {
                 break;
+            }
+            if above.len() == MOST_LOOKED_AT {
+                let what = "there are more than 2,000 newer batches than before it was created";
+                let cause = Cause::Refused(what.into());
+                return Err(Error::new(ErrorKind::Config, format!("GET {PATH}"), cause));
             }
             above.push(batch);
         }
@@ -273,6 +286,11 @@ impl Outcome {
             _ => Outcome::NotDone,
         }
     }
+
+    /// Whether a batch may have been created.
+    fn is_open(self) -> bool {
+        !matches!(self, Outcome::NotDone | Outcome::Final)
+    }
 }
 
 /// Says which batches may be the one that was asked for.
@@ -306,6 +324,9 @@ fn shut_down(attempts: Vec<Attempt>) -> Error {
     let action = format!("POST {PATH}");
     Error::new(ErrorKind::Shutdown, action, Cause::Shutdown).with_attempts(attempts)
 }
+
+/// The reason of an error after which nobody looked.
+const OPEN: &str = "the batch may have been created: look through the list before it is sent again";
 
 /// How long to wait before each further look into the list.
 pub(super) const LOOKS: [Duration; 3] = [

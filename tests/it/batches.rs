@@ -443,6 +443,23 @@ fn a_server_error_is_looked_into_and_tried_again() {
 }
 
 #[test]
+fn where_no_time_is_left_to_look_the_error_says_what_may_be_there() {
+    let server = crate::support::server();
+    server.on("POST", PATH, Reply::canned().stall_before_headers());
+    // In real time, because the deadline ends the attempt itself.
+    let client = crate::support::builder(&server)
+        .deadline(crate::support::millis(300))
+        .build()
+        .expect("a client");
+    let error = client.batches().create(entries(1)).expect_err("a deadline");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let is_told = ["may have been created", "likely this one"]
+        .iter()
+        .any(|words| error.to_string().contains(words));
+    assert!(is_told, "{error}");
+}
+
+#[test]
 fn a_server_that_someone_else_gave_up_on_is_given_time() {
     for status in [408, 502, 504, 522, 524] {
         let lab = Lab::new();

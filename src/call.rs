@@ -1,5 +1,6 @@
 //! The one retry loop: send, read, diagnose, wait or return.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) dice: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
     pub(crate) budget: Budget,
+    /// The ids of batches of which it is certain whose they are: nobody else's lost one.
+    pub(crate) batches: Mutex<HashSet<String>>,
     /// How many streams not to wait for the end of their bodies; see `stream.rs`.
     pub(crate) endless_bodies: AtomicU32,
 }

@@ -510,6 +510,7 @@ impl ClientBuilder {
             base,
             transport: Transport::new(&self.wiring, patience)?,
             budget,
+            batches: Mutex::default(),
             dice: Mutex::new(dice),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
             endless_bodies: AtomicU32::new(0),

@@ -1,6 +1,5 @@
 //! Creating a batch exactly once: what becomes of a request whose outcome is unknown.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
@@ -36,13 +35,12 @@ pub(super) enum Since<'a> {
 impl Batches<'_> {
     /// Sends the body of a batch. A request whose outcome is unknown is not repeated before the list
     /// of batches was looked through. With a landmark, a batch found there is taken for ours;
-    /// without one the error says what was found. `known` are batches that are certainly others.
+    /// without one the error says what was found.
     pub(super) fn send(
         &self,
         body: &[u8],
         count: u64,
         landmark: Option<Option<&Landmark>>,
-        known: &HashSet<String>,
     ) -> Result<MessageBatch> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
@@ -59,6 +57,7 @@ impl Batches<'_> {
         loop {
             let mut error = match self.send_once(body, left()) {
                 Ok(mut batch) => {
+                    self.claim(&batch.id);
                     attempts.append(&mut batch.exchange.attempts);
                     batch.exchange.attempts = attempts;
                     return Ok(batch);
@@ -86,7 +85,7 @@ impl Batches<'_> {
                     Outcome::Doubtful => &LOOKS[..1],
                     _ => &LOOKS[..],
                 };
-                let found = match self.find(count, since, known, looks, left) {
+                let found = match self.find(count, since, looks, left) {
                     Ok(found) => found,
                     Err(other) => {
                         let reason =
@@ -97,7 +96,7 @@ impl Batches<'_> {
                 match (&found[..], landmark) {
                     ([], _) if outcome == Outcome::Unreadable => return Err(error),
                     ([], _) => {}
-                    ([batch], Some(_)) => {
+                    ([batch], Some(_)) if self.claim(&batch.id) => {
                         info!(target: LOG, "{} was created by that request", batch.id);
                         return Ok(batch.clone());
                     }
@@ -160,14 +159,23 @@ impl Batches<'_> {
         }))
     }
 
-    /// Batches of so many requests that were created since, and are not known. Before it says that
-    /// there is none, it looks again after each of these waits, while time is left: the server may
+    /// Takes note of whose a batch is; `false` if somebody else was faster.
+    pub(super) fn claim(&self, id: &str) -> bool {
+        lock(&self.client.core().batches).insert(id.to_owned())
+    }
+
+    /// Forgets whose a batch is, so that it can be found again.
+    pub(super) fn disclaim(&self, id: &str) {
+        lock(&self.client.core().batches).remove(id);
+    }
+
+    /// Batches of so many requests that were created since, and of which nobody who shares this
+    /// client knows whose they are. Before it says that there is none, it looks again after each of these waits, while time is left: the server may
     /// still be at work.
     pub(super) fn find(
         &self,
         count: u64,
         since: Since<'_>,
-        known: &HashSet<String>,
         looks: &[Duration],
         left: impl Fn() -> Option<Duration>,
     ) -> Result<Vec<MessageBatch>> {
@@ -178,9 +186,12 @@ impl Batches<'_> {
                 Since::Landmark(landmark) => self.above(landmark)?,
                 Since::Sent(start) => self.sent_since(start)?,
             };
-            found.retain(|batch| {
-                batch.request_counts.total() == count && !known.contains(&batch.id)
-            });
+            {
+                let claimed = lock(&core.batches);
+                found.retain(|batch| {
+                    batch.request_counts.total() == count && !claimed.contains(&batch.id)
+                });
+            }
             let wait = looks.next().map_or(Duration::ZERO, |wait| {
                 left().map_or(*wait, |left| left.min(*wait))
             });

@@ -173,7 +173,7 @@ impl<'a> Batches<'a> {
             return Err(refused("a batch has at least one request"));
         }
         let count = body.len() as u64;
-        self.send(body.finish(), count, None, &HashSet::new())
+        self.send(body.finish(), count, None)
     }
 
     /// How far a batch is. Does not wait for its end.

@@ -1,7 +1,7 @@
 //! From requests to results in one call that survives being killed: create, wait, match.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use log::info;
@@ -100,7 +100,10 @@ impl<'a> Work<'a> {
             for record in records {
                 match record {
                     Record::Creating(plan) => drop(work.plans.insert(plan.batch, plan)),
-                    Record::Created { batch, id } => drop(work.created.insert(batch, id)),
+                    Record::Created { batch, id } => {
+                        batches.claim(&id);
+                        work.created.insert(batch, id);
+                    }
                     Record::Refused { batch } => drop(work.plans.remove(&batch)),
                 }
             }
@@ -234,13 +237,6 @@ impl<'a> Work<'a> {
             Some(_) => Digest::of(bytes).to_hex(),
             None => String::new(),
         };
-        let known: HashSet<String> = self
-            .roll
-            .ids
-            .iter()
-            .chain(self.created.values())
-            .cloned()
-            .collect();
         let id = match (self.plans.get(&batch), self.created.get(&batch)) {
             (Some(plan), _)
                 if (plan.round, plan.requests, &plan.digest) != (round, requests, &digest) =>
@@ -252,12 +248,10 @@ impl<'a> Work<'a> {
                 // Killed in between: it may have been created.
                 let newest = plan.newest.clone();
                 let since = Since::Landmark(newest.as_ref());
-                let found = self
-                    .batches
-                    .find(requests, since, &known, &LOOKS, || None)?;
+                let found = self.batches.find(requests, since, &LOOKS, || None)?;
                 match &found[..] {
-                    [] => self.send(batch, bytes, requests, newest.as_ref(), &known)?,
-                    [one] => {
+                    [] => self.send(batch, bytes, requests, newest.as_ref())?,
+                    [one] if self.batches.claim(&one.id) => {
                         info!(target: LOG, "{} was created before the last run was killed", one.id);
                         one.id.clone()
                     }
@@ -273,7 +267,7 @@ impl<'a> Work<'a> {
                     digest,
                     newest: newest.clone(),
                 }))?;
-                self.send(batch, bytes, requests, newest.as_ref(), &known)?
+                self.send(batch, bytes, requests, newest.as_ref())?
             }
         };
         self.roll.ids.push(id.clone());
@@ -283,7 +277,13 @@ impl<'a> Work<'a> {
         }
         match self.created.contains_key(&batch) {
             true => Ok(()),
-            false => self.note(&Record::Created { batch, id }),
+            false => self
+                .note(&Record::Created {
+                    batch,
+                    id: id.clone(),
+                })
+                // The next run has to find it.
+                .inspect_err(|_| self.batches.disclaim(&id)),
         }
     }
 
@@ -294,9 +294,8 @@ impl<'a> Work<'a> {
         body: &[u8],
         requests: u64,
         newest: Option<&Landmark>,
-        known: &HashSet<String>,
     ) -> Result<String> {
-        let sent = self.batches.send(body, requests, Some(newest), known);
+        let sent = self.batches.send(body, requests, Some(newest));
         sent.map(|batch| batch.id).inspect_err(|error| {
             if is_refused(error) {
                 // Without this note the next run has to look for the batch, which does no harm.

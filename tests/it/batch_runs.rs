@@ -112,6 +112,21 @@ fn a_run_whose_answer_got_lost_takes_the_batch_that_was_created() {
 }
 
 #[test]
+fn what_another_thread_created_is_not_taken_for_the_lost_one() {
+    let lab = Lab::new();
+    let batches = lab.client.batches();
+    batches.create(entries(3)).expect("another batch");
+    // As if that had been between the look for the newest batch and the creation.
+    let empty = json!({"data": [], "has_more": false});
+    lab.server.on("GET", PATH, Reply::json(200, empty));
+    lab.server
+        .on("POST", PATH, Reply::error(500, "api_error", "no"));
+    let run = batches.run(entries(3)).expect("a run");
+    assert_eq!(run.ids(), ["msgbatch_test_000002"]);
+    check(run, 3);
+}
+
+#[test]
 fn strays_twins_and_gaps_are_told_of_and_the_rest_is_delivered() {
     let lab = Lab::new();
     let line = |id: &str| {
@@ -394,7 +409,8 @@ fn of_two_batches_that_may_be_the_killed_one_none_is_taken() {
         .clock(&lab.clock)
         .build()
         .expect("a client");
-    again
+    let other = builder(&lab.server).build().expect("a client");
+    other
         .batches()
         .create(entries(2))
         .expect("a batch of the same size");

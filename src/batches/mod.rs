@@ -40,7 +40,7 @@ impl Client {
     ///     MessageRequest::new("claude-haiku-4-5", 256).user(format!("One sentence about {town}."))
     /// };
     /// let entries = towns.map(|town| (town, ask(town)));
-    /// for entry in client.batches().journal("towns.jsonl").run(entries)? {
+    /// for entry in client.batches().journal("towns.journal").run(entries)? {
     ///     let entry = entry?;
     ///     println!("{}: {}", entry.custom_id.clone(), entry.into_message()?.text());
     /// }
@@ -118,7 +118,16 @@ impl<'a> Batches<'a> {
     ///
     /// It holds ids, counts and digests: no key, no request, no answer. On Linux and Windows a
     /// second run with the same journal, in this process or another one on this machine, is an
-    /// error while the first one goes on; elsewhere nothing but care prevents it.
+    /// error while the first one goes on; elsewhere, and between containers and machines that share
+    /// a disk, nothing but care prevents it.
+    ///
+    /// A journal is for one run: after its end the same call gives the same results again, for 29
+    /// days. To ask anew, remove the file or give another one.
+    ///
+    /// A batch that got lost because the program was killed while it created it is known again by
+    /// its time and its number of requests. Programs of one workspace that create batches of one
+    /// size at the same time should therefore have other `custom_id`s each, so that the results of
+    /// one can never pass for those of another.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Batches<'a> {
         self.journal = Some(path.into());
         self

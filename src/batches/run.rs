@@ -27,8 +27,9 @@ impl Batches<'_> {
     /// server is submitted again.
     ///
     /// The requests may be owned or borrowed, are taken and checked one by one, and are kept as JSON
-    /// only until their batch is created, which is as soon as it is full. Blocks until all batches have ended, up to 24 hours each, or for the
-    /// [`deadline`](Batches::deadline); batches go on whatever becomes of the program.
+    /// only until their batch is created, which is as soon as it is full. Blocks until all batches
+    /// have ended, up to 24 hours each, or for the [`deadline`](Batches::deadline); batches go on
+    /// whatever becomes of the program.
     ///
     /// # Errors
     ///
@@ -317,8 +318,10 @@ impl<'a> Work<'a> {
             .as_ref()
             .map(Journal::path)
             .unwrap_or("".as_ref());
-        unusable(path, "is the journal of other requests")
-            .with_advice("give the same requests in the same order, or another journal")
+        unusable(path, "is the journal of other requests").with_advice(
+            "give the same requests in the same order and batches of the same size, or another \
+                 journal; that of a run whose results you have may be removed",
+        )
     }
 
     /// Adds to an error which batches there are by now.

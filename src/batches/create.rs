@@ -1,5 +1,6 @@
 //! Creating a batch exactly once: what becomes of a request whose outcome is unknown.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
@@ -35,13 +36,15 @@ pub(super) enum Since<'a> {
 impl Batches<'_> {
     /// Sends the body of a batch. A request whose outcome is unknown is not repeated before the list
     /// of batches was looked through. With a landmark, a batch found there is taken for ours;
-    /// without one the error says what was found.
+    /// without one the error says what was found. Says also whether the batch was found only.
+    /// `strangers` are batches of others.
     pub(super) fn send(
         &self,
         body: &[u8],
         count: u64,
         landmark: Option<Option<&Landmark>>,
-    ) -> Result<MessageBatch> {
+        strangers: &HashSet<String>,
+    ) -> Result<(MessageBatch, bool)> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
         let settings = self.client.settings();
@@ -60,7 +63,7 @@ impl Batches<'_> {
                     self.claim(&batch.id);
                     attempts.append(&mut batch.exchange.attempts);
                     batch.exchange.attempts = attempts;
-                    return Ok(batch);
+                    return Ok((batch, false));
                 }
                 Err(error) => error,
             };
@@ -85,7 +88,7 @@ impl Batches<'_> {
                     Outcome::Doubtful => &LOOKS[..1],
                     _ => &LOOKS[..],
                 };
-                let found = match self.find(count, since, looks, left) {
+                let found = match self.find(count, since, strangers, looks, left) {
                     Ok(found) => found,
                     Err(other) => {
                         let reason =
@@ -98,7 +101,7 @@ impl Batches<'_> {
                     ([], _) => {}
                     ([batch], Some(_)) if self.claim(&batch.id) => {
                         info!(target: LOG, "{} was created by that request", batch.id);
-                        return Ok(batch.clone());
+                        return Ok((batch.clone(), true));
                     }
                     _ => return Err(error.with_reason(told(&found, count))),
                 }
@@ -176,6 +179,7 @@ impl Batches<'_> {
         &self,
         count: u64,
         since: Since<'_>,
+        strangers: &HashSet<String>,
         looks: &[Duration],
         left: impl Fn() -> Option<Duration>,
     ) -> Result<Vec<MessageBatch>> {
@@ -189,7 +193,9 @@ impl Batches<'_> {
             {
                 let claimed = lock(&core.batches);
                 found.retain(|batch| {
-                    batch.request_counts.total() == count && !claimed.contains(&batch.id)
+                    batch.request_counts.total() == count
+                        && !claimed.contains(&batch.id)
+                        && !strangers.contains(&batch.id)
                 });
             }
             let wait = looks.next().map_or(Duration::ZERO, |wait| {

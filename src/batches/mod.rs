@@ -182,7 +182,8 @@ impl<'a> Batches<'a> {
             return Err(refused("a batch has at least one request"));
         }
         let count = body.len() as u64;
-        self.send(body.finish(), count, None)
+        let (batch, _) = self.send(body.finish(), count, None, &HashSet::new())?;
+        Ok(batch)
     }
 
     /// How far a batch is. Does not wait for its end.

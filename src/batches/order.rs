@@ -50,9 +50,18 @@ pub struct BatchRun {
 
 /// What a line of the results is about.
 #[derive(Deserialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     #[serde(borrow)]
-    custom_id: Cow<'a, str>,
+    pub(super) custom_id: Cow<'a, str>,
+}
+
+impl Roll {
+    /// The place of a request, if it is in this batch.
+    pub(super) fn place(&self, batch: usize, custom_id: &str) -> Option<usize> {
+        let place = self.places.get(custom_id).copied()?;
+        let is_member = self.members[batch].binary_search(&place).is_ok();
+        is_member.then_some(place)
+    }
 }
 
 impl BatchRun {

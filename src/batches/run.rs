@@ -1,7 +1,7 @@
 //! From requests to results in one call that survives being killed: create, wait, match.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use log::info;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{Body, check_id, too_large, twice};
 use super::create::{LOOKS, Landmark, Since, told};
-use super::order::{BatchRun, Roll};
+use super::order::{BatchRun, Line, Roll};
 use super::{Batches, PATH};
 use crate::call::LOG;
 use crate::digest::Digest;
@@ -55,7 +55,15 @@ enum Record {
     /// A batch is about to be created.
     Creating(Plan),
     /// It was created.
-    Created { batch: usize, id: String },
+    Created {
+        batch: usize,
+        id: String,
+        /// Nobody said so: it was found in the list.
+        #[serde(default)]
+        found: bool,
+    },
+    /// What was found is somebody else's.
+    Stranger { batch: usize, id: String },
     /// It was refused, and will be created anew.
     Refused { batch: usize },
 }
@@ -81,6 +89,10 @@ struct Work<'a> {
     /// From the journal: what was to be created, and what was.
     plans: HashMap<usize, Plan>,
     created: HashMap<usize, String>,
+    /// Batches that were found in the list, and may be somebody else's.
+    found: HashSet<usize>,
+    /// The ids of those that were.
+    strangers: HashSet<String>,
     /// The bodies of the first round, if they are needed again.
     kept: Vec<Body>,
     roll: Roll,
@@ -93,6 +105,8 @@ impl<'a> Work<'a> {
             journal: None,
             plans: HashMap::new(),
             created: HashMap::new(),
+            found: HashSet::new(),
+            strangers: HashSet::new(),
             kept: Vec::new(),
             roll: Roll::default(),
         };
@@ -101,14 +115,24 @@ impl<'a> Work<'a> {
             for record in records {
                 match record {
                     Record::Creating(plan) => drop(work.plans.insert(plan.batch, plan)),
-                    Record::Created { batch, id } => {
-                        batches.claim(&id);
+                    Record::Created { batch, id, found } => {
+                        if found {
+                            work.found.insert(batch);
+                        }
                         work.created.insert(batch, id);
+                    }
+                    Record::Stranger { batch, id } => {
+                        work.found.remove(&batch);
+                        work.created.remove(&batch);
+                        work.strangers.insert(id);
                     }
                     Record::Refused { batch } => drop(work.plans.remove(&batch)),
                 }
             }
             work.journal = Some(journal);
+            for id in work.created.values() {
+                batches.claim(id);
+            }
         }
         Ok(work)
     }
@@ -161,6 +185,9 @@ impl<'a> Work<'a> {
             let mut again = Vec::new();
             for batch in batches {
                 let ended = self.batches.wait_since(start, &self.roll.ids[batch])?;
+                if self.found.contains(&batch) {
+                    self.check(batch)?;
+                }
                 let counts = &ended.request_counts;
                 let has_failed = counts.errored > 0 || counts.expired > 0;
                 if round < self.batches.resubmit && has_failed {
@@ -188,6 +215,34 @@ impl<'a> Work<'a> {
             }
             self.create(body, members, round + 1)?;
         }
+        Ok(())
+    }
+
+    /// Makes sure that a batch that was found in the list holds these requests and no others.
+    fn check(&mut self, batch: usize) -> Result<()> {
+        let id = self.roll.ids[batch].clone();
+        let mut results = match self.batches.results(&id) {
+            Err(error) if error.is_retryable() => return Err(error),
+            // What is wrong for good is said when the results are handed out.
+            Err(_) => return Ok(()),
+            Ok(results) => results,
+        };
+        while let Some(line) = results.next_line() {
+            let line = match line {
+                Ok(line) => line,
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(_) => break,
+            };
+            let about = serde_json::from_slice::<Line<'_>>(results.line(line));
+            if about.is_ok_and(|about| self.roll.place(batch, &about.custom_id).is_none()) {
+                self.batches.disclaim(&id);
+                self.roll.ids.remove(batch);
+                let what = format!("{id} was taken for a batch that got lost, but is another one");
+                self.note(&Record::Stranger { batch, id })?;
+                return Err(several(what).with_advice("run again with the same journal"));
+            }
+        }
+        self.found.remove(&batch);
         Ok(())
     }
 
@@ -238,23 +293,25 @@ impl<'a> Work<'a> {
             Some(_) => Digest::of(bytes).to_hex(),
             None => String::new(),
         };
-        let id = match (self.plans.get(&batch), self.created.get(&batch)) {
+        let (id, found) = match (self.plans.get(&batch), self.created.get(&batch)) {
             (Some(plan), _)
                 if (plan.round, plan.requests, &plan.digest) != (round, requests, &digest) =>
             {
                 return Err(self.other_requests());
             }
-            (Some(_), Some(id)) => id.clone(),
+            (Some(_), Some(id)) => (id.clone(), self.found.contains(&batch)),
             (Some(plan), None) => {
                 // Killed in between: it may have been created.
                 let newest = plan.newest.clone();
                 let since = Since::Landmark(newest.as_ref());
-                let found = self.batches.find(requests, since, &LOOKS, || None)?;
+                let found = self
+                    .batches
+                    .find(requests, since, &self.strangers, &LOOKS, || None)?;
                 match &found[..] {
                     [] => self.send(batch, bytes, requests, newest.as_ref())?,
                     [one] if self.batches.claim(&one.id) => {
                         info!(target: LOG, "{} was created before the last run was killed", one.id);
-                        one.id.clone()
+                        (one.id.clone(), true)
                     }
                     _ => return Err(several(told(&found, requests))),
                 }
@@ -273,6 +330,9 @@ impl<'a> Work<'a> {
         };
         self.roll.ids.push(id.clone());
         self.roll.members.push(members);
+        if found {
+            self.found.insert(batch);
+        }
         if round == 0 && self.batches.resubmit > 0 {
             self.kept.push(body);
         }
@@ -282,6 +342,7 @@ impl<'a> Work<'a> {
                 .note(&Record::Created {
                     batch,
                     id: id.clone(),
+                    found,
                 })
                 // The next run has to find it.
                 .inspect_err(|_| self.batches.disclaim(&id)),
@@ -295,14 +356,17 @@ impl<'a> Work<'a> {
         body: &[u8],
         requests: u64,
         newest: Option<&Landmark>,
-    ) -> Result<String> {
-        let sent = self.batches.send(body, requests, Some(newest));
-        sent.map(|batch| batch.id).inspect_err(|error| {
-            if is_refused(error) {
-                // Without this note the next run has to look for the batch, which does no harm.
-                let _ = self.note(&Record::Refused { batch });
-            }
-        })
+    ) -> Result<(String, bool)> {
+        let sent = self
+            .batches
+            .send(body, requests, Some(newest), &self.strangers);
+        sent.map(|(batch, found)| (batch.id, found))
+            .inspect_err(|error| {
+                if is_refused(error) {
+                    // Without this note the next run has to look for the batch, which does no harm.
+                    let _ = self.note(&Record::Refused { batch });
+                }
+            })
     }
 
     fn note(&mut self, record: &Record) -> Result<()> {

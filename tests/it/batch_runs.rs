@@ -428,6 +428,40 @@ fn of_two_batches_that_may_be_the_killed_one_none_is_taken() {
     assert_eq!(lab.server.batch_count(), 2);
 }
 
+#[test]
+fn a_stranger_that_was_taken_for_the_killed_one_is_found_out() {
+    let (lab, place) = (Lab::new(), Place::new("stranger"));
+    // The server never acts on it.
+    lab.server
+        .on("POST", PATH, Reply::status(200).stall_before_headers());
+    let client = lab.client.clone();
+    let path = place.0.clone();
+    let killed =
+        std::thread::spawn(move || client.batches().journal(path).run(entries(2)).is_err());
+    assert!(lab.server.wait_for_requests(2, HANG));
+    lab.client.shutdown();
+    assert!(killed.join().expect("no panic"));
+    let other = builder(&lab.server).build().expect("a client");
+    let strange = entries(3).into_iter().skip(1);
+    other.batches().create(strange).expect("a stranger");
+    let again = builder(&lab.server)
+        .clock(&lab.clock)
+        .build()
+        .expect("a client");
+    let run = || again.batches().journal(&place.0).run(entries(2));
+    let error = run().expect_err("a stranger");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let words = "msgbatch_test_000001 was taken for a batch that got lost, but is another one; run \
+                 again with the same journal";
+    assert!(error.to_string().contains(words), "{error}");
+    for _ in 0..2 {
+        let run = run().expect("a batch of its own");
+        assert_eq!(run.ids(), ["msgbatch_test_000002"]);
+        check(run, 2);
+    }
+    assert_eq!(lab.server.batch_count(), 2);
+}
+
 // Runs that are killed.
 
 /// What happens at the request at which a run is killed.

@@ -488,7 +488,7 @@ impl<'a> Progress<'a> {
 fn flow_control(waits: &Waits, is_back: bool) -> Duration {
     let counts = |cause| match cause {
         WaitCause::Pause | WaitCause::Overload => true,
-        WaitCause::Server(_) => is_back,
+        WaitCause::Server(_) | WaitCause::Pace(_) | WaitCause::Concurrency => is_back,
         _ => false,
     };
     waits

@@ -71,8 +71,10 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets how long a call may wait in all for rate limits (429) and overloads (529), by default
-    /// 10 minutes; [`Duration::MAX`] for as long as it takes.
+    /// Sets how long a call may wait in all for rate limits (429) and overloads (529), its own and
+    /// those that other calls met, by default 10 minutes; [`Duration::MAX`] for as long as it takes.
+    /// Waiting in line for room under limits that are kept does not count: a
+    /// [deadline](crate::ClientBuilder::deadline) bounds that.
     #[must_use]
     pub const fn max_wait(mut self, wait: Duration) -> RetryPolicy {
         self.max_wait = wait;

@@ -30,6 +30,8 @@ use crate::types::{
 /// sent again, so that a stream that broke is not continued by itself.
 ///
 /// Dropping the stream before its end cuts the connection. A stream may move to another thread.
+/// Until it has ended or was dropped it counts as under way: a thread that holds one and begins
+/// another may wait for itself, where limits are tight.
 ///
 /// ```no_run
 /// use anthropic_blocking::{Client, MessageRequest};

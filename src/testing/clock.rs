@@ -12,6 +12,9 @@ use crate::clock::{Clock, ManualTime};
 /// ([`sleeps`](ManualClock::sleeps)). A [`held`](ManualClock::held) clock does not jump: its
 /// sleepers wait until the test moves it. Clones share the time.
 ///
+/// A client's own budget goes by the client's clock; one that you made with
+/// [`Budget::new`](crate::Budget::new) goes by the machine's.
+///
 /// Sockets know nothing of this clock: connect and idle timeouts pass in real time.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<ManualTime>);

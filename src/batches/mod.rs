@@ -42,7 +42,8 @@ impl Client {
     /// let entries = towns.map(|town| (town, ask(town)));
     /// for entry in client.batches().journal("towns.journal").run(entries)? {
     ///     let entry = entry?;
-    ///     println!("{}: {}", entry.custom_id.clone(), entry.into_message()?.text());
+    ///     let (id, answer) = entry.into_parts();
+    ///     println!("{id}: {}", answer?.text());
     /// }
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
@@ -314,6 +315,12 @@ impl fmt::Debug for Batches<'_> {
 }
 
 impl BatchEntry {
+    /// The custom id and the answer, as [bulk runs](crate::Bulk::run) give them; see
+    /// [`into_message`](BatchEntry::into_message) for the errors.
+    pub fn into_parts(self) -> (String, Result<Message>) {
+        (self.custom_id.clone(), self.into_message())
+    }
+
     /// The answer; everything else as an error, such as the server's own.
     ///
     /// # Errors

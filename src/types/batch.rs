@@ -96,7 +96,7 @@ impl RequestCounts {
 impl MessageBatch {
     /// Whether it is over, and its results can be read.
     pub fn is_ended(&self) -> bool {
-        self.processing_status == ProcessingStatus::Ended
+        self.processing_status == ProcessingStatus::Ended || self.ended_at.is_some()
     }
 
     /// The id under which the server logged the exchange; `None` for a batch from a list.

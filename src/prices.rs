@@ -68,7 +68,8 @@ impl Price {
 
     /// The dearest kind of input.
     fn dearest_input(&self) -> f64 {
-        self.input.max(self.cache_write_5m).max(self.cache_write_1h)
+        let written = self.cache_write_5m.max(self.cache_write_1h);
+        self.input.max(written).max(self.cache_read)
     }
 }
 
@@ -165,9 +166,11 @@ impl Prices {
     pub(crate) fn at_most(&self, model: &Model, input: u64, output: u64) -> Option<f64> {
         let rates = self.rates(model)?;
         let is_long = input > LONG_PROMPT;
-        let price = if is_long { rates.long } else { rates.usual };
         let (input, output) = (input as f64, output as f64);
-        Some((input * price.dearest_input() + output * price.output) / 1e6)
+        let cost = |price: Price| (input * price.dearest_input() + output * price.output) / 1e6;
+        // Input that is only so long at most may be short.
+        let long = if is_long { cost(rates.long) } else { 0.0 };
+        Some(long.max(cost(rates.usual)))
     }
 
     fn of_tally(&self, model: &Model, tally: &Tally) -> Option<f64> {
@@ -262,6 +265,16 @@ mod tests {
         assert_dollars(prices.of(&model, &short), 0.01);
         assert_dollars(prices.of(&model, &long), 0.050_000_5);
         assert_dollars(prices.at_most(&model, 1_000, 1_000_000), 0.500_2);
+    }
+
+    #[test]
+    fn what_may_be_long_may_be_short_and_dearer() {
+        let model = Model::new("m");
+        let prices = Prices::none().set("m", Price::new(2.0, 10.0));
+        let prices = prices.set_long("m", Price::new(1.0, 5.0).cache_read(3.0));
+        assert_dollars(prices.at_most(&model, 200_000, 0), 0.8);
+        let prices = prices.set("m", Price::new(0.1, 1.0).cache_read(4.0));
+        assert_dollars(prices.at_most(&model, 1_000_000, 0), 4.0);
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Sleeper;
 use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
 
 /// An open journal of records of one kind. Nobody else can open it until it is dropped.
@@ -50,7 +52,16 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ) -> Result<Journal<R>> {
         let failed = |source| broken(path, "cannot be opened", source);
         let file = lock::options().open(path).map_err(failed)?;
-        let lock = match lock::Lock::take(&file) {
+        // A process that is being started holds what its parent had open, until it runs.
+        let mut tries = 0;
+        let taken = loop {
+            match lock::Lock::take(&file) {
+                Ok(None) if tries < MOST_TRIES => tries += 1,
+                taken => break taken,
+            }
+            let _ = Sleeper::default().sleep(BETWEEN_TRIES);
+        };
+        let lock = match taken {
             Ok(Some(lock)) => lock,
             Ok(None) => return Err(unusable(path, "is in use by another run")),
             Err(error) => return Err(broken(path, "cannot be locked", error)),
@@ -244,6 +255,10 @@ fn shown(path: &Path) -> String {
 
 const OPENING: &str = "opening the journal";
 
+/// So often the lock is tried again, and so long after the last time.
+const MOST_TRIES: u32 = 40;
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+
 /// One process, and one run in it, at a time. The lock ends with the process, however that ends.
 ///
 /// `File::try_lock` would do all of this, from Rust 1.89 on.
@@ -385,6 +400,24 @@ mod tests {
         assert!(error.contains("line 3 of the journal"), "{error}");
         fs::write(&place.0, [&whole[..], &[0; 50], b"\n"].concat()).unwrap();
         assert_eq!(place.words(), ["one"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_child_that_is_being_started_does_not_hold_a_journal() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (place, is_over) = (Place::new("child"), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = std::process::Command::new("true").status();
+                }
+            });
+            let opened = (0..2_000).all(|_| place.open().is_ok());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(opened);
+        });
     }
 
     #[cfg(any(target_os = "linux", target_os = "android", windows))]

@@ -361,7 +361,7 @@ impl<'a> Progress<'a> {
             // It stands on ordinary successes and means nothing there.
             head.rate_limits.retry_after = None;
         }
-        let is_stopped = core.sleeper.is_stopped() || call.settings.stop.is_cut();
+        let is_cut = core.sleeper.is_stopped() || call.settings.stop.is_cut();
         let retry_after = head.rate_limits.retry_after;
         let mut verdict = diagnose(&Symptom {
             cause: &failure.cause,
@@ -372,7 +372,7 @@ impl<'a> Progress<'a> {
         });
         let in_line = charge.ticket();
         charge.lose(&verdict, &failure, &head.rate_limits);
-        if is_stopped {
+        if is_cut {
             verdict.kind = ErrorKind::Shutdown;
         }
         let id = shown(head.request_id.as_ref());
@@ -384,7 +384,7 @@ impl<'a> Progress<'a> {
         debug!(target: LOG, "{what}, {} after {}", failure.delivery, spoken(took));
         let attempt = self.attempt(&head, failure.delivery, Some(verdict.kind), took);
         self.attempts.push(attempt);
-        if is_stopped {
+        if is_cut {
             return Err(self.shut_down());
         }
         let has_content = failure
@@ -395,11 +395,15 @@ impl<'a> Progress<'a> {
             verdict.cure = Cure::Repeat;
         }
         let in_line = in_line.filter(|_| matches!(verdict.cure, Cure::Pause | Cure::Gate));
-        let mut decision = self
-            .tries
-            .decide(verdict.cure, retry_after, in_line.is_some(), || {
-                lock(&core.retries).withdraw(core.sleeper.clock().now())
-            });
+        let mut decision = if call.is_ending() {
+            let reason = (verdict.cure != Cure::Nothing).then(|| NOTHING_MORE.to_owned());
+            Decision::GiveUp(reason)
+        } else {
+            self.tries
+                .decide(verdict.cure, retry_after, in_line.is_some(), || {
+                    lock(&core.retries).withdraw(core.sleeper.clock().now())
+                })
+        };
         if has_content && decision == Decision::Queue && !self.tries.count() {
             // Each time there is more to pay for.
             decision = Decision::GiveUp(None);
@@ -511,6 +515,9 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
 fn shown(request_id: Option<&RequestId>) -> String {
     request_id.map(|id| format!(" ({id})")).unwrap_or_default()
 }
+
+/// Why a call is not tried again that ended by itself after it was asked to.
+const NOTHING_MORE: &str = "not tried again, because the run was stopped";
 
 /// The target of all log lines.
 pub(crate) const LOG: &str = "anthropic_blocking";

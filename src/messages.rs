@@ -56,6 +56,15 @@ impl Messages<'_> {
     /// `InvalidRequest`, before anything is sent, when `max_tokens` is so large that the answer
     /// may take more than ten minutes.
     pub fn create(&self, request: &MessageRequest) -> Result<Message> {
+        self.create_telling(request, &|| ())
+    }
+
+    /// The same. Calls `begun` when an answer has begun, once for each that does.
+    pub(crate) fn create_telling(
+        &self,
+        request: &MessageRequest,
+        begun: &dyn Fn(),
+    ) -> Result<Message> {
         let settings = self.client.settings();
         let stream = settings.stream_underneath;
         if !stream && settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
@@ -64,9 +73,11 @@ impl Messages<'_> {
         let body = encode(&CreateBody { request, stream })?;
         let call = self.call(request, &body, stream);
         let done = if stream {
-            call.run(|answer, charge| read_message(answer, charge, &call))?
+            call.run(|answer, charge| read_message(answer, charge, &call, begun))?
         } else {
-            call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?
+            let done = call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?;
+            begun();
+            done
         };
         let mut message = done.value;
         done.charge.settle(&message.usage);
@@ -149,6 +160,13 @@ impl Messages<'_> {
         };
         let costs: Result<Vec<_>> = requests.into_iter().map(cost).collect();
         Ok(self.client.budget().plan(costs?))
+    }
+
+    /// The same for so many requests that are all like this one, at the price of one.
+    pub(crate) fn plan_alike(&self, request: &MessageRequest, count: usize) -> Result<Plan> {
+        let body = encode(request)?;
+        let cost = self.guess(request, body.len());
+        Ok(self.client.budget().plan(std::iter::repeat_n(cost, count)))
     }
 
     /// A call for a message. Where the input is to be counted, this does that, which is part of the

@@ -318,18 +318,24 @@ impl Iterator for TextDeltas<'_> {
 
 impl std::iter::FusedIterator for TextDeltas<'_> {}
 
-/// Reads a streamed answer to its end; a whole message in its place, as some gateways send it, is
-/// fine.
+/// Reads a streamed answer to its end, and tells when it has begun; a whole message in its place, as
+/// some gateways send it, is fine.
 pub(crate) fn read_message(
     answer: &mut Answer,
     charge: &mut Charge,
     call: &Call<'_>,
+    begun: &dyn Fn(),
 ) -> Result<Message, Failure> {
     let mut feed = match Arrival::of(answer)? {
-        Arrival::Whole(message) => return Ok(*message),
+        Arrival::Whole(message) => {
+            begun();
+            return Ok(*message);
+        }
         Arrival::Stream(feed) => feed,
     };
     let mut accumulator = Accumulator::new();
+    feed.pump(&mut accumulator, Some(charge), |_| ())?;
+    begun();
     while feed.pump(&mut accumulator, Some(charge), |_| ())?.is_some() {
         if call.settings.stop.is_cut() {
             return Err(Failure::from(Cause::Shutdown));

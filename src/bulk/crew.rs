@@ -1,5 +1,6 @@
 //! The threads of a run: when each begins, what they did, and what stops them all.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(super) struct Crew {
     changed: Condvar,
     /// Nothing is left to begin.
     is_finished: AtomicBool,
+    /// A report is being made, or ended in a panic.
+    is_reporting: AtomicBool,
 }
 
 #[derive(Default)]
@@ -58,6 +61,7 @@ impl Crew {
             }),
             changed: Condvar::new(),
             is_finished: AtomicBool::new(false),
+            is_reporting: AtomicBool::new(false),
         }
     }
 
@@ -104,9 +108,24 @@ impl Crew {
         self.ramp_up.mul_f64(share.min(1.0))
     }
 
-    /// Begins an item, unless the run is doomed.
+    /// Begins an item, unless the run is doomed. What it will cost nobody knows: all may be spent,
+    /// not more.
     pub(super) fn begin(&self) -> Result<()> {
         let mut state = lock(&self.state);
+        if let Some(limit) = self.spend_limit {
+            match self.client.totals().cost(&self.prices) {
+                Some(spent) if spent < limit => {}
+                Some(spent) => {
+                    let (spent, limit) = (dollars(spent), dollars(limit));
+                    let reason = format!("{spent} of the spend limit of {limit} is spent");
+                    self.doom(&mut state, reason);
+                }
+                None => {
+                    let reason = "a model has no price, and there is a spend limit";
+                    self.doom(&mut state, reason.to_owned());
+                }
+            }
+        }
         if self.is_ending() {
             state.failed += 1;
             return Err(self.not_run(&state));
@@ -147,9 +166,10 @@ impl Crew {
                 return Ok(most);
             }
             if state.under_way == 0 {
+                let [spent, most, limit] = [spent, most, limit].map(dollars);
                 let reason = format!(
-                    "${spent:.2} is spent, and the next request could cost ${most:.2} more than \
-                     the spend limit of ${limit:.2} has room for"
+                    "{spent} of the spend limit of {limit} is spent, and the next request could \
+                     cost {most}"
                 );
                 self.doom(&mut state, reason);
                 continue;
@@ -211,6 +231,8 @@ impl Crew {
     /// Nothing is left to begin: threads that have not begun never will.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::SeqCst);
+        // Who looked before this waits by now.
+        drop(lock(&self.state));
         self.changed.notify_all();
         self.client.core().sleeper.wake();
     }
@@ -236,10 +258,16 @@ impl Crew {
         self.not_run(&state)
     }
 
-    /// Reports how far the run is.
-    pub(super) fn report(&self) {
-        if let Some(on_progress) = &self.on_progress {
-            on_progress(&self.now());
+    /// Reports how far the run is, one thread at a time, so that no report is older than the last.
+    /// One that panics is the last: the work is no worse for it.
+    pub(super) fn report(&self, like: Option<&MessageRequest>) {
+        let Some(on_progress) = &self.on_progress else {
+            return;
+        };
+        if !self.is_reporting.swap(true, Ordering::SeqCst) {
+            let progress = self.progress(lock(&self.state), like);
+            let told = catch_unwind(AssertUnwindSafe(|| on_progress(&progress)));
+            self.is_reporting.store(told.is_err(), Ordering::SeqCst);
         }
     }
 
@@ -281,8 +309,8 @@ impl Crew {
         let unsent = left.saturating_sub(progress.under_way);
         let tried = unsent.min(MOST_TRIED);
         let by_limits = like.filter(|_| tried > 0).and_then(|request| {
-            let requests = std::iter::repeat_n(request, tried as usize);
-            let plan = self.client.messages().plan(requests).ok()?;
+            let messages = self.client.messages();
+            let plan = messages.plan_alike(request, tried as usize).ok()?;
             Some(plan.duration.mul_f64(unsent as f64 / tried as f64))
         });
         Some(by_speed.max(by_limits.unwrap_or_default()))
@@ -290,16 +318,17 @@ impl Crew {
 
     /// Reports how far the run is, if that is due.
     fn tell(&self, mut state: MutexGuard<'_, State>, like: Option<&MessageRequest>) {
-        let Some(on_progress) = &self.on_progress else {
+        if self.on_progress.is_none() {
             return;
-        };
+        }
         let now = self.client.core().sleeper.clock().now();
         let is_due = state
             .told
             .is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_REPORTS);
         if is_due {
             state.told = Some(now);
-            on_progress(&self.progress(state, like));
+            drop(state);
+            self.report(like);
         }
     }
 
@@ -354,6 +383,12 @@ fn dooms(error: &Error, has_succeeded: bool) -> bool {
             ErrorKind::Auth => error.status() == Some(401) || !has_succeeded,
             _ => false,
         }
+}
+
+/// Small sums need more digits.
+fn dollars(sum: f64) -> String {
+    let digits = if sum.abs() < 1.0 { 4 } else { 2 };
+    format!("${sum:.digits$}")
 }
 
 /// So many threads begin at once.

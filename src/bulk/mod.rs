@@ -133,9 +133,14 @@ impl<'a> Bulk<'a> {
     }
 
     /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars: a request is sent
-    /// only if there is room for the most that it and those under way can cost. Counts attempts that
-    /// failed and answers that broke off, as far as their tokens were seen. Requests of models
-    /// without a [price](Bulk::prices) stop the run.
+    /// only if there is room for the most that it and those under way can cost: a token for each
+    /// byte, and `max_tokens`. Counts attempts that failed and answers that broke off, as far as
+    /// their tokens were seen; that such a request is sent again can exceed the limit by as much.
+    /// So can what no request says: searches and other tools of the server, documents by address or
+    /// id. Requests of models without a [price](Bulk::prices) stop the run.
+    ///
+    /// A [`map`](Bulk::map) does not know what is asked for: it begins no item once the limit is
+    /// spent.
     pub fn spend_limit(mut self, dollars: f64) -> Bulk<'a> {
         self.spend_limit = Some(dollars);
         self
@@ -148,7 +153,8 @@ impl<'a> Bulk<'a> {
     }
 
     /// Calls `report` when items are done, at most ten times a second, and at the end. It is called
-    /// on a thread of the run, outside of any lock; the run goes on meanwhile.
+    /// on a thread of the run, one call at a time, outside of any lock; the run goes on meanwhile.
+    /// If it panics, it is not called again.
     pub fn on_progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Bulk<'a> {
         self.on_progress = Some(Arc::new(report));
         self
@@ -205,7 +211,7 @@ impl<'a> Bulk<'a> {
             recruit(scope, &crew, 1, &work);
             work();
         });
-        crew.report();
+        crew.report(None);
         let mut results = results
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -221,7 +227,8 @@ impl<'a> Bulk<'a> {
     /// twice is an error then. [`MessageRequest::fingerprint`] makes a key where there is none.
     ///
     /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
-    /// nothing more is sent, and answers that are being streamed are cut.
+    /// nothing more is sent, and answers that are being streamed are cut. A panic of the iterator
+    /// stops the run as well, and goes on in [`next`](Iterator::next) after the last answer.
     ///
     /// # Errors
     ///

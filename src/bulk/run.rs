@@ -1,8 +1,9 @@
 //! A run over requests that come lazily, with answers that go out as they come.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,21 +24,33 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 /// answer or the error. `next` blocks until there is one.
 ///
 /// Dropping it stops the run: nothing more is sent, answers that are being streamed are cut, and
-/// the threads end by themselves.
+/// the threads end by themselves. A journal is closed then, and can be opened again.
 pub struct BulkRun<K> {
     /// `None` once all threads are gone.
     answers: Option<Receiver<(K, Result<Message>)>>,
     shared: Arc<Shared<K>>,
+    is_over: bool,
 }
 
 type Input<K> = Box<dyn Iterator<Item = (K, MessageRequest)> + Send>;
 
 struct Shared<K> {
-    crew: Crew,
+    crew: Arc<Crew>,
     input: Mutex<Option<Input<K>>>,
-    done: Option<Mutex<Done>>,
+    /// What the iterator of the requests ended with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    has_journal: bool,
+    /// `None` without a journal, and when it is closed.
+    done: Mutex<Option<Done>>,
     replay: bool,
     warmth: Option<Warmth>,
+}
+
+/// A request with its key, and that as text where there is a journal.
+struct Item<K> {
+    key: K,
+    name: Option<String>,
+    request: MessageRequest,
 }
 
 /// What is done, by the journal and since.
@@ -81,23 +94,25 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
                     before.insert(line.key, place);
                 })?;
                 let synced = crew.client().core().sleeper.clock().now();
-                Some(Mutex::new(Done {
+                Some(Done {
                     journal,
                     before,
                     keys: HashSet::new(),
                     synced,
-                }))
+                })
             }
             None => None,
         };
         let shared = Arc::new(Shared {
-            crew,
+            crew: Arc::new(crew),
             input: Mutex::new(Some(input)),
-            done,
+            panic: Mutex::new(None),
+            has_journal: done.is_some(),
+            done: Mutex::new(done),
             replay: bulk.replay,
             warmth: bulk.warm_first.then(Warmth::default),
         });
-        let (sender, answers) = sync_channel(bulk.concurrency);
+        let (sender, answers) = sync_channel(bulk.concurrency.min(MOST_ANSWERS));
         recruit(&shared, 0, &sender).map_err(|source| {
             let cause = Cause::Unusable {
                 what: "no thread can be started".into(),
@@ -108,6 +123,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         Ok(BulkRun {
             answers: Some(answers),
             shared,
+            is_over: false,
         })
     }
 
@@ -119,7 +135,33 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// Stops the run: what is under way is finished, the rest fails with the kind
     /// [`NotRun`](ErrorKind::NotRun). The answers can still be taken.
     pub fn stop(&self) {
-        self.shared.crew.stop("it was asked to");
+        self.shared.crew.stop(ASKED_TO);
+    }
+
+    /// A function that does the same, for other threads and for signals.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// let client = Client::from_env()?;
+    /// let primes = (0..).map(|n| {
+    ///     let prompt = format!("Is {n} a prime?");
+    ///     (n, MessageRequest::new("claude-haiku-4-5", 64).user(prompt))
+    /// });
+    /// let run = client.bulk().run(primes)?;
+    /// let stop = run.stopper();
+    /// std::thread::spawn(move || {
+    ///     let _ = std::io::stdin().read_line(&mut String::new());
+    ///     stop();
+    /// });
+    /// for (n, answer) in run.take_while(|(_, answer)| answer.is_ok()) {
+    ///     println!("{n}: {}", answer?.text());
+    /// }
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn stopper(&self) -> impl Fn() + Clone + Send + Sync + use<K> {
+        let crew = Arc::clone(&self.shared.crew);
+        move || crew.stop(ASKED_TO)
     }
 
     /// Why the run was stopped before its end, if it was.
@@ -143,13 +185,20 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
             }
         }
         // The threads are gone. What is left was not come to.
-        while let Some((key, _)) = self.shared.pull() {
-            if !self.shared.is_done(&key.to_string()) {
-                return Some((key, Err(self.shared.crew.pass_over())));
+        while let Some(item) = self.shared.pull() {
+            match self.shared.known(&item) {
+                None => return Some((item.key, Err(self.shared.crew.pass_over()))),
+                Some(Some(result)) => return Some((item.key, result)),
+                Some(None) => {}
             }
-            self.shared.crew.skip();
         }
-        None
+        if !self.is_over {
+            self.is_over = true;
+            self.shared.close();
+            self.shared.crew.report(None);
+        }
+        let panic = lock(&self.shared.panic).take();
+        panic.map(|panic| resume_unwind(panic))
     }
 }
 
@@ -158,8 +207,8 @@ impl<K> Drop for BulkRun<K> {
         if self.answers.take().is_some() {
             self.shared.crew.stop("its answers were dropped");
             self.shared.crew.cut();
-            self.shared.sync();
         }
+        self.shared.close();
     }
 }
 
@@ -188,6 +237,9 @@ fn recruit<K: ToString + Send + 'static>(
             let _ = recruit(&shared, number + 1, &answers);
             shared.work(&answers);
         }
+        // When the last answer is out, this thread does nothing more.
+        drop(shared);
+        drop(answers);
     })?;
     Ok(())
 }
@@ -195,11 +247,14 @@ fn recruit<K: ToString + Send + 'static>(
 impl<K: ToString + Send + 'static> Shared<K> {
     fn work(&self, answers: &SyncSender<(K, Result<Message>)>) {
         while !self.crew.is_ending() {
-            let Some((key, request)) = self.pull() else {
+            let Some(item) = self.pull() else {
                 break;
             };
-            if let Some(result) = self.answer(&key, &request) {
-                if answers.send((key, result)).is_err() {
+            let result = self
+                .known(&item)
+                .unwrap_or_else(|| Some(self.answer(&item)));
+            if let Some(result) = result {
+                if answers.send((item.key, result)).is_err() {
                     break;
                 }
             }
@@ -207,45 +262,49 @@ impl<K: ToString + Send + 'static> Shared<K> {
         self.crew.finish();
     }
 
-    /// The answer to a request; `None` if it was handed out by an earlier run.
-    fn answer(&self, key: &K, request: &MessageRequest) -> Option<Result<Message>> {
-        let name = self.done.as_ref().map(|_| key.to_string());
-        if let Some(name) = &name {
-            match self.before(name) {
-                Ok(None) => {}
-                Ok(Some(kept)) => {
-                    self.crew.skip();
-                    return self.replay.then_some(kept).flatten().map(Ok);
-                }
-                Err(error) => {
-                    self.crew.refuse();
-                    return Some(Err(error));
-                }
+    /// What is to be handed out for an item without asking: `Some(None)` for nothing, because an
+    /// earlier run did.
+    fn known(&self, item: &Item<K>) -> Option<Option<Result<Message>>> {
+        match self.before(item.name.as_deref()?) {
+            Ok(None) => None,
+            Ok(Some(kept)) => {
+                self.crew.skip();
+                Some(kept.map(Ok))
+            }
+            Err(error) => {
+                self.crew.refuse();
+                Some(Some(Err(error)))
             }
         }
-        let at_stake = match self.crew.begin_request(request) {
-            Ok(at_stake) => at_stake,
-            Err(error) => return Some(Err(error)),
-        };
+    }
+
+    fn answer(&self, item: &Item<K>) -> Result<Message> {
+        let request = &item.request;
+        let at_stake = self.crew.begin_request(request)?;
         let client = self.crew.client();
         let result = match &self.warmth {
             Some(warmth) => warmth.create(client, request),
             None => client.messages().create(request),
         };
-        if let (Some(name), Ok(message)) = (&name, &result) {
+        if let (Some(name), Ok(message)) = (&item.name, &result) {
             // The answer is there and paid for: it goes out, and no other is asked for.
             if let Err(error) = self.keep(name, message) {
                 self.crew.stop(&error.to_string());
             }
         }
-        Some(self.crew.end_request(result, at_stake, request))
+        self.crew.end_request(result, at_stake, request)
     }
 
     /// Takes the next request. An iterator that panics has none any more.
-    fn pull(&self) -> Option<(K, MessageRequest)> {
+    fn pull(&self) -> Option<Item<K>> {
         let mut input = lock(&self.input);
-        let next = catch_unwind(AssertUnwindSafe(|| input.as_mut()?.next()));
-        let next = next.unwrap_or_else(|_| {
+        let pull = || {
+            let (key, request) = input.as_mut()?.next()?;
+            let name = self.has_journal.then(|| key.to_string());
+            Some(Item { key, name, request })
+        };
+        let next = catch_unwind(AssertUnwindSafe(pull)).unwrap_or_else(|panic| {
+            *lock(&self.panic) = Some(panic);
             self.crew.stop("the iterator of the requests panicked");
             None
         });
@@ -257,10 +316,10 @@ impl<K: ToString + Send + 'static> Shared<K> {
 
     /// Whether the journal has an answer to this key, and which, if it is to be handed out again.
     fn before(&self, name: &str) -> Result<Option<Option<Message>>> {
-        let Some(done) = &self.done else {
+        let mut done = lock(&self.done);
+        let Some(done) = &mut *done else {
             return Ok(None);
         };
-        let mut done = lock(done);
         if !done.keys.insert(name.to_owned()) {
             let shown = crate::error::clean(name, 100);
             let what = format!("the key {shown:?} comes twice, and the journal knows keys only");
@@ -276,16 +335,11 @@ impl<K: ToString + Send + 'static> Shared<K> {
         Ok(Some(Some(kept.message)))
     }
 
-    fn is_done(&self, name: &str) -> bool {
-        let done = self.done.as_ref().map(|done| lock(done));
-        done.is_some_and(|done| done.before.contains_key(name))
-    }
-
     fn keep(&self, key: &str, message: &Message) -> Result<()> {
-        let Some(done) = &self.done else {
+        let mut done = lock(&self.done);
+        let Some(done) = &mut *done else {
             return Ok(());
         };
-        let mut done = lock(done);
         done.journal.append_unsynced(&Line { key, message })?;
         let now = self.crew.client().core().sleeper.clock().now();
         if now.saturating_duration_since(done.synced) >= SYNC {
@@ -297,13 +351,26 @@ impl<K: ToString + Send + 'static> Shared<K> {
 }
 
 impl<K> Shared<K> {
-    /// Puts what was written on the disk. That it failed is said by the next line.
+    /// Puts on the disk what was written.
     fn sync(&self) {
-        if let Some(done) = &self.done {
-            let _ = lock(done).journal.sync();
+        let done = &mut *lock(&self.done);
+        let synced = done.as_mut().map(|done| done.journal.sync());
+        if let Some(Err(error)) = synced {
+            self.crew.stop(&error.to_string());
         }
     }
+
+    /// The journal is free for other runs from here on.
+    fn close(&self) {
+        self.sync();
+        *lock(&self.done) = None;
+    }
 }
+
+/// So many answers wait to be taken, at most.
+const MOST_ANSWERS: usize = 1024;
+
+const ASKED_TO: &str = "it was asked to";
 
 /// How much work a crash of the machine may undo.
 const SYNC: Duration = Duration::from_secs(1);

@@ -33,16 +33,9 @@ impl Warmth {
                     warmth: self,
                     prefix,
                 };
-                // It returns when the answer begins, and with it the cache can be read.
-                let stream = client.messages().stream(request);
-                if stream.is_ok() {
-                    lead.set(Prefix::Warm);
-                }
-                drop(lead);
-                match stream?.final_message() {
-                    Err(error) if error.is_retryable() => client.messages().create(request),
-                    result => result,
-                }
+                // When the answer begins, the cache can be read.
+                let warm = || lead.set(Prefix::Warm);
+                client.messages().create_telling(request, &warm)
             }
             _ => client.messages().create(request),
         }

@@ -570,7 +570,7 @@ fn shape(path: &str) -> String {
 }
 
 /// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
-fn tear(path: &Path, dice: &mut Rng) {
+pub fn tear(path: &Path, dice: &mut Rng) {
     let Ok(bytes) = fs::read(path) else { return };
     let before = bytes[..bytes.len().saturating_sub(1)]
         .iter()
@@ -645,10 +645,10 @@ fn check(run: BatchRun, count: usize) {
 }
 
 /// A path for a journal, with nothing there before and after.
-struct Place(PathBuf);
+pub struct Place(pub PathBuf);
 
 impl Place {
-    fn new(name: &str) -> Place {
+    pub fn new(name: &str) -> Place {
         let name = format!("anthropic-blocking-it-{}-{name}", std::process::id());
         let place = Place(std::env::temp_dir().join(name));
         let _ = fs::remove_file(&place.0);

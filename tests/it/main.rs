@@ -4,6 +4,8 @@ mod batch_runs;
 mod batch_sizes;
 mod batches;
 mod budget;
+mod bulk;
+mod bulk_journal;
 mod client;
 mod faults;
 mod interop;

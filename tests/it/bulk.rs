@@ -1,0 +1,727 @@
+//! Many requests over threads: each once, what dooms all, lazy input, one ahead, money, progress.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply, ServerLimits};
+use anthropic_blocking::{
+    BulkRun, CacheControl, Client, ContentBlock, ErrorKind, Limits, Message, MessageRequest, Price,
+    Prices, Progress, Result,
+};
+
+use crate::support::*;
+
+#[test]
+fn each_key_comes_once_with_its_own_answer() {
+    let lab = Lab::new();
+    let run = swift(&lab.client, 16).run(jobs(300)).expect("a run");
+    let answers = texts(run);
+    assert_eq!(answers.len(), 300);
+    for (key, text) in answers {
+        let number = key.strip_prefix("key-").expect("a key");
+        assert_eq!(text, Ok(format!("You said: question {number}")));
+    }
+    assert_eq!(lab.server.request_count(), 300);
+    let totals = lab.client.totals().all;
+    assert_eq!((totals.calls, totals.failed), (300, 0));
+}
+
+#[test]
+fn there_are_as_many_requests_at_once_as_permitted_and_never_more() {
+    const MOST: usize = 6;
+    let lab = primed();
+    let (open, most, full) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), gate());
+    let (seen, may_go) = (Arc::clone(&most), Arc::clone(&full));
+    lab.server.answer_with(move |_| {
+        let now = open.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.fetch_max(now, Ordering::SeqCst);
+        if now == MOST {
+            may_go.open();
+        }
+        may_go.pass();
+        open.fetch_sub(1, Ordering::SeqCst);
+        Reply::message("yes")
+    });
+    let run = swift(&lab.client, MOST).run(jobs(120)).expect("a run");
+    assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 120);
+    assert_eq!(most.load(Ordering::SeqCst), MOST);
+}
+
+#[test]
+fn a_map_keeps_the_order_and_a_panic_is_the_error_of_its_item() {
+    let lab = Lab::new();
+    let results = swift(&lab.client, 8).map(0..100, |client, number| {
+        assert!(number != 17, "seventeen is too many");
+        if number == 18 {
+            std::panic::panic_any(18);
+        }
+        Ok(client.messages().create(&ask(number))?.text())
+    });
+    assert_eq!(results.len(), 100);
+    for (number, result) in results.into_iter().enumerate() {
+        match (number, result) {
+            (17 | 18, Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Panicked);
+                let said = error.to_string().contains("seventeen is too many");
+                assert_eq!(said, number == 17, "{error}");
+                assert!(!error.is_retryable());
+            }
+            (_, result) => assert_eq!(
+                result.expect("an answer"),
+                format!("You said: question {number}")
+            ),
+        }
+    }
+}
+
+#[test]
+fn one_failure_never_ends_the_rest() {
+    let lab = Lab::new();
+    lab.server
+        .answer_with(|request| match number(request) % 10 {
+            7 => Reply::error(400, "invalid_request_error", "odd"),
+            8 => Reply::error(404, "not_found_error", "no such model"),
+            _ => Reply::canned(),
+        });
+    let run = swift(&lab.client, 8).run(jobs(100)).expect("a run");
+    for (key, text) in texts(run) {
+        let expected = match key.as_bytes().last() {
+            Some(b'7') => Err(ErrorKind::InvalidRequest),
+            Some(b'8') => Err(ErrorKind::NotFound),
+            _ => Ok(()),
+        };
+        assert_eq!(text.map(|_| ()), expected, "{key}");
+    }
+}
+
+#[test]
+fn what_dooms_all_stops_the_run_at_once() {
+    let spend = Reply::error_code(
+        429,
+        "rate_limit_error",
+        "enforced_spend_limit_reached",
+        "no",
+    );
+    let on_hold = Reply::error_code(400, "invalid_request_error", "organization_on_hold", "no");
+    for (reply, kind) in [
+        (
+            Reply::error(401, "authentication_error", "no"),
+            Some(ErrorKind::Auth),
+        ),
+        (spend.header("retry-after", "20"), Some(ErrorKind::Billing)),
+        (on_hold, None),
+    ] {
+        let lab = primed();
+        let count = AtomicUsize::new(0);
+        lab.server
+            .answer_with(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+                0..10 => Reply::canned(),
+                _ => reply.clone(),
+            });
+        let mut run = swift(&lab.client, 4).run(jobs(400)).expect("a run");
+        let answers = texts(&mut run);
+        assert_eq!(answers.len(), 400);
+        let count = |kind| answers.values().filter(|text| **text == Err(kind)).count();
+        let ok = answers.values().filter(|text| text.is_ok()).count();
+        let not_run = count(ErrorKind::NotRun);
+        assert_eq!(ok, 10);
+        // One at least is told of; those that were in flight with it are told of as well.
+        assert!((400 - ok - 4..400 - ok).contains(&not_run), "{not_run}");
+        if let Some(kind) = kind {
+            assert_eq!(count(kind), 400 - ok - not_run);
+        }
+        assert!(lab.server.request_count() <= 1 + 10 + 4);
+        assert!(run.stopped().expect("a reason").contains("no"));
+        let progress = run.progress();
+        assert_eq!((progress.done, progress.failed), (10, 390));
+    }
+}
+
+#[test]
+fn what_was_not_sent_says_why() {
+    let lab = primed();
+    lab.server.push(Reply::error(
+        401,
+        "authentication_error",
+        "invalid x-api-key",
+    ));
+    let run = swift(&lab.client, 1).run(jobs(3)).expect("a run");
+    let errors: Vec<_> = run.map(|(_, answer)| answer.expect_err("doomed")).collect();
+    assert_eq!(errors[0].kind(), ErrorKind::Auth);
+    assert_eq!(errors[2].kind(), ErrorKind::NotRun);
+    let text = errors[2].to_string();
+    assert!(
+        text.starts_with("an item of a bulk run: not sent, because the run was stopped: "),
+        "{text}"
+    );
+    assert!(text.contains("invalid x-api-key"), "{text}");
+    assert!(errors[2].is_retryable() && errors[2].attempts().is_empty());
+}
+
+#[test]
+fn answers_and_errors_in_flight_are_still_delivered() {
+    let lab = primed();
+    let (hold, holding) = (gate(), Arc::new(AtomicUsize::new(0)));
+    let (may_go, held) = (Arc::clone(&hold), Arc::clone(&holding));
+    lab.server.answer_with(move |request| {
+        if number(request) == 0 {
+            wait_until(|| held.load(Ordering::SeqCst) == 3);
+            return Reply::error(401, "authentication_error", "no");
+        }
+        held.fetch_add(1, Ordering::SeqCst);
+        may_go.pass();
+        match number(request) {
+            1 => Reply::error(400, "invalid_request_error", "odd"),
+            2 => Reply::overloaded(),
+            _ => Reply::canned(),
+        }
+    });
+    let mut run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
+    let (key, first) = run.next().expect("the first answer");
+    assert_eq!(
+        (&*key, first.expect_err("doomed").kind()),
+        ("key-0", ErrorKind::Auth)
+    );
+    hold.open();
+    let answers = texts(run);
+    assert_eq!(answers["key-1"], Err(ErrorKind::InvalidRequest));
+    assert_eq!(answers["key-2"], Err(ErrorKind::Overloaded));
+    assert!(answers["key-3"].is_ok());
+    assert_eq!(answers.len(), 49);
+    assert_eq!(lab.server.request_count(), 1 + 4);
+}
+
+#[test]
+fn stopping_finishes_what_is_under_way() {
+    let lab = primed();
+    let hold = gate();
+    let may_go = Arc::clone(&hold);
+    lab.server.answer_with(move |_| {
+        may_go.pass();
+        Reply::canned()
+    });
+    let run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
+    assert!(lab.server.wait_for_requests(1 + 4, HANG));
+    let stop = run.stopper();
+    thread::spawn(stop).join().expect("no panic");
+    assert_eq!(run.stopped().as_deref(), Some("it was asked to"));
+    hold.open();
+    let answers = texts(run);
+    let ok = answers.values().filter(|text| text.is_ok()).count();
+    assert_eq!((answers.len(), ok), (50, 4));
+    assert_eq!(lab.server.request_count(), 1 + 4);
+}
+
+// Lazy input.
+
+#[test]
+fn no_more_is_pulled_than_answers_are_taken() {
+    const THREADS: usize = 4;
+    let lab = primed();
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pulled);
+    let alive = Arc::new(());
+    let token = Arc::clone(&alive);
+    let endless = (0..).map(move |number| {
+        let _ = &token;
+        counter.fetch_add(1, Ordering::SeqCst);
+        (number, ask(number))
+    });
+    let mut run = swift(&lab.client, THREADS).run(endless).expect("a run");
+    for taken in 1..=50 {
+        assert!(run.next().expect("an answer").1.is_ok());
+        let pulled = pulled.load(Ordering::SeqCst);
+        assert!(pulled <= taken + 2 * THREADS + 1, "{pulled} for {taken}");
+    }
+    assert_eq!(run.progress().total, None);
+    drop(run);
+    // The iterator is gone when the last thread is.
+    wait_until(|| Arc::strong_count(&alive) == 1);
+    let (requests, pulled) = (lab.server.request_count(), pulled.load(Ordering::SeqCst));
+    assert!(
+        requests <= 1 + pulled && pulled <= 50 + 2 * THREADS + 1,
+        "{requests}, {pulled}"
+    );
+}
+
+#[test]
+fn a_million_items_are_never_in_memory() {
+    let lab = primed();
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pulled);
+    let million = (0..1_000_000).map(move |number| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        (number, ask(number))
+    });
+    let mut run = swift(&lab.client, 3).run(million).expect("a run");
+    assert_eq!(run.progress().total, Some(1_000_000));
+    // Until all threads wait for the answers to be taken.
+    wait_until(|| lab.server.request_count() >= 1 + 6);
+    run.next().expect("an answer").1.expect("well");
+    run.stop();
+    assert!(pulled.load(Ordering::SeqCst) <= 1 + 2 * 3 + 1);
+}
+
+#[test]
+fn dropping_a_run_cuts_what_is_being_streamed() {
+    let lab = primed();
+    lab.server.answer_with(|_| {
+        // Some seconds of text.
+        Reply::message("word ".repeat(2_000)).dribble(64, millis(10))
+    });
+    for warm_first in [true, false] {
+        let before = lab.server.request_count();
+        let run = swift(&lab.client, 2)
+            .warm_first(warm_first)
+            .run((0..9).map(|number| (number, prefixed(number, "a long prefix"))))
+            .expect("a run");
+        assert!(lab.server.wait_for_requests(before + 1, HANG));
+        wait_until(|| lab.client.budget().snapshot()[0].in_flight > 0);
+        drop(run);
+        wait_until(|| lab.client.budget().snapshot()[0].in_flight == 0);
+        assert!(lab.server.wait_for_open_connections(0, HANG));
+    }
+}
+
+#[test]
+fn a_panic_of_the_iterator_goes_on_in_the_consumer() {
+    let lab = Lab::new();
+    let requests = jobs(50).inspect(|(key, _)| assert!(key != "key-20", "no twenty"));
+    let mut run = swift(&lab.client, 4).run(requests).expect("a run");
+    let mut taken = BTreeSet::new();
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for (key, _) in &mut run {
+            assert!(taken.insert(key));
+        }
+    }));
+    let said = panic.expect_err("it panics");
+    assert_eq!(said.downcast_ref::<&str>(), Some(&"no twenty"));
+    assert_eq!(taken.len(), 20);
+    assert!(run.next().is_none());
+    assert!(run.stopped().expect("a reason").contains("panicked"));
+}
+
+#[test]
+fn shutting_the_client_down_ends_a_run() {
+    let lab = primed();
+    lab.server.answer_with(|request| match number(request) {
+        0..5 => Reply::canned(),
+        _ => Reply::canned().stall_before_headers(),
+    });
+    let run = swift(&lab.client, 4).run(jobs(40)).expect("a run");
+    // One thread waits for the five answers to be taken.
+    assert!(lab.server.wait_for_requests(1 + 5 + 3, HANG));
+    lab.client.shutdown();
+    let answers = ends(move || texts(run));
+    assert_eq!(answers.len(), 40);
+    for (key, text) in answers {
+        let ended = [ErrorKind::Shutdown, ErrorKind::NotRun];
+        assert!(
+            text.as_ref().is_ok_and(|_| key.len() == 5)
+                || text.as_ref().is_err_and(|kind| ended.contains(kind)),
+            "{key}: {text:?}"
+        );
+    }
+    let mapped = swift(&lab.client, 4).map(0..9, |client, _| client.messages().create(&request()));
+    for result in mapped {
+        assert_eq!(result.expect_err("over").kind(), ErrorKind::NotRun);
+    }
+}
+
+#[test]
+fn one_thread_is_enough_and_nothing_is_little() {
+    let lab = Lab::new();
+    let run = lab
+        .client
+        .bulk()
+        .concurrency(0)
+        .run(jobs(9))
+        .expect("a run");
+    let keys: Vec<_> = run.map(|(key, _)| key).collect();
+    assert_eq!(keys, jobs(9).map(|(key, _)| key).collect::<Vec<_>>());
+    let mut none = lab.client.bulk().run(jobs(0)).expect("a run");
+    assert!(none.next().is_none() && none.next().is_none());
+    let nothing = lab.client.bulk().map([(); 0], |_, ()| Ok(()));
+    assert!(nothing.is_empty());
+    let many = swift(&lab.client, usize::MAX).run(jobs(3));
+    assert_eq!(texts(many.expect("a run")).len(), 3);
+}
+
+#[test]
+fn four_threads_begin_and_the_others_follow() {
+    let clock = ManualClock::held();
+    let lab = Lab::on(clock.clone(), |builder| builder);
+    lab.ask().expect("an answer");
+    let hold = gate();
+    let may_go = Arc::clone(&hold);
+    lab.server.answer_with(move |_| {
+        may_go.pass();
+        Reply::canned()
+    });
+    let bulk = lab.client.bulk().concurrency(8).ramp_up(seconds(60));
+    let run = bulk.run(jobs(30)).expect("a run");
+    assert!(lab.server.wait_for_requests(1 + 4, HANG));
+    // Of the second to the fourth for nothing, then of the fifth.
+    clock.wait_for_sleeps(4);
+    // A doubling in a minute: a quarter more takes its 0.32th part.
+    let sleep = clock.sleeps()[3];
+    assert!(sleep > seconds(19) && sleep < seconds(20), "{sleep:?}");
+    clock.advance(seconds(20));
+    assert!(lab.server.wait_for_requests(1 + 5, HANG));
+    clock.wait_for_sleeps(5);
+    assert_eq!(lab.server.request_count(), 1 + 5);
+    clock.advance(seconds(60));
+    assert!(lab.server.wait_for_requests(1 + 8, HANG));
+    hold.open();
+    assert_eq!(texts(run).len(), 30);
+}
+
+// One goes ahead.
+
+#[test]
+fn one_request_of_a_prefix_goes_ahead_until_its_answer_begins() {
+    let lab = primed();
+    let hold = gate();
+    let (may_go, began) = (Arc::clone(&hold), AtomicBool::new(false));
+    lab.server.answer_with(move |_| {
+        if began.swap(true, Ordering::SeqCst) {
+            return Reply::canned();
+        }
+        may_go.pass();
+        // The answer has begun, and does not go on.
+        Reply::message("word ".repeat(500)).stall(2_000)
+    });
+    let items = (0..8).map(|number| (number, prefixed(number, "a long prefix")));
+    let mut run = swift(&lab.client, 4).run(items).expect("a run");
+    wait_until(|| run.progress().under_way == 4);
+    assert_eq!(lab.server.request_count(), 1 + 1);
+    hold.open();
+    for _ in 0..7 {
+        run.next().expect("an answer").1.expect("well");
+    }
+    assert_eq!(run.progress().under_way, 1);
+    lab.client.shutdown();
+    let (_, leader) = run.next().expect("the one that went ahead");
+    assert_eq!(leader.expect_err("cut").kind(), ErrorKind::Shutdown);
+}
+
+#[test]
+fn prefixes_do_not_wait_for_each_other_and_none_for_nothing() {
+    for (is_warm, expected) in [(true, 3), (false, 6)] {
+        let lab = primed();
+        let hold = gate();
+        let may_go = Arc::clone(&hold);
+        lab.server.answer_with(move |_| {
+            may_go.pass();
+            Reply::canned()
+        });
+        // Two of each of two prefixes, one without, one of another.
+        let prefixes = ["a", "b", "a", "b", "", ""];
+        let items = prefixes.iter().enumerate().map(|(number, prefix)| {
+            let request = match (*prefix, is_warm) {
+                ("", true) => prefixed(number, "a"),
+                ("", false) => ask(number),
+                (prefix, _) => prefixed(number, prefix),
+            };
+            (number, request)
+        });
+        let items: Vec<_> = match is_warm {
+            true => items.chain([(6, ask(6))]).collect(),
+            false => items.collect(),
+        };
+        let (count, bulk) = (items.len(), swift(&lab.client, 7));
+        let run = bulk.warm_first(is_warm).run(items).expect("a run");
+        assert!(lab.server.wait_for_requests(1 + expected, HANG));
+        wait_until(|| run.progress().under_way == count as u64);
+        assert_eq!(lab.server.request_count(), 1 + expected);
+        hold.open();
+        assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
+    }
+}
+
+#[test]
+fn when_the_one_ahead_fails_another_goes() {
+    let lab = primed();
+    lab.server
+        .push_all([Reply::error(400, "invalid_request_error", "odd")]);
+    let hold = gate();
+    let may_go = Arc::clone(&hold);
+    lab.server.answer_with(move |_| {
+        may_go.pass();
+        Reply::canned()
+    });
+    let items = (0..6).map(|number| (number, prefixed(number, "a long prefix")));
+    let mut run = swift(&lab.client, 3).run(items).expect("a run");
+    let first = run.next().expect("the first").1;
+    assert_eq!(first.expect_err("odd").kind(), ErrorKind::InvalidRequest);
+    assert!(lab.server.wait_for_requests(1 + 2, HANG));
+    wait_until(|| run.progress().under_way == 3);
+    assert_eq!(lab.server.request_count(), 1 + 2);
+    hold.open();
+    assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
+}
+
+#[test]
+fn the_one_ahead_is_retried_like_any_other() {
+    let lab = primed();
+    lab.server.push_all([
+        Reply::overloaded(),
+        Reply::message("word ".repeat(500)).truncate(3_000),
+        Reply::message("whole"),
+    ]);
+    let items = [(0, prefixed(0, "a long prefix"))];
+    let mut run = lab.client.bulk().run(items).expect("a run");
+    let message = run.next().expect("an answer").1.expect("well");
+    assert_eq!(message.text(), "whole");
+    assert_eq!(message.attempts().len(), 3);
+    let calls = lab.client.totals().all.calls;
+    assert_eq!(calls, 2, "the one before included");
+
+    // Where streams are not wanted, it is none either.
+    let plain = builder(&lab.server).stream_underneath(false);
+    let plain = plain.build().expect("valid settings");
+    lab.server.take_requests();
+    let items = [(0, prefixed(0, "a long prefix"))];
+    let mut run = plain.bulk().run(items).expect("a run");
+    run.next().expect("an answer").1.expect("well");
+    let body = lab.server.take_requests()[0].json();
+    assert!(body.get("stream").is_none_or(|stream| stream == false));
+}
+
+// Money.
+
+#[test]
+fn a_run_stops_before_it_could_cost_more_than_its_limit() {
+    for threads in [1, 4, 16] {
+        let lab = primed();
+        // A dollar for a thousand tokens of either kind: some 0.1 for the input at most, 0.5 for
+        // the output.
+        let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
+        let limit = 5.0;
+        let items = (0..500).map(|number| {
+            let request = MessageRequest::new("claude-haiku-4-5", 500);
+            (number, request.user(format!("question {number}")))
+        });
+        let bulk = swift(&lab.client, threads).prices(prices.clone());
+        let mut run = bulk.spend_limit(limit).run(items).expect("a run");
+        let answers: Vec<_> = run.by_ref().map(|(_, answer)| answer).collect();
+        let ok = answers.iter().filter(|answer| answer.is_ok()).count();
+        let cost = run.progress().cost.expect("a price");
+        assert!(cost <= limit, "{cost}");
+        // As far as it can without a chance to exceed it.
+        assert!(cost > limit - 1.0, "{cost}");
+        assert_eq!(answers.len(), 500);
+        assert!(ok > 100 && ok < 500, "{ok}");
+        assert_eq!(lab.server.request_count(), 1 + ok);
+        let reason = run.stopped().expect("a reason");
+        assert!(
+            reason.contains(" of the spend limit of $5.00 is spent, and the next request could"),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_model_without_a_price_stops_a_run_that_must_not_cost_much() {
+    let lab = primed();
+    let items = [(0, MessageRequest::new("gpt-5", 10).user("Hello?"))];
+    let mut run = lab
+        .client
+        .bulk()
+        .spend_limit(1.0)
+        .run(items)
+        .expect("a run");
+    let error = run.next().expect("an answer").1.expect_err("no price");
+    assert_eq!(error.kind(), ErrorKind::NotRun);
+    assert!(error.to_string().contains("gpt-5 has no price"), "{error}");
+    assert_eq!(lab.server.request_count(), 1);
+}
+
+#[test]
+fn a_map_begins_nothing_once_its_limit_is_spent() {
+    let lab = primed();
+    let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
+    let bulk = swift(&lab.client, 1).prices(prices).spend_limit(0.1);
+    let results = bulk.map(0..100, |client, number| {
+        client.messages().create(&ask(number))
+    });
+    let ok = results.iter().take_while(|result| result.is_ok()).count();
+    assert!((2..20).contains(&ok), "{ok}");
+    let error = results[99].as_ref().expect_err("spent");
+    assert_eq!(error.kind(), ErrorKind::NotRun);
+    assert!(
+        error.to_string().contains("of the spend limit of $0.1000"),
+        "{error}"
+    );
+}
+
+// Progress.
+
+#[test]
+fn progress_adds_up_is_rare_and_comes_at_the_end() {
+    let (lab, told) = (primed(), Arc::new(Mutex::new(Vec::<Progress>::new())));
+    lab.server
+        .answer_with(|request| match number(request) % 10 {
+            3 => Reply::error(400, "invalid_request_error", "odd"),
+            _ => Reply::canned(),
+        });
+    let reports = Arc::clone(&told);
+    let bulk = swift(&lab.client, 4).on_progress(move |progress| {
+        reports.lock().expect("no panic").push(progress.clone());
+    });
+    // The clock stands still: a first report, and one at the end.
+    assert_eq!(texts(bulk.run(jobs(60)).expect("a run")).len(), 60);
+    let reports = std::mem::take(&mut *told.lock().expect("no panic"));
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert_eq!(reports[0].over(), 1);
+    let last = &reports[1];
+    assert_eq!((last.done, last.failed, last.skipped), (54, 6, 0));
+    assert_eq!((last.total, last.under_way), (Some(60), 0));
+    assert_eq!((last.totals.all.calls, last.totals.all.failed), (60, 6));
+    assert_eq!(last.left, Some(Duration::ZERO));
+    assert!(last.cost.is_some_and(|cost| cost > 0.0));
+
+    // A tenth of a second for each: a report for each, in order.
+    let clock = lab.clock.clone();
+    let results = bulk.map(0..20, |client, number| {
+        clock.advance(millis(100));
+        client.messages().create(&ask(number * 10))
+    });
+    assert_eq!(results.len(), 20);
+    let reports = told.lock().expect("no panic");
+    assert!((2..=21).contains(&reports.len()), "{}", reports.len());
+    assert!(reports.is_sorted_by_key(|progress| progress.over()));
+    assert_eq!(reports[reports.len() - 1].done, 20);
+}
+
+#[test]
+fn a_report_that_panics_costs_no_answer() {
+    let lab = primed();
+    let bulk = swift(&lab.client, 4).on_progress(|_| panic!("no bar to draw on"));
+    assert_eq!(texts(bulk.run(jobs(30)).expect("a run")).len(), 30);
+    assert_eq!(bulk.map(0..30, |_, number| Ok(number)).len(), 30);
+}
+
+// Limits.
+
+#[test]
+fn under_limits_none_is_lost_and_none_refused() {
+    let server = server();
+    // One request a millisecond flows in, and it stores half a second of them.
+    server.limit(
+        ServerLimits::per_minute(60_000, 30_000_000, 6_000_000)
+            .depth(millis(500))
+            .latency(millis(4), 0.5)
+            .output(50, 0.5)
+            .seed(6),
+    );
+    let limits = Limits::per_minute()
+        .requests(60_000)
+        .input_tokens(30_000_000)
+        .output_tokens(6_000_000);
+    let client = builder(&server).limits(limits).build().expect("a client");
+    let answers = texts(swift(&client, 16).run(jobs(300)).expect("a run"));
+    assert_eq!(answers.len(), 300);
+    assert!(answers.values().all(|text| text.is_ok()));
+    let books = server.books();
+    assert_eq!((books.admitted(), books.limited()), (300, 0));
+    assert!(books.most_open <= 16, "{}", books.most_open);
+}
+
+// Helpers.
+
+/// A lab whose client has its first answer, so that it knows of no limits.
+#[track_caller]
+fn primed() -> Lab {
+    let lab = Lab::new();
+    lab.ask().expect("an answer");
+    lab
+}
+
+/// A bulk whose threads begin at once.
+pub fn swift(client: &Client, threads: usize) -> anthropic_blocking::Bulk<'_> {
+    client.bulk().concurrency(threads).ramp_up(Duration::ZERO)
+}
+
+pub fn ask(number: impl std::fmt::Display) -> MessageRequest {
+    MessageRequest::new("claude-haiku-4-5", 64).user(format!("question {number}"))
+}
+
+/// The same with a system prompt that is to be cached.
+fn prefixed(number: usize, prefix: &str) -> MessageRequest {
+    let system = ContentBlock::text(prefix).cached(CacheControl::ephemeral());
+    ask(number).system(vec![system])
+}
+
+pub fn jobs(count: usize) -> impl ExactSizeIterator<Item = (String, MessageRequest)> + Send {
+    (0..count).map(|number| (format!("key-{number}"), ask(number)))
+}
+
+/// The number in the question of a request.
+pub fn number(request: &RecordedRequest) -> usize {
+    let text = request.text();
+    let rest = text.split("question ").nth(1).unwrap_or_default();
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    let number = &rest[..end.unwrap_or(rest.len())];
+    number.parse().unwrap_or(usize::MAX)
+}
+
+/// What was answered to each key, which comes once.
+#[track_caller]
+pub fn texts(
+    run: impl IntoIterator<Item = (String, Result<Message>)>,
+) -> BTreeMap<String, Result<String, ErrorKind>> {
+    let mut texts = BTreeMap::new();
+    for (key, answer) in run {
+        let text = answer
+            .map(|message| message.text())
+            .map_err(|error| error.kind());
+        let twin = texts.insert(key.clone(), text);
+        assert!(twin.is_none(), "{key} comes twice");
+    }
+    texts
+}
+
+/// Waits for a condition; only a hang takes long.
+#[track_caller]
+pub fn wait_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < HANG, "it never comes");
+        thread::yield_now();
+    }
+}
+
+/// Holds who passes until it is opened.
+#[derive(Default)]
+pub struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+pub fn gate() -> Arc<Gate> {
+    Arc::default()
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.is_open.lock().expect("no panic") = true;
+        self.opened.notify_all();
+    }
+
+    pub fn pass(&self) {
+        let is_open = self.is_open.lock().expect("no panic");
+        let _open = self
+            .opened
+            .wait_timeout_while(is_open, HANG, |is_open| !*is_open)
+            .expect("no panic");
+    }
+}
+
+#[expect(dead_code, reason = "checked by the compiler")]
+fn runs_go_to_other_threads(run: BulkRun<u8>) -> impl Send + 'static {
+    run
+}

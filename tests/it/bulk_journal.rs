@@ -1,0 +1,304 @@
+//! Journals of bulk runs: nothing is done twice, whenever and however a run ended.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::batch_runs::{Place, tear};
+use crate::bulk::{ask, gate, jobs, number, swift, texts};
+use crate::support::*;
+
+#[test]
+fn a_second_run_does_what_the_first_did_not_come_to() {
+    for is_dropped in [true, false] {
+        let (lab, place) = (Lab::new(), Place::new("bulk-half"));
+        let bulk = swift(&lab.client, 4).journal(&place.0);
+        let mut first = bulk.run(jobs(100)).expect("a run");
+        for _ in 0..50 {
+            first.next().expect("an answer").1.expect("well");
+        }
+        if is_dropped {
+            drop(first);
+        } else {
+            first.stop();
+            let rest = texts(&mut first);
+            assert_eq!(rest.len(), 50);
+            let ends = [Ok(()), Err(ErrorKind::NotRun)];
+            assert!(
+                rest.values()
+                    .all(|text| ends.contains(&text.clone().map(|_| ())))
+            );
+            // It has ended: its journal is free, whether it is dropped or not.
+        }
+        let before = keys(&place.0);
+        assert!((50..=58).contains(&before.len()), "{}", before.len());
+        let second = bulk.run(jobs(100)).expect("a run");
+        let answers = texts(second);
+        assert!(answers.keys().all(|key| !before.contains_key(key)));
+        assert_eq!(answers.len() + before.len(), 100);
+        assert_each_once(&place.0, 100);
+        assert_eq!(bulk.run(jobs(100)).expect("a run").count(), 0);
+    }
+}
+
+#[test]
+fn a_replay_hands_out_the_same_answers_again() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-replay"));
+    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let json = |message| serde_json::to_value(message).expect("JSON");
+    let once: BTreeMap<String, Value> = bulk
+        .run(jobs(20))
+        .expect("a run")
+        .map(|(key, answer)| (key, json(answer.expect("well"))))
+        .collect();
+    let requests = lab.server.request_count();
+    let mut run = bulk.clone().replay(true).run(jobs(21)).expect("a run");
+    let again: BTreeMap<String, Value> = run
+        .by_ref()
+        .map(|(key, answer)| (key, json(answer.expect("well"))))
+        .collect();
+    assert_eq!(again.len(), 21);
+    assert!(once.iter().all(|(key, answer)| again[key] == *answer));
+    let progress = run.progress();
+    assert_eq!((progress.done, progress.skipped), (1, 20));
+    assert_eq!(lab.server.request_count(), requests + 1);
+
+    // Also those that a stopped run does not come to.
+    let run = bulk.replay(true).run(jobs(30)).expect("a run");
+    run.stop();
+    let answers = texts(run);
+    assert_eq!(answers.len(), 30);
+    assert!((0..21).all(|number| answers[&format!("key-{number}")].is_ok()));
+}
+
+#[test]
+fn failures_are_tried_again_and_twins_are_errors() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-failures"));
+    let bulk = swift(&lab.client, 2).journal(&place.0);
+    lab.server
+        .push_all((0..3).map(|_| Reply::error(400, "invalid_request_error", "odd")));
+    let count = |answers: BTreeMap<_, Result<String, _>>| {
+        let ok = answers.values().filter(|text| text.is_ok()).count();
+        (ok, answers.len() - ok)
+    };
+    assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (7, 3));
+    assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (3, 0));
+    assert_each_once(&place.0, 10);
+
+    let twins = [("a", ask(1)), ("b", ask(2)), ("a", ask(3))];
+    let errors: Vec<_> = bulk
+        .run(twins)
+        .expect("a run")
+        .filter_map(|(key, answer)| Some((key, answer.err()?)))
+        .collect();
+    let [(key, error)] = &errors[..] else {
+        panic!("{errors:?}");
+    };
+    assert_eq!(*key, "a");
+    assert!(
+        error.to_string().contains("the key \"a\" comes twice"),
+        "{error}"
+    );
+    assert_each_once(&place.0, 12);
+}
+
+#[test]
+fn requests_have_keys_of_their_own() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-fingerprints"));
+    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let items = |count| (0..count).map(|number| (ask(number).fingerprint(), ask(number)));
+    assert_eq!(texts(bulk.run(items(20)).expect("a run")).len(), 20);
+    assert_eq!(texts(bulk.run(items(25)).expect("a run")).len(), 5);
+}
+
+#[test]
+fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-torn"));
+    let bulk = swift(&lab.client, 2).journal(&place.0);
+    texts(bulk.run(jobs(5)).expect("a run"));
+    let append = |text: &str| {
+        let mut file = OpenOptions::new().append(true).open(&place.0).expect("it");
+        file.write_all(text.as_bytes()).expect("room");
+    };
+    append("{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
+    assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 1);
+    assert_each_once(&place.0, 6);
+    append("{\"key\":\n");
+    let error = bulk.run(jobs(6)).expect_err("a broken line");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("line 8 of the journal"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_journal_that_cannot_be_used_is_a_clear_error() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-unusable"));
+    let batches = lab.client.batches().journal(&place.0);
+    batches.run([("a", ask(1))]).expect("a run").for_each(drop);
+    let before = fs::read(&place.0).expect("a journal");
+    let requests = lab.server.request_count();
+    let folder = std::env::temp_dir();
+    let missing = place.0.with_extension("missing").join("journal");
+    for (path, words) in [
+        (&place.0, "is no journal of bulk"),
+        (&folder, "cannot be opened"),
+        (&missing, "cannot be opened"),
+    ] {
+        let error = lab
+            .client
+            .bulk()
+            .journal(path)
+            .run(jobs(3))
+            .expect_err(words);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(fs::read(&place.0).expect("a journal"), before);
+    assert_eq!(lab.server.request_count(), requests);
+}
+
+#[cfg(any(target_os = "linux", windows))]
+#[test]
+fn a_journal_in_use_is_refused_and_free_after_the_run() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-in-use"));
+    let hold = gate();
+    let may_go = std::sync::Arc::clone(&hold);
+    lab.server.answer_with(move |_| {
+        may_go.pass();
+        Reply::canned()
+    });
+    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let first = bulk.run(jobs(9)).expect("a run");
+    let error = bulk.run(jobs(9)).expect_err("in use");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    // It need not wait for the threads of the one before.
+    drop(first);
+    let second = bulk.run(jobs(9)).expect("free again");
+    hold.open();
+    assert_eq!(texts(second).len(), 9);
+    // Nor for anything when that one has come to its end.
+    for count in 10..60 {
+        assert_eq!(texts(bulk.run(jobs(count)).expect("free again")).len(), 1);
+    }
+    assert_each_once(&place.0, 59);
+}
+
+#[test]
+fn a_journal_holds_neither_key_nor_question() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-secret"));
+    lab.server.answer_with(|_| Reply::message("fine"));
+    let bulk = lab.client.bulk().journal(&place.0);
+    let items = [(
+        "a",
+        MessageRequest::new("claude-haiku-4-5", 64).user(PROMPT),
+    )];
+    bulk.run(items).expect("a run").for_each(drop);
+    let text = fs::read_to_string(&place.0).expect("a journal");
+    assert!(text.contains("fine"));
+    assert!(!text.contains(KEY) && !text.contains(PROMPT), "{text}");
+    assert!(!format!("{bulk:?}").contains(KEY));
+}
+
+const ITEMS: usize = 24;
+
+#[test]
+fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
+    let mut dice = Rng::with_seed(24);
+    let (mut torn, mut done_before) = (0, 0);
+    for seed in 0..50 {
+        let place = Place::new(&format!("bulk-kill-{seed}"));
+        let server = server();
+        let (signal, killing) = mpsc::channel();
+        let (at, count) = (dice.usize(0..ITEMS), AtomicUsize::new(0));
+        server.answer_with(move |_| {
+            if count.fetch_add(1, Ordering::SeqCst) < at {
+                return Reply::canned();
+            }
+            let _ = signal.send(());
+            Reply::canned().stall_before_headers()
+        });
+        let mut killed = child(&server, &place.0);
+        killing.recv_timeout(HANG).expect("a request to kill at");
+        killed.kill().expect("a child to kill");
+        killed.wait().expect("its end");
+        if dice.bool() && keys(&place.0).len() > 1 {
+            tear(&place.0, &mut dice);
+            torn += 1;
+        }
+        server.answer_with(|request| Reply::message(format!("answer {}", number(request))));
+        let client = builder(&server).build().expect("valid settings");
+        let bulk = swift(&client, 4).journal(&place.0).replay(true);
+        let mut run = bulk.run(jobs(ITEMS)).expect("a run");
+        let answers = texts(&mut run);
+        assert_eq!(answers.len(), ITEMS, "seed {seed}");
+        assert!(answers.values().all(|text| text.is_ok()), "seed {seed}");
+        assert_each_once(&place.0, ITEMS);
+        done_before += run.progress().skipped;
+    }
+    println!("{torn} of 50 torn, {done_before} answers were there before");
+    assert!(torn > 10 && done_before > 100, "{torn}, {done_before}");
+}
+
+fn child(server: &TestServer, journal: &Path) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            "--exact",
+            "bulk_journal::child_that_may_be_killed",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("BULK_RUN_URL", server.base_url())
+        .env("BULK_RUN_JOURNAL", journal)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a child")
+}
+
+#[test]
+#[ignore = "started by another test, in a process of its own"]
+fn child_that_may_be_killed() {
+    let Ok(url) = std::env::var("BULK_RUN_URL") else {
+        return;
+    };
+    let journal = std::env::var_os("BULK_RUN_JOURNAL").expect("both are set");
+    let client = Client::builder()
+        .base_url(url)
+        .api_key("test")
+        .clock(&ManualClock::new())
+        .build()
+        .expect("valid settings");
+    let bulk = swift(&client, 4).journal(journal);
+    bulk.run(jobs(ITEMS)).expect("a run").for_each(drop);
+}
+
+/// How often each key is in a journal, apart from a torn end.
+fn keys(path: &Path) -> BTreeMap<String, usize> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut keys = BTreeMap::new();
+    for line in whole.lines().skip(1) {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let key = line["key"].as_str().expect("a key").to_owned();
+        *keys.entry(key).or_default() += 1;
+    }
+    keys
+}
+
+#[track_caller]
+fn assert_each_once(path: &Path, count: usize) {
+    let keys = keys(path);
+    assert_eq!(keys.len(), count);
+    assert!(keys.values().all(|times| *times == 1), "{keys:?}");
+}

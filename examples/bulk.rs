@@ -1,0 +1,427 @@
+//! Many prompts from a file or a pipe, the answers as lines of JSON; it may be stopped at any time.
+//!
+//! ```text
+//! cargo run --release --example bulk -- --help
+//! cargo run --release --example bulk -- --journal done.jsonl prompts.txt > answers.jsonl
+//! ```
+//!
+//! Without a key and without prompts it asks the test server two dozen built-in questions, which
+//! limits the rate as the API does; that takes some seconds.
+
+mod support;
+
+use std::io::{self, BufRead, BufReader, IsTerminal, Write, stdin, stdout};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anthropic_blocking::testing::{ServerLimits, TestServer};
+use anthropic_blocking::{
+    CacheControl, Client, ContentBlock, Error, ErrorKind, Message, MessageRequest, Progress, Result,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+const HELP: &str = "\
+Sends many prompts to Claude, as fast as the rate limits allow, and writes a line of JSON for each:
+{\"key\":…,\"message\":{…}} or {\"key\":…,\"error\":…}.
+
+usage: bulk [options] [FILE]
+
+FILE, or standard input where it is a pipe or FILE is -, has one prompt a line:
+  {\"key\":\"a\",\"prompt\":\"Why?\"}       a prompt under a key
+  {\"key\":\"b\",\"request\":{…}}         the body of a request, as the API takes it
+  Why is the sky blue?               plain text
+
+The key is the number of the line where there is none.
+
+  --journal PATH     keep the answers here, and pass over those that are here already
+  --replay           write those out again as well
+  --concurrency N    requests at once, at most (64)
+  --model NAME       for prompts (claude-haiku-4-5)
+  --max-tokens N     for prompts (1024)
+  --system TEXT      for prompts; cached where it is long enough
+  --spend-limit N    stop before it could cost more than so many dollars
+  --help
+
+Ctrl-C stops it, with the journal whole; a second one at once.
+";
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => {
+            eprintln!("bulk: {problem}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bulk: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::Error>> {
+    let (client, server) = support::client_or(test_server)?;
+    let has_bad_lines = Arc::new(AtomicBool::new(false));
+    let items = options.items(server.is_some(), &has_bad_lines)?;
+    let bar = bar(items.size_hint())?;
+    let on_bar = bar.clone();
+    let mut bulk = client
+        .bulk()
+        .concurrency(options.concurrency)
+        .replay(options.replay)
+        .on_progress(move |progress| draw(&on_bar, progress));
+    if let Some(path) = &options.journal {
+        bulk = bulk.journal(path);
+    }
+    if let Some(dollars) = options.spend_limit {
+        bulk = bulk.spend_limit(dollars);
+    }
+    let mut run = bulk.run(items)?;
+    let interrupted = stop_on_ctrl_c(&client, run.stopper())?;
+    let is_interrupted = || interrupted.load(Ordering::SeqCst);
+
+    while let Some((key, answer)) = run.next() {
+        let is_not_run = |error: &Error| error.kind() == ErrorKind::NotRun;
+        if is_interrupted() && answer.as_ref().is_err_and(is_not_run) {
+            if run.progress().under_way > 0 {
+                continue;
+            }
+            // The rest need not be told of, nor read.
+            break;
+        }
+        if let Err(error) = bar.suspend(|| write(&mut stdout(), &key, answer)) {
+            bar.finish_and_clear();
+            // Who reads the answers has had enough, as `head` has.
+            let is_enough = error.kind() == io::ErrorKind::BrokenPipe;
+            return is_enough.then_some(ExitCode::SUCCESS).ok_or(error.into());
+        }
+    }
+    let (progress, reason) = (run.progress(), run.stopped());
+    drop(run);
+    bar.finish_and_clear();
+    sum_up(&progress);
+    if let Some(reason) = reason.filter(|_| !is_interrupted()) {
+        eprintln!("The run was stopped: {reason}.");
+    }
+    let is_failed = progress.failed > 0 || has_bad_lines.load(Ordering::SeqCst);
+    Ok(match (is_interrupted(), is_failed) {
+        (true, _) => ExitCode::from(130),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// 300 requests, 12,000 tokens in and 1,500 out a minute, of which it stores ten seconds.
+fn test_server() -> io::Result<TestServer> {
+    let server = TestServer::start()?;
+    let limits = ServerLimits::per_minute(300, 12_000, 1_500)
+        .depth(Duration::from_secs(10))
+        .latency(Duration::from_millis(600), 0.3)
+        .seed(1);
+    server.limit(limits);
+    Ok(server)
+}
+
+/// Ends the run at the first Ctrl-C: what is under way has a moment to come to its end. The second
+/// one, or a second, ends the program.
+fn stop_on_ctrl_c(
+    client: &Client,
+    stop: impl Fn() + Send + 'static,
+) -> std::result::Result<Arc<AtomicBool>, ctrlc::Error> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (flag, client) = (Arc::clone(&interrupted), client.clone());
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        stop();
+        let client = client.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(500));
+            client.shutdown();
+            // Where even that does not help: it waits for input, or for someone to take its output.
+            // The journal is whole at any time.
+            thread::sleep(Duration::from_millis(400));
+            std::process::exit(130);
+        });
+    })?;
+    Ok(interrupted)
+}
+
+fn write(out: &mut impl Write, key: &str, answer: Result<Message>) -> io::Result<()> {
+    let line = match answer {
+        Ok(message) => json!({"key": key, "message": message}),
+        Err(error) => json!({"key": key, "error": {
+            "kind": error.kind().to_string(),
+            "text": error.to_string(),
+            "is_retryable": error.is_retryable(),
+        }}),
+    };
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// A bar on standard error, which shows only where that is a terminal.
+fn bar(
+    (least, most): (usize, Option<usize>),
+) -> std::result::Result<ProgressBar, Box<dyn std::error::Error>> {
+    let (bar, template) = match most {
+        Some(most) if most == least => (
+            ProgressBar::new(most as u64),
+            "{bar:30} {pos}/{len} in {elapsed} | {msg}",
+        ),
+        _ => (
+            ProgressBar::no_length(),
+            "{spinner} {pos} in {elapsed} | {msg}",
+        ),
+    };
+    bar.set_style(ProgressStyle::with_template(template)?);
+    bar.enable_steady_tick(Duration::from_millis(250));
+    Ok(bar)
+}
+
+fn draw(bar: &ProgressBar, progress: &Progress) {
+    let mut message = format!("{} under way", progress.under_way);
+    if progress.failed > 0 {
+        message += &format!(", {} failed", progress.failed);
+    }
+    if let Some(dollars) = progress.cost {
+        message += &format!(" | ${dollars:.4}");
+    }
+    if let Some(left) = progress.left {
+        message += &format!(" | {} left", spoken(left));
+    }
+    if let Some(cause) = progress.cause {
+        message += &format!(" | {} waiting: {cause}", progress.waiting);
+    }
+    bar.set_message(message);
+    bar.set_position(progress.over());
+}
+
+fn sum_up(progress: &Progress) {
+    let tokens = &progress.totals.all.tokens;
+    let minutes = progress.elapsed.as_secs_f64() / 60.0;
+    eprintln!(
+        "{} answers, {} errors, {} from the journal in {}",
+        progress.done,
+        progress.failed,
+        progress.skipped,
+        spoken(progress.elapsed),
+    );
+    if minutes > 0.0 {
+        eprintln!(
+            "{:.0} answers, {:.0} tokens in and {:.0} out a minute",
+            progress.done as f64 / minutes,
+            tokens.all_input() as f64 / minutes,
+            tokens.output as f64 / minutes,
+        );
+    }
+    let cost = progress
+        .cost
+        .map(|dollars| format!(", about ${dollars:.4}"));
+    eprintln!(
+        "{} tokens in ({} of them from the cache), {} out{}; {} refused by limits, {} by overloads",
+        tokens.all_input(),
+        tokens.cache_read,
+        tokens.output,
+        cost.unwrap_or_default(),
+        progress.totals.all.rate_limited,
+        progress.totals.all.overloaded,
+    );
+    if !progress.totals.all.waited.is_empty() {
+        eprintln!("The threads waited, all together:");
+        for (cause, wait) in progress.totals.all.waited.iter() {
+            eprintln!("{:>9}  {cause}", spoken(wait));
+        }
+    }
+}
+
+fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+type Items = Box<dyn Iterator<Item = (String, MessageRequest)> + Send>;
+
+#[derive(Clone)]
+struct Options {
+    file: Option<String>,
+    journal: Option<String>,
+    replay: bool,
+    concurrency: usize,
+    model: String,
+    max_tokens: u64,
+    system: Option<String>,
+    spend_limit: Option<f64>,
+}
+
+impl Options {
+    /// `None` where help is asked for.
+    fn read(
+        arguments: impl Iterator<Item = String>,
+    ) -> std::result::Result<Option<Options>, String> {
+        let mut options = Options {
+            file: None,
+            journal: None,
+            replay: false,
+            concurrency: 64,
+            model: "claude-haiku-4-5".into(),
+            max_tokens: 1024,
+            system: None,
+            spend_limit: None,
+        };
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            let (name, given) = match argument.split_once('=') {
+                Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+                _ => (&*argument, None),
+            };
+            let mut value = || {
+                let value = given.clone().or_else(|| arguments.next());
+                value.ok_or_else(|| format!("{name} needs a value"))
+            };
+            match name {
+                "--help" | "-h" => return Ok(None),
+                "--replay" => options.replay = true,
+                "--journal" => options.journal = Some(value()?),
+                "--concurrency" => options.concurrency = parse(name, &value()?)?,
+                "--model" => options.model = value()?,
+                "--max-tokens" => options.max_tokens = parse(name, &value()?)?,
+                "--system" => options.system = Some(value()?),
+                "--spend-limit" => options.spend_limit = Some(parse(name, &value()?)?),
+                _ if argument.starts_with('-') && argument != "-" => {
+                    return Err(format!("there is no option {name}"));
+                }
+                _ if options.file.is_some() => return Err("more than one file".into()),
+                _ => options.file = Some(argument),
+            }
+        }
+        Ok(Some(options))
+    }
+
+    /// What to ask. A file is read as a whole before anything is sent, and must be right; a pipe as
+    /// its lines are needed, and lines that are no prompts are told of.
+    fn items(&self, is_offline: bool, has_bad_lines: &Arc<AtomicBool>) -> io::Result<Items> {
+        if let Some(path) = self.file.as_deref().filter(|path| *path != "-") {
+            let explain = |error| invalid(format!("{path}: {error}"));
+            let text = std::fs::read_to_string(path).map_err(explain)?;
+            let items: std::result::Result<Vec<_>, String> = text
+                .lines()
+                .zip(1..)
+                .filter(|(line, _)| !line.trim().is_empty())
+                .map(|(line, number)| self.item(number, line.trim()))
+                .collect();
+            return Ok(Box::new(
+                items
+                    .map_err(|problem| invalid(format!("{path}: {problem}")))?
+                    .into_iter(),
+            ));
+        }
+        if self.file.is_none() && stdin().is_terminal() && !is_offline {
+            return Err(invalid(
+                "no FILE, and nothing on standard input; see --help".into(),
+            ));
+        }
+        let mut input = BufReader::new(stdin());
+        if self.file.is_none()
+            && is_offline
+            && (stdin().is_terminal() || input.fill_buf()?.is_empty())
+        {
+            let options = self.clone();
+            return Ok(Box::new(TOWNS.into_iter().map(move |town| {
+                let prompt = format!("In one sentence: what is {town} known for?");
+                (town.to_owned(), options.request(&prompt))
+            })));
+        }
+        let (options, has_bad) = (self.clone(), Arc::clone(has_bad_lines));
+        let items = input.lines().zip(1..).filter_map(move |(line, number)| {
+            let item = match line {
+                Ok(line) if line.trim().is_empty() => return None,
+                Ok(line) => options.item(number, line.trim()),
+                Err(error) => Err(format!("line {number}: {error}")),
+            };
+            item.inspect_err(|problem| {
+                eprintln!("{problem}");
+                has_bad.store(true, Ordering::SeqCst);
+            })
+            .ok()
+        });
+        Ok(Box::new(items))
+    }
+
+    fn item(
+        &self,
+        number: u64,
+        line: &str,
+    ) -> std::result::Result<(String, MessageRequest), String> {
+        self.read_item(number, line)
+            .map_err(|problem| format!("line {number}: {problem}"))
+    }
+
+    fn read_item(
+        &self,
+        number: u64,
+        line: &str,
+    ) -> std::result::Result<(String, MessageRequest), String> {
+        if !line.starts_with('{') {
+            return Ok((number.to_string(), self.request(line)));
+        }
+        let mut value: Value =
+            serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+        let key = match value.get("key") {
+            None => number.to_string(),
+            Some(Value::String(key)) => key.clone(),
+            Some(Value::Number(key)) => key.to_string(),
+            Some(_) => return Err("its key is no text".into()),
+        };
+        match (value["request"].take(), value["prompt"].take()) {
+            (Value::Null, Value::String(prompt)) => Ok((key, self.request(&prompt))),
+            (request @ Value::Object(_), Value::Null) => serde_json::from_value(request)
+                .map(|request| (key, request))
+                .map_err(|error| format!("no request: {error}")),
+            _ => Err("it has neither a prompt nor a request".into()),
+        }
+    }
+
+    fn request(&self, prompt: &str) -> MessageRequest {
+        let request = MessageRequest::new(self.model.as_str(), self.max_tokens).user(prompt);
+        match &self.system {
+            Some(system) => {
+                let system = ContentBlock::text(system).cached(CacheControl::ephemeral());
+                request.system(vec![system])
+            }
+            None => request,
+        }
+    }
+}
+
+fn parse<T: std::str::FromStr>(name: &str, value: &str) -> std::result::Result<T, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{name} cannot be {value:?}"))
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+const TOWNS: [&str; 24] = [
+    "Bergen", "Cusco", "Dakar", "Graz", "Hanoi", "Izmir", "Jena", "Kyoto", "Lima", "Malmö",
+    "Nantes", "Oslo", "Pune", "Quito", "Riga", "Siena", "Turku", "Utrecht", "Vigo", "Windhoek",
+    "Xalapa", "York", "Zadar", "Aarhus",
+];

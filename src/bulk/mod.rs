@@ -108,7 +108,7 @@ impl<'a> Bulk<'a> {
     /// Keeps a journal of the answers in this file, so that a run can be killed and started again:
     /// [`run`](Bulk::run) then passes over what is in it. Each answer is one line of JSON with its
     /// key; failures are not kept, and tried again. At most a second's answers are not on the disk
-    /// yet. The file belongs to one run at a time.
+    /// yet, or more while nobody takes the answers. The file belongs to one run at a time.
     ///
     /// It holds the answers in plain text.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Bulk<'a> {
@@ -222,8 +222,8 @@ impl<'a> Bulk<'a> {
     /// Sends requests, each under a key of its own, and hands out the answers as they come.
     ///
     /// Requests are taken from the iterator when there is a thread for them, and threads wait when
-    /// answers are not taken: memory stays flat however long the list is. With a
-    /// [journal](Bulk::journal), keys tell what is done already, by their text; a key that comes
+    /// answers are not taken: memory stays flat however long the list is, but for the keys where
+    /// there is a journal. With a [journal](Bulk::journal), keys tell what is done already, by their text; a key that comes
     /// twice is an error then. [`MessageRequest::fingerprint`] makes a key where there is none.
     ///
     /// Returns at once; the answers block until the next one is there. Dropping them stops the run:

@@ -49,7 +49,7 @@ impl Warmth {
             match prefixes.get(prefix) {
                 Some(Prefix::Warm) => return false,
                 None => {
-                    prefixes.insert(prefix.clone(), Prefix::OnItsWay);
+                    begin(&mut prefixes, prefix);
                     return true;
                 }
                 Some(Prefix::OnItsWay) => {}
@@ -64,6 +64,15 @@ impl Warmth {
                 .0;
         }
     }
+}
+
+/// Takes note of a prefix whose first request goes ahead. A run may have any number of prefixes;
+/// when there are too many, those that are warm are forgotten, which costs one request ahead each.
+fn begin(prefixes: &mut HashMap<Digest, Prefix>, prefix: &Digest) {
+    if prefixes.len() >= MOST_PREFIXES {
+        prefixes.retain(|_, state| *state == Prefix::OnItsWay);
+    }
+    prefixes.insert(prefix.clone(), Prefix::OnItsWay);
 }
 
 /// The request that goes ahead. If it comes to nothing, another one has to.
@@ -89,5 +98,26 @@ impl Drop for Lead<'_> {
     }
 }
 
+const MOST_PREFIXES: usize = 10_000;
+
 /// How often those who follow look whether the run is over.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_prefixes_takes_little_room() {
+        let mut prefixes = HashMap::new();
+        let first = Digest::of(b"first");
+        begin(&mut prefixes, &first);
+        for number in 0..100_000_u32 {
+            let prefix = Digest::of(&number.to_le_bytes());
+            begin(&mut prefixes, &prefix);
+            prefixes.insert(prefix, Prefix::Warm);
+            assert!(prefixes.len() <= MOST_PREFIXES);
+        }
+        assert!(prefixes.contains_key(&first), "what is on its way is kept");
+    }
+}

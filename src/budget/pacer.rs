@@ -14,6 +14,8 @@ pub(crate) struct Pacer {
     /// Since when the speed doubles every ten seconds, and from what.
     ramp_from: Time,
     ramp_start: f64,
+    /// As it was when the pace was asked for last.
+    speed: f64,
     last_sent: Time,
     /// The fastest that requests go, in multiples of the limit.
     top: f64,
@@ -30,6 +32,7 @@ impl Pacer {
             due: [f64::NEG_INFINITY; 3],
             ramp_from: 0.0,
             ramp_start: START,
+            speed: START,
             last_sent: f64::NEG_INFINITY,
             top: FASTEST_REQUESTS,
             tight: false,
@@ -43,6 +46,7 @@ impl Pacer {
             self.ramp_from = now;
         }
         let speed = self.speed(now);
+        self.speed = speed;
         let mut pace = [0.0; 3];
         for d in 0..3 {
             let (server_top, window_top) = match d {
@@ -81,7 +85,7 @@ impl Pacer {
     pub(crate) fn admit(&mut self, now: Time, cost: &Each<f64>, pace: &Pace) {
         self.last_sent = now;
         // What is owed is paid at the speed to come, up to that of the limit.
-        let growth = (self.top.min(1.0) / self.speed(now)).max(1.0);
+        let growth = (self.top.min(1.0) / self.speed).max(1.0);
         for d in (0..3).filter(|d| cost[*d] > 0.0) {
             self.due[d] = self.due[d].max(now) + time_to_pay(cost[d] / pace[d], growth);
         }
@@ -145,11 +149,14 @@ impl Pacer {
 fn time_to_pay(seconds: f64, growth: f64) -> f64 {
     const UNIT: f64 = DOUBLING / std::f64::consts::LN_2;
     let growing = seconds.min(UNIT * (growth - 1.0));
-    if growing <= 0.0 {
+    if growing <= 0.0 || seconds < NO_TIME {
         return seconds;
     }
     UNIT * (growing / UNIT).ln_1p() + (seconds - growing) / growth
 }
+
+/// In so few seconds the speed does not grow to speak of.
+const NO_TIME: f64 = 0.05;
 
 /// The share of the limit at which a run begins: the whole of it after 20 s (5.3).
 const START: f64 = 0.25;

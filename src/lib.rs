@@ -76,7 +76,7 @@ pub use crate::prices::{Price, Prices};
 pub use crate::raw::{Raw, RawAnswer};
 pub use crate::retry::RetryPolicy;
 pub use crate::stream::{MessageStream, TextDeltas};
-pub use crate::totals::{Tally, Tokens, Totals};
+pub use crate::totals::{Tally, Totals};
 pub use crate::types::{
     ApiError, ApiErrorType, Attempt, CacheControl, CacheCreation, Citation, CitationsDelta,
     ContainerUploadBlock, Content, ContentBlock, ContentBlockDelta, ContentBlockStart,
@@ -85,8 +85,8 @@ pub use crate::types::{
     Metadata, Model, OutputConfig, OutputTokensDetails, Ping, RateLimit, RateLimits,
     RedactedThinkingBlock, RequestId, Role, SearchResultBlock, ServerToolResultBlock,
     ServerToolUsage, ServerToolUseBlock, SignatureDelta, Source, StopDelta, StopDetails,
-    StopReason, StreamEvent, TextBlock, TextDelta, Thinking, ThinkingBlock, ThinkingDelta, Tool,
-    ToolChoice, ToolResultBlock, ToolUseBlock, Usage, WaitCause, Waits,
+    StopReason, StreamEvent, TextBlock, TextDelta, Thinking, ThinkingBlock, ThinkingDelta, Tokens,
+    Tool, ToolChoice, ToolResultBlock, ToolUseBlock, Usage, WaitCause, Waits,
 };
 pub use crate::types::{
     BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorAnswer, Lifecycle, MessageBatch,

@@ -140,6 +140,9 @@ impl Messages<'_> {
     /// # let requests: Vec<anthropic_blocking::MessageRequest> = Vec::new();
     /// let plan = client.messages().plan(&requests)?;
     /// println!("{} requests in about {:?}", plan.requests, plan.duration);
+    /// if let Some(dollars) = plan.cost(&anthropic_blocking::Prices::published()) {
+    ///     println!("about ${dollars:.2}");
+    /// }
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     ///
@@ -147,19 +150,20 @@ impl Messages<'_> {
     ///
     /// Kind [`InvalidRequest`](ErrorKind::InvalidRequest) when a request cannot be written as JSON.
     pub fn plan<'r>(&self, requests: impl IntoIterator<Item = &'r MessageRequest>) -> Result<Plan> {
-        let cost = |request: &MessageRequest| {
+        let cost = |request: &'r MessageRequest| {
             let body = encode(&CreateBody {
                 request,
                 stream: self.client.settings().stream_underneath,
             })?;
             let (class, cost) = self.guess(request, body.len());
-            Ok(match self.client.settings().input_estimate {
-                InputEstimate::Exact(tokens) => (class, cost.input_tokens(tokens)),
-                _ => (class, cost),
-            })
+            let cost = match self.client.settings().input_estimate {
+                InputEstimate::Exact(tokens) => cost.input_tokens(tokens),
+                _ => cost,
+            };
+            Ok((class, cost, Some(&request.model)))
         };
         let costs: Result<Vec<_>> = requests.into_iter().map(cost).collect();
-        Ok(self.client.budget().plan(costs?))
+        Ok(self.client.budget().plan_for(costs?))
     }
 
     /// The same for so many requests that are all like this one, at the price of one.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::totals::{LONG_PROMPT, Tally, Tokens, Totals};
-use crate::types::{Model, Usage};
+use crate::budget::Plan;
+use crate::totals::{LONG_PROMPT, Tally, Totals};
+use crate::types::{Model, Tokens, Usage};
 
 /// Dollars per million tokens of one model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -204,6 +205,18 @@ impl Totals {
         costs
             .map(|(model, tally)| prices.of_tally(model, tally))
             .sum()
+    }
+}
+
+impl Plan {
+    /// What the requests are expected to cost, in dollars, as if none of them used the cache and
+    /// none were long; `None` when a model has no price, and for plans that know no models: those
+    /// of [`Messages::plan`](crate::Messages::plan) do.
+    pub fn cost(&self, prices: &Prices) -> Option<f64> {
+        let costs = self.by_model.iter();
+        let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.of(tokens)));
+        let is_known = self.requests == 0 || !self.by_model.is_empty();
+        cost.sum::<Option<f64>>().filter(|_| is_known)
     }
 }
 

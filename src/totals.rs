@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::clock::lock;
-use crate::types::{Attempt, ErrorKind, Model, Usage, Waits};
+use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
 /// What a client and all its copies have done so far; from
 /// [`Client::totals`](crate::Client::totals).
@@ -41,63 +41,6 @@ pub struct Tally {
     /// How long the attempts waited before they were sent, by cause. Threads that waited at the
     /// same time count each.
     pub waited: Waits,
-}
-
-/// Tokens by what they cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Tokens {
-    /// Input after the last cache breakpoint.
-    pub input: u64,
-    /// Input written to the cache for five minutes.
-    pub cache_write_5m: u64,
-    /// Input written to the cache for an hour.
-    pub cache_write_1h: u64,
-    /// Input read from the cache.
-    pub cache_read: u64,
-    /// Output.
-    pub output: u64,
-}
-
-impl Tokens {
-    /// All input, however it was charged.
-    pub fn all_input(&self) -> u64 {
-        [
-            self.input,
-            self.cache_write_5m,
-            self.cache_write_1h,
-            self.cache_read,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
-    }
-
-    pub(crate) fn of(usage: &Usage) -> Tokens {
-        let written = usage.cache_creation_input_tokens.unwrap_or(0);
-        let for_an_hour = usage
-            .cache_creation
-            .as_ref()
-            .map_or(0, |creation| creation.ephemeral_1h_input_tokens);
-        Tokens {
-            input: usage.input_tokens,
-            cache_write_5m: written.saturating_sub(for_an_hour),
-            cache_write_1h: for_an_hour,
-            cache_read: usage.cache_read_input_tokens.unwrap_or(0),
-            output: usage.output_tokens,
-        }
-    }
-
-    fn add(&mut self, other: &Tokens) {
-        for (sum, tokens) in [
-            (&mut self.input, other.input),
-            (&mut self.cache_write_5m, other.cache_write_5m),
-            (&mut self.cache_write_1h, other.cache_write_1h),
-            (&mut self.cache_read, other.cache_read),
-            (&mut self.output, other.output),
-        ] {
-            *sum = sum.saturating_add(tokens);
-        }
-    }
 }
 
 impl Tally {

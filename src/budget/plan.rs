@@ -12,7 +12,7 @@ use super::gate::Gate;
 use super::ruling::Later;
 use super::{Budget, seconds};
 use crate::clock::lock;
-use crate::types::{Usage, WaitCause, Waits};
+use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
 /// What a list of requests would take, as far as it can be told; from [`Budget::plan`].
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -32,6 +32,8 @@ pub struct Plan {
     pub binding: Option<WaitCause>,
     /// How long the requests at the head wait, by cause, in the class that takes longest.
     pub waits: Waits,
+    /// Expected tokens by model, where models were given.
+    pub by_model: BTreeMap<Model, Tokens>,
 }
 
 impl Budget {
@@ -56,15 +58,25 @@ impl Budget {
     /// assert!(plan.duration.as_secs() > 500);
     /// ```
     pub fn plan(&self, requests: impl IntoIterator<Item = (ModelClass, Cost)>) -> Plan {
-        let mut costs: BTreeMap<String, (ModelClass, Vec<Cost>)> = BTreeMap::new();
-        for (class, cost) in requests {
-            let name = class.as_str().to_owned();
-            let (_, costs) = costs.entry(name).or_insert((class, Vec::new()));
-            costs.push(cost);
+        self.plan_for(
+            requests
+                .into_iter()
+                .map(|(class, cost)| (class, cost, None)),
+        )
+    }
+
+    /// The same for requests of which the model is known.
+    pub(crate) fn plan_for<'m>(
+        &self,
+        requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
+    ) -> Plan {
+        let mut costs: BTreeMap<ModelClass, Vec<(Cost, Option<&Model>)>> = BTreeMap::new();
+        for (class, cost, model) in requests {
+            costs.entry(class).or_default().push((cost, model));
         }
         let mut plan = Plan::default();
         let now = self.shared.now();
-        for (class, costs) in costs.into_values() {
+        for (class, costs) in costs {
             let mut state = lock(&self.shared.state);
             let (lane, gate) = state.lane(&class);
             let mut run = DryRun::new(now, lane.account.clone(), gate.clone());
@@ -87,6 +99,9 @@ impl Plan {
         self.impossible += class.impossible;
         self.input_tokens = self.input_tokens.saturating_add(class.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(class.output_tokens);
+        for (model, tokens) in class.by_model {
+            self.by_model.entry(model).or_default().add(&tokens);
+        }
         if class.duration >= self.duration {
             self.duration = class.duration;
             self.binding = class
@@ -127,14 +142,20 @@ impl DryRun {
         run
     }
 
-    fn of(mut self, costs: &[Cost]) -> Plan {
-        for cost in costs {
+    fn of(mut self, costs: &[(Cost, Option<&Model>)]) -> Plan {
+        for (cost, model) in costs {
             match self.admit(cost) {
                 Some(key) => {
-                    let usage = self.begin(key, cost);
+                    let (input, output) = self.begin(key, cost);
                     self.plan.requests += 1;
-                    self.plan.input_tokens += usage.0;
-                    self.plan.output_tokens += usage.1;
+                    self.plan.input_tokens += input;
+                    self.plan.output_tokens += output;
+                    let Some(model) = *model else { continue };
+                    let tokens = Tokens::new(input, output);
+                    match self.plan.by_model.get_mut(model) {
+                        Some(sum) => sum.add(&tokens),
+                        None => drop(self.plan.by_model.insert(model.clone(), tokens)),
+                    }
                 }
                 None => self.plan.impossible += 1,
             }

@@ -10,6 +10,7 @@ mod message;
 mod model;
 mod raw_event;
 mod request;
+mod tokens;
 mod tool;
 mod wait;
 mod weight;
@@ -38,6 +39,7 @@ pub use self::message::{
 };
 pub use self::model::{Lifecycle, Model, ModelInfo};
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
+pub use self::tokens::Tokens;
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::wait::{Dimension, WaitCause, Waits};
 

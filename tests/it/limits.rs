@@ -7,7 +7,7 @@ use std::thread;
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{
     Budget, Client, Dimension, ErrorKind, InputEstimate, Limits, Message, MessageRequest, Model,
-    ModelClass, Options, RetryPolicy, WaitCause,
+    ModelClass, Options, Prices, RetryPolicy, WaitCause,
 };
 
 use crate::matrix::limited;
@@ -156,6 +156,31 @@ fn input_is_counted_where_that_is_asked_for() {
         .collect();
     let (count, create) = ("/v1/messages/count_tokens", "/v1/messages");
     assert_eq!(paths, [count, create, count, create]);
+}
+
+#[test]
+fn a_plan_says_how_long_a_list_takes_and_what_it_costs() {
+    let limits = Limits::per_minute().requests(10);
+    let lab = Lab::with(|builder| {
+        let builder = builder.limits(limits);
+        builder.input_estimate(InputEstimate::Exact(1_000_000))
+    });
+    let requests = vec![request(); 30];
+    let plan = lab.client.messages().plan(&requests).expect("a plan");
+    assert_eq!((plan.requests, plan.impossible), (30, 0));
+    assert!(
+        plan.duration > seconds(110) && plan.duration < seconds(300),
+        "{plan:?}"
+    );
+    assert_eq!(plan.input_tokens, 30_000_000);
+    let cost = plan.cost(&Prices::published()).expect("a price");
+    let output = plan.output_tokens as f64 * 5.0 / 1e6;
+    assert!((cost - 30.0 - output).abs() < 1e-6, "{cost}, {plan:?}");
+    assert_eq!(plan.cost(&Prices::none()), None);
+    assert_eq!(
+        (lab.server.request_count(), lab.clock.sleeps()),
+        (0, vec![])
+    );
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl Backoff {
     }
 }
 
-fn scale(duration: Duration, by: f64) -> Duration {
+pub(crate) fn scale(duration: Duration, by: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * by).unwrap_or(Duration::MAX)
 }
 

@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
+use crate::retry::scale;
 use crate::types::{ErrorKind, MessageRequest};
 
 /// What the threads of a run share.
@@ -105,7 +106,7 @@ impl Crew {
             return Duration::ZERO;
         }
         let share = doublings(number + 1) / doublings(self.concurrency).max(1.0);
-        self.ramp_up.mul_f64(share.min(1.0))
+        scale(self.ramp_up, share.min(1.0))
     }
 
     /// Begins an item, unless the run is doomed. What it will cost nobody knows: all may be spent,
@@ -305,13 +306,13 @@ impl Crew {
         if worked == 0 {
             return None;
         }
-        let by_speed = progress.elapsed.mul_f64(left as f64 / worked as f64);
+        let by_speed = scale(progress.elapsed, left as f64 / worked as f64);
         let unsent = left.saturating_sub(progress.under_way);
         let tried = unsent.min(MOST_TRIED);
         let by_limits = like.filter(|_| tried > 0).and_then(|request| {
             let messages = self.client.messages();
             let plan = messages.plan_alike(request, tried as usize).ok()?;
-            Some(plan.duration.mul_f64(unsent as f64 / tried as f64))
+            Some(scale(plan.duration, unsent as f64 / tried as f64))
         });
         Some(by_speed.max(by_limits.unwrap_or_default()))
     }

@@ -606,6 +606,29 @@ fn a_report_that_panics_costs_no_answer() {
     assert_eq!(bulk.map(0..30, |_, number| Ok(number)).len(), 30);
 }
 
+#[test]
+fn huge_inputs_and_times_do_not_panic() {
+    let lab = Lab::new();
+    let told = Arc::new(AtomicUsize::new(0));
+    let reports = Arc::clone(&told);
+    let clock = lab.clock.clone();
+    let bulk = lab.client.bulk().ramp_up(Duration::MAX).concurrency(6);
+    let bulk = bulk.on_progress(move |progress| {
+        assert_eq!(progress.total, Some(u64::MAX));
+        reports.fetch_add(1, Ordering::SeqCst);
+    });
+    let endless = (0..usize::MAX).map(move |number| {
+        clock.advance(seconds(3_600));
+        (number, ask(number as u64 % 100))
+    });
+    let run = bulk.run(endless).expect("a run");
+    assert_eq!(
+        run.take(20).filter(|(_, answer)| answer.is_ok()).count(),
+        20
+    );
+    assert!(told.load(Ordering::SeqCst) > 0);
+}
+
 // Limits.
 
 #[test]

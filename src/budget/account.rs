@@ -483,10 +483,10 @@ impl Account {
         !self.is_mute && !self.mirror.knows_any() && self.window.limits().is_unlimited()
     }
 
-    /// Whether a request waits for room only: a program with few in flight floods nobody, and a
-    /// person may be waiting for it.
+    /// Whether a request waits for room only: with none in flight it floods nobody, and a person
+    /// may be waiting for it.
     fn is_free_of_pace(&self) -> bool {
-        self.mirror.in_flight() < FEW && !self.pacer.is_careful()
+        self.mirror.in_flight() == 0 && !self.pacer.is_careful()
     }
 
     fn pace(&mut self, now: Time) -> Pace {
@@ -521,11 +521,6 @@ const LARGEST: u64 = 1 << 24;
 
 /// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
 const SPREAD: f64 = 50.0;
-
-/// With fewer requests in flight than this a program has no pace. It costs up to four refusals
-/// where the server counts requests by the second (5.3 has a pace for them too, and one), and
-/// spares small programs under small limits waits of many seconds.
-const FEW: usize = 4;
 
 /// A pause doubles so often, to half a minute.
 const MOST_PAUSES: i32 = 6;

@@ -202,9 +202,7 @@ impl Totals {
     /// ```
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
         let costs = self.by_model.iter();
-        costs
-            .map(|(model, tally)| prices.of_tally(model, tally))
-            .sum()
+        sum(costs.map(|(model, tally)| prices.of_tally(model, tally)))
     }
 }
 
@@ -216,8 +214,13 @@ impl Plan {
         let costs = self.by_model.iter();
         let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.of(tokens)));
         let is_known = self.requests == 0 || !self.by_model.is_empty();
-        cost.sum::<Option<f64>>().filter(|_| is_known)
+        sum(cost).filter(|_| is_known)
     }
+}
+
+/// A sum of nothing is zero, and not what `f64` has for it: minus zero.
+fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    costs.sum::<Option<f64>>().map(|sum| sum + 0.0)
 }
 
 /// Dollars per million tokens of input and output; as of 2026-11-23.
@@ -299,5 +302,9 @@ mod tests {
             prices.get("claude-opus-5-5")
         );
         assert_eq!(Prices::none().get("claude-opus-5-5"), None);
+        let nothing = Totals::default()
+            .cost(&prices)
+            .expect("no model lacks a price");
+        assert!(nothing.is_sign_positive(), "{nothing}");
     }
 }

@@ -11,7 +11,7 @@ use super::entries::{Entries, Key};
 use super::estimate::{Estimate, Estimates};
 use super::gate::{Gate, Pass};
 use super::limits::Limits;
-use super::mirror::{Hold, Mirror, Room};
+use super::mirror::{Due, Hold, Mirror, Room};
 use super::pacer::{Pace, Pacer};
 use super::reading::{Reading, Refusal};
 use super::ruling::{Excess, Later, View};
@@ -65,8 +65,7 @@ struct Entry {
 struct Admissible {
     estimate: Estimate,
     pace: Pace,
-    server_cost: Each<f64>,
-    variance: Each<f64>,
+    due: Due,
 }
 
 impl Account {
@@ -124,8 +123,7 @@ impl Account {
         let Admissible {
             estimate,
             pace,
-            server_cost,
-            variance,
+            due,
         } = self.admissible(now, cost, gate)?;
         if self.is_free_of_pace() {
             self.pacer.forgive(now, &pace);
@@ -133,7 +131,7 @@ impl Account {
         self.pacer.admit(now, &estimate.mean, &pace);
         let entry = Entry {
             cost: *cost,
-            hold: self.mirror.admit(&server_cost, &variance, cost.max_tokens),
+            hold: self.mirror.admit(&due),
             stamp: self.window.admit(&estimate),
             pass: gate.pass(now),
             sent: now,
@@ -166,8 +164,8 @@ impl Account {
             }
         }
         let pace = self.pace(now);
-        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
-        let room = self.mirror.room(&server_cost, &variance);
+        let due = Due::new(&estimate, cost.max_tokens);
+        let room = self.mirror.room(&due);
         if let Room::Later(dimension) = room {
             let why = WaitCause::Server(dimension);
             return Err(match self.travelling.front() {
@@ -181,8 +179,7 @@ impl Account {
         Ok(Admissible {
             estimate,
             pace,
-            server_cost,
-            variance,
+            due,
         })
     }
 
@@ -265,14 +262,14 @@ impl Account {
         gate.forget(entry.pass);
         self.pause_for(now, reading.retry_after);
         let estimate = self.estimate(&entry.cost);
-        let (cost, _) = self.mirror.cost(&estimate, entry.cost.max_tokens);
         match refusal {
             Refusal::Limit(dimension, limit) => {
                 if let (Some(dimension), Some(limit)) = (dimension, limit) {
                     self.mirror.told_limit(dimension, limit);
                 }
                 if !self.mirror.guesses(dimension) {
-                    self.mirror.refused(&cost, dimension, reading);
+                    let due = Due::new(&estimate, entry.cost.max_tokens);
+                    self.mirror.refused(&due, dimension, reading);
                     if dimension == Some(Dimension::Requests) && self.mirror.is_tight(reading) {
                         self.pacer.tighten();
                     }
@@ -362,10 +359,10 @@ impl Account {
     pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
         self.advance(now);
         let estimate = self.estimate(cost);
-        let (server_cost, variance) = self.mirror.cost(&estimate, cost.max_tokens);
+        let due = Due::new(&estimate, cost.max_tokens);
         self.pause
             .max(self.window.at_best(now, queued, &estimate))
-            .max(self.mirror.at_best(queued, &server_cost, &variance))
+            .max(self.mirror.at_best(queued, &due))
     }
 
     /// Until when the server asked to wait.

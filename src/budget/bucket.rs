@@ -141,7 +141,8 @@ impl Bucket {
     }
 
     /// Compares what the server says is left with the range that the model took while the request
-    /// lived (5.4): a value below it means that others are using the bucket.
+    /// lived (5.4): a value below it means that others are using the bucket. Returns by how much
+    /// it surprises.
     pub(crate) fn compare(
         &mut self,
         d: usize,
@@ -150,7 +151,7 @@ impl Bucket {
         now: Time,
         life: f64,
         used: f64,
-    ) {
+    ) -> f64 {
         // Tokens are rounded to thousands.
         let rounding = if d == REQUESTS { 1.0 } else { 500.0 };
         let (low, high) = (range.0 - self.corrected, range.1 - self.corrected);
@@ -159,8 +160,10 @@ impl Bucket {
         let span = life.max(now - self.read).max(2.0);
         self.read = now;
         let most = 0.05 * self.depth;
+        let mut surprise = 0.0;
         if remaining + rounding < low.max(0.0) {
             let missing = low - remaining - rounding;
+            surprise = missing;
             self.free -= missing;
             self.corrected += missing;
             self.noise += 0.05 * (missing.min(most) - self.noise);
@@ -171,7 +174,8 @@ impl Bucket {
                 self.foreign = (self.foreign + 0.3 * taken / span).min(0.95 * self.rate());
             }
         } else if remaining - rounding > high {
-            let more = (remaining - rounding - high) / 2.0;
+            surprise = remaining - rounding - high;
+            let more = surprise / 2.0;
             self.free += more;
             self.corrected -= more;
             self.clip();
@@ -181,6 +185,7 @@ impl Bucket {
             self.noise *= 0.98;
         }
         self.seen = self.seen.max(remaining);
+        surprise
     }
 
     /// Others seem to be using the bucket.
@@ -193,6 +198,10 @@ impl Bucket {
 pub(crate) fn kept(passed: f64) -> f64 {
     (-passed / FORGETTING).exp()
 }
+
+/// One value for each bucket that is followed: requests, input, output charged as it is produced,
+/// output reserved.
+pub(crate) type Followed<T> = [T; 4];
 
 /// What is known of one of the server's buckets.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,7 +4,7 @@ mod refused;
 
 use crate::types::Dimension;
 
-use super::bucket::{self, Bucket, ServerView};
+use super::bucket::{self, Bucket, Followed, ServerView};
 use super::cost::{Each, INPUT, OUTPUT, REQUESTS, Time};
 use super::estimate::Estimate;
 use super::reading::{Reading, Told};
@@ -17,30 +17,38 @@ use super::trace::Trace;
 /// depth of the bucket. From this follows that with promises that are in sum at least the truth,
 /// the server can refuse nothing (5.2). Foreign use is the one thing that lowers the server's
 /// level unseen: the headers show it (5.4).
+///
+/// Servers charge output as it is produced, or reserve `max_tokens` at the start and give back the
+/// rest at the end, as the API did until 2025. The bucket is followed both ways, and believed the
+/// way that the headers surprise less.
 #[derive(Debug, Clone)]
 pub(crate) struct Mirror {
-    buckets: Each<Bucket>,
+    buckets: Followed<Bucket>,
     trace: Trace,
     now: Time,
     in_flight: usize,
-    /// The server reserves `max_tokens` at the start, as it did until 2025.
+    /// The server is believed to reserve `max_tokens` at the start.
     reserves_most: bool,
-    /// Signs in a row that output is charged the other way.
-    signs: u32,
-    /// The sum of `max_tokens` in flight, until the first request ended.
-    first_most: Option<f64>,
+    /// By how many tokens headers surprised more than they would if output were charged the other
+    /// way.
+    doubt: f64,
+    /// No request has ended, and no header told what remains of the output.
+    is_fresh: bool,
     /// When the last refusal was made use of: once per round, not once per request.
     last_round: Time,
 }
 
+/// The bucket of output, if `max_tokens` is reserved.
+pub(crate) const RESERVED: usize = 3;
+
 /// What the mirror holds for a request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hold {
-    cost: Each<f64>,
-    held: Each<f64>,
-    variance: Each<f64>,
+    cost: Followed<f64>,
+    held: Followed<f64>,
+    variance: Followed<f64>,
     /// What had been spent when it was sent.
-    spent: Each<f64>,
+    spent: Followed<f64>,
     sent: Time,
 }
 
@@ -53,16 +61,34 @@ pub(crate) enum Room {
     Later(Dimension),
 }
 
+/// What the server will charge for a request, as expected, and how uncertain that is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) cost: Followed<f64>,
+    pub(crate) variance: Followed<f64>,
+}
+
+impl Due {
+    pub(crate) fn new(estimate: &Estimate, max_tokens: u64) -> Due {
+        let ([requests, input, output], [_, unsure_input, unsure_output]) =
+            (estimate.mean, estimate.variance);
+        Due {
+            cost: [requests, input, output, max_tokens as f64],
+            variance: [0.0, unsure_input, unsure_output, 0.0],
+        }
+    }
+}
+
 impl Mirror {
     pub(crate) fn new() -> Mirror {
         Mirror {
-            buckets: [Bucket::default(); 3],
+            buckets: [Bucket::default(); 4],
             trace: Trace::new(),
             now: 0.0,
             in_flight: 0,
             reserves_most: false,
-            signs: 0,
-            first_most: Some(0.0),
+            doubt: 0.0,
+            is_fresh: true,
             last_round: f64::NEG_INFINITY,
         }
     }
@@ -81,26 +107,16 @@ impl Mirror {
         self.record();
     }
 
-    /// What the server will charge for a request at most, as expected.
-    pub(crate) fn cost(&self, estimate: &Estimate, max_tokens: u64) -> (Each<f64>, Each<f64>) {
-        let (mut cost, mut variance) = (estimate.mean, estimate.variance);
-        if self.reserves_most {
-            cost[OUTPUT] = max_tokens as f64;
-            variance[OUTPUT] = 0.0;
-        }
-        (cost, variance)
-    }
-
     /// When a request will fit (5.3).
-    pub(crate) fn room(&self, cost: &Each<f64>, variance: &Each<f64>) -> Room {
+    pub(crate) fn room(&self, due: &Due) -> Room {
         let mut room = Room::Now;
         for dimension in Dimension::ALL {
-            let d = dimension.at();
+            let d = self.believed(dimension.at());
             let bucket = &self.buckets[d];
             if !bucket.is_known() {
                 continue;
             }
-            let need = bucket.need(d, cost[d], variance[d], self.in_flight == 0);
+            let need = bucket.need(d, due.cost[d], due.variance[d], self.in_flight == 0);
             // A sum of floats may miss a full bucket by a hair, for ever.
             if bucket.free >= need * (1.0 - 1e-9) {
                 continue;
@@ -118,19 +134,12 @@ impl Mirror {
     }
 
     /// Promises a request's cost.
-    pub(crate) fn admit(
-        &mut self,
-        cost: &Each<f64>,
-        variance: &Each<f64>,
-        max_tokens: u64,
-    ) -> Hold {
-        if let Some(most) = &mut self.first_most {
-            *most += max_tokens as f64;
-        }
+    pub(crate) fn admit(&mut self, due: &Due) -> Hold {
+        let Due { cost, variance } = *due;
         let hold = Hold {
-            cost: *cost,
-            held: *cost,
-            variance: *variance,
+            cost,
+            held: cost,
+            variance,
             spent: self.buckets.map(|bucket| bucket.spent),
             sent: self.now,
         };
@@ -148,15 +157,10 @@ impl Mirror {
 
     /// The request has surely arrived: what the server charges on arrival is charged (5.2).
     pub(crate) fn arrived(&mut self, hold: &mut Hold) {
-        let rest = if self.reserves_most {
-            0.0
-        } else {
-            hold.held[OUTPUT]
-        };
         let unsure = 2.0 * hold.variance[INPUT].sqrt();
         self.hold_only(hold, REQUESTS, 0.0);
         self.hold_only(hold, INPUT, unsure);
-        self.hold_only(hold, OUTPUT, rest);
+        self.hold_only(hold, RESERVED, 0.0);
     }
 
     /// The server told what the input came to.
@@ -169,9 +173,6 @@ impl Mirror {
 
     /// The stream has shown so much output: so much is charged, and no longer held.
     pub(crate) fn output_seen(&mut self, hold: &mut Hold, tokens: f64) {
-        if self.reserves_most {
-            return;
-        }
         if tokens > hold.cost[OUTPUT] {
             self.recharge(hold, OUTPUT, tokens);
         }
@@ -182,18 +183,19 @@ impl Mirror {
     /// The request is over and came to `actual`.
     pub(crate) fn complete(&mut self, hold: &Hold, actual: &Each<f64>) {
         self.in_flight -= 1;
-        self.first_most = None;
+        self.is_fresh = false;
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            let actual = actual[told_of(d)];
             bucket.held -= hold.held[d];
             bucket.promised -= hold.cost[d];
             bucket.variance -= hold.variance[d];
-            bucket.spent += actual[d] - hold.cost[d];
+            bucket.spent += actual - hold.cost[d];
             if self.in_flight == 0 {
                 // Sums of floats drift.
                 (bucket.held, bucket.promised, bucket.variance) = (0.0, 0.0, 0.0);
             }
             // A debt of more than a bucket is no bucket's: a header will say what is left.
-            bucket.free = (bucket.free + hold.cost[d] - actual[d]).max(-bucket.depth);
+            bucket.free = (bucket.free + hold.cost[d] - actual).max(-bucket.depth);
             bucket.clip();
         }
         self.record();
@@ -201,9 +203,6 @@ impl Mirror {
 
     /// A success: guards relax.
     pub(crate) fn succeeded(&mut self) {
-        if !self.reserves_most {
-            self.signs = 0;
-        }
         for bucket in &mut self.buckets {
             bucket.guard *= 0.99;
         }
@@ -213,15 +212,15 @@ impl Mirror {
     /// that changed, with the old one.
     pub(crate) fn learn(&mut self, hold: &Hold, reading: &Reading) -> Each<Option<(f64, f64)>> {
         let mut changes = [None; 3];
-        self.learn_charging(hold, &reading.told[OUTPUT]);
+        self.learn_first(hold, &reading.told[OUTPUT]);
         let ranges = self.trace.since(hold.sent);
-        for d in 0..3 {
-            let bucket = &mut self.buckets[d];
-            let told = reading.told[d];
+        let mut surprises = [0.0; 4];
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            let told = reading.told[told_of(d)];
             if let Some(limit) = told.limit.filter(|limit| *limit > 0.0) {
                 let first = !bucket.is_known() || bucket.guessed;
                 if limit != bucket.limit {
-                    changes[d] = Some((bucket.limit, limit));
+                    changes[told_of(d)] = Some((bucket.limit, limit));
                     bucket.set_limit(limit, 1.0);
                 }
                 if first {
@@ -232,17 +231,18 @@ impl Mirror {
             if let Some(remaining) = told.remaining.filter(|_| bucket.is_known()) {
                 let life = self.now - hold.sent;
                 let used = bucket.spent - hold.spent[d];
-                bucket.compare(d, remaining, ranges[d], self.now, life, used);
+                surprises[d] = bucket.compare(d, remaining, ranges[d], self.now, life, used);
             }
         }
         self.record();
+        self.weigh(surprises[OUTPUT], surprises[RESERVED]);
         changes
     }
 
     /// Sets what is known of the server beforehand. The buckets are taken to be full.
     pub(crate) fn assume(&mut self, limits: &Each<Option<f64>>) {
-        for (bucket, limit) in self.buckets.iter_mut().zip(limits) {
-            if let Some(limit) = limit.filter(|limit| *limit > 0.0) {
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            if let Some(limit) = limits[told_of(d)].filter(|limit| *limit > 0.0) {
                 let was_known = bucket.is_known() && !bucket.guessed;
                 bucket.guessed = false;
                 bucket.set_limit(limit, 1.0);
@@ -263,27 +263,26 @@ impl Mirror {
 
     /// What each bucket refills per second for this client; unlimited where unknown.
     pub(crate) fn rates(&self) -> Each<f64> {
-        self.buckets.map(|bucket| match bucket.is_known() {
-            true => bucket.rate() - bucket.foreign,
-            false => f64::INFINITY,
+        [REQUESTS, INPUT, OUTPUT].map(|d| match &self.buckets[self.believed(d)] {
+            bucket if bucket.is_known() => bucket.rate() - bucket.foreign,
+            _ => f64::INFINITY,
         })
     }
 
     /// The earliest time at which `queued` and a request can all have been admitted: margins and
     /// foreign use ignored (5.8).
-    pub(crate) fn at_best(
-        &self,
-        queued: &Each<f64>,
-        cost: &Each<f64>,
-        variance: &Each<f64>,
-    ) -> Time {
+    pub(crate) fn at_best(&self, queued: &Each<f64>, due: &Due) -> Time {
         let mut best = self.now;
-        let known = |(_, bucket): &(usize, &Bucket)| bucket.is_known();
-        for (d, bucket) in self.buckets.iter().enumerate().filter(known) {
-            let spread = 2.0 * (bucket.variance + variance[d]).max(0.0).sqrt();
+        for (dimension, queued) in queued.iter().enumerate() {
+            let d = self.believed(dimension);
+            let bucket = &self.buckets[d];
+            if !bucket.is_known() {
+                continue;
+            }
+            let spread = 2.0 * (bucket.variance + due.variance[d]).max(0.0).sqrt();
             // At best what is in flight turns out to have cost nothing.
             let free = (bucket.free + bucket.promised).min(bucket.depth);
-            let short = queued[d] + cost[d].min(bucket.depth) - free - spread;
+            let short = queued + due.cost[d].min(bucket.depth) - free - spread;
             best = best.max(self.now + short / bucket.rate());
         }
         best
@@ -299,13 +298,14 @@ impl Mirror {
 
     /// What is known of a bucket.
     pub(crate) fn view(&self, d: usize) -> Option<ServerView> {
-        self.buckets[d].view()
+        self.buckets[self.believed(d)].view()
     }
 
     /// What is free and what is promised, of one bucket.
     #[cfg(test)]
     pub(crate) fn level(&self, d: usize) -> (f64, f64) {
-        (self.buckets[d].free, self.buckets[d].promised)
+        let bucket = &self.buckets[self.believed(d)];
+        (bucket.free, bucket.promised)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -319,43 +319,54 @@ impl Mirror {
         self.in_flight == 0 && self.buckets.iter().all(rests)
     }
 
-    /// Whether the server reserves `max_tokens` at the start. Its first reading shows it, while no
-    /// request has ended: little of the output has been produced, and all of it is gone. That it
-    /// does not, is shown by readings again and again above all that it could have left.
-    fn learn_charging(&mut self, hold: &Hold, told: &Told) {
-        let Some(remaining) = told.remaining else {
+    /// Of two buckets for the output, the one that is believed.
+    fn believed(&self, d: usize) -> usize {
+        match d {
+            OUTPUT if self.reserves_most => RESERVED,
+            _ => d,
+        }
+    }
+
+    /// The first reading has nothing to be compared with, unless the bucket was full before: then
+    /// little of the output has been produced, and all of it is gone where it is reserved.
+    fn learn_first(&mut self, hold: &Hold, told: &Told) {
+        if !self.is_fresh || told.remaining.is_none() {
             return;
-        };
-        let bucket = &self.buckets[OUTPUT];
-        if let (Some(most), Some(limit)) = (self.first_most.take(), told.limit) {
+        }
+        self.is_fresh = false;
+        if let (Some(limit), Some(remaining)) = (told.limit, told.remaining) {
             let gone = limit - remaining;
-            // Some may not have arrived; tokens are rounded to thousands.
-            if most >= 3_000.0 && gone >= 0.7 * most - 500.0 && gone <= most + 500.0 {
+            // What was sent later may have arrived too.
+            let least = hold.spent[RESERVED] + hold.cost[RESERVED];
+            let most = self.buckets[RESERVED].spent;
+            let is_much = least >= 3_000.0;
+            // Not all may have arrived; tokens are rounded to thousands.
+            if is_much && gone >= 0.7 * least - 500.0 && gone <= most + 500.0 {
                 self.switch_charging(true);
             }
-        } else if self.reserves_most {
-            // Of what is reserved here, at least this request's share has arrived there.
-            let own = hold.held[OUTPUT];
-            let reserved = bucket.promised - bucket.held + own;
-            let most_left = bucket.free + bucket.held - own + 0.7 * reserved;
-            self.signs = if remaining - 500.0 > most_left {
-                self.signs + 1
-            } else {
-                0
-            };
-            if self.signs >= 3 {
-                self.switch_charging(false);
-            }
+        }
+    }
+
+    /// Weighs by how much a reading surprises, charged as produced or reserved. Where the other way
+    /// explains less than three quarters of it, others have taken something.
+    fn weigh(&mut self, produced: f64, reserved: f64) {
+        let (ours, theirs) = match self.reserves_most {
+            true => (reserved, produced),
+            false => (produced, reserved),
+        };
+        let most = 0.1 * self.buckets[OUTPUT].depth;
+        self.doubt = (self.doubt + (ours - 4.0 * theirs).clamp(-most, most)).max(0.0);
+        if self.doubt > most {
+            self.switch_charging(!self.reserves_most);
         }
     }
 
     /// Changes how the server is taken to charge output.
     pub(crate) fn switch_charging(&mut self, reserves_most: bool) {
         self.reserves_most = reserves_most;
-        self.signs = 0;
-        self.buckets[OUTPUT].foreign = 0.0;
-        self.trace = Trace::new();
-        self.record();
+        self.doubt = 0.0;
+        let bucket = &mut self.buckets[self.believed(OUTPUT)];
+        (bucket.foreign, bucket.noise) = (0.0, 0.0);
     }
 
     fn hold_only(&mut self, hold: &mut Hold, d: usize, rest: f64) {
@@ -380,12 +391,16 @@ impl Mirror {
         let mut high = self
             .buckets
             .map(|bucket| bucket.free + bucket.promised + bucket.corrected);
-        if self.reserves_most {
-            let output = &self.buckets[OUTPUT];
-            high[OUTPUT] = output.free + output.held + output.corrected;
-        }
+        // What is reserved is charged at once.
+        let reserved = &self.buckets[RESERVED];
+        high[RESERVED] = reserved.free + reserved.held + reserved.corrected;
         self.trace.record(self.now, &low, &high);
     }
+}
+
+/// The dimension of which headers and usage tell what is in a bucket.
+fn told_of(d: usize) -> usize {
+    d.min(OUTPUT)
 }
 
 /// Added to computed times, so that what was computed is surely there.
@@ -396,7 +411,13 @@ mod tests {
     use super::*;
     use crate::budget::reading::Refusal;
 
-    const FREE: Each<f64> = [0.0; 3];
+    /// What costs a request, and so many tokens of input and output.
+    fn due(input: f64, output: f64, max_tokens: f64) -> Due {
+        Due {
+            cost: [1.0, input, output, max_tokens],
+            variance: [0.0; 4],
+        }
+    }
 
     fn told(limit: f64, remaining: f64) -> Told {
         Told {
@@ -419,13 +440,13 @@ mod tests {
     }
 
     fn send(mirror: &mut Mirror, tokens: f64) -> Hold {
-        mirror.admit(&[1.0, tokens, 0.0], &FREE, 0)
+        mirror.admit(&due(tokens, 0.0, 0.0))
     }
 
     #[test]
     fn what_is_unknown_holds_nothing_back_and_the_first_header_tells_it() {
         let mut mirror = Mirror::new();
-        assert_eq!(mirror.room(&[1.0, 1e9, 1e9], &FREE), Room::Now);
+        assert_eq!(mirror.room(&due(1e9, 1e9, 1e9)), Room::Now);
         let hold = send(&mut mirror, 1_000.0);
         mirror.refill(1.0);
         mirror.learn(&hold, &input(60_000.0, 40_000.0));
@@ -440,14 +461,13 @@ mod tests {
         let mut hold = send(&mut mirror, 50_000.0);
         mirror.refill(2.5);
         mirror.arrived(&mut hold);
-        let Room::At(time, Dimension::InputTokens) = mirror.room(&[1.0, 12_000.0, 0.0], &FREE)
-        else {
+        let Room::At(time, Dimension::InputTokens) = mirror.room(&due(12_000.0, 0.0, 0.0)) else {
             panic!("{mirror:?}");
         };
         mirror.refill(time - 0.01);
-        assert_ne!(mirror.room(&[1.0, 12_000.0, 0.0], &FREE), Room::Now);
+        assert_ne!(mirror.room(&due(12_000.0, 0.0, 0.0)), Room::Now);
         mirror.refill(time);
-        assert_eq!(mirror.room(&[1.0, 12_000.0, 0.0], &FREE), Room::Now);
+        assert_eq!(mirror.room(&due(12_000.0, 0.0, 0.0)), Room::Now);
     }
 
     #[test]
@@ -494,7 +514,7 @@ mod tests {
         let mut mirror = known();
         for _ in 0..5 {
             mirror.refused(
-                &[1.0, 5_000.0, 0.0],
+                &due(5_000.0, 0.0, 0.0),
                 Some(Dimension::InputTokens),
                 &input(60_000.0, 3_000.0),
             );
@@ -541,37 +561,85 @@ mod tests {
     fn what_is_larger_than_the_bucket_goes_alone_when_it_is_full() {
         let mut mirror = known();
         let hold = send(&mut mirror, 30_000.0);
-        let large = [1.0, 90_000.0, 0.0];
-        assert_eq!(
-            mirror.room(&large, &FREE),
-            Room::Later(Dimension::InputTokens)
-        );
+        let large = due(90_000.0, 0.0, 0.0);
+        assert_eq!(mirror.room(&large), Room::Later(Dimension::InputTokens));
         mirror.complete(&hold, &[1.0, 30_000.0, 0.0]);
         mirror.refill(29.0);
-        assert!(matches!(mirror.room(&large, &FREE), Room::At(time, _) if time < 30.1));
+        assert!(matches!(mirror.room(&large), Room::At(time, _) if time < 30.1));
         mirror.refill(30.1);
-        assert_eq!(mirror.room(&large, &FREE), Room::Now);
+        assert_eq!(mirror.room(&large), Room::Now);
+    }
+
+    /// Headers that tell of the output bucket only.
+    fn output(remaining: f64) -> Reading {
+        let mut reading = Reading::default();
+        reading.told[OUTPUT] = told(60_000.0, remaining);
+        reading
     }
 
     #[test]
-    fn a_server_that_reserves_max_tokens_is_recognised_and_one_that_stops_too() {
+    fn a_server_that_reserves_max_tokens_is_recognised_at_the_first_reading() {
+        for (sent_before, sent_after) in [(0, 0), (2, 0), (0, 2)] {
+            let mut mirror = Mirror::new();
+            let send = |mirror: &mut Mirror| mirror.admit(&due(0.0, 500.0, 8_000.0));
+            (0..sent_before).for_each(|_| _ = send(&mut mirror));
+            let hold = send(&mut mirror);
+            (0..sent_after).for_each(|_| _ = send(&mut mirror));
+            mirror.refill(3.0);
+            mirror.learn(&hold, &output(52_000.0 - 8_000.0 * f64::from(sent_before)));
+            assert!(mirror.reserves_most, "{sent_before} {sent_after}");
+        }
         let mut mirror = Mirror::new();
-        mirror.assume(&[None, None, Some(60_000.0)]);
-        let output = |remaining| {
-            let mut reading = Reading::default();
-            reading.told[OUTPUT] = told(60_000.0, remaining);
-            reading
+        let hold = mirror.admit(&due(0.0, 500.0, 8_000.0));
+        mirror.learn(&hold, &output(60_000.0));
+        assert!(!mirror.reserves_most);
+    }
+
+    #[test]
+    fn how_output_is_charged_is_what_surprises_less() {
+        let mut mirror = Mirror::new();
+        let mut now = 0.0;
+        let mut round = |mirror: &mut Mirror, remaining: f64| {
+            let holds = [0; 5].map(|_| {
+                let mut hold = mirror.admit(&due(0.0, 500.0, 8_000.0));
+                now += 2.0;
+                mirror.refill(now);
+                mirror.arrived(&mut hold);
+                hold
+            });
+            mirror.learn(&holds[4], &output(remaining));
+            for hold in &holds {
+                mirror.complete(hold, &[1.0, 0.0, 500.0]);
+            }
+            now += 60.0;
+            mirror.refill(now);
         };
-        let hold = mirror.admit(&[1.0, 0.0, 500.0], &FREE, 8_000);
-        mirror.refill(1.0);
-        mirror.learn(&hold, &output(52_000.0));
+        // At first the bucket is not full, whatever the reason.
+        round(&mut mirror, 30_000.0);
+        round(&mut mirror, 20_000.0);
+        round(&mut mirror, 20_000.0);
         assert!(mirror.reserves_most);
-        for round in 1..=3 {
-            let hold = mirror.admit(&[1.0, 0.0, 20_000.0], &FREE, 20_000);
-            mirror.refill(f64::from(round) * 60.0);
-            mirror.learn(&hold, &output(60_000.0));
-            mirror.complete(&hold, &[1.0, 0.0, 100.0]);
+        round(&mut mirror, 59_000.0);
+        round(&mut mirror, 59_000.0);
+        assert!(!mirror.reserves_most);
+        // Others take from the bucket either way.
+        for remaining in [10_000.0, 52_000.0, 10_000.0, 40_000.0] {
+            round(&mut mirror, remaining);
         }
         assert!(!mirror.reserves_most);
+    }
+
+    #[test]
+    fn a_refusal_while_tokens_are_left_shows_that_max_tokens_is_reserved() {
+        let refused = |most, left| {
+            let mut mirror = Mirror::new();
+            mirror.assume(&[None, None, Some(60_000.0)]);
+            let dimension = Some(Dimension::OutputTokens);
+            mirror.refused(&due(0.0, 500.0, most), dimension, &output(left));
+            mirror.reserves_most
+        };
+        assert!(refused(8_000.0, 7_000.0));
+        assert!(!refused(8_000.0, 0.0));
+        assert!(!refused(2_000.0, 7_000.0));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::cost::{Each, Time};
+use super::bucket::Followed;
+use super::cost::Time;
 
 /// Lowest and highest levels by half seconds, in terms that corrections do not change.
 #[derive(Debug, Clone)]
@@ -13,8 +14,8 @@ pub(crate) struct Trace {
 #[derive(Debug, Clone, Copy)]
 struct Span {
     number: u64,
-    low: Each<f64>,
-    high: Each<f64>,
+    low: Followed<f64>,
+    high: Followed<f64>,
 }
 
 impl Trace {
@@ -26,11 +27,11 @@ impl Trace {
 
     /// Takes note of levels at `now`. Between two notes levels only rise, so the later one bounds
     /// what was in between.
-    pub(crate) fn record(&mut self, now: Time, low: &Each<f64>, high: &Each<f64>) {
+    pub(crate) fn record(&mut self, now: Time, low: &Followed<f64>, high: &Followed<f64>) {
         let number = (now.max(0.0) * PER_SECOND) as u64;
         match self.spans.back_mut().filter(|span| span.number >= number) {
             Some(span) => {
-                for d in 0..3 {
+                for d in 0..4 {
                     span.low[d] = span.low[d].min(low[d]);
                     span.high[d] = span.high[d].max(high[d]);
                 }
@@ -47,7 +48,7 @@ impl Trace {
     }
 
     /// Lowest and highest since `time`, or since the oldest note.
-    pub(crate) fn since(&self, time: Time) -> Each<(f64, f64)> {
+    pub(crate) fn since(&self, time: Time) -> Followed<(f64, f64)> {
         let number = (time.max(0.0) * PER_SECOND) as u64;
         let start = self.spans.partition_point(|span| span.number < number);
         // The level of before holds until the next note.
@@ -55,7 +56,7 @@ impl Trace {
             Some(span) if span.number == number => start,
             _ => start.saturating_sub(1),
         };
-        let mut ranges = [(f64::INFINITY, f64::NEG_INFINITY); 3];
+        let mut ranges = [(f64::INFINITY, f64::NEG_INFINITY); 4];
         for span in self.spans.range(start..) {
             for (d, range) in ranges.iter_mut().enumerate() {
                 range.0 = range.0.min(span.low[d]);
@@ -84,7 +85,7 @@ mod tests {
             (1.0, 4.0, 6.0),
             (3.2, 5.0, 7.0),
         ] {
-            trace.record(time, &[low; 3], &[high; 3]);
+            trace.record(time, &[low; 4], &[high; 4]);
         }
         assert_eq!(trace.since(0.2)[0], (1.0, 9.0));
         assert_eq!(trace.since(1.2)[1], (4.0, 7.0));
@@ -97,7 +98,7 @@ mod tests {
         let mut trace = Trace::new();
         for half in 0..10_000_u32 {
             let time = f64::from(half) / 2.0;
-            trace.record(time, &[time; 3], &[time; 3]);
+            trace.record(time, &[time; 4], &[time; 4]);
         }
         assert!(trace.spans.len() <= 1_201);
         assert_eq!(trace.since(0.0)[0].0, 4_999.5 - 600.0);

@@ -5,40 +5,46 @@ use crate::types::Dimension;
 use super::super::cost::{Each, OUTPUT, REQUESTS};
 use super::super::reading::Reading;
 use super::super::trace::Trace;
-use super::{Bucket, Mirror};
+use super::{Bucket, Due, Mirror, RESERVED, told_of};
 
 impl Mirror {
     /// The server refused a request, which has been completed at no cost (5.5). The headers of
     /// the refusal are an upper bound at once.
-    pub(crate) fn refused(
-        &mut self,
-        cost: &Each<f64>,
-        dimension: Option<Dimension>,
-        reading: &Reading,
-    ) {
+    pub(crate) fn refused(&mut self, due: &Due, dimension: Option<Dimension>, reading: &Reading) {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if let Some(remaining) = reading.told[d].remaining.filter(|_| bucket.is_known()) {
-                let coming = match d {
-                    OUTPUT if !self.reserves_most => bucket.promised / 2.0,
-                    _ => 0.0,
+            if let Some(remaining) = reading.told[told_of(d)]
+                .remaining
+                .filter(|_| bucket.is_known())
+            {
+                let coming = if d == OUTPUT {
+                    bucket.promised / 2.0
+                } else {
+                    0.0
                 };
                 bucket.lower_to(remaining - coming);
             }
         }
         let new_round = self.now >= self.last_round + ROUND;
         if let Some(dimension) = dimension {
-            let d = dimension.at();
-            let told = reading.told[d].remaining;
+            let told = reading.told[dimension.at()].remaining;
+            if dimension == Dimension::OutputTokens && !self.reserves_most {
+                // Output that is charged as it is produced needs one token to begin.
+                let is_proof = |left: f64| left > 1_000.0 && left - 500.0 < due.cost[RESERVED];
+                if told.is_some_and(is_proof) {
+                    self.switch_charging(true);
+                }
+            }
+            let d = self.believed(dimension.at());
             let bucket = &mut self.buckets[d];
             if told.is_none() && bucket.is_known() {
                 let wait = reading.retry_after.unwrap_or(1.0);
-                bucket.lower_to(cost[d] - wait * bucket.rate());
+                bucket.lower_to(due.cost[d] - wait * bucket.rate());
                 if new_round {
                     bucket.suspect();
                 }
             }
             if new_round {
-                self.refused_for(d, cost[d], told);
+                self.refused_for(d, due.cost[d], told);
             }
         }
         if new_round {
@@ -56,12 +62,6 @@ impl Mirror {
             return;
         }
         bucket.guard = (bucket.guard + 0.01 * bucket.depth + 0.1 * cost).min(0.15 * bucket.depth);
-        if d == OUTPUT && remaining.is_some_and(|remaining| remaining > 1_000.0) {
-            self.signs += 1;
-            if self.signs >= 2 {
-                self.switch_charging(true);
-            }
-        }
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
@@ -72,14 +72,15 @@ impl Mirror {
             return;
         }
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if dimension.is_some_and(|dimension| dimension.at() != d) {
+            let told = told_of(d);
+            if dimension.is_some_and(|dimension| dimension.at() != told) {
                 continue;
             }
-            let used = used[d] as f64;
+            let used = used[told] as f64;
             if bucket.guessed {
-                let limit = (bucket.limit * BACK_OFF).max(LOWEST[d]);
+                let limit = (bucket.limit * BACK_OFF).max(LOWEST[told]);
                 bucket.set_limit(limit, GUESSED_DEPTH);
-            } else if !bucket.is_known() && used * BACK_OFF > LOWEST[d] {
+            } else if !bucket.is_known() && used * BACK_OFF > LOWEST[told] {
                 bucket.guessed = true;
                 bucket.set_limit(used * BACK_OFF, GUESSED_DEPTH);
                 bucket.free = 0.0;
@@ -92,13 +93,17 @@ impl Mirror {
 
     /// The text of a refusal named a limit: that counts where no header told one.
     pub(crate) fn told_limit(&mut self, dimension: Dimension, limit: f64) {
-        let bucket = &mut self.buckets[dimension.at()];
-        if !bucket.is_known() || bucket.guessed {
-            bucket.guessed = false;
-            bucket.set_limit(limit, 1.0);
-            self.trace = Trace::new();
-            self.record();
+        if !self.guesses(Some(dimension)) {
+            return;
         }
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            if told_of(d) == dimension.at() {
+                bucket.guessed = false;
+                bucket.set_limit(limit, 1.0);
+            }
+        }
+        self.trace = Trace::new();
+        self.record();
     }
 
     /// Whether a refusal for requests came although some remain: the server counts them over less

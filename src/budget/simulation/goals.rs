@@ -188,6 +188,10 @@ fn odd_servers() -> Vec<Goal> {
         reserves_most: true,
         ..Scenario::otpm(5_000)
     };
+    let late = unknown(Scenario {
+        has_slow_headers: true,
+        ..reserved.clone()
+    });
     let growth = Scenario {
         steady: 2.4,
         ..Scenario::itpm(5_000)
@@ -221,6 +225,18 @@ fn odd_servers() -> Vec<Goal> {
             reserved.promising(1.0),
             1.16,
             (4.0, 4),
+        ),
+        goal(
+            "max_tokens reserved, slow headers",
+            late.clone(),
+            1.06,
+            (4.0, 4),
+        ),
+        goal(
+            "max_tokens reserved, slow headers, 500",
+            Scenario { jobs: 500, ..late },
+            1.26,
+            (1.0, 4),
         ),
         goal("growth limited", growth, 1.01, (2.0, 4)),
         goal("max_tokens of 85 answers", large, 1.01, (0.0, 0)),

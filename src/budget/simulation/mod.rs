@@ -36,6 +36,9 @@ struct Scenario {
     /// From when to when, and how likely a 529 is.
     storm: Option<(f64, f64, f64)>,
     headers: bool,
+    /// The headers come after a tenth of an answer's time, however long that is, and show the buckets
+    /// as they were when the request arrived.
+    has_slow_headers: bool,
     /// Not even `retry-after`, nor a text that names the limit.
     is_mute: bool,
     /// The client is told the limits beforehand.
@@ -88,6 +91,7 @@ impl Scenario {
             tenant: Tenant::Nobody,
             storm: None,
             headers: true,
+            has_slow_headers: false,
             is_mute: false,
             known: true,
             promise: Limits::per_minute(),

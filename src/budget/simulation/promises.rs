@@ -8,7 +8,7 @@ use super::*;
 use crate::budget::account::Account;
 use crate::budget::cost::Cost;
 use crate::budget::gate::Gate;
-use crate::budget::mirror::{Hold, Mirror, Room};
+use crate::budget::mirror::{Due, Hold, Mirror, RESERVED, Room};
 use crate::types::Usage;
 
 /// When the server charges.
@@ -204,14 +204,20 @@ impl Duel {
 
     fn send(&mut self, actual: f64, promise: f64) {
         let d = self.charging.dimension();
-        let (mut cost, mut variance) = ([0.0; 3], [0.0; 3]);
-        cost[d] = promise;
+        let mut due = Due {
+            cost: [0.0; 4],
+            variance: [0.0; 4],
+        };
+        due.cost[d] = promise;
+        if d == OUTPUT {
+            due.cost[RESERVED] = promise;
+        }
         // What is not exact says so; the output's promise is held until it is produced.
         if d == INPUT && promise > actual {
-            variance[d] = promise * promise;
+            due.variance[d] = promise * promise;
         }
         loop {
-            match self.mirror.room(&cost, &variance) {
+            match self.mirror.room(&due) {
                 Room::Now => break,
                 Room::At(time, _) => self.wait(time),
                 Room::Later(_) => {
@@ -221,7 +227,7 @@ impl Duel {
                 }
             }
         }
-        let hold = self.mirror.admit(&cost, &variance, promise as u64);
+        let hold = self.mirror.admit(&due);
         let arrives = self.at + self.dice.f64();
         let ends = arrives + 0.05 + self.dice.f64() * self.dice.f64() * 40.0;
         let place = self.requests.len();

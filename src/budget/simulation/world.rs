@@ -74,6 +74,8 @@ struct Flight {
     /// When its answer begins and ends.
     begins: f64,
     ends: f64,
+    /// What its headers will say, where that is decided on arrival.
+    reading: Option<Reading>,
 }
 
 pub(super) struct World {
@@ -258,6 +260,7 @@ impl World {
             key,
             begins: 0.0,
             ends: 0.0,
+            reading: None,
         });
         let uplink = 0.02 + 0.1 * self.dice.f64();
         self.after(uplink, What::Arrive(self.flights.len() - 1));
@@ -271,10 +274,17 @@ impl World {
                 self.after(wait, What::Refuse(flight, no));
             }
             Ok(()) => {
-                let first = (0.2 * job.service).min(1.0);
+                let first = match self.scenario.has_slow_headers {
+                    true => 0.1 * job.service,
+                    false => (0.2 * job.service).min(1.0),
+                };
                 let flying = &mut self.flights[flight];
                 flying.begins = self.now + first;
                 flying.ends = self.now + job.service;
+                if self.scenario.has_slow_headers {
+                    let headers = self.server.headers(self.now, None);
+                    flying.reading = Some(Reading::of(&headers));
+                }
                 self.at(self.now + first, What::Begin(flight));
             }
         }
@@ -329,6 +339,7 @@ impl World {
             key,
             begins,
             ends,
+            reading,
         } = self.flights[flight];
         let job = self.jobs[job];
         let duration = (ends - begins).max(1e-3);
@@ -343,9 +354,12 @@ impl World {
         }
         self.at(begins + duration, What::End(flight));
         if let Some(key) = key {
-            let headers = self.server.headers(self.now, None);
+            let reading = reading.unwrap_or_else(|| {
+                let headers = self.server.headers(self.now, None);
+                Reading::of(&headers)
+            });
             let client = &mut self.clients[at];
-            client.account.learn(self.now, key, &Reading::of(&headers));
+            client.account.learn(self.now, key, &reading);
             let usage = usage(job.input, 1);
             client
                 .account
@@ -364,6 +378,7 @@ impl World {
             key,
             begins,
             ends,
+            ..
         } = self.flights[flight];
         let made = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
         if let Some(key) = key {
@@ -382,6 +397,7 @@ impl World {
             key,
             begins,
             ends,
+            ..
         } = self.flights[flight];
         let job = self.jobs[index];
         let duration = (ends - begins).max(1e-3);

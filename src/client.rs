@@ -136,12 +136,12 @@ impl Client {
         self.settings.books.totals()
     }
 
-    /// A copy whose calls can be ended by themselves, with totals of their own, which are part of
+    /// A copy whose calls can be ended by themselves, and end with this client's, with totals of their own, which are part of
     /// this client's as well. Its calls wait for limits and overloads as long as it takes.
     pub(crate) fn for_run(&self) -> Client {
         let mut settings = Settings::clone(&self.settings);
         settings.books = Books::below(&settings.books);
-        settings.stop = Stop::default();
+        settings.stop = self.settings.stop.below();
         settings.retry = settings.retry.max_wait(Duration::MAX);
         Client {
             core: Arc::clone(&self.core),

@@ -60,25 +60,44 @@ impl Clock {
 
 /// Ends some calls: first nothing more is sent, then what is under way is cut.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Arc<AtomicU8>);
+pub(crate) struct Stop(Arc<Brake>);
+
+#[derive(Debug, Default)]
+struct Brake {
+    pulled: AtomicU8,
+    above: Option<Stop>,
+}
 
 impl Stop {
+    /// One that also ends when this one does.
+    pub(crate) fn below(&self) -> Stop {
+        Stop(Arc::new(Brake {
+            above: Some(self.clone()),
+            ..Brake::default()
+        }))
+    }
+
     /// Has nothing more sent; returns whether that is new. Who waits must be woken.
     pub(crate) fn end(&self) -> bool {
-        self.0.fetch_max(1, Ordering::SeqCst) == 0
+        self.0.pulled.fetch_max(1, Ordering::SeqCst) == 0
     }
 
     /// Has what is under way cut as well.
     pub(crate) fn cut(&self) {
-        self.0.store(2, Ordering::SeqCst);
+        self.0.pulled.store(2, Ordering::SeqCst);
     }
 
     pub(crate) fn is_ending(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.level() > 0
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 1
+        self.level() > 1
+    }
+
+    fn level(&self) -> u8 {
+        let above = self.0.above.as_ref().map_or(0, Stop::level);
+        self.0.pulled.load(Ordering::SeqCst).max(above)
     }
 }
 

@@ -345,7 +345,11 @@ impl Crew {
     }
 
     fn not_run(&self, state: &State) -> Error {
-        let reason = state.doom.as_deref().unwrap_or("the client was shut down");
+        let above = match self.client.core().sleeper.is_stopped() {
+            true => "the client was shut down",
+            false => "the run around it was stopped",
+        };
+        let reason = state.doom.as_deref().unwrap_or(above);
         let what = format!("not sent, because the run was stopped: {reason}");
         let cause = Cause::Refused(what.into());
         Error::new(ErrorKind::NotRun, "an item of a bulk run", cause).with_verdict(true, None, None)

@@ -162,6 +162,47 @@ fn what_was_not_sent_says_why() {
 }
 
 #[test]
+fn a_run_within_a_run_is_stopped_with_it() {
+    let lab = primed();
+    let (hold, arrived) = (gate(), Arc::new(AtomicBool::new(false)));
+    let (may_go, has_arrived) = (Arc::clone(&hold), Arc::clone(&arrived));
+    lab.server.answer_with(move |request| {
+        if number(request) == 0 {
+            wait_until(|| has_arrived.load(Ordering::SeqCst));
+            return Reply::error(401, "authentication_error", "no");
+        }
+        has_arrived.store(true, Ordering::SeqCst);
+        may_go.pass();
+        Reply::canned()
+    });
+    let bulk = swift(&lab.client, 2).on_progress(move |progress| {
+        if progress.failed > 0 {
+            hold.open();
+        }
+    });
+    let results = bulk.map([0, 10], |client, first| {
+        if first == 0 {
+            client.messages().create(&ask(0))?;
+            return Ok(Vec::new());
+        }
+        let inner = swift(client, 1).map(first..first + 3, |client, number| {
+            client.messages().create(&ask(number)).map(drop)
+        });
+        Ok(inner.into_iter().map(Result::err).collect())
+    });
+    let outer = results[0].as_ref().expect_err("a wrong key");
+    assert_eq!(outer.kind(), ErrorKind::Auth);
+    let inner = results[1].as_ref().expect("it ended");
+    assert!(inner[0].is_none(), "what was under way is finished");
+    for error in &inner[1..] {
+        let error = error.as_ref().expect("not sent");
+        assert_eq!(error.kind(), ErrorKind::NotRun);
+        assert!(error.to_string().ends_with("the run around it was stopped"));
+    }
+    assert_eq!(lab.server.request_count(), 3);
+}
+
+#[test]
 fn answers_and_errors_in_flight_are_still_delivered() {
     let lab = primed();
     let (hold, holding) = (gate(), Arc::new(AtomicUsize::new(0)));

@@ -61,6 +61,9 @@ mod bulk;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+#[cfg(doc)]
+pub mod guide;
+
 pub use crate::batches::{BatchProgress, BatchResults, BatchRun, Batches};
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,

@@ -1,0 +1,40 @@
+//! The guide: pages by task, for when the reference does not say enough.
+//!
+//! | page | answers |
+//! |---|---|
+//! | [`limits`] | what a request waits for, what to set, how the client knows the server's limits |
+//! | [`retries`] | what is tried again, for how long, what it can cost, what an error tells |
+//! | [`streams`] | answers as they arrive: reading, stopping, what a broken one leaves |
+//! | [`bulk`] | thousands of requests: journals, spend limits, stopping, threads |
+//! | [`batches`] | half the price for what can wait, and how to survive being killed meanwhile |
+//! | [`testing`] | tests of your own program, without a key, a network or waiting |
+//!
+//! The examples that need a server start the [`TestServer`](crate::testing::TestServer), and are
+//! run by the tests of this crate. In a program of yours, `Client::from_env()` takes its place.
+//!
+//! These modules hold text only.
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the test server is there with its feature only"
+    )
+)]
+
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
+#[doc = include_str!("retries.md")]
+pub mod retries {}
+
+#[doc = include_str!("streams.md")]
+pub mod streams {}
+
+#[doc = include_str!("bulk.md")]
+pub mod bulk {}
+
+#[doc = include_str!("batches.md")]
+pub mod batches {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}

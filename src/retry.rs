@@ -10,7 +10,7 @@ use crate::error::spoken;
 /// How persistent a client is.
 ///
 /// Which failures are tried again is not a matter of taste and cannot be set; the
-/// [crate's documentation](crate#what-is-tried-again) lists them. This sets how often and how long.
+/// [guide](crate::guide::retries) lists them. This sets how often and how long.
 ///
 /// ```
 /// use anthropic_blocking::RetryPolicy;

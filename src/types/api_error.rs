@@ -7,6 +7,14 @@ use super::wire::{open_enum, wire_struct};
 
 open_enum! {
     /// The `type` of an [`ApiError`].
+    ///
+    /// ```
+    /// use anthropic_blocking::ApiErrorType;
+    ///
+    /// assert_eq!(ApiErrorType::from("overloaded_error"), ApiErrorType::Overloaded);
+    /// // What the server may add tomorrow is kept.
+    /// assert_eq!(ApiErrorType::from("novel_error").as_str(), "novel_error");
+    /// ```
     pub enum ApiErrorType {
         /// The request was malformed or refused (400, and 4xx that have no type of their own).
         InvalidRequest = "invalid_request_error",
@@ -35,6 +43,20 @@ open_enum! {
 
 wire_struct! {
     /// The server's own account of what went wrong.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ApiError, ApiErrorType};
+    /// use serde_json::json;
+    ///
+    /// let error: ApiError = serde_json::from_value(json!({
+    ///     "type": "rate_limit_error",
+    ///     "message": "text for people",
+    ///     "details": {"error_code": "ramp_limit_exceeded"},
+    /// }))?;
+    /// assert_eq!(error.kind, ApiErrorType::RateLimit);
+    /// assert_eq!(error.error_code(), Some("ramp_limit_exceeded"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ApiError {
         /// What kind of error it is.
@@ -49,6 +71,13 @@ wire_struct! {
 impl ApiError {
     /// The stable name of the cause, where the server gives one: branch on it rather than on the
     /// text.
+    ///
+    /// ```
+    /// # fn is_growth(error: &anthropic_blocking::Error) -> bool {
+    /// let code = error.api_error().and_then(|error| error.error_code());
+    /// code == Some("ramp_limit_exceeded")
+    /// # }
+    /// ```
     pub fn error_code(&self) -> Option<&str> {
         self.details.as_ref()?.get("error_code")?.as_str()
     }

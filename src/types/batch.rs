@@ -15,6 +15,13 @@ use super::wire::{
 
 open_enum! {
     /// How far a batch is.
+    ///
+    /// ```
+    /// use anthropic_blocking::ProcessingStatus;
+    ///
+    /// assert_eq!(ProcessingStatus::from("ended"), ProcessingStatus::Ended);
+    /// assert_eq!(ProcessingStatus::InProgress.to_string(), "in_progress");
+    /// ```
     pub enum ProcessingStatus {
         /// It is being worked on, or waits for that.
         InProgress = "in_progress",
@@ -37,6 +44,20 @@ wire_struct! {
     ///
     /// Two batches are equal when the server said the same; how they were obtained
     /// ([`attempts`](MessageBatch::attempts) and the like) does not count.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageBatch;
+    /// use serde_json::json;
+    ///
+    /// let batch: MessageBatch = serde_json::from_value(json!({
+    ///     "id": "msgbatch_01Example",
+    ///     "processing_status": "ended",
+    ///     "request_counts": {"processing": 0, "succeeded": 2, "errored": 1, "canceled": 0, "expired": 0},
+    /// }))?;
+    /// assert!(batch.is_ended());
+    /// assert_eq!(batch.request_counts.total(), 3);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone)]
     pub struct MessageBatch {
         /// The batch's id (`msgbatch_…`): all that is needed to find it again.
@@ -69,6 +90,15 @@ wire_struct! {
 
 wire_struct! {
     /// How many requests of a batch ended how.
+    ///
+    /// ```
+    /// use anthropic_blocking::RequestCounts;
+    ///
+    /// let mut counts = RequestCounts::default();
+    /// counts.succeeded = 9;
+    /// counts.errored = 1;
+    /// assert_eq!(counts.total(), 10);
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct RequestCounts {
         /// Not ended yet.
@@ -95,6 +125,15 @@ impl RequestCounts {
 
 impl MessageBatch {
     /// Whether it is over, and its results can be read.
+    ///
+    /// ```
+    /// # fn look(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// let batch = client.batches().get("msgbatch_01Example")?;
+    /// if batch.is_ended() {
+    ///     println!("{} answers", batch.request_counts.succeeded);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_ended(&self) -> bool {
         self.processing_status == ProcessingStatus::Ended || self.ended_at.is_some()
     }
@@ -134,6 +173,16 @@ impl PartialEq for MessageBatch {
 
 wire_struct! {
     /// What became of one request of a batch: a line of its results.
+    ///
+    /// ```
+    /// use anthropic_blocking::BatchEntry;
+    ///
+    /// let line = r#"{"custom_id":"lima","result":{"type":"expired"}}"#;
+    /// let entry: BatchEntry = serde_json::from_str(line)?;
+    /// assert_eq!(entry.custom_id, "lima");
+    /// assert!(entry.result.is_retryable());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchEntry {
         /// The id that the request was given.
@@ -147,6 +196,23 @@ wire_struct! {
 ///
 /// [`message`](BatchResult::message) gives the answer where there is one;
 /// [`BatchEntry::into_message`] makes an error of everything else.
+///
+/// ```
+/// use anthropic_blocking::BatchResult;
+/// use serde_json::json;
+///
+/// let result: BatchResult = serde_json::from_value(json!({
+///     "type": "errored",
+///     "error": {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}},
+/// }))?;
+/// match &result {
+///     BatchResult::Succeeded(success) => println!("{}", success.message.text()),
+///     BatchResult::Errored(failure) => println!("{}", failure.error.error.message),
+///     other => println!("not carried out: {}", other.as_str()),
+/// }
+/// assert!(result.is_retryable());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum BatchResult {
@@ -164,6 +230,16 @@ pub enum BatchResult {
 
 wire_struct! {
     /// A request of a batch that was answered.
+    ///
+    /// ```
+    /// use anthropic_blocking::{BatchEntry, BatchResult};
+    ///
+    /// # fn keep(entry: BatchEntry) {
+    /// if let BatchResult::Succeeded(success) = entry.result {
+    ///     println!("{}: {} tokens", entry.custom_id, success.message.usage.output_tokens);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchSuccess as "succeeded" {
         /// The answer.
@@ -173,6 +249,16 @@ wire_struct! {
 
 wire_struct! {
     /// A request of a batch that was refused, or failed.
+    ///
+    /// ```
+    /// use anthropic_blocking::BatchResult;
+    ///
+    /// # fn tell(result: &BatchResult) {
+    /// if let BatchResult::Errored(failure) = result {
+    ///     println!("{}: {}", failure.error.error.kind, failure.error.error.message);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchFailure as "errored" {
         /// What the server has to say about it.
@@ -182,6 +268,15 @@ wire_struct! {
 
 wire_struct! {
     /// An error as the API answers with it: the error itself in an envelope.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ApiErrorType, ErrorAnswer};
+    ///
+    /// let body = r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
+    /// let answer: ErrorAnswer = serde_json::from_str(body)?;
+    /// assert_eq!(answer.error.kind, ApiErrorType::NotFound);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ErrorAnswer as "error" {
         /// What went wrong.
@@ -193,6 +288,14 @@ wire_struct! {
 
 wire_struct! {
     /// A request of a batch that was not carried out.
+    ///
+    /// ```
+    /// use anthropic_blocking::{BatchResult, NotRun};
+    ///
+    /// let expired = BatchResult::Expired(NotRun::default());
+    /// assert_eq!(serde_json::to_string(&expired)?, r#"{"type":"expired"}"#);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct NotRun {}
 }

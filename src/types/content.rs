@@ -20,6 +20,20 @@ use super::wire::{
 /// The same type serves both directions, so that an answer can go back into the conversation as it
 /// came. A block of a kind that this version does not know, or in another shape than the documented
 /// one, is kept in [`ContentBlock::Other`], and an unknown field of a known block in its `extra`.
+///
+/// ```
+/// use anthropic_blocking::{ContentBlock, Message};
+///
+/// # fn show(message: &Message) {
+/// for block in &message.content {
+///     match block {
+///         ContentBlock::Text(block) => println!("{}", block.text),
+///         ContentBlock::ToolUse(call) => println!("wants {} of {}", call.name, call.input),
+///         other => println!("({})", other.kind()),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ContentBlock {
@@ -51,6 +65,13 @@ pub enum ContentBlock {
 
 wire_struct! {
     /// Text, in answers with its citations.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, TextBlock};
+    ///
+    /// let block = ContentBlock::from(TextBlock::new("Light is scattered."));
+    /// assert_eq!(block.as_text(), Some("Light is scattered."));
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct TextBlock as "text" {
         /// The text itself.
@@ -64,6 +85,14 @@ wire_struct! {
 
 wire_struct! {
     /// An image.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let image = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![image, ContentBlock::text("Which clouds are these?")]);
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ImageBlock as "image" {
         /// Where the image comes from.
@@ -75,6 +104,18 @@ wire_struct! {
 
 wire_struct! {
     /// A PDF or a plain text that the model reads, and may cite.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
+    ///
+    /// let document = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."))
+    ///     .title("Statutes")
+    ///     .context("As of 2026")
+    ///     .cited();
+    /// let question = ContentBlock::text("What do members pay?");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![ContentBlock::from(document), question]);
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct DocumentBlock as "document" {
         /// Where the document comes from.
@@ -92,6 +133,14 @@ wire_struct! {
 
 wire_struct! {
     /// A search result of your own that the model may cite.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
+    ///
+    /// let found = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17 on weekdays.").cited();
+    /// let answer_to_tool = ContentBlock::tool_result("toolu_1", vec![ContentBlock::from(found)]);
+    /// assert_eq!(answer_to_tool.kind(), "tool_result");
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct SearchResultBlock as "search_result" {
         /// Where it was found.
@@ -109,6 +158,18 @@ wire_struct! {
 
 wire_struct! {
     /// The model's reasoning.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// # fn show(message: &Message) {
+    /// for block in &message.content {
+    ///     if let ContentBlock::Thinking(block) = block {
+    ///         println!("({})", block.thinking);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ThinkingBlock as "thinking" {
         /// The reasoning, or its summary; empty where it is omitted.
@@ -120,6 +181,15 @@ wire_struct! {
 
 wire_struct! {
     /// Reasoning in encrypted form.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, RedactedThinkingBlock};
+    ///
+    /// let block: RedactedThinkingBlock =
+    ///     serde_json::from_str(r#"{"type":"redacted_thinking","data":"c2VjcmV0"}"#)?;
+    /// assert_eq!(ContentBlock::from(block).kind(), "redacted_thinking");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct RedactedThinkingBlock as "redacted_thinking" {
         /// The encrypted reasoning.
@@ -130,6 +200,18 @@ wire_struct! {
 wire_struct! {
     /// A call of one of your tools: answer it with [`ContentBlock::tool_result`] in the next user
     /// message.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// # fn answers(message: &Message) -> Vec<ContentBlock> {
+    /// let results = message.tool_uses().map(|call| match call.name.as_str() {
+    ///     "get_temp" => ContentBlock::tool_result(&call.id, "21 °C"),
+    ///     other => ContentBlock::tool_error(&call.id, format!("there is no tool {other}")),
+    /// });
+    /// results.collect()
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolUseBlock as "tool_use" {
         /// The id that the result must name.
@@ -150,6 +232,18 @@ wire_struct! {
 
 wire_struct! {
     /// Your answer to a tool call.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    /// use serde_json::json;
+    ///
+    /// let result = ContentBlock::tool_result("toolu_1", "21 °C");
+    /// assert_eq!(
+    ///     serde_json::to_value(&result)?,
+    ///     json!({"type": "tool_result", "tool_use_id": "toolu_1", "content": "21 °C"}),
+    /// );
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolResultBlock as "tool_result" {
         /// The id of the call.
@@ -167,6 +261,16 @@ wire_struct! {
 
 wire_struct! {
     /// A call of a tool that runs on the server; nothing to do but to send it back.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// # fn searches(message: &Message) -> usize {
+    /// let is_search =
+    ///     |block: &&ContentBlock| matches!(block, ContentBlock::ServerToolUse(call) if call.name == "web_search");
+    /// message.content.iter().filter(is_search).count()
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolUseBlock as "server_tool_use" {
         /// The call's id.
@@ -184,6 +288,19 @@ wire_struct! {
 
 wire_struct! {
     /// The result of a tool that ran on the server, such as `web_search_tool_result`.
+    ///
+    /// ```
+    /// use anthropic_blocking::ServerToolResultBlock;
+    /// use serde_json::json;
+    ///
+    /// let block: ServerToolResultBlock = serde_json::from_value(json!({
+    ///     "type": "web_search_tool_result",
+    ///     "tool_use_id": "srvtoolu_1",
+    ///     "content": {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"},
+    /// }))?;
+    /// assert_eq!(block.error_code(), Some("max_uses_exceeded"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolResultBlock {
         /// The block's `type`, which names the tool.
@@ -199,6 +316,13 @@ wire_struct! {
 
 wire_struct! {
     /// A file for the code execution container.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let block = ContentBlock::container_upload("file_01Example");
+    /// assert_eq!(block.kind(), "container_upload");
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContainerUploadBlock as "container_upload" {
         /// The file's id.
@@ -211,6 +335,20 @@ wire_struct! {
 wire_struct! {
     /// What a passage of an answer is based on; the location's fields, which depend on the kind,
     /// are in `extra`.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// # fn show(message: &Message) {
+    /// for block in &message.content {
+    ///     let ContentBlock::Text(block) = block else { continue };
+    ///     println!("{}", block.text);
+    ///     for citation in block.citations.iter().flatten() {
+    ///         println!("  from {:?}: {}", citation.document_title, citation.cited_text);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Citation {
         /// The kind, such as `char_location` or `web_search_result_location`.
@@ -230,6 +368,14 @@ wire_struct! {
 
 wire_struct! {
     /// Where an image's or document's bytes come from.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Source};
+    ///
+    /// let uploaded = ContentBlock::image_from(Source::file("file_01Example"));
+    /// let embedded = ContentBlock::image_from(Source::base64("image/png", b"\x89PNG"));
+    /// let fetched = ContentBlock::document_from(Source::url("https://example.com/report.pdf"));
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Source {
         /// `base64`, `url`, `file`, `text` or `content`.
@@ -247,6 +393,15 @@ wire_struct! {
 
 wire_struct! {
     /// Marks the end of a prefix that the server should cache.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, ContentBlock, MessageRequest};
+    ///
+    /// let statutes = ContentBlock::text("… thousands of words …").cached(CacheControl::one_hour());
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system(vec![statutes])
+    ///     .user("What do members pay?");
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct CacheControl {
         /// `ephemeral`.
@@ -264,6 +419,13 @@ impl ContentBlock {
 
     /// An image from its bytes; `media_type` is `image/jpeg`, `image/png`, `image/gif` or
     /// `image/webp`.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let block = ContentBlock::image("image/png", b"\x89PNG\r\n\x1a\n");
+    /// assert_eq!(block.kind(), "image");
+    /// ```
     pub fn image(media_type: &str, bytes: &[u8]) -> ContentBlock {
         ContentBlock::image_from(Source::base64(media_type, bytes))
     }
@@ -274,6 +436,15 @@ impl ContentBlock {
     }
 
     /// An image from a file, its kind recognised by its first bytes.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let image = ContentBlock::image_file("sky.jpg")?;
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![image, ContentBlock::text("Which clouds are these?")]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -313,6 +484,15 @@ impl ContentBlock {
     }
 
     /// A PDF or a UTF-8 text from a file; the file's name becomes the title.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let report = ContentBlock::document_file("report.pdf")?;
+    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
+    ///     .user(vec![report, ContentBlock::text("Summarise this.")]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -376,6 +556,14 @@ impl ContentBlock {
     }
 
     /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let block = ContentBlock::tool_error("toolu_1", "there is no such town");
+    /// assert_eq!(serde_json::to_value(&block)?["is_error"], true);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
         let mut block = ContentBlock::tool_result(tool_use_id, message.into());
         if let ContentBlock::ToolResult(result) = &mut block {
@@ -386,6 +574,14 @@ impl ContentBlock {
 
     /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
     /// cannot be marked and stay as they are.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, ContentBlock};
+    ///
+    /// let block = ContentBlock::document("… a long text …").cached(CacheControl::ephemeral());
+    /// assert_eq!(serde_json::to_value(&block)?["cache_control"]["type"], "ephemeral");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[must_use]
     pub fn cached(mut self, control: CacheControl) -> ContentBlock {
         let slot = match &mut self {
@@ -663,6 +859,16 @@ impl ToolUseBlock {
     }
 
     /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
+    ///
+    /// ```
+    /// use anthropic_blocking::ToolUseBlock;
+    /// use serde_json::json;
+    ///
+    /// let whole = ToolUseBlock::new("toolu_1", "weather", json!({"town": "Lima"}));
+    /// assert_eq!(whole.raw_input(), None);
+    /// let cut = ToolUseBlock::new("toolu_1", "weather", r#"{"town": "Li"#);
+    /// assert_eq!(cut.raw_input(), Some(r#"{"town": "Li"#));
+    /// ```
     pub fn raw_input(&self) -> Option<&str> {
         self.input.as_str()
     }
@@ -738,6 +944,16 @@ impl CacheControl {
 }
 
 /// A message's or tool result's content: one string, or blocks.
+///
+/// ```
+/// use anthropic_blocking::{Content, ContentBlock, MessageRequest};
+///
+/// // Text, a block or many: whatever becomes content.
+/// let request = MessageRequest::new("claude-haiku-4-5", 64)
+///     .user("Hello?")
+///     .user(vec![ContentBlock::text("What is"), ContentBlock::text(" this?")]);
+/// assert_eq!(Content::from("Hello?").text(), "Hello?");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Content {

@@ -18,6 +18,21 @@ use super::wire::{
 /// An event of a kind that this version does not know is kept in [`StreamEvent::Other`], and an
 /// unknown field of a known event in its `extra`. The `error` event is none of these: a stream
 /// turns it into an [`Error`](crate::Error).
+///
+/// ```
+/// use anthropic_blocking::{MessageStream, Result, StreamEvent};
+///
+/// # fn follow(stream: MessageStream) -> Result<()> {
+/// for event in stream {
+///     match event? {
+///         StreamEvent::ContentBlockStart(start) => println!("[{}]", start.content_block.kind()),
+///         StreamEvent::ContentBlockDelta(event) => print!("{}", event.delta.as_text().unwrap_or("")),
+///         StreamEvent::MessageDelta(end) => println!("\nbecause of {:?}", end.delta.stop_reason),
+///         _ => {}
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StreamEvent {
@@ -41,6 +56,16 @@ pub enum StreamEvent {
 
 wire_struct! {
     /// The answer begins.
+    ///
+    /// ```
+    /// use anthropic_blocking::StreamEvent;
+    ///
+    /// # fn see(event: &StreamEvent) {
+    /// if let StreamEvent::MessageStart(start) = event {
+    ///     println!("{} reads {} tokens", start.message.model, start.message.usage.input_tokens);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageStart as "message_start" {
         /// The answer so far: no content, and the tokens of the input.
@@ -50,6 +75,18 @@ wire_struct! {
 
 wire_struct! {
     /// A content block begins.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, StreamEvent};
+    ///
+    /// # fn see(event: &StreamEvent) {
+    /// if let StreamEvent::ContentBlockStart(start) = event {
+    ///     if let ContentBlock::ToolUse(call) = &start.content_block {
+    ///         println!("block {} calls {}", start.index, call.name);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockStart as "content_block_start" {
         /// The block's number.
@@ -61,6 +98,18 @@ wire_struct! {
 
 wire_struct! {
     /// A content block goes on.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentDelta, StreamEvent};
+    ///
+    /// # fn see(event: &StreamEvent) {
+    /// if let StreamEvent::ContentBlockDelta(event) = event {
+    ///     if let ContentDelta::Thinking(delta) = &event.delta {
+    ///         eprint!("{}", delta.thinking);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockDelta as "content_block_delta" {
         /// The block's number.
@@ -72,6 +121,14 @@ wire_struct! {
 
 wire_struct! {
     /// A content block is complete.
+    ///
+    /// ```
+    /// use anthropic_blocking::StreamEvent;
+    ///
+    /// let event: StreamEvent = serde_json::from_str(r#"{"type":"content_block_stop","index":2}"#)?;
+    /// assert!(matches!(event, StreamEvent::ContentBlockStop(stop) if stop.index == 2));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockStop as "content_block_stop" {
         /// The block's number.
@@ -81,6 +138,18 @@ wire_struct! {
 
 wire_struct! {
     /// All content is there: why the model stopped, and what it cost.
+    ///
+    /// ```
+    /// use anthropic_blocking::{StopReason, StreamEvent};
+    ///
+    /// # fn see(event: &StreamEvent) {
+    /// if let StreamEvent::MessageDelta(end) = event {
+    ///     if end.delta.stop_reason == Some(StopReason::MaxTokens) {
+    ///         eprintln!("cut off");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageDelta as "message_delta" {
         /// Why the model stopped.
@@ -92,6 +161,15 @@ wire_struct! {
 
 wire_struct! {
     /// Why the model stopped, as a [`MessageDelta`] says it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{StopDelta, StopReason};
+    ///
+    /// let end: StopDelta = serde_json::from_str(r#"{"stop_reason":"stop_sequence","stop_sequence":"."}"#)?;
+    /// assert_eq!(end.stop_reason, Some(StopReason::StopSequence));
+    /// assert_eq!(end.stop_sequence.as_deref(), Some("."));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct StopDelta {
         /// Why it stopped.
@@ -107,12 +185,28 @@ wire_struct! {
 
 wire_struct! {
     /// The answer is complete.
+    ///
+    /// ```
+    /// use anthropic_blocking::StreamEvent;
+    ///
+    /// let event: StreamEvent = serde_json::from_str(r#"{"type":"message_stop"}"#)?;
+    /// assert!(matches!(event, StreamEvent::MessageStop(_)));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageStop as "message_stop" {}
 }
 
 wire_struct! {
     /// A sign of life.
+    ///
+    /// ```
+    /// use anthropic_blocking::StreamEvent;
+    ///
+    /// let event: StreamEvent = serde_json::from_str(r#"{"type":"ping"}"#)?;
+    /// assert_eq!(event.kind(), "ping");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Ping as "ping" {}
 }
@@ -121,6 +215,19 @@ wire_struct! {
 ///
 /// A delta of a kind that this version does not know, or in another shape than the documented one,
 /// is kept in [`ContentDelta::Other`]; the accumulated message does without it.
+///
+/// ```
+/// use anthropic_blocking::ContentDelta;
+///
+/// # fn show(delta: &ContentDelta) {
+/// match delta {
+///     ContentDelta::Text(delta) => print!("{}", delta.text),
+///     ContentDelta::Thinking(delta) => eprint!("{}", delta.thinking),
+///     ContentDelta::InputJson(delta) => eprint!("{}", delta.partial_json),
+///     _ => {}
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ContentDelta {
@@ -140,6 +247,14 @@ pub enum ContentDelta {
 
 wire_struct! {
     /// More text.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentDelta;
+    ///
+    /// let delta: ContentDelta = serde_json::from_str(r#"{"type":"text_delta","text":"Sev"}"#)?;
+    /// assert_eq!(delta.as_text(), Some("Sev"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct TextDelta as "text_delta" {
         /// The text to append.
@@ -149,6 +264,16 @@ wire_struct! {
 
 wire_struct! {
     /// More of a tool's input.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentDelta;
+    ///
+    /// # fn collect(input: &mut String, delta: &ContentDelta) {
+    /// if let ContentDelta::InputJson(delta) = delta {
+    ///     input.push_str(&delta.partial_json);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct InputJsonDelta as "input_json_delta" {
         /// A piece of JSON text: all pieces of a block joined are the input.
@@ -158,6 +283,16 @@ wire_struct! {
 
 wire_struct! {
     /// More reasoning.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentDelta;
+    ///
+    /// # fn show(delta: &ContentDelta) {
+    /// if let ContentDelta::Thinking(delta) = delta {
+    ///     eprint!("{}", delta.thinking);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ThinkingDelta as "thinking_delta" {
         /// The text to append.
@@ -167,6 +302,14 @@ wire_struct! {
 
 wire_struct! {
     /// The signature of a thinking block.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentDelta;
+    ///
+    /// let delta: ContentDelta = serde_json::from_str(r#"{"type":"signature_delta","signature":"Eq"}"#)?;
+    /// assert!(matches!(delta, ContentDelta::Signature(delta) if delta.signature == "Eq"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct SignatureDelta as "signature_delta" {
         /// The whole signature; replaces the one before.
@@ -176,6 +319,16 @@ wire_struct! {
 
 wire_struct! {
     /// One more citation of a text block.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentDelta;
+    ///
+    /// # fn show(delta: &ContentDelta) {
+    /// if let ContentDelta::Citations(delta) = delta {
+    ///     println!("[from {:?}]", delta.citation.url);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct CitationsDelta as "citations_delta" {
         /// The citation to add.
@@ -185,6 +338,16 @@ wire_struct! {
 
 impl StreamEvent {
     /// The text that a delta adds to the answer's text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// # fn follow(stream: MessageStream) -> Result<()> {
+    /// for event in stream {
+    ///     print!("{}", event?.as_text().unwrap_or_default());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),

@@ -7,6 +7,19 @@ use super::id::RequestId;
 use super::wait::Waits;
 
 /// What kind of failure an [`Error`](crate::Error) is: match on this.
+///
+/// ```
+/// use anthropic_blocking::{Error, ErrorKind};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::Auth | ErrorKind::Billing => "ask whoever pays",
+///         ErrorKind::InvalidRequest => "it is our mistake",
+///         _ if error.is_retryable() => "later",
+///         _ => "look at the log",
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -69,6 +82,15 @@ impl fmt::Display for ErrorKind {
 }
 
 /// How far a request got: what is at stake when it is sent again.
+///
+/// ```
+/// use anthropic_blocking::{Delivery, Error};
+///
+/// /// Whether someone may have to pay for a request that failed.
+/// fn may_be_billed(error: &Error) -> bool {
+///     error.attempts().iter().any(|attempt| attempt.delivery == Delivery::Unknown)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -91,6 +113,15 @@ impl fmt::Display for Delivery {
 }
 
 /// One HTTP exchange of a call, failed or not.
+///
+/// ```
+/// # fn show(message: &anthropic_blocking::Message) {
+/// for attempt in message.attempts() {
+///     let waited = attempt.waited.total();
+///     println!("{:?} after {waited:?}: {:?}", attempt.status, attempt.failure);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -109,6 +140,14 @@ pub struct Attempt {
 }
 
 /// One group of rate limit headers.
+///
+/// ```
+/// # fn show(message: &anthropic_blocking::Message) {
+/// if let Some(requests) = message.rate_limits().requests {
+///     println!("{:?} of {:?} requests left", requests.remaining, requests.limit);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RateLimit {
@@ -121,6 +160,15 @@ pub struct RateLimit {
 }
 
 /// What the response headers said about rate limits. Any group may be missing.
+///
+/// ```
+/// use anthropic_blocking::{Message, RateLimits};
+///
+/// # fn show(message: &Message) {
+/// let RateLimits { input_tokens, output_tokens, .. } = message.rate_limits();
+/// println!("input {input_tokens:?}, output {output_tokens:?}");
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RateLimits {

@@ -3,6 +3,14 @@
 use std::fmt;
 
 /// The id under which the server logged an exchange (`req_…`): quote it when you ask for support.
+///
+/// ```
+/// # fn show(error: &anthropic_blocking::Error) {
+/// if let Some(id) = error.request_id() {
+///     eprintln!("tell the support: {id}");
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(String);
 

@@ -11,6 +11,13 @@ use super::wire::{Absent, open_enum, wire_struct};
 
 open_enum! {
     /// Whose turn a message is.
+    ///
+    /// ```
+    /// use anthropic_blocking::Role;
+    ///
+    /// assert_eq!(Role::from("assistant"), Role::Assistant);
+    /// assert_eq!(Role::User.as_str(), "user");
+    /// ```
     pub enum Role {
         /// Yours.
         User = "user",
@@ -30,6 +37,15 @@ impl Absent for Role {
 
 wire_struct! {
     /// One turn of the input.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageParam, MessageRequest};
+    ///
+    /// let mut history = vec![MessageParam::user("Name a river."), MessageParam::assistant("The Tagus.")];
+    /// history.push(MessageParam::user("And a town on it?"));
+    /// let mut request = MessageRequest::new("claude-haiku-4-5", 64);
+    /// request.messages = history;
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageParam {
         /// Whose turn it is.
@@ -81,6 +97,19 @@ impl From<&MessageParam> for MessageParam {
 
 open_enum! {
     /// Why the model stopped.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Message, StopReason};
+    ///
+    /// # fn check(message: &Message) {
+    /// match &message.stop_reason {
+    ///     Some(StopReason::EndTurn) => {}
+    ///     Some(StopReason::MaxTokens) => eprintln!("cut off: raise max_tokens"),
+    ///     Some(StopReason::Refusal) => eprintln!("refused: {:?}", message.stop_details),
+    ///     other => eprintln!("stopped: {other:?}"),
+    /// }
+    /// # }
+    /// ```
     pub enum StopReason {
         /// It was finished.
         EndTurn = "end_turn",
@@ -106,6 +135,20 @@ wire_struct! {
     ///
     /// Two messages are equal when the server said the same; how they were obtained
     /// ([`attempts`](Message::attempts) and the like) does not count.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Message, MessageRequest};
+    ///
+    /// let answer = Message::for_test("The Tagus.");
+    /// println!("{} ({} tokens)", answer.text(), answer.usage.output_tokens);
+    ///
+    /// // An answer goes back into the conversation as it came.
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64)
+    ///     .user("Name a river.")
+    ///     .message(answer)
+    ///     .user("And a town on it?");
+    /// assert_eq!(request.messages.len(), 3);
+    /// ```
     #[derive(Debug, Clone)]
     pub struct Message {
         /// The message's id.
@@ -137,6 +180,14 @@ wire_struct! {
 
 wire_struct! {
     /// More about a refusal.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// if let Some(details) = &message.stop_details {
+    ///     eprintln!("{:?}: {:?}", details.category, details.explanation);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct StopDetails {
         /// `refusal`.
@@ -150,6 +201,14 @@ wire_struct! {
 
 wire_struct! {
     /// The tokens of an exchange.
+    ///
+    /// ```
+    /// use anthropic_blocking::Usage;
+    ///
+    /// let mut usage = Usage::new(12, 300);
+    /// usage.cache_read_input_tokens = Some(4_000);
+    /// assert_eq!(usage.total_input_tokens(), 4_012);
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Usage {
         /// Input after the last cache breakpoint; see [`Usage::total_input_tokens`].
@@ -173,6 +232,14 @@ wire_struct! {
 
 wire_struct! {
     /// Input written to the cache, by how long it stays there.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// if let Some(written) = &message.usage.cache_creation {
+    ///     println!("{} tokens stay for an hour", written.ephemeral_1h_input_tokens);
+    /// }
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct CacheCreation {
         /// For five minutes.
@@ -184,6 +251,13 @@ wire_struct! {
 
 wire_struct! {
     /// Parts of the output.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// let details = message.usage.output_tokens_details.as_ref();
+    /// println!("{} tokens of thinking", details.map_or(0, |details| details.thinking_tokens));
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct OutputTokensDetails {
         /// Tokens of thinking; also counted in the output.
@@ -193,6 +267,13 @@ wire_struct! {
 
 wire_struct! {
     /// Requests made by server tools.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// let tools = message.usage.server_tool_use.as_ref();
+    /// println!("{} searches", tools.map_or(0, |tools| tools.web_search_requests));
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct ServerToolUsage {
         /// Web searches.
@@ -242,6 +323,13 @@ impl Message {
     }
 
     /// The text of all text blocks, one after the other.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// let blocks = vec![ContentBlock::text("Light is "), ContentBlock::text("scattered.")];
+    /// assert_eq!(Message::for_test(blocks).text(), "Light is scattered.");
+    /// ```
     pub fn text(&self) -> String {
         self.content
             .iter()
@@ -250,6 +338,16 @@ impl Message {
     }
 
     /// The calls of your tools that wait for results.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message, ToolUseBlock};
+    /// use serde_json::json;
+    ///
+    /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
+    /// let message = Message::for_test(vec![ContentBlock::from(call)]);
+    /// let call = message.tool_uses().next().expect("one call");
+    /// assert_eq!((call.name.as_str(), &call.input["town"]), ("get_temp", &json!("Lima")));
+    /// ```
     pub fn tool_uses(&self) -> impl Iterator<Item = &ToolUseBlock> {
         self.content.iter().filter_map(|block| match block {
             ContentBlock::ToolUse(block) => Some(block),
@@ -273,6 +371,15 @@ impl Message {
     }
 
     /// How long the attempts waited before they were sent, and for what.
+    ///
+    /// ```
+    /// use anthropic_blocking::WaitCause;
+    ///
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// println!("{:?} in all", message.waited().total());
+    /// println!("{:?} because the server was overloaded", message.waited().of(WaitCause::Overload));
+    /// # }
+    /// ```
     pub fn waited(&self) -> Waits {
         self.exchange.waited()
     }

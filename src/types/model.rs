@@ -10,6 +10,14 @@ use super::wire::{Absent, Field, open_enum, wire_struct};
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
 /// Any string goes: new models need no new version of this crate.
+///
+/// ```
+/// use anthropic_blocking::{MessageRequest, Model};
+///
+/// let model = Model::new("claude-haiku-4-5");
+/// let request = MessageRequest::new(&model, 64).user("Hello?");
+/// assert_eq!(request.model.as_str(), "claude-haiku-4-5");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Model(String);
@@ -71,6 +79,16 @@ impl fmt::Display for Model {
 
 open_enum! {
     /// Where in its life a model is.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Lifecycle, ModelInfo};
+    ///
+    /// # fn warn(info: &ModelInfo) {
+    /// if info.lifecycle == Some(Lifecycle::Deprecated) {
+    ///     eprintln!("{} will be retired at {:?}", info.id, info.retires_at);
+    /// }
+    /// # }
+    /// ```
     pub enum Lifecycle {
         /// In use.
         Active = "active",
@@ -83,6 +101,15 @@ open_enum! {
 
 wire_struct! {
     /// What the server says about a model.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, ModelInfo};
+    ///
+    /// # fn longest(info: &ModelInfo) -> MessageRequest {
+    /// // As long an answer as the model can give.
+    /// MessageRequest::new(info, info.max_tokens.unwrap_or(4096))
+    /// # }
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ModelInfo {
         /// The id to ask for.

@@ -65,6 +65,13 @@ wire_struct! {
 
 wire_struct! {
     /// About the end user of a request.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).metadata("customer-4711").user("Hello?");
+    /// assert_eq!(request.metadata.and_then(|metadata| metadata.user_id).as_deref(), Some("customer-4711"));
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Metadata {
         /// An opaque id; no name, address or number of a person.
@@ -75,6 +82,15 @@ wire_struct! {
 wire_struct! {
     /// Whether and how the model thinks before it answers. Which forms a model takes depends on
     /// the model.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Thinking};
+    ///
+    /// let request = MessageRequest::new("claude-opus-5", 16_000)
+    ///     .thinking(Thinking::adaptive().display("summarized"))
+    ///     .effort("high")
+    ///     .user("Is 2^61 - 1 a prime?");
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Thinking {
         /// `enabled`, `adaptive`, `disabled` or `between_tools`.
@@ -88,6 +104,13 @@ wire_struct! {
 
 wire_struct! {
     /// Effort and form of the output.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).effort("low").user("A prime?");
+    /// assert_eq!(request.output_config.and_then(|config| config.effort).as_deref(), Some("low"));
+    /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct OutputConfig {
         /// `low`, `medium`, `high`, `xhigh` or `max`.
@@ -136,6 +159,17 @@ impl MessageRequest {
     }
 
     /// Adds a turn: a [`MessageParam`], or a [`Message`](crate::Message) as it was answered.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Message, MessageRequest};
+    ///
+    /// # fn next(answer: Message) -> MessageRequest {
+    /// MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user("Name a river.")
+    ///     .message(answer)
+    ///     .user("And a town on it?")
+    /// # }
+    /// ```
     #[must_use]
     pub fn message(mut self, message: impl Into<MessageParam>) -> MessageRequest {
         self.push(message);
@@ -143,6 +177,17 @@ impl MessageRequest {
     }
 
     /// Adds a turn in place, for a conversation that grows.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageParam, MessageRequest, Result};
+    ///
+    /// fn chat(client: &Client, request: &mut MessageRequest, text: &str) -> Result<String> {
+    ///     request.push(MessageParam::user(text));
+    ///     let answer = client.messages().create(request)?;
+    ///     request.push(&answer);
+    ///     Ok(answer.text())
+    /// }
+    /// ```
     pub fn push(&mut self, message: impl Into<MessageParam>) {
         self.messages.push(message.into());
     }
@@ -197,6 +242,17 @@ impl MessageRequest {
     }
 
     /// Adds a tool: one of your own ([`Tool::new`]), or any other as a JSON object.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Tool};
+    /// use serde_json::json;
+    ///
+    /// let schema = json!({"type": "object", "properties": {"town": {"type": "string"}}});
+    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
+    ///     .tool(Tool::new("get_temp", schema).description("Temperature of a town in °C"))
+    ///     .tool(json!({"type": "web_search_20260318", "name": "web_search"}))
+    ///     .user("How warm is Lima, and why?");
+    /// ```
     #[must_use]
     pub fn tool(mut self, tool: impl Into<Tool>) -> MessageRequest {
         self.tools.push(tool.into());
@@ -218,6 +274,20 @@ impl MessageRequest {
     }
 
     /// Asks for an answer of the shape of this JSON schema.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    /// use serde_json::json;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .json_schema(json!({
+    ///         "type": "object",
+    ///         "properties": {"town": {"type": "string"}, "river": {"type": "string"}},
+    ///         "required": ["town", "river"],
+    ///         "additionalProperties": false,
+    ///     }))
+    ///     .user("A town and its river.");
+    /// ```
     #[must_use]
     pub fn json_schema(mut self, schema: Value) -> MessageRequest {
         let format = serde_json::json!({"type": "json_schema", "schema": schema});
@@ -262,6 +332,15 @@ impl MessageRequest {
 
     /// Sets a field that this type has no setter for, such as one of a beta. A field that has a
     /// setter keeps what the setter was given; `stream` is the client's own and is ignored.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    /// use serde_json::json;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).field("mcp_servers", json!([]));
+    /// assert_eq!(serde_json::to_value(&request)?["mcp_servers"], json!([]));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[must_use]
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> MessageRequest {
         self.extra.insert(name.into(), value.into());

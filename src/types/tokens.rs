@@ -3,6 +3,16 @@
 use super::message::Usage;
 
 /// Tokens by what they cost.
+///
+/// ```
+/// use anthropic_blocking::{Price, Tokens};
+///
+/// let mut tokens = Tokens::new(2_000, 500);
+/// tokens.cache_read = 8_000;
+/// assert_eq!(tokens.all_input(), 10_000);
+/// let dollars = Price::new(1.0, 5.0).of(&tokens);
+/// assert!((dollars - 0.0053).abs() < 1e-9);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Tokens {

@@ -9,6 +9,15 @@ use super::content::CacheControl;
 use super::wire::{read_object, wire_struct};
 
 /// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
+///
+/// ```
+/// use anthropic_blocking::Tool;
+/// use serde_json::json;
+///
+/// let own = Tool::from(Tool::new("get_temp", json!({"type": "object"})));
+/// let search = Tool::from(json!({"type": "web_search_20260318", "name": "web_search"}));
+/// assert_eq!((own.name(), search.name()), (Some("get_temp"), Some("web_search")));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Tool {
@@ -20,6 +29,17 @@ pub enum Tool {
 
 wire_struct! {
     /// A tool of your own: the model asks for a call, your program runs it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, Tool};
+    /// use serde_json::json;
+    ///
+    /// let tool = Tool::new("get_temp", json!({"type": "object", "properties": {}}))
+    ///     .description("Current temperature here in °C")
+    ///     .strict(true)
+    ///     .cached(CacheControl::ephemeral());
+    /// assert_eq!(tool.strict, Some(true));
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct CustomTool {
         /// Its name, of letters, digits, `_` and `-`.
@@ -141,6 +161,14 @@ impl Serialize for Tool {
 
 wire_struct! {
     /// How the model chooses among the tools.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, ToolChoice};
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .tool_choice(ToolChoice::auto().one_at_a_time())
+    ///     .user("How warm is Lima?");
+    /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolChoice {
         /// `auto`, `any`, `tool` or `none`.

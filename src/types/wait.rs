@@ -4,6 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 /// What a limit counts.
+///
+/// ```
+/// use anthropic_blocking::{Dimension, Limits};
+///
+/// let limits = Limits::per_minute().requests(50);
+/// assert_eq!(limits.of(Dimension::Requests), Some(50));
+/// assert_eq!(Dimension::InputTokens.to_string(), "input tokens");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dimension {
@@ -26,6 +34,13 @@ impl fmt::Display for Dimension {
 }
 
 /// What a request waits for.
+///
+/// ```
+/// use anthropic_blocking::{Dimension, WaitCause};
+///
+/// let cause = WaitCause::Server(Dimension::OutputTokens);
+/// assert_eq!(cause.to_string(), "the server's limit of output tokens per minute");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitCause {
@@ -68,6 +83,14 @@ impl fmt::Display for WaitCause {
 }
 
 /// How long was waited, by cause.
+///
+/// ```
+/// # fn show(message: &anthropic_blocking::Message) {
+/// for (cause, wait) in message.waited().iter() {
+///     println!("{wait:?}: {cause}");
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Waits(Vec<(WaitCause, Duration)>);
 

@@ -61,6 +61,13 @@ impl Client {
     /// `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of `Name: value`. An empty
     /// variable counts as unset.
     ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::from_env()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Kind [`Config`](crate::ErrorKind::Config) when no key is set, or a variable cannot be used.
@@ -71,6 +78,15 @@ impl Client {
     /// A client with this API key and every default. The environment is not consulted, except for
     /// a proxy.
     ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind};
+    ///
+    /// let client = Client::new("sk-ant-api03-example")?;
+    /// // A line break at the end of a key that was read from a file is found here.
+    /// assert_eq!(Client::new("sk-ant-api03-example\n").unwrap_err().kind(), ErrorKind::Config);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space.
@@ -79,6 +95,17 @@ impl Client {
     }
 
     /// Every setting there is.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::builder()
+    ///     .api_key("sk-ant-api03-example")
+    ///     .deadline(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
@@ -109,6 +136,18 @@ impl Client {
     /// and each call returns an error of kind [`Shutdown`](crate::ErrorKind::Shutdown), as every
     /// later one does. Does not block. Name resolution and a TCP connection being set up are not
     /// interrupted.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+    ///
+    /// let client = Client::new("sk-ant-api03-example")?;
+    /// client.shutdown();
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// let error = client.messages().create(&request).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Shutdown);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn shutdown(&self) {
         self.core.sleeper.stop();
         self.core.budget.wake_all();
@@ -117,6 +156,15 @@ impl Client {
 
     /// What this client and its copies may send when: limits, use, who waits for what. Give a clone
     /// of it to another client ([`ClientBuilder::budget`]) to share the limits with it.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let one = Client::new("sk-ant-api03-example")?;
+    /// // Another key of the same organization has the same limits.
+    /// let other = Client::builder().api_key("sk-ant-api03-other").budget(one.budget()).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn budget(&self) -> &Budget {
         &self.core.budget
     }
@@ -208,6 +256,20 @@ impl fmt::Debug for Client {
 }
 
 /// Builds a [`Client`]; every check is made by [`build`](ClientBuilder::build).
+///
+/// ```
+/// use anthropic_blocking::{Client, Limits, RetryPolicy};
+/// use std::time::Duration;
+///
+/// let client = Client::builder()
+///     .api_key("sk-ant-api03-example")
+///     .deadline(Duration::from_secs(300))
+///     .idle_timeout(Duration::from_secs(60))
+///     .retry(RetryPolicy::new().max_attempts(8))
+///     .limits(Limits::per_minute().requests(25))
+///     .build()?;
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
 #[derive(Debug, Default, Clone)]
 #[must_use]
 pub struct ClientBuilder {
@@ -252,6 +314,14 @@ impl ClientBuilder {
 
     /// Fills what was not set from the environment; see [`Client::from_env`]. A key is not looked
     /// for where a key, a token or a header with either was set.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // What is set here wins, and then no key is looked for in the environment.
+    /// let client = Client::builder().api_key("sk-ant-api03-example").env().build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn env(self) -> ClientBuilder {
         self.env_from(|name| match env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -285,6 +355,18 @@ impl ClientBuilder {
 
     /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
     /// every endpoint's.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // Calls go to https://gateway.example/claude/v1/messages.
+    /// let client = Client::builder()
+    ///     .auth_token("example")
+    ///     .base_url("https://gateway.example/claude")
+    ///     .header("x-team", "search")
+    ///     .build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn base_url(mut self, url: impl Into<String>) -> ClientBuilder {
         self.base_url = Some(Secret(url.into()));
         self
@@ -355,6 +437,13 @@ impl ClientBuilder {
     /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5://127.0.0.1:9050`.
     /// By default the environment is followed, except to a loopback address: `HTTPS_PROXY` (for an
     /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::builder().api_key("test").proxy("socks5://127.0.0.1:9050").build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
         self.wiring.proxy = Some(Secret(url.into()));
         self.ignore_proxies = false;
@@ -371,6 +460,14 @@ impl ClientBuilder {
     /// Trusts the servers that these root certificates vouch for, and no others: one or more
     /// certificates in PEM form. For proxies that inspect traffic. By default Mozilla's roots are
     /// trusted, as compiled in.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    ///
+    /// let pem = std::fs::read("/etc/ssl/company.pem")?;
+    /// let client = Client::builder().env().root_certificates(pem).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> ClientBuilder {
         self.wiring.roots = Roots::Pem(pem.into());
         self
@@ -403,6 +500,16 @@ impl ClientBuilder {
     /// yes. Without it the answer comes in one piece, nothing is heard until then, and requests
     /// for answers that may take more than ten minutes are refused, unless a
     /// [`timeout`](ClientBuilder::timeout) is set.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// let client = Client::builder().api_key("test").stream_underneath(false).build()?;
+    /// let long = MessageRequest::new("claude-haiku-4-5", 64_000).user("Tell me a long story.");
+    /// // In one piece that might take more than ten minutes: refused before anything is sent.
+    /// assert!(client.messages().create(&long).is_err());
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn stream_underneath(mut self, stream: bool) -> ClientBuilder {
         self.in_one_piece = !stream;
         self
@@ -436,6 +543,15 @@ impl ClientBuilder {
     }
 
     /// Takes the time from a test's clock.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// let client = Client::builder().api_key("test").clock(&clock).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[cfg(feature = "testing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
     pub fn clock(mut self, clock: &crate::testing::ManualClock) -> ClientBuilder {
@@ -444,6 +560,14 @@ impl ClientBuilder {
     }
 
     /// Checks every setting and makes the client. Sends nothing.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind};
+    ///
+    /// let error = Client::builder().api_key("test").base_url("http://example.com").build().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Config);
+    /// assert!(error.to_string().contains("would send the key unencrypted"));
+    /// ```
     ///
     /// # Errors
     ///
@@ -604,6 +728,19 @@ struct Environment {
 }
 
 /// Settings in which a copy of a client differs; see [`Client::with`]. What is not set stays.
+///
+/// ```
+/// use anthropic_blocking::{Client, Options, RetryPolicy};
+/// use std::time::Duration;
+///
+/// # fn hurried(client: &Client) -> anthropic_blocking::Result<Client> {
+/// let options = Options::new()
+///     .deadline(Duration::from_secs(20))
+///     .retry(RetryPolicy::new().max_attempts(2))
+///     .header("x-team", "search")?;
+/// Ok(client.with(options))
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Options {

@@ -9,6 +9,15 @@ pub use crate::types::ErrorKind;
 use crate::types::{ApiError, Attempt, Message, RateLimits, RequestId};
 
 /// What every fallible call of this crate returns.
+///
+/// ```
+/// use anthropic_blocking::{Client, MessageRequest};
+///
+/// fn ask(client: &Client, question: &str) -> anthropic_blocking::Result<String> {
+///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(question);
+///     Ok(client.messages().create(&request)?.text())
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
@@ -260,6 +269,14 @@ impl Error {
 
     /// How long the server asked to wait before the next try. Also set when the call ended because
     /// that was longer than it was allowed to wait.
+    ///
+    /// ```
+    /// # fn schedule(error: &anthropic_blocking::Error) {
+    /// if let Some(wait) = error.retry_after().filter(|_| error.is_retryable()) {
+    ///     println!("again in {wait:?}");
+    /// }
+    /// # }
+    /// ```
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.rate_limits.retry_after
     }
@@ -270,17 +287,47 @@ impl Error {
     }
 
     /// Every HTTP exchange of the call, the last one last; empty if nothing was tried.
+    ///
+    /// ```
+    /// # fn show(error: &anthropic_blocking::Error) {
+    /// for attempt in error.attempts() {
+    ///     let (status, took) = (attempt.status, attempt.took);
+    ///     eprintln!("{status:?} after {took:?}, {}: {:?}", attempt.delivery, attempt.request_id);
+    /// }
+    /// # }
+    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.attempts
     }
 
     /// The part of the answer that had arrived before a stream broke.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// fn read(stream: MessageStream) -> Result<String> {
+    ///     match stream.final_message() {
+    ///         Ok(message) => Ok(message.text()),
+    ///         Err(error) => match error.partial() {
+    ///             Some(part) if part.text().len() > 1_000 => Ok(part.text() + " […]"),
+    ///             _ => Err(error),
+    ///         },
+    ///     }
+    /// }
+    /// ```
     pub fn partial(&self) -> Option<&Message> {
         self.0.partial.as_deref()
     }
 
     /// Whether the same request may succeed later. The client has then already tried as long as
     /// its settings allowed.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let error = Client::new("").unwrap_err();
+    /// assert!(!error.is_retryable());
+    /// ```
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }

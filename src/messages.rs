@@ -17,12 +17,30 @@ use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock,
 
 impl Client {
     /// The Messages endpoints.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256).user("Name one prime.");
+    /// println!("{}", client.messages().create(&request)?.text());
+    /// # Ok(()) }
+    /// ```
     pub fn messages(&self) -> Messages<'_> {
         Messages { client: self }
     }
 }
 
 /// The Messages endpoints; see [`Client::messages`].
+///
+/// ```
+/// use anthropic_blocking::{MessageRequest, Messages, Result};
+///
+/// fn ask(messages: Messages<'_>, question: &str) -> Result<String> {
+///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(question);
+///     Ok(messages.create(&request)?.text())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Messages<'a> {
     client: &'a Client,
@@ -91,6 +109,17 @@ impl Messages<'_> {
     /// connections, as [`create`](Messages::create) does: up to then nothing was handed out, so
     /// that the stream can be begun again. What fails later is the stream's last item.
     ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
+    /// let request = MessageRequest::new("claude-haiku-4-5", 1024).user("Tell me a story.");
+    /// for text in client.messages().stream(&request)?.text_deltas() {
+    ///     print!("{}", text?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`create`](Messages::create) up to the first content.
@@ -108,6 +137,15 @@ impl Messages<'_> {
     ///
     /// The count is the server's estimate of all input, cached or not. Blocks like
     /// [`create`](Messages::create), but for an answer of milliseconds.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256).user("Name one prime.");
+    /// println!("{} tokens", client.messages().count_tokens(&request)?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -233,6 +271,22 @@ impl Message {
     /// Reads the text as JSON of a type of yours, for answers to
     /// [`json_schema`](MessageRequest::json_schema).
     ///
+    /// ```
+    /// use anthropic_blocking::Message;
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Place {
+    ///     town: String,
+    ///     river: String,
+    /// }
+    ///
+    /// let answer = Message::for_test(r#"{"town": "Lisbon", "river": "Tagus"}"#);
+    /// let place: Place = answer.json()?;
+    /// assert_eq!((place.town.as_str(), place.river.as_str()), ("Lisbon", "Tagus"));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Kind [`Decode`](ErrorKind::Decode) when the text is no JSON, or not of that shape. Look at
@@ -246,6 +300,21 @@ impl Message {
 
 impl ToolUseBlock {
     /// Reads the input as a type of yours.
+    ///
+    /// ```
+    /// use anthropic_blocking::ToolUseBlock;
+    /// use serde::Deserialize;
+    /// use serde_json::json;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Question {
+    ///     town: String,
+    /// }
+    ///
+    /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
+    /// assert_eq!(call.input_as::<Question>()?.town, "Lima");
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

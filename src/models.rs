@@ -8,12 +8,28 @@ use crate::types::{Model, ModelInfo};
 
 impl Client {
     /// The Models endpoints.
+    ///
+    /// ```
+    /// # fn newest(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// if let Some(newest) = client.models().list().next() {
+    ///     println!("{}", newest?.id);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn models(&self) -> Models<'_> {
         Models { client: self }
     }
 }
 
 /// The Models endpoints; see [`Client::models`].
+///
+/// ```
+/// use anthropic_blocking::{Models, Result};
+///
+/// fn names(models: Models<'_>) -> Result<Vec<String>> {
+///     models.list().map(|model| Ok(model?.display_name)).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Models<'a> {
     client: &'a Client,
@@ -36,6 +52,13 @@ impl<'a> Models<'a> {
     }
 
     /// One model, by its id or an alias of it.
+    ///
+    /// ```
+    /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// let info = client.models().get("claude-haiku-4-5")?;
+    /// println!("{}: answers of up to {:?} tokens", info.display_name, info.max_tokens);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -103,6 +103,14 @@ impl<'a, T> Pages<'a, T> {
 
     /// Begins after the item with this id. Lists of models and batches begin with the newest item,
     /// so that these are the older ones.
+    ///
+    /// ```
+    /// # fn older(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// for batch in client.batches().list().after("msgbatch_01Example").limit(100) {
+    ///     println!("{}", batch?.id);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn after(mut self, id: impl Into<String>) -> Pages<'a, T> {
         (self.turn, self.cursor) = (Turn::After, Some(id.into()));
         self

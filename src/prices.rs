@@ -7,6 +7,14 @@ use crate::totals::{LONG_PROMPT, Tally, Totals};
 use crate::types::{Model, Tokens, Usage};
 
 /// Dollars per million tokens of one model.
+///
+/// ```
+/// use anthropic_blocking::{Price, Tokens};
+///
+/// // Dollars per million tokens.
+/// const HAIKU: Price = Price::new(1.0, 5.0);
+/// assert_eq!(HAIKU.of(&Tokens::new(1_000_000, 200_000)), 2.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Price {
@@ -129,6 +137,16 @@ impl Prices {
     }
 
     /// Sets another price of a model for requests with more than 100,000 input tokens.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Model, Price, Prices, Usage};
+    ///
+    /// let prices = Prices::none()
+    ///     .set("claude-haiku-4-5", Price::new(1.0, 5.0))
+    ///     .set_long("claude-haiku-4-5", Price::new(2.0, 10.0));
+    /// let model = Model::new("claude-haiku-4-5");
+    /// assert_eq!(prices.of(&model, &Usage::new(200_000, 0)), Some(0.4));
+    /// ```
     #[must_use]
     pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
         if let Some(rates) = self.models.get_mut(&model.into()) {
@@ -138,6 +156,13 @@ impl Prices {
     }
 
     /// The prices of Message Batches: half of these.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Prices};
+    ///
+    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0)).of_batches();
+    /// assert_eq!(prices.get("claude-haiku-4-5").map(|price| price.output), Some(2.5));
+    /// ```
     #[must_use]
     pub fn of_batches(mut self) -> Prices {
         for rates in self.models.values_mut() {
@@ -153,6 +178,15 @@ impl Prices {
     }
 
     /// What one answer of a model cost, in dollars; `None` for a model without a price.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Message, Prices};
+    ///
+    /// # fn tell(message: &Message) {
+    /// let cost = Prices::published().of(&message.model, &message.usage);
+    /// println!("{cost:?} dollars");
+    /// # }
+    /// ```
     pub fn of(&self, model: &Model, usage: &Usage) -> Option<f64> {
         let rates = self.rates(model)?;
         let tokens = Tokens::of(usage);

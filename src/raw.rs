@@ -30,6 +30,20 @@ impl Client {
 }
 
 /// Any endpoint by its path; see [`Client::raw`].
+///
+/// ```
+/// use anthropic_blocking::{Client, Result};
+/// use serde_json::json;
+///
+/// # fn count(client: &Client) -> Result<()> {
+/// let body = json!({
+///     "model": "claude-haiku-4-5",
+///     "messages": [{"role": "user", "content": "Name one prime."}],
+/// });
+/// let count = client.raw().post("/v1/messages/count_tokens", &body)?;
+/// println!("{}", count.json::<serde_json::Value>()?["input_tokens"]);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Raw<'a> {
     client: &'a Client,
@@ -43,6 +57,13 @@ impl<'a> Raw<'a> {
     /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
     ///
     /// Blocks until the answer is there, as the other calls do.
+    ///
+    /// ```
+    /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// let file = client.raw().get("/v1/files/file_01Example/content")?;
+    /// println!("{} bytes", file.body.len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -125,6 +146,21 @@ pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
 }
 
 /// An answer as it came, from [`Client::raw`].
+///
+/// ```
+/// use anthropic_blocking::{Client, Result};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct File {
+///     filename: String,
+/// }
+///
+/// # fn show(client: &Client) -> Result<()> {
+/// let answer = client.raw().get("/v1/files/file_01Example")?;
+/// println!("{} ({:?})", answer.json::<File>()?.filename, answer.request_id());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RawAnswer {

@@ -42,6 +42,14 @@ impl RetryPolicy {
     }
 
     /// One attempt, no waiting: every failure comes back at once.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Options, RetryPolicy};
+    ///
+    /// # fn impatient(client: &Client) -> Client {
+    /// client.with(Options::new().retry(RetryPolicy::none()))
+    /// # }
+    /// ```
     pub const fn none() -> RetryPolicy {
         RetryPolicy::new()
             .max_attempts(1)
@@ -75,6 +83,14 @@ impl RetryPolicy {
     /// those that other calls met, by default 10 minutes; [`Duration::MAX`] for as long as it takes.
     /// Waiting in line for room under limits that are kept does not count: a
     /// [deadline](crate::ClientBuilder::deadline) bounds that.
+    ///
+    /// ```
+    /// use anthropic_blocking::RetryPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // For a program that runs over night.
+    /// const PATIENT: RetryPolicy = RetryPolicy::new().max_wait(Duration::MAX);
+    /// ```
     #[must_use]
     pub const fn max_wait(mut self, wait: Duration) -> RetryPolicy {
         self.max_wait = wait;
@@ -85,6 +101,13 @@ impl RetryPolicy {
     /// or fell silent after it was sent: by default once. Such a request may be carried out and
     /// billed twice; 0 forbids it, and then no answer that failed in its middle is asked for again
     /// either.
+    ///
+    /// ```
+    /// use anthropic_blocking::RetryPolicy;
+    ///
+    /// // Rather an error than a second bill.
+    /// const THRIFTY: RetryPolicy = RetryPolicy::new().max_repeats(0);
+    /// ```
     #[must_use]
     pub const fn max_repeats(mut self, repeats: u32) -> RetryPolicy {
         self.max_repeats = repeats;

@@ -111,6 +111,19 @@ impl MessageStream {
 
     /// Keeps no content, for answers of any length in flat memory: [`partial`](Self::partial),
     /// [`final_message`](Self::final_message) and errors then have everything but what was said.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// /// Hands on an answer of any length in flat memory.
+    /// fn hand_on(stream: MessageStream, mut to: impl FnMut(&str)) -> Result<u64> {
+    ///     let mut stream = stream.without_content();
+    ///     for text in stream.text_deltas() {
+    ///         to(&text?);
+    ///     }
+    ///     Ok(stream.final_message()?.usage.output_tokens)
+    /// }
+    /// ```
     #[must_use]
     pub fn without_content(mut self) -> MessageStream {
         self.accumulator.discard_content();
@@ -119,11 +132,39 @@ impl MessageStream {
 
     /// What has arrived so far, up to the event handed out last or a few beyond it. The input of a
     /// tool call that is still being written is raw text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// /// Reads until there is a whole sentence, and cuts the connection then.
+    /// fn first_sentence(mut stream: MessageStream) -> Result<String> {
+    ///     while let Some(event) = stream.next() {
+    ///         event?;
+    ///         let text = stream.partial().text();
+    ///         if let Some(end) = text.find(". ") {
+    ///             return Ok(text[..=end].to_owned());
+    ///         }
+    ///     }
+    ///     Ok(stream.partial().text())
+    /// }
+    /// ```
     pub fn partial(&self) -> &Message {
         self.accumulator.message().unwrap_or(&self.nothing)
     }
 
     /// Reads to the end and gives the whole message.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, request: &MessageRequest) -> Result<()> {
+    /// let mut stream = client.messages().stream(request)?;
+    /// if let Some(first) = stream.text_deltas().next() {
+    ///     println!("it begins: {}", first?);
+    /// }
+    /// println!("and the whole: {}", stream.final_message()?.text());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -294,6 +335,14 @@ impl fmt::Debug for MessageStream {
 }
 
 /// The text of a stream as it arrives; from [`MessageStream::text_deltas`].
+///
+/// ```
+/// use anthropic_blocking::{Result, TextDeltas};
+///
+/// fn print(deltas: TextDeltas<'_>) -> Result<()> {
+///     deltas.map(|text| text.map(|text| print!("{text}"))).collect()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct TextDeltas<'a> {
     stream: &'a mut MessageStream,

@@ -8,6 +8,14 @@ use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
 /// What a client and all its copies have done so far; from
 /// [`Client::totals`](crate::Client::totals).
+///
+/// ```
+/// # fn tell(client: &anthropic_blocking::Client) {
+/// for (model, tally) in &client.totals().by_model {
+///     println!("{model}: {} calls, {} tokens written", tally.calls, tally.tokens.output);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -18,6 +26,16 @@ pub struct Totals {
 }
 
 /// Sums over calls.
+///
+/// ```
+/// use anthropic_blocking::{Client, WaitCause};
+///
+/// # fn tell(client: &Client) {
+/// let all = client.totals().all;
+/// println!("{} calls in {} attempts, {} failed", all.calls, all.attempts, all.failed);
+/// println!("{:?} of backoff", all.waited.of(WaitCause::Backoff));
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Tally {

@@ -63,6 +63,21 @@ impl Client {
 ///
 /// [`run`](Batches::run) does everything: it creates, waits, and matches the results to what was
 /// asked. The other methods are its parts.
+///
+/// ```
+/// use anthropic_blocking::{Client, MessageRequest, Result};
+///
+/// # fn ask(client: &Client, requests: Vec<(String, MessageRequest)>) -> Result<()> {
+/// // The same step by step, with the id in between.
+/// let batch = client.batches().create(requests)?;
+/// println!("{} is on its way", batch.id);
+/// let batch = client.batches().wait(&batch.id)?;
+/// for entry in client.batches().results(&batch.id)? {
+///     let (key, answer) = entry?.into_parts();
+///     println!("{key}: {:?}", answer.map(|message| message.text()));
+/// }
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub struct Batches<'a> {
     client: &'a Client,
@@ -129,6 +144,14 @@ impl<'a> Batches<'a> {
     /// its time and its number of requests. Programs of one workspace that create batches of one
     /// size at the same time should therefore have other `custom_id`s each, so that the results of
     /// one can never pass for those of another.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, requests: Vec<(String, MessageRequest)>) -> Result<()> {
+    /// let run = client.batches().journal("reviews.journal").resubmit(2).run(requests)?;
+    /// # Ok(()) }
+    /// ```
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Batches<'a> {
         self.journal = Some(path.into());
         self
@@ -144,6 +167,18 @@ impl<'a> Batches<'a> {
     /// Blocks until the batch is created. Where a failure leaves open whether it was, the list of
     /// batches is looked through before anything is sent again: there is no second batch. If
     /// there is a new one of the same size, the error names it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
+    /// let ask = |town: &str| {
+    ///     MessageRequest::new("claude-haiku-4-5", 256).user(format!("One sentence about {town}."))
+    /// };
+    /// let batch = client.batches().create(["lima", "oslo"].map(|town| (town, ask(town))))?;
+    /// println!("{}: {} requests", batch.id, batch.request_counts.total());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -198,6 +233,17 @@ impl<'a> Batches<'a> {
 
     /// All batches of the key's workspace, the newest first. An iterator that asks for a page when
     /// it needs one.
+    ///
+    /// ```
+    /// # fn running(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// for batch in client.batches().list().limit(100) {
+    ///     let batch = batch?;
+    ///     if !batch.is_ended() {
+    ///         println!("{} goes on", batch.id);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn list(&self) -> Pages<'a, MessageBatch> {
         Pages::by_id(self.client, PATH)
     }
@@ -243,6 +289,15 @@ impl<'a> Batches<'a> {
     /// The key goes to the client's base URL only: where the batch says that its results are
     /// elsewhere, they are asked for there all the same.
     ///
+    /// ```
+    /// # fn read(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// for entry in client.batches().results("msgbatch_01Example")? {
+    ///     let entry = entry?;
+    ///     println!("{}: {}", entry.custom_id, entry.result.as_str());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Kind [`InvalidRequest`](ErrorKind::InvalidRequest) when the batch goes on, and
@@ -277,6 +332,20 @@ impl<'a> Batches<'a> {
     ///
     /// Blocks up to 24 hours, or for the [`deadline`](Batches::deadline). The batch goes on
     /// whatever becomes of the program: another one can wait for it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind, Result};
+    /// use std::time::Duration;
+    ///
+    /// # fn wait(client: &Client) -> Result<()> {
+    /// let hour = Duration::from_secs(3600);
+    /// match client.batches().deadline(hour).wait("msgbatch_01Example") {
+    ///     Ok(batch) => println!("{} answers", batch.request_counts.succeeded),
+    ///     Err(error) if error.kind() == ErrorKind::Timeout => println!("not yet"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -317,6 +386,17 @@ impl fmt::Debug for Batches<'_> {
 impl BatchEntry {
     /// The custom id and the answer, as [bulk runs](crate::Bulk::run) give them; see
     /// [`into_message`](BatchEntry::into_message) for the errors.
+    ///
+    /// ```
+    /// use anthropic_blocking::BatchEntry;
+    ///
+    /// let entry: BatchEntry =
+    ///     serde_json::from_str(r#"{"custom_id":"lima","result":{"type":"canceled"}}"#)?;
+    /// let (key, answer) = entry.into_parts();
+    /// assert_eq!(key, "lima");
+    /// assert_eq!(answer.unwrap_err().to_string(), "the request lima: canceled with its batch");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn into_parts(self) -> (String, Result<Message>) {
         (self.custom_id.clone(), self.into_message())
     }

@@ -33,6 +33,19 @@ pub(super) struct Roll {
 /// be finished are errors of their own, and the rest is delivered; a request whose result such a
 /// download kept back has an error of the same kind. Results come in another order
 /// than requests: those that come before their turn are held in memory, as bytes.
+///
+/// ```
+/// use anthropic_blocking::{BatchRun, Result};
+///
+/// fn show(run: BatchRun) -> Result<()> {
+///     println!("batches: {:?}", run.ids());
+///     for entry in run {
+///         let (key, answer) = entry?.into_parts();
+///         println!("{key}: {:?}", answer.map(|message| message.text()));
+///     }
+///     Ok(())
+/// }
+/// ```
 #[must_use = "the results are read as the iterator goes"]
 pub struct BatchRun {
     client: Client,

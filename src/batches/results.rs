@@ -29,6 +29,17 @@ use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch};
 ///
 /// The client's [`deadline`](crate::ClientBuilder::deadline) holds for each download, from its
 /// request to its last line, with the time that is spent between two lines.
+///
+/// ```
+/// use anthropic_blocking::{BatchResults, Result};
+///
+/// fn failures(results: BatchResults) -> Result<Vec<String>> {
+///     let failed = results.filter(|entry| {
+///         entry.as_ref().map_or(true, |entry| entry.result.message().is_none())
+///     });
+///     failed.map(|entry| Ok(entry?.custom_id)).collect()
+/// }
+/// ```
 #[must_use = "the results are read as the iterator goes"]
 pub struct BatchResults {
     client: Client,

@@ -31,6 +31,20 @@ impl Batches<'_> {
     /// have ended, up to 24 hours each, or for the [`deadline`](Batches::deadline); batches go on
     /// whatever becomes of the program.
     ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, requests: Vec<(String, MessageRequest)>) -> Result<()> {
+    /// for entry in client.batches().journal("reviews.journal").run(requests)? {
+    ///     let (key, answer) = entry?.into_parts();
+    ///     match answer {
+    ///         Ok(message) => println!("{key}: {}", message.text()),
+    ///         Err(error) => eprintln!("{key}: {error}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`create`](Batches::create) and [`wait`](Batches::wait); the text names the batches

@@ -13,6 +13,14 @@ use crate::error::{Cause, Error, ErrorKind, Result, TimeLimit, clean, spoken};
 use crate::types::MessageBatch;
 
 /// How a wait for a batch goes, for [`Batches::on_progress`](crate::Batches::on_progress).
+///
+/// ```
+/// use anthropic_blocking::BatchProgress;
+///
+/// fn show(progress: &BatchProgress<'_>) {
+///     println!("{} after {:?}", progress.batch.processing_status, progress.waited);
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BatchProgress<'a> {

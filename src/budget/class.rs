@@ -22,6 +22,12 @@ pub struct ModelClass(Arc<str>);
 
 impl ModelClass {
     /// The class that a model belongs to.
+    ///
+    /// ```
+    /// use anthropic_blocking::ModelClass;
+    ///
+    /// assert_eq!(ModelClass::of("claude-haiku-4-5-20251001").as_str(), "claude-haiku-4-5");
+    /// ```
     pub fn of(model: impl Into<Model>) -> ModelClass {
         let model = Model::new(model.into().as_str().to_ascii_lowercase());
         let line = model.line();
@@ -33,6 +39,16 @@ impl ModelClass {
     }
 
     /// A class by a name of your own, for limits that are divided otherwise.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Limits, ModelClass};
+    ///
+    /// // A gateway counts all models together.
+    /// let all = ModelClass::named("everything");
+    /// let budget = Budget::new()
+    ///     .classify(|_| ModelClass::named("everything"))
+    ///     .limits(all, Limits::per_minute().requests(100));
+    /// ```
     pub fn named(name: impl Into<String>) -> ModelClass {
         ModelClass(name.into().into())
     }

@@ -52,6 +52,14 @@ pub(crate) enum Input {
 /// How the input of a request is estimated before it is sent.
 ///
 /// What it came to is known from the answer, and corrects the account in any case.
+///
+/// ```
+/// use anthropic_blocking::{Client, InputEstimate, Options};
+///
+/// # fn strictly(client: &Client) -> Client {
+/// client.with(Options::new().input_estimate(InputEstimate::Counted))
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum InputEstimate {

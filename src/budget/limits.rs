@@ -59,6 +59,13 @@ impl Limits {
     /// Counts every request as if its answer were `max_tokens` long, until its end shows the
     /// truth: then no answer, however long, can break the promise. It costs throughput: most
     /// answers are much shorter. Input is exact where it was counted.
+    ///
+    /// ```
+    /// use anthropic_blocking::Limits;
+    ///
+    /// let limits = Limits::per_minute().output_tokens(20_000).strict();
+    /// assert!(limits.is_strict() && !limits.is_unlimited());
+    /// ```
     #[must_use]
     pub const fn strict(mut self) -> Limits {
         self.strict = true;

@@ -92,6 +92,14 @@ type Classify = dyn Fn(&Model) -> ModelClass + Send + Sync;
 type OnWait = dyn Fn(&Wait) + Send + Sync;
 
 /// A wait that begins; see [`Budget::on_wait`].
+///
+/// ```
+/// use anthropic_blocking::{Budget, Wait};
+///
+/// let budget = Budget::new().on_wait(|wait: &Wait| {
+///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.at_least);
+/// });
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Wait {
@@ -106,6 +114,19 @@ pub struct Wait {
 }
 
 /// Whether a request may be sent now; see [`Budget::try_reserve`].
+///
+/// ```
+/// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, Usage};
+///
+/// # let budget = Budget::new();
+/// let class = ModelClass::of("claude-haiku-4-5");
+/// match budget.try_reserve(&class, Cost::request().max_tokens(300))? {
+///     Admission::Granted(reservation) => reservation.settle(&Usage::new(20, 300), None),
+///     Admission::NotBefore(wait) => println!("do something else for {wait:?}"),
+///     _ => {}
+/// }
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Admission {
@@ -148,6 +169,16 @@ impl Budget {
 
     /// Limits what a class of models may use in any 60 seconds, whatever the server allows. May be
     /// called at any time; it holds for the past minute at once, and for all clones.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
+    ///
+    /// let budget = Budget::new()
+    ///     .limits(ModelClass::of("claude-opus-5"), Limits::per_minute().requests(10))
+    ///     .default_limits(Limits::per_minute().requests(100));
+    /// let client = Client::builder().api_key("test").budget(&budget).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         let now = self.shared.now();
@@ -186,6 +217,13 @@ impl Budget {
 
     /// Says what the server allows a class, where it sends no headers, as some gateways do, or to
     /// spare the first request, which goes alone to learn it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Limits, ModelClass};
+    ///
+    /// let tier = Limits::per_minute().requests(1_000).input_tokens(450_000).output_tokens(90_000);
+    /// let budget = Budget::new().assume_server(ModelClass::of("claude-haiku-4-5"), tier);
+    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn assume_server(self, class: ModelClass, limits: Limits) -> Budget {
         let now = self.shared.now();
@@ -200,6 +238,14 @@ impl Budget {
     }
 
     /// Decides otherwise than [`ModelClass::of`] which models share limits.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Model, ModelClass};
+    ///
+    /// // This gateway has one limit for all models.
+    /// let budget = Budget::new().classify(|_| ModelClass::named("all"));
+    /// assert_eq!(budget.class_of(&Model::new("claude-haiku-4-5")), ModelClass::named("all"));
+    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn classify(
         self,
@@ -211,6 +257,12 @@ impl Budget {
 
     /// Calls `on_wait` whenever a request begins a wait of a second or more. It is called on the
     /// thread that waits, outside of any lock.
+    ///
+    /// ```
+    /// use anthropic_blocking::Budget;
+    ///
+    /// let budget = Budget::new().on_wait(|wait| eprintln!("waiting: {}", wait.cause));
+    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
         lock(&self.shared.state).on_wait = Some(Arc::new(on_wait));
@@ -269,6 +321,19 @@ impl Budget {
 
     /// Asks whether a request may be sent now, without waiting.
     ///
+    /// ```
+    /// use anthropic_blocking::{Admission, Budget, Cost, Limits, ModelClass};
+    ///
+    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(1));
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    ///
+    /// let first = budget.try_reserve(&class, Cost::request())?;
+    /// assert!(matches!(first, Admission::Granted(_)));
+    /// let second = budget.try_reserve(&class, Cost::request())?;
+    /// assert!(matches!(second, Admission::NotBefore(wait) if wait.as_secs() > 50));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit.
@@ -297,6 +362,14 @@ impl Budget {
     }
 
     /// What each class has used, what it waits for, and what is known of the server's limits.
+    ///
+    /// ```
+    /// # let budget = anthropic_blocking::Budget::new();
+    /// for class in budget.snapshot() {
+    ///     let (used, left) = (class.requests.used, class.requests.server_left);
+    ///     println!("{}: {used} requests in the last minute, {left:?} left", class.class);
+    /// }
+    /// ```
     pub fn snapshot(&self) -> Vec<ClassSnapshot> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);

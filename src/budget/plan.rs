@@ -15,6 +15,19 @@ use crate::clock::lock;
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
 /// What a list of requests would take, as far as it can be told; from [`Budget::plan`].
+///
+/// ```
+/// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
+///
+/// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
+/// let plan = client.messages().plan(requests)?;
+/// println!("{} requests, {:?}, because of {:?}", plan.requests, plan.duration, plan.binding);
+/// println!("{} are too large to be sent at all", plan.impossible);
+/// if let Some(dollars) = plan.cost(&Prices::published()) {
+///     println!("about ${dollars:.2}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Plan {

@@ -14,6 +14,30 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 /// [`refuse`](Reservation::refuse), [`overloaded`](Reservation::overloaded) or
 /// [`fail`](Reservation::fail). One that is dropped counts as sent, outcome unknown: all that was
 /// promised stays charged. No method blocks.
+///
+/// ```
+/// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass, RateLimits, Usage};
+///
+/// enum Sent {
+///     Answered(Usage, RateLimits),
+///     Refused(RateLimits),
+///     Lost,
+/// }
+///
+/// fn send(budget: &Budget, post: impl Fn() -> Sent) -> anthropic_blocking::Result<()> {
+///     let class = ModelClass::of("claude-haiku-4-5");
+///     let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
+///     let reservation = budget.reserve(&class, cost, None)?;
+///     match post() {
+///         Sent::Answered(usage, limits) => reservation.settle(&usage, Some(&limits)),
+///         Sent::Refused(limits) => reservation.refuse(None, &limits),
+///         Sent::Lost => reservation.fail(Delivery::Unknown),
+///     }
+///     Ok(())
+/// }
+/// # send(&Budget::new(), || Sent::Answered(Usage::new(1_400, 200), RateLimits::default()))?;
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping a reservation charges all of it"]
 pub struct Reservation {
@@ -66,6 +90,22 @@ impl Reservation {
     }
 
     /// The answer began, and shows what the input came to: the usage of `message_start`.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimits, Usage};
+    ///
+    /// let budget = Budget::new();
+    /// let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
+    ///
+    /// // A streamed answer: its head, `message_start`, then more and more output.
+    /// reservation.learn(&RateLimits::default());
+    /// reservation.begin(&Usage::new(1_400, 1));
+    /// reservation.progress(250);
+    /// reservation.settle(&Usage::new(1_400, 310), None);
+    /// assert_eq!(budget.snapshot()[0].output_tokens.used, 310);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn begin(&self, usage: &Usage) {
         let Some(key) = self.key else { return };
         self.budget.update(&self.class, |account, now, gate| {

@@ -12,6 +12,14 @@ use super::seconds;
 
 /// What one class of models has used and waits for; from
 /// [`Budget::snapshot`](super::Budget::snapshot).
+///
+/// ```
+/// # let budget = anthropic_blocking::Budget::new();
+/// for class in budget.snapshot().iter().filter(|class| class.waiting > 0) {
+///     let (waiting, cause) = (class.waiting, class.cause);
+///     println!("{}: {waiting} wait for {cause:?}, {:?} more", class.class, class.for_another);
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClassSnapshot {
@@ -34,6 +42,18 @@ pub struct ClassSnapshot {
 }
 
 /// One of the three dimensions of a class.
+///
+/// ```
+/// use anthropic_blocking::{Budget, Limits, ModelClass};
+///
+/// let class = ModelClass::of("claude-haiku-4-5");
+/// let budget = Budget::new().assume_server(class.clone(), Limits::per_minute().requests(50));
+/// let _ = budget.try_reserve(&class, anthropic_blocking::Cost::request())?;
+///
+/// let requests = budget.snapshot()[0].requests;
+/// assert_eq!((requests.used, requests.server_limit), (1, Some(50)));
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DimensionSnapshot {

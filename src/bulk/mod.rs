@@ -26,6 +26,19 @@ pub use self::run::BulkRun;
 
 impl Client {
     /// Many requests over threads of their own.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
+    /// let requests = (1..=100).map(|n| {
+    ///     (n, MessageRequest::new("claude-haiku-4-5", 64).user(format!("Is {n} a prime?")))
+    /// });
+    /// for (n, answer) in client.bulk().run(requests)? {
+    ///     println!("{n}: {:?}", answer.map(|message| message.text()));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn bulk(&self) -> Bulk<'_> {
         Bulk {
             client: self,
@@ -141,6 +154,19 @@ impl<'a> Bulk<'a> {
     ///
     /// A [`map`](Bulk::map) does not know what is asked for: it begins no item once the limit is
     /// spent.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, requests: Vec<(u32, MessageRequest)>) -> Result<()> {
+    /// let mut run = client.bulk().spend_limit(20.0).run(requests)?;
+    /// let answered = run.by_ref().filter(|(_, answer)| answer.is_ok()).count();
+    /// match run.stopped() {
+    ///     Some(reason) => println!("{answered} answers, then: {reason}"),
+    ///     None => println!("all of them, for {:?} dollars", run.progress().cost),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn spend_limit(mut self, dollars: f64) -> Bulk<'a> {
         self.spend_limit = Some(dollars);
         self
@@ -155,6 +181,16 @@ impl<'a> Bulk<'a> {
     /// Calls `report` when items are done, at most ten times a second, and at the end. It is called
     /// on a thread of the run, one call at a time, outside of any lock; the run goes on meanwhile.
     /// If it panics, it is not called again.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// # fn ask(client: &Client) {
+    /// let bulk = client.bulk().on_progress(|progress| {
+    ///     eprint!("\r{} of {:?}, {:?} left", progress.over(), progress.total, progress.left);
+    /// });
+    /// # }
+    /// ```
     pub fn on_progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Bulk<'a> {
         self.on_progress = Some(Arc::new(report));
         self
@@ -229,6 +265,20 @@ impl<'a> Bulk<'a> {
     /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
     /// nothing more is sent, and answers that are being streamed are cut. A panic of the iterator
     /// stops the run as well, and goes on in [`next`](Iterator::next) after the last answer.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, prompts: Vec<String>) -> Result<()> {
+    /// let requests = prompts.into_iter().map(|prompt| {
+    ///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(prompt);
+    ///     (request.fingerprint(), request)
+    /// });
+    /// for (key, answer) in client.bulk().journal("answers.jsonl").replay(true).run(requests)? {
+    ///     println!("{key}: {}", answer?.text());
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

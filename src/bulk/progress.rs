@@ -8,6 +8,18 @@ use crate::types::WaitCause;
 pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
 
 /// How far a bulk run is; see [`Bulk::on_progress`](crate::Bulk::on_progress).
+///
+/// ```
+/// use anthropic_blocking::Progress;
+///
+/// fn show(progress: &Progress) {
+///     let Progress { done, failed, waiting, cost, .. } = progress;
+///     println!("{done} done, {failed} failed, {waiting} wait, {cost:?} dollars");
+///     if let Some(cause) = progress.cause {
+///         println!("waiting for: {cause}");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -25,6 +25,15 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 ///
 /// Dropping it stops the run: nothing more is sent, answers that are being streamed are cut, and
 /// the threads end by themselves. A journal is closed then, and can be opened again.
+///
+/// ```
+/// use anthropic_blocking::{BulkRun, Result};
+///
+/// fn first_ten(run: BulkRun<u32>) -> Result<Vec<(u32, String)>> {
+///     // Dropped after the tenth, it stops.
+///     run.take(10).map(|(n, answer)| Ok((n, answer?.text()))).collect()
+/// }
+/// ```
 pub struct BulkRun<K> {
     /// `None` once all threads are gone.
     answers: Option<Receiver<(K, Result<Message>)>>,
@@ -134,6 +143,21 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
 
     /// Stops the run: what is under way is finished, the rest fails with the kind
     /// [`NotRun`](ErrorKind::NotRun). The answers can still be taken.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, requests: Vec<(u32, MessageRequest)>) -> Result<()> {
+    /// let mut run = client.bulk().run(requests)?;
+    /// let mut failures = 0;
+    /// while let Some((_, answer)) = run.next() {
+    ///     failures += u32::from(answer.is_err());
+    ///     if failures == 10 {
+    ///         run.stop();
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stop(&self) {
         self.shared.crew.stop(ASKED_TO);
     }

@@ -564,7 +564,8 @@ impl ClientBuilder {
     /// ```
     /// use anthropic_blocking::{Client, ErrorKind};
     ///
-    /// let error = Client::builder().api_key("test").base_url("http://example.com").build().unwrap_err();
+    /// let insecure = Client::builder().api_key("test").base_url("http://example.com");
+    /// let error = insecure.build().unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Config);
     /// assert!(error.to_string().contains("would send the key unencrypted"));
     /// ```

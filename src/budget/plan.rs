@@ -53,9 +53,10 @@ impl Budget {
     /// Tells how long a list of requests would take and which limit would bind, without sending
     /// anything: all that is known and learned so far is tried on a copy.
     ///
-    /// Classes work side by side, and what waits already comes first. Before the first answer of a class nothing is known of the
-    /// server's limits for it, and they count as endless; [`assume_server`](Budget::assume_server)
-    /// makes them known. Takes some microseconds for each request.
+    /// Classes work side by side, and what waits already comes first. Before the first answer of a
+    /// class nothing is known of the server's limits for it, and they count as endless;
+    /// [`assume_server`](Budget::assume_server) makes them known. Takes some microseconds for each
+    /// request.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Dimension, Limits, ModelClass, WaitCause};

@@ -259,8 +259,9 @@ impl<'a> Bulk<'a> {
     ///
     /// Requests are taken from the iterator when there is a thread for them, and threads wait when
     /// answers are not taken: memory stays flat however long the list is, but for the keys where
-    /// there is a journal. With a [journal](Bulk::journal), keys tell what is done already, by their text; a key that comes
-    /// twice is an error then. [`MessageRequest::fingerprint`] makes a key where there is none.
+    /// there is a journal. With a [journal](Bulk::journal), keys tell what is done already, by
+    /// their text; a key that comes twice is an error then. [`MessageRequest::fingerprint`] makes a
+    /// key where there is none.
     ///
     /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
     /// nothing more is sent, and answers that are being streamed are cut. A panic of the iterator

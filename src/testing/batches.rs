@@ -17,6 +17,19 @@ use super::server::TestServer;
 
 /// What becomes of a request in a batch of the test server; see
 /// [`TestServer::batch_outcomes`].
+///
+/// ```
+/// use anthropic_blocking::testing::{BatchOutcome, TestServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::start()?;
+/// server.batch_outcomes(|id| match id {
+///     "late" => BatchOutcome::Expired,
+///     "odd" => BatchOutcome::Error("api_error".into()),
+///     _ => BatchOutcome::Canned,
+/// });
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchOutcome {

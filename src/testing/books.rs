@@ -9,6 +9,21 @@ use super::limits::{Each, INPUT, OUTPUT, REQUESTS};
 ///
 /// All times are the server's (see [`ServerLimits`](super::ServerLimits)) and count from the first
 /// request.
+///
+/// ```
+/// use anthropic_blocking::testing::{ServerLimits, TestServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = TestServer::start()?;
+/// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+/// // … the program runs …
+/// let books = server.books();
+/// println!("{} taken, {} refused with a 429", books.admitted(), books.limited());
+/// for class in &books.classes {
+///     println!("{}: {} output tokens", class.class, class.charged.output_tokens);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Books {
@@ -52,6 +67,17 @@ impl Books {
 }
 
 /// The books of one class of models.
+///
+/// ```
+/// use anthropic_blocking::testing::Books;
+///
+/// # fn check(books: &Books) {
+/// if let Some(class) = books.class("claude-haiku-4-5") {
+///     assert!(class.worst_minute.requests <= 50);
+///     println!("the last one came after {:?}", class.admissions.last());
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClassBooks {
@@ -75,6 +101,15 @@ pub struct ClassBooks {
 }
 
 /// Requests and tokens.
+///
+/// ```
+/// use anthropic_blocking::testing::{Amounts, ClassBooks};
+///
+/// # fn show(class: &ClassBooks) {
+/// let Amounts { requests, input_tokens, output_tokens, .. } = class.charged;
+/// println!("{requests} requests: {input_tokens} tokens in, {output_tokens} out");
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Amounts {
@@ -87,6 +122,14 @@ pub struct Amounts {
 }
 
 /// How many requests were refused, by cause; all but the last with a 429.
+///
+/// ```
+/// use anthropic_blocking::testing::ClassBooks;
+///
+/// # fn check(class: &ClassBooks) {
+/// assert_eq!(class.refused.limited(), 0, "{:?}", class.refused);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusals {

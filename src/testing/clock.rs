@@ -16,6 +16,23 @@ use crate::clock::{Clock, ManualTime};
 /// [`Budget::new`](crate::Budget::new) goes by the machine's.
 ///
 /// Sockets know nothing of this clock: connect and idle timeouts pass in real time.
+///
+/// ```
+/// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+/// use anthropic_blocking::{Client, MessageRequest};
+/// use std::time::Duration;
+///
+/// let server = TestServer::start()?;
+/// server.push_all([Reply::rate_limited(30), Reply::message("at last")]);
+/// let clock = ManualClock::new();
+/// let client =
+///     Client::builder().api_key("test").base_url(server.base_url()).clock(&clock).build()?;
+///
+/// let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+/// client.messages().create(&request)?;
+/// assert!(clock.elapsed() >= Duration::from_secs(30));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<ManualTime>);
 
@@ -30,6 +47,30 @@ impl ManualClock {
     }
 
     /// A clock that stands still until [`advance`](ManualClock::advance) is called; sleepers wait.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+    /// use std::thread;
+    ///
+    /// let server = TestServer::start()?;
+    /// server.push(Reply::rate_limited(30));
+    /// let clock = ManualClock::held();
+    /// let client =
+    ///     Client::builder().api_key("test").base_url(server.base_url()).clock(&clock).build()?;
+    ///
+    /// let waiting = thread::spawn({
+    ///     let client = client.clone();
+    ///     let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    ///     move || client.messages().create(&request)
+    /// });
+    /// // It waits for the limit. What does a shutdown do to it?
+    /// clock.wait_for_sleeps(1);
+    /// client.shutdown();
+    /// let error = waiting.join().expect("no panic").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Shutdown);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn held() -> ManualClock {
         ManualClock(Arc::new(ManualTime::new(new_year(), true)))
     }

@@ -12,6 +12,13 @@ impl StreamScript {
     /// Pauses take no time; a stall or a reset is where the bytes end. `message_start` names
     /// `claude-sonnet-5` unless the script names a model, and 10 input tokens where they depend on
     /// the request.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::StreamScript;
+    ///
+    /// let bytes = StreamScript::new().ping().to_bytes();
+    /// assert_eq!(String::from_utf8_lossy(&bytes), "event: ping\ndata: {\"type\":\"ping\"}\n\n");
+    /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut frames = Frames::new(Arc::new(self.clone()), Opening::default());

@@ -25,6 +25,15 @@ impl TestServer {
     /// replies and [`answer_with`](TestServer::answer_with) go first, and cost nothing, except
     /// where they are [`Reply::canned`]. Requests that the canned server would refuse cost nothing
     /// either.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ServerLimits, TestServer};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::start()?;
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).requests_per_second(true));
+    /// # Ok(()) }
+    /// ```
     pub fn limit(&self, limits: ServerLimits) {
         *self.limited() = Some(Arc::new(Limited::new(limits)));
     }

@@ -252,6 +252,13 @@ impl ServerLimits {
 /// When a request's output tokens are taken from their bucket.
 ///
 /// The input is taken on arrival in all cases.
+///
+/// ```
+/// use anthropic_blocking::testing::{Charging, ServerLimits};
+///
+/// // A server that reserves `max_tokens`, as the API did until 2025.
+/// let limits = ServerLimits::per_minute(50, 30_000, 8_000).charging(Charging::Reserved);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Charging {
@@ -266,6 +273,15 @@ pub enum Charging {
 }
 
 /// Which groups of `anthropic-ratelimit-…` headers the server sends.
+///
+/// ```
+/// use anthropic_blocking::testing::{HeaderMode, ServerLimits};
+///
+/// // A gateway that says nothing about its limits.
+/// let limits = ServerLimits::per_minute(50, 30_000, 8_000)
+///     .headers(HeaderMode::None)
+///     .retry_after(false);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderMode {

@@ -6,6 +6,21 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// One request as it arrived at a [`TestServer`](super::TestServer).
+///
+/// ```
+/// use anthropic_blocking::testing::TestServer;
+/// use anthropic_blocking::{Client, MessageRequest};
+///
+/// let server = TestServer::start()?;
+/// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+/// client.messages().create(&MessageRequest::new("claude-haiku-4-5", 64).user("Hello?"))?;
+///
+/// let requests = server.take_requests();
+/// assert_eq!((requests[0].method.as_str(), requests[0].path.as_str()), ("POST", "/v1/messages"));
+/// assert_eq!(requests[0].header("x-api-key"), Some("test"));
+/// assert_eq!(requests[0].json()["max_tokens"], 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RecordedRequest {

@@ -20,8 +20,9 @@ use super::stream::{StreamScript, quoted};
 /// The socket is closed while the end of the request is still unread in the kernel, which makes the
 /// kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows and most
 /// other systems. On Linux the client can still read what had reached it before the reset, but of a
-/// body beyond some 64 kB the rest may be lost; elsewhere all of it may. Where one client sends several requests without waiting for the answers, the end may
-/// have been read already, and the connection ends without a reset.
+/// body beyond some 64 kB the rest may be lost; elsewhere all of it may. Where one client sends
+/// several requests without waiting for the answers, the end may have been read already, and the
+/// connection ends without a reset.
 ///
 /// ```
 /// use std::time::Duration;
@@ -261,6 +262,22 @@ impl Reply {
 
     /// Falls silent after this many bytes of the body, with the connection open, until the client
     /// goes away or the server stops.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::{Reply, TestServer};
+    /// use std::time::Duration;
+    ///
+    /// let server = TestServer::start()?;
+    /// server.push_all([Reply::message("Seven.").stall(10), Reply::message("Seven.")]);
+    /// // Sockets know no manual clock: the silence passes in real time.
+    /// let client = Client::builder()
+    ///     .api_key("test")
+    ///     .base_url(server.base_url())
+    ///     .idle_timeout(Duration::from_secs(1))
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stall(self, after_bytes: usize) -> Self {
         self.fault(Fault::Stall(after_bytes))
     }

@@ -97,6 +97,17 @@ impl TestServer {
     /// Adds a reply to the queue for this method and path (without query).
     ///
     /// It answers one request, and goes before the general queue.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, TestServer};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::start()?;
+    /// let gone = Reply::error(404, "not_found_error", "no such model");
+    /// server.on("GET", "/v1/models/claude-1", gone);
+    /// assert_eq!(server.unused_replies(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn on(&self, method: &str, path: &str, reply: Reply) {
         let mut state = self.shared.state();
         match state.routes.iter_mut().find(|route| route.is(method, path)) {
@@ -113,6 +124,21 @@ impl TestServer {
     ///
     /// It is called on the thread of the connection, so several calls can run at once, and stopping
     /// the server waits for it to return. If it panics, the request is answered with a 500.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// let server = TestServer::start()?;
+    /// server.answer_with(|request| match request.path.as_str() {
+    ///     "/v1/messages" => Reply::message(format!("{} bytes", request.body.len())),
+    ///     _ => Reply::canned(),
+    /// });
+    /// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// assert!(client.messages().create(&request)?.text().ends_with(" bytes"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
         self.shared.state().answer = Some(Arc::new(answer));
     }

@@ -227,6 +227,13 @@ impl StreamScript {
     ///
     /// This and the other `…_after` methods replace each other. A number larger than the script acts
     /// at its end.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, StreamScript};
+    ///
+    /// let script = StreamScript::text("One two.").error_after(4, "overloaded_error", "Overloaded");
+    /// let reply = Reply::stream(script);
+    /// ```
     pub fn error_after(self, events: usize, error_type: &str, message: &str) -> Self {
         self.ending(events, Ending::Error(error_data(error_type, message)))
     }

@@ -52,7 +52,7 @@ wire_struct! {
     /// let batch: MessageBatch = serde_json::from_value(json!({
     ///     "id": "msgbatch_01Example",
     ///     "processing_status": "ended",
-    ///     "request_counts": {"processing": 0, "succeeded": 2, "errored": 1, "canceled": 0, "expired": 0},
+    ///     "request_counts": {"succeeded": 2, "errored": 1},
     /// }))?;
     /// assert!(batch.is_ended());
     /// assert_eq!(batch.request_counts.total(), 3);
@@ -203,7 +203,7 @@ wire_struct! {
 ///
 /// let result: BatchResult = serde_json::from_value(json!({
 ///     "type": "errored",
-///     "error": {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}},
+///     "error": {"type": "error", "error": {"type": "api_error", "message": "It failed"}},
 /// }))?;
 /// match &result {
 ///     BatchResult::Succeeded(success) => println!("{}", success.message.text()),

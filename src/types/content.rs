@@ -137,7 +137,7 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
     ///
-    /// let found = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17 on weekdays.").cited();
+    /// let found = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.").cited();
     /// let answer_to_tool = ContentBlock::tool_result("toolu_1", vec![ContentBlock::from(found)]);
     /// assert_eq!(answer_to_tool.kind(), "tool_result");
     /// ```
@@ -266,8 +266,10 @@ wire_struct! {
     /// use anthropic_blocking::{ContentBlock, Message};
     ///
     /// # fn searches(message: &Message) -> usize {
-    /// let is_search =
-    ///     |block: &&ContentBlock| matches!(block, ContentBlock::ServerToolUse(call) if call.name == "web_search");
+    /// let is_search = |block: &&ContentBlock| match block {
+    ///     ContentBlock::ServerToolUse(call) => call.name == "web_search",
+    ///     _ => false,
+    /// };
     /// message.content.iter().filter(is_search).count()
     /// # }
     /// ```

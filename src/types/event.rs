@@ -26,7 +26,7 @@ use super::wire::{
 /// for event in stream {
 ///     match event? {
 ///         StreamEvent::ContentBlockStart(start) => println!("[{}]", start.content_block.kind()),
-///         StreamEvent::ContentBlockDelta(event) => print!("{}", event.delta.as_text().unwrap_or("")),
+///         StreamEvent::ContentBlockDelta(event) => print!("{:?}", event.delta.as_text()),
 ///         StreamEvent::MessageDelta(end) => println!("\nbecause of {:?}", end.delta.stop_reason),
 ///         _ => {}
 ///     }
@@ -125,7 +125,8 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::StreamEvent;
     ///
-    /// let event: StreamEvent = serde_json::from_str(r#"{"type":"content_block_stop","index":2}"#)?;
+    /// let json = r#"{"type":"content_block_stop","index":2}"#;
+    /// let event: StreamEvent = serde_json::from_str(json)?;
     /// assert!(matches!(event, StreamEvent::ContentBlockStop(stop) if stop.index == 2));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -165,7 +166,8 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::{StopDelta, StopReason};
     ///
-    /// let end: StopDelta = serde_json::from_str(r#"{"stop_reason":"stop_sequence","stop_sequence":"."}"#)?;
+    /// let json = r#"{"stop_reason":"stop_sequence","stop_sequence":"."}"#;
+    /// let end: StopDelta = serde_json::from_str(json)?;
     /// assert_eq!(end.stop_reason, Some(StopReason::StopSequence));
     /// assert_eq!(end.stop_sequence.as_deref(), Some("."));
     /// # Ok::<(), serde_json::Error>(())
@@ -306,7 +308,8 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::ContentDelta;
     ///
-    /// let delta: ContentDelta = serde_json::from_str(r#"{"type":"signature_delta","signature":"Eq"}"#)?;
+    /// let json = r#"{"type":"signature_delta","signature":"Eq"}"#;
+    /// let delta: ContentDelta = serde_json::from_str(json)?;
     /// assert!(matches!(delta, ContentDelta::Signature(delta) if delta.signature == "Eq"));
     /// # Ok::<(), serde_json::Error>(())
     /// ```

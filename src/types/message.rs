@@ -41,7 +41,8 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::{MessageParam, MessageRequest};
     ///
-    /// let mut history = vec![MessageParam::user("Name a river."), MessageParam::assistant("The Tagus.")];
+    /// let mut history = vec![MessageParam::user("Name a river.")];
+    /// history.push(MessageParam::assistant("The Tagus."));
     /// history.push(MessageParam::user("And a town on it?"));
     /// let mut request = MessageRequest::new("claude-haiku-4-5", 64);
     /// request.messages = history;

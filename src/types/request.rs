@@ -69,8 +69,9 @@ wire_struct! {
     /// ```
     /// use anthropic_blocking::MessageRequest;
     ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 64).metadata("customer-4711").user("Hello?");
-    /// assert_eq!(request.metadata.and_then(|metadata| metadata.user_id).as_deref(), Some("customer-4711"));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).metadata("customer-4711");
+    /// let metadata = request.metadata.expect("what was set");
+    /// assert_eq!(metadata.user_id.as_deref(), Some("customer-4711"));
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Metadata {

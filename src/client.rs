@@ -307,6 +307,13 @@ impl ClientBuilder {
 
     /// Sets a token, sent as `Authorization: Bearer`. The current API takes API keys in this form
     /// as well.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::builder().auth_token("example").build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn auth_token(mut self, token: impl Into<String>) -> ClientBuilder {
         self.auth_token = Some(Secret(token.into()));
         self
@@ -386,6 +393,13 @@ impl ClientBuilder {
 
     /// Sets a header of every request, in place of one from the environment or of the client's
     /// own.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::builder().api_key("test").header("x-team", "search").build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> ClientBuilder {
         self.headers.push((name.into(), Secret(value.into())));
         self
@@ -410,6 +424,18 @@ impl ClientBuilder {
     /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages and raw posts, and the
     /// idle timeout for token counts and other quick answers. An answer that is streamed, also
     /// underneath `create`, is bounded by the idle timeout and the deadline only.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::builder()
+    ///     .api_key("test")
+    ///     .stream_underneath(false)
+    ///     .timeout(Duration::from_secs(1800))
+    ///     .build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.timeout = Some(timeout);
         self
@@ -417,12 +443,29 @@ impl ClientBuilder {
 
     /// Sets how long a call may take in all: waiting, every attempt, and reading the answer. By
     /// default there is no such limit. A call that cannot go on before its deadline fails at once.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// // A build that hangs is worse than one without an answer.
+    /// let client = Client::builder().api_key("test").deadline(Duration::from_secs(20)).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn deadline(mut self, deadline: Duration) -> ClientBuilder {
         self.deadline = Some(deadline);
         self
     }
 
     /// Sets how often and how long calls are tried again, by default [`RetryPolicy::new`].
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, RetryPolicy};
+    ///
+    /// let policy = RetryPolicy::new().max_attempts(10);
+    /// let client = Client::builder().api_key("test").retry(policy).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn retry(mut self, policy: RetryPolicy) -> ClientBuilder {
         self.retry = policy;
         self
@@ -517,6 +560,14 @@ impl ClientBuilder {
 
     /// Sets the most that may be spent in any 60 seconds, for each class of models by itself. By
     /// default nothing: the client uses what the server allows, which it learns from the answers.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Limits};
+    ///
+    /// let half = Limits::per_minute().requests(500).input_tokens(225_000);
+    /// let client = Client::builder().api_key("test").limits(half).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn limits(mut self, limits: Limits) -> ClientBuilder {
         self.limits = Some(limits);
         self
@@ -524,6 +575,15 @@ impl ClientBuilder {
 
     /// Sets the budget, to share it with another client or to set limits class by class. By default
     /// each client has its own.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
+    ///
+    /// let opus = Limits::per_minute().requests(10);
+    /// let budget = Budget::new().limits(ModelClass::of("claude-opus-5"), opus);
+    /// let client = Client::builder().api_key("test").budget(&budget).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn budget(mut self, budget: &Budget) -> ClientBuilder {
         self.budget = Some(budget.clone());
         self
@@ -531,6 +591,14 @@ impl ClientBuilder {
 
     /// Sets how the input of a request is estimated before it is sent, by default
     /// [`InputEstimate::Learned`].
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, InputEstimate};
+    ///
+    /// let client =
+    ///     Client::builder().api_key("test").input_estimate(InputEstimate::Counted).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn input_estimate(mut self, estimate: InputEstimate) -> ClientBuilder {
         self.input_estimate = estimate;
         self

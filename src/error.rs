@@ -240,6 +240,18 @@ impl Error {
     }
 
     /// What kind of failure it is.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, request: &MessageRequest) -> Result<Option<String>> {
+    /// match client.messages().create(request) {
+    ///     Ok(message) => Ok(Some(message.text())),
+    ///     Err(error) if error.kind() == ErrorKind::Overloaded => Ok(None),
+    ///     Err(error) => Err(error),
+    /// }
+    /// # }
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -255,6 +267,14 @@ impl Error {
     }
 
     /// The server's own account, where it sent one.
+    ///
+    /// ```
+    /// # fn show(error: &anthropic_blocking::Error) {
+    /// if let Some(server) = error.api_error() {
+    ///     eprintln!("{} ({:?}): {}", server.kind, server.error_code(), server.message);
+    /// }
+    /// # }
+    /// ```
     pub fn api_error(&self) -> Option<&ApiError> {
         match &self.0.cause {
             Cause::Api { error, .. } => Some(error),

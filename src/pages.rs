@@ -96,6 +96,15 @@ impl<'a, T> Pages<'a, T> {
 
     /// Sets how many items a page has at most, by default what the server takes, usually 20. The
     /// list is the same; fewer pages are fewer requests.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Result};
+    ///
+    /// # fn count(client: &Client) -> Result<usize> {
+    /// let mut ids = client.models().list().limit(1000).map(|model| Ok(model?.id));
+    /// ids.try_fold(0, |count, id: Result<_>| id.map(|_| count + 1))
+    /// # }
+    /// ```
     pub fn limit(mut self, items: u32) -> Pages<'a, T> {
         self.limit = Some(items);
         self

@@ -126,6 +126,13 @@ impl Prices {
     }
 
     /// Sets the price of a model, with all its dated ids.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Prices};
+    ///
+    /// let prices = Prices::published().set("my-model", Price::new(0.4, 2.0));
+    /// assert!(prices.get("my-model").is_some());
+    /// ```
     #[must_use]
     pub fn set(mut self, model: impl Into<Model>, price: Price) -> Prices {
         let rates = Rates {
@@ -244,6 +251,17 @@ impl Plan {
     /// What the requests are expected to cost, in dollars, as if none of them used the cache and
     /// none were long; `None` when a model has no price, and for plans that know no models: those
     /// of [`Messages::plan`](crate::Messages::plan) do.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
+    ///
+    /// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
+    /// let plan = client.messages().plan(requests)?;
+    /// let alone = plan.cost(&Prices::published());
+    /// let batched = plan.cost(&Prices::published().of_batches());
+    /// println!("{alone:?} dollars now, {batched:?} as a batch");
+    /// # Ok(()) }
+    /// ```
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
         let costs = self.by_model.iter();
         let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.of(tokens)));

@@ -75,6 +75,17 @@ impl<'a> Raw<'a> {
     /// Sends JSON to a path. A request whose outcome is unknown is repeated as often as
     /// [`RetryPolicy::max_repeats`](crate::RetryPolicy::max_repeats) says.
     ///
+    /// ```
+    /// use anthropic_blocking::{Client, Result};
+    /// use serde_json::json;
+    ///
+    /// # fn count(client: &Client) -> Result<()> {
+    /// let messages = json!([{"role": "user", "content": "Name one prime."}]);
+    /// let body = json!({"model": "claude-haiku-4-5", "messages": messages});
+    /// println!("{}", client.raw().post("/v1/messages/count_tokens", &body)?.text());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`get`](Raw::get).
@@ -83,6 +94,12 @@ impl<'a> Raw<'a> {
     }
 
     /// Deletes what is at a path.
+    ///
+    /// ```
+    /// # fn remove(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// client.raw().delete("/v1/files/file_01Example")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -171,6 +188,16 @@ pub struct RawAnswer {
 
 impl RawAnswer {
     /// Reads the body as JSON of a type of yours, or as a [`serde_json::Value`].
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Result};
+    /// use serde_json::Value;
+    ///
+    /// # fn show(client: &Client) -> Result<()> {
+    /// let file: Value = client.raw().get("/v1/files/file_01Example")?.json()?;
+    /// println!("{}", file["filename"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -59,6 +59,12 @@ impl RetryPolicy {
 
     /// Sets how many attempts a call makes when servers or connections fail, the first included;
     /// at least 1, by default 5. Waiting for a rate limit or an overload uses no attempt.
+    ///
+    /// ```
+    /// use anthropic_blocking::RetryPolicy;
+    ///
+    /// const PERSISTENT: RetryPolicy = RetryPolicy::new().max_attempts(10);
+    /// ```
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> RetryPolicy {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };

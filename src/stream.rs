@@ -203,6 +203,14 @@ impl MessageStream {
     }
 
     /// The id under which the server logged the exchange, where it sent one.
+    ///
+    /// ```
+    /// # fn log(stream: &anthropic_blocking::MessageStream) {
+    /// if let Some(id) = stream.request_id() {
+    ///     eprintln!("reading the answer of {id}");
+    /// }
+    /// # }
+    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.exchange.request_id.as_ref()
     }

@@ -124,6 +124,16 @@ impl<'a> Batches<'a> {
     /// Sets how often [`run`](Batches::run) submits again what expired or failed at the server, by
     /// default not at all. What the request itself made fail, and what was canceled, is never
     /// submitted again. Costs the memory of all requests until the end of the run.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, requests: Vec<(String, MessageRequest)>) -> Result<()> {
+    /// for entry in client.batches().resubmit(2).run(requests)? {
+    ///     println!("{}", entry?.result.as_str());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn resubmit(mut self, times: u32) -> Batches<'a> {
         self.resubmit = times;
         self
@@ -224,6 +234,13 @@ impl<'a> Batches<'a> {
 
     /// How far a batch is. Does not wait for its end.
     ///
+    /// ```
+    /// # fn look(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// let batch = client.batches().get("msgbatch_01Example")?;
+    /// println!("{}, until {:?}", batch.processing_status, batch.expires_at);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of any call, such as [`NotFound`](ErrorKind::NotFound).
@@ -250,6 +267,14 @@ impl<'a> Batches<'a> {
 
     /// Cancels a batch. It goes on until it has ended: what was begun may still be carried out.
     ///
+    /// ```
+    /// # fn end(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// client.batches().cancel("msgbatch_01Example")?;
+    /// let batch = client.batches().wait("msgbatch_01Example")?;
+    /// println!("{} were answered before", batch.request_counts.succeeded);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of any call.
@@ -259,6 +284,21 @@ impl<'a> Batches<'a> {
     }
 
     /// Deletes a batch that has ended, with its results.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Result};
+    ///
+    /// /// Removes the results of all batches that have ended.
+    /// fn tidy_up(client: &Client) -> Result<()> {
+    ///     for batch in client.batches().list().limit(100) {
+    ///         let batch = batch?;
+    ///         if batch.is_ended() {
+    ///             client.batches().delete(&batch.id)?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -402,6 +442,17 @@ impl BatchEntry {
     }
 
     /// The answer; everything else as an error, such as the server's own.
+    ///
+    /// ```
+    /// use anthropic_blocking::{BatchEntry, ErrorKind};
+    ///
+    /// let entry: BatchEntry =
+    ///     serde_json::from_str(r#"{"custom_id":"lima","result":{"type":"expired"}}"#)?;
+    /// let error = entry.into_message().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NotRun);
+    /// assert!(error.is_retryable());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -193,6 +193,13 @@ impl Budget {
     }
 
     /// Limits every class that has no limits of its own, each by itself.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Limits};
+    ///
+    /// // Each class of models by itself.
+    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(50));
+    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn default_limits(self, limits: Limits) -> Budget {
         let now = self.shared.now();
@@ -270,6 +277,13 @@ impl Budget {
     }
 
     /// The class that a model belongs to.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Model, ModelClass};
+    ///
+    /// let model = Model::new("claude-opus-4-8");
+    /// assert_eq!(Budget::new().class_of(&model), ModelClass::of("claude-opus-4-5"));
+    /// ```
     pub fn class_of(&self, model: &Model) -> ModelClass {
         let classify = lock(&self.shared.state).classify.clone();
         match classify {

@@ -123,6 +123,17 @@ impl Reservation {
 
     /// The request succeeded and used this much; `limits` is what the headers said, unless it was
     /// [learned](Reservation::learn) before.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
+    ///
+    /// let budget = Budget::new();
+    /// let cost = Cost::request().input_tokens(1_000).max_tokens(1_024);
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
+    /// reservation.settle(&Usage::new(1_012, 200), None);
+    /// assert_eq!(budget.snapshot()[0].output_tokens.used, 200);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
         self.budget.update(&self.class, |account, now, gate| {
@@ -135,6 +146,23 @@ impl Reservation {
 
     /// The server refused it with a 429 that waiting cures. The class pauses for as long as
     /// `retry_after` of `limits` says.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, RateLimits};
+    /// use std::time::Duration;
+    ///
+    /// let budget = Budget::new();
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
+    /// // The answer was a 429 with `retry-after: 30`.
+    /// let mut limits = RateLimits::default();
+    /// limits.retry_after = Some(Duration::from_secs(30));
+    /// reservation.refuse(None, &limits);
+    ///
+    /// let next = budget.try_reserve(&class, Cost::request())?;
+    /// assert!(matches!(next, Admission::NotBefore(wait) if wait.as_secs() >= 29));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn refuse(mut self, error: Option<&ApiError>, limits: &RateLimits) {
         let Some(key) = self.key.take() else { return };
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
@@ -155,6 +183,18 @@ impl Reservation {
     }
 
     /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass};
+    ///
+    /// let budget = Budget::new();
+    /// let cost = Cost::request().input_tokens(1_000).max_tokens(100);
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
+    /// // No connection: nothing was used.
+    /// reservation.fail(Delivery::NotSent);
+    /// assert_eq!(budget.snapshot()[0].requests.used, 0);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn fail(mut self, delivery: Delivery) {
         self.end(delivery);
     }

@@ -105,6 +105,12 @@ impl<'a> Bulk<'a> {
     /// Sets the most requests at once, at least 1, by default
     /// [64](Bulk::DEFAULT_CONCURRENCY). Each has a thread. A thread is added only while fewer than
     /// two requests wait in the budget: more would not be sent sooner.
+    ///
+    /// ```
+    /// # fn ask(client: &anthropic_blocking::Client) {
+    /// let bulk = client.bulk().concurrency(256);
+    /// # }
+    /// ```
     pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
         self.concurrency = requests.max(1);
         self
@@ -173,6 +179,15 @@ impl<'a> Bulk<'a> {
     }
 
     /// Sets the prices, by default [`Prices::published`].
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Price, Prices};
+    ///
+    /// # fn ask(client: &Client) {
+    /// let prices = Prices::published().set("my-model", Price::new(0.4, 2.0));
+    /// let bulk = client.bulk().prices(prices).spend_limit(5.0);
+    /// # }
+    /// ```
     pub fn prices(mut self, prices: Prices) -> Bulk<'a> {
         self.prices = prices;
         self

@@ -189,6 +189,17 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     }
 
     /// Why the run was stopped before its end, if it was.
+    ///
+    /// ```
+    /// use anthropic_blocking::BulkRun;
+    ///
+    /// # fn finish(mut run: BulkRun<u32>) {
+    /// let failed = run.by_ref().filter(|(_, answer)| answer.is_err()).count();
+    /// if let Some(reason) = run.stopped() {
+    ///     eprintln!("{failed} were not sent or failed: {reason}");
+    /// }
+    /// # }
+    /// ```
     pub fn stopped(&self) -> Option<String> {
         self.shared.crew.reason()
     }

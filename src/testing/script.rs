@@ -56,6 +56,13 @@ pub struct Reply {
 
 impl Reply {
     /// A JSON answer: `body` is JSON text or a `serde_json::Value`, by value or by reference.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    /// use serde_json::json;
+    ///
+    /// let reply = Reply::json(200, json!({"input_tokens": 12})).header("x-note", "counted");
+    /// ```
     pub fn json(status: u16, body: impl ToString) -> Self {
         Reply::new(Content::Fixed {
             status,
@@ -87,6 +94,14 @@ impl Reply {
     }
 
     /// An error with the cause in `details.error_code`, such as `enforced_spend_limit_reached`.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// let text = "You have reached your specified API usage limits.";
+    /// let reply =
+    ///     Reply::error_code(429, "rate_limit_error", "enforced_spend_limit_reached", text);
+    /// ```
     pub fn error_code(status: u16, error_type: &str, error_code: &str, message: &str) -> Self {
         let inner = format!(
             r#"{{"type":{},"message":{},"details":{{"error_code":{}}}}}"#,

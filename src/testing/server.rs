@@ -52,6 +52,15 @@ pub struct TestServer {
 impl TestServer {
     /// Starts a server on a free port.
     ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::TestServer;
+    ///
+    /// let server = TestServer::start()?;
+    /// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Fails where the system refuses a loopback socket or a thread.
@@ -169,6 +178,17 @@ impl TestServer {
     }
 
     /// Copies of all requests so far, in order of arrival, but those taken before.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::TestServer;
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// let server = TestServer::start()?;
+    /// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// client.messages().create(&MessageRequest::new("claude-haiku-4-5", 64).user("Hello?"))?;
+    /// assert_eq!(server.requests()[0].json()["messages"][0]["content"], "Hello?");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
         let kept = self.shared.state().requests.clone();

@@ -239,6 +239,13 @@ impl StreamScript {
     }
 
     /// Ends the body orderly after `events` events, usually without `message_stop`.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, StreamScript};
+    ///
+    /// // It begins, and ends after six events without a word of why.
+    /// let reply = Reply::stream(StreamScript::text("One two three four.").cut_after(6));
+    /// ```
     pub fn cut_after(self, events: usize) -> Self {
         self.ending(events, Ending::Cut)
     }

@@ -302,6 +302,14 @@ wire_struct! {
 
 impl BatchResult {
     /// The answer, where there is one.
+    ///
+    /// ```
+    /// # fn print(entry: &anthropic_blocking::BatchEntry) {
+    /// if let Some(message) = entry.result.message() {
+    ///     println!("{}: {}", entry.custom_id, message.text());
+    /// }
+    /// # }
+    /// ```
     pub fn message(&self) -> Option<&Message> {
         match self {
             BatchResult::Succeeded(success) => Some(&success.message),

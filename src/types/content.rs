@@ -415,6 +415,12 @@ wire_struct! {
 
 impl ContentBlock {
     /// Text.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// assert_eq!(ContentBlock::text("Hello?"), ContentBlock::from("Hello?"));
+    /// ```
     pub fn text(text: impl Into<String>) -> ContentBlock {
         ContentBlock::Text(TextBlock::new(text))
     }
@@ -433,6 +439,14 @@ impl ContentBlock {
     }
 
     /// An image that the server fetches.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![sky, ContentBlock::text("Which clouds are these?")]);
+    /// ```
     pub fn image_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::image_from(Source::url(url))
     }
@@ -476,6 +490,14 @@ impl ContentBlock {
     }
 
     /// A plain text document.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let statutes = ContentBlock::document("§ 1: Members pay 10 a year.");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![statutes, ContentBlock::text("What do members pay?")]);
+    /// ```
     pub fn document(text: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::text(text))
     }
@@ -543,6 +565,17 @@ impl ContentBlock {
     }
 
     /// Your answer to the tool call `tool_use_id`.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message, MessageRequest};
+    ///
+    /// /// The request that answers the tool calls of an answer.
+    /// fn next(request: MessageRequest, answer: Message) -> MessageRequest {
+    ///     let results: Vec<ContentBlock> =
+    ///         answer.tool_uses().map(|call| ContentBlock::tool_result(&call.id, "21 °C")).collect();
+    ///     request.message(answer).user(results)
+    /// }
+    /// ```
     pub fn tool_result(
         tool_use_id: impl Into<String>,
         content: impl Into<Content>,
@@ -928,6 +961,15 @@ impl Source {
 
 impl CacheControl {
     /// Cached for five minutes after its last use.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, MessageRequest};
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system("… thousands of words …")
+    ///     .cache_control(CacheControl::ephemeral())
+    ///     .user("Hello?");
+    /// ```
     pub fn ephemeral() -> CacheControl {
         CacheControl {
             kind: "ephemeral".to_owned(),

@@ -367,6 +367,12 @@ impl Message {
     }
 
     /// Every HTTP exchange that this answer took, the successful one last.
+    ///
+    /// ```
+    /// # fn count(message: &anthropic_blocking::Message) {
+    /// println!("it took {} attempts", message.attempts().len());
+    /// # }
+    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
     }
@@ -413,6 +419,14 @@ impl Usage {
     }
 
     /// All input: fresh, written to the cache and read from it.
+    ///
+    /// ```
+    /// use anthropic_blocking::Usage;
+    ///
+    /// let mut usage = Usage::new(12, 300);
+    /// usage.cache_creation_input_tokens = Some(4_000);
+    /// assert_eq!(usage.total_input_tokens(), 4_012);
+    /// ```
     pub fn total_input_tokens(&self) -> u64 {
         self.input_tokens
             .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))

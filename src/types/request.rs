@@ -148,6 +148,16 @@ impl MessageRequest {
     }
 
     /// Adds a turn of yours: text, or blocks.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user("Name a river.")
+    ///     .assistant("The Tagus.")
+    ///     .user(vec![ContentBlock::text("And a town on it?")]);
+    /// assert_eq!(request.messages.len(), 3);
+    /// ```
     #[must_use]
     pub fn user(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::user(content))
@@ -194,6 +204,14 @@ impl MessageRequest {
     }
 
     /// Sets the system prompt: text, or text blocks.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system("You answer in one sentence.")
+    ///     .user("Why is the sky blue?");
+    /// ```
     #[must_use]
     pub fn system(mut self, system: impl Into<Content>) -> MessageRequest {
         self.system = Some(system.into());
@@ -236,6 +254,14 @@ impl MessageRequest {
     }
 
     /// Sets whether and how the model thinks first.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Thinking};
+    ///
+    /// let request = MessageRequest::new("claude-opus-5", 16_000)
+    ///     .thinking(Thinking::adaptive())
+    ///     .user("Is 2^61 - 1 a prime?");
+    /// ```
     #[must_use]
     pub fn thinking(mut self, thinking: Thinking) -> MessageRequest {
         self.thinking = Some(thinking);
@@ -261,6 +287,16 @@ impl MessageRequest {
     }
 
     /// Sets how the model chooses among the tools.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Tool, ToolChoice};
+    /// use serde_json::json;
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .tool(Tool::new("get_temp", json!({"type": "object"})))
+    ///     .tool_choice(ToolChoice::none())
+    ///     .user("What could you find out?");
+    /// ```
     #[must_use]
     pub fn tool_choice(mut self, choice: ToolChoice) -> MessageRequest {
         self.tool_choice = Some(choice);
@@ -297,6 +333,15 @@ impl MessageRequest {
     }
 
     /// Caches the prefix up to the last block that can be cached.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, MessageRequest};
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system("… thousands of words …")
+    ///     .cache_control(CacheControl::one_hour())
+    ///     .user("Hello?");
+    /// ```
     #[must_use]
     pub fn cache_control(mut self, control: CacheControl) -> MessageRequest {
         self.cache_control = Some(control);

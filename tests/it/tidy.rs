@@ -252,6 +252,29 @@ fn each_file_begins_with_what_it_is_for() {
 }
 
 #[test]
+fn each_public_type_has_an_example() {
+    let mut types = 0;
+    for file in sources() {
+        let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+        let end = lines.iter().position(|line| *line == "mod tests {");
+        for (index, line) in lines.iter().enumerate().take(end.unwrap_or(usize::MAX)) {
+            let is_type = line.starts_with("pub struct ") || line.starts_with("pub enum ");
+            // A macro that declares types names none.
+            if !is_type || line.contains('$') {
+                continue;
+            }
+            let above = lines[..index].iter().rev();
+            let mut above =
+                above.take_while(|line| line.starts_with("///") || line.starts_with('#'));
+            let has_example = above.any(|line| line.starts_with("/// ```"));
+            assert!(has_example, "{}:{}: {line}", file.name, index + 1);
+            types += 1;
+        }
+    }
+    assert!(types > 100, "only {types} types");
+}
+
+#[test]
 fn the_version_has_its_heading_in_the_change_log() {
     let path = root().join("CHANGELOG.md");
     let heading = format!("## {}", env!("CARGO_PKG_VERSION"));

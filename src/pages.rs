@@ -1,6 +1,7 @@
 //! Lists that come page by page, as iterators over their items.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::vec;
 
@@ -216,6 +217,8 @@ impl<T: DeserializeOwned> Iterator for Pages<'_, T> {
         }
     }
 }
+
+impl<T: DeserializeOwned> FusedIterator for Pages<'_, T> {}
 
 impl<T> fmt::Debug for Pages<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

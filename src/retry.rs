@@ -19,7 +19,7 @@ use crate::error::spoken;
 /// const PATIENT: RetryPolicy =
 ///     RetryPolicy::new().max_attempts(10).max_wait(Duration::from_secs(3600));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RetryPolicy {
     max_attempts: u32,
     initial_backoff: Duration,

@@ -48,6 +48,7 @@ use crate::types::{
 /// println!("\n{} tokens", message.usage.output_tokens);
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
+#[must_use = "dropping a stream cuts its connection"]
 pub struct MessageStream {
     /// What was read before the stream was handed out.
     ready: VecDeque<StreamEvent>,
@@ -124,7 +125,6 @@ impl MessageStream {
     ///     Ok(stream.final_message()?.usage.output_tokens)
     /// }
     /// ```
-    #[must_use]
     pub fn without_content(mut self) -> MessageStream {
         self.accumulator.discard_content();
         self
@@ -352,6 +352,7 @@ impl fmt::Debug for MessageStream {
 /// }
 /// ```
 #[derive(Debug)]
+#[must_use = "the stream is read as the iterator goes"]
 pub struct TextDeltas<'a> {
     stream: &'a mut MessageStream,
 }

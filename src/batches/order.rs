@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -221,6 +222,8 @@ impl Iterator for BatchRun {
         None
     }
 }
+
+impl FusedIterator for BatchRun {}
 
 impl fmt::Debug for BatchRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! The results of a batch, line by line, of any size in flat memory.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -342,6 +343,8 @@ impl Iterator for BatchResults {
         Some(line.and_then(|line| self.read(line)))
     }
 }
+
+impl FusedIterator for BatchResults {}
 
 impl fmt::Debug for BatchResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ use crate::types::MessageBatch;
 ///     println!("{} after {:?}", progress.batch.processing_status, progress.waited);
 /// }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchProgress<'a> {
     /// The batch as it was just now. Its counts show no progress before it has ended: the server

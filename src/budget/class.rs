@@ -73,6 +73,12 @@ impl ModelClass {
     }
 }
 
+impl AsRef<str> for ModelClass {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl fmt::Display for ModelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -35,7 +35,7 @@ pub(crate) type Time = f64;
 ///
 /// const SUMMARY: Cost = Cost::request().input_bytes(12_000).max_tokens(1_024);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cost {
     pub(crate) input: Input,
     pub(crate) cached: bool,
@@ -43,7 +43,7 @@ pub struct Cost {
 }
 
 /// How much input a request has, in one measure or the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Input {
     Bytes(u64),
     Tokens(u64),
@@ -60,7 +60,7 @@ pub(crate) enum Input {
 /// client.with(Options::new().input_estimate(InputEstimate::Counted))
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum InputEstimate {
     /// From its length in bytes, and what requests of the same class came to. Needs a few answers

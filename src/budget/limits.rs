@@ -15,7 +15,7 @@ use crate::types::Dimension;
 ///
 /// const HALF: Limits = Limits::per_minute().requests(500).input_tokens(225_000);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Limits {
     requests: Option<u64>,
     input_tokens: Option<u64>,

@@ -100,7 +100,7 @@ type OnWait = dyn Fn(&Wait) + Send + Sync;
 ///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.at_least);
 /// });
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
     /// The class of models that the request belongs to.

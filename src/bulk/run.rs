@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::iter::FusedIterator;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,7 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 ///     run.take(10).map(|(n, answer)| Ok((n, answer?.text()))).collect()
 /// }
 /// ```
+#[must_use = "dropping the answers stops the run"]
 pub struct BulkRun<K> {
     /// `None` once all threads are gone.
     answers: Option<Receiver<(K, Result<Message>)>>,
@@ -236,6 +238,8 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
         panic.map(|panic| resume_unwind(panic))
     }
 }
+
+impl<K: ToString + Send + 'static> FusedIterator for BulkRun<K> {}
 
 impl<K> Drop for BulkRun<K> {
     fn drop(&mut self) {

@@ -71,6 +71,12 @@ impl From<&Model> for Model {
     }
 }
 
+impl AsRef<str> for Model {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -13,7 +13,7 @@ use super::message::Usage;
 /// let dollars = Price::new(1.0, 5.0).of(&tokens);
 /// assert!((dollars - 0.0053).abs() < 1e-9);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Tokens {
     /// Input after the last cache breakpoint.

@@ -1,10 +1,16 @@
 //! The wire types, as programs meet them.
 
+use std::iter::FusedIterator;
+
+use anthropic_blocking::testing::TestServer;
 use anthropic_blocking::{
-    ContentBlock, Message, MessageParam, MessageRequest, StopReason, TextBlock, ThinkingBlock,
-    ToolUseBlock, Usage,
+    BatchResults, BatchRun, Budget, BulkRun, Client, ContentBlock, Error, Message, MessageParam,
+    MessageRequest, MessageStream, Reservation, StopReason, TextBlock, ThinkingBlock, ToolUseBlock,
+    Usage,
 };
 use serde_json::{Value, json};
+
+use crate::support::{Lab, request};
 
 #[test]
 fn one_odd_block_does_not_cost_the_answer() {
@@ -108,4 +114,43 @@ fn message_for_a_test_is_an_answer() {
         serde_json::to_value(&request).expect("JSON")["messages"][1]["role"],
         "assistant"
     );
+}
+
+#[test]
+fn what_threads_share_can_be_shared() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    fn is_moved<T: Send + 'static>() {}
+    is_shared::<Client>();
+    is_shared::<Budget>();
+    is_shared::<Error>();
+    is_shared::<Message>();
+    is_shared::<MessageStream>();
+    is_shared::<TestServer>();
+    is_moved::<BulkRun<String>>();
+    is_moved::<BatchRun>();
+    is_moved::<BatchResults>();
+    is_moved::<Reservation>();
+}
+
+#[test]
+fn an_iterator_at_its_end_stays_there() {
+    fn end<T>(mut items: impl FusedIterator<Item = T>) -> usize {
+        let count = items.by_ref().count();
+        assert!(items.next().is_none());
+        count
+    }
+    let lab = Lab::new();
+    let client = &lab.client;
+    let batch = client.batches().run([("a", request())]).expect("a batch");
+    let id = batch.ids()[0].clone();
+
+    assert!(end(client.models().list()) > 0);
+    assert_eq!(end(batch), 1);
+    assert_eq!(end(client.batches().results(&id).expect("results")), 1);
+    assert_eq!(
+        end(client.bulk().run([("a", request())]).expect("a run")),
+        1
+    );
+    let stream = client.messages().stream(&request()).expect("a stream");
+    assert!(end(stream) > 0);
 }

@@ -1,0 +1,162 @@
+//! The same prompts under the same rate limit, once with the retries of the official clients and
+//! once with this one: the picture in the README, from a real run.
+//!
+//! ```text
+//! cargo run --release --example picture -- examples/picture/limits.svg
+//! ```
+//!
+//! Nothing leaves the machine: each side asks a test server of its own, which limits the rate as
+//! the API does. It runs in real time, for about four minutes.
+
+mod draw;
+mod run;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use draw::Picture;
+use run::{By, Outcome};
+
+const HELP: &str = "\
+Works off the same prompts with the official clients' retries and with this client, each against a
+test server of its own that limits the rate as the API does, and draws what the servers granted and
+refused. A table goes to standard error.
+
+usage: picture [options] [FILE]
+
+The picture, as SVG, goes to FILE, and once more, in a link definition for the documentation, beside
+it under the ending .md; without FILE, to standard output.
+
+  --prompts N     so many prompts (800); the run takes about a quarter of a second for each
+  --help
+";
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => {
+            eprintln!("picture: {problem}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    let prompts = run::prompts(options.prompts);
+    let contenders = [By::Retries(2), By::Retries(10), By::Client];
+    let [naive, patient, client] = thread::scope(|scope| {
+        let runs = contenders.map(|by| {
+            let prompts = &prompts;
+            scope.spawn(move || run::work_off(by, prompts))
+        });
+        runs.map(|run| run.join().expect("a run without a panic"))
+    });
+
+    eprintln!("{:<22} answered   lost   tokens lost   429s      time", "");
+    for (by, outcome) in contenders.iter().zip([&naive, &patient, &client]) {
+        let Outcome {
+            answered,
+            lost,
+            refused,
+            ..
+        } = outcome;
+        let (share, took) = (outcome.lost_tokens * 100.0, outcome.took.as_secs_f64());
+        eprintln!("{by:<22} {answered:>8} {lost:>6} {share:>11.1} % {refused:>6} {took:>7.1} s");
+    }
+
+    let picture = Picture {
+        naive: &naive,
+        patient: &patient,
+        client: &client,
+        date: date(SystemTime::now()),
+    };
+    let svg = picture.svg();
+    let Some(file) = options.file else {
+        print!("{svg}");
+        return ExitCode::SUCCESS;
+    };
+    let beside = file.with_extension("md");
+    let written = fs::write(&file, &svg).and_then(|()| fs::write(beside, definition(&svg)));
+    if let Err(error) = written {
+        eprintln!("picture: {}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+struct Options {
+    prompts: usize,
+    file: Option<PathBuf>,
+}
+
+impl Options {
+    /// `None` where help is asked for.
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+        let mut options = Options {
+            prompts: 800,
+            file: None,
+        };
+        while let Some(argument) = arguments.next() {
+            match &*argument {
+                "--help" | "-h" => return Ok(None),
+                "--prompts" => {
+                    let value = arguments.next().and_then(|value| value.parse().ok());
+                    let most = 10_000;
+                    let value = value.filter(|value| (1..=most).contains(value));
+                    options.prompts = value.ok_or("--prompts needs a number from 1 to 10000")?;
+                }
+                _ if argument.starts_with('-') => {
+                    return Err(format!("there is no option {argument}"));
+                }
+                _ if options.file.is_some() => return Err("more than one file".into()),
+                _ => options.file = Some(argument.into()),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+/// The picture as the target of `[limits]`, in Markdown: a page of the documentation has no files
+/// beside it.
+fn definition(svg: &str) -> String {
+    let codes = [
+        ("%", "%25"),
+        ("&", "%26"),
+        ("#", "%23"),
+        ("<", "%3C"),
+        (">", "%3E"),
+        ("\n", "%0A"),
+    ];
+    let svg = codes.iter().fold(svg.to_owned(), |svg, (plain, code)| {
+        svg.replace(plain, code)
+    });
+    format!("[limits]: <data:image/svg+xml,{svg}>\n")
+}
+
+/// The day, such as `2026-08-31`, in Greenwich.
+fn date(time: SystemTime) -> String {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let mut day = since.as_secs() / 86_400;
+    let mut year = 1970;
+    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if day < length {
+            break;
+        }
+        day -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", day + 1)
+}

@@ -1,3 +1,6 @@
+// The target of `[limits]`, before that in the README: pages of the documentation have no files
+// beside them.
+#![cfg_attr(doc, doc = include_str!("../examples/picture/limits.md"))]
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

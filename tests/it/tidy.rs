@@ -244,7 +244,8 @@ fn the_library_does_not_panic_on_purpose() {
 fn each_file_begins_with_what_it_is_for() {
     for file in sources() {
         let first = file.text.lines().next().unwrap_or_default();
-        let is_readme = file.name == "lib.rs" && first.contains("README.md");
+        let is_readme =
+            file.name == "lib.rs" && file.text.contains(r#"include_str!("../README.md")"#);
         let says = first.strip_prefix("//! ").is_some_and(|job| job.len() > 10);
         assert!(says || is_readme, "{}: {first:?}", file.name);
     }
@@ -284,6 +285,33 @@ fn the_version_has_its_heading_in_the_change_log() {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     });
     assert!(has, "no heading {heading:?} in {}", path.display());
+}
+
+#[test]
+fn the_picture_in_the_documentation_is_that_of_the_readme() {
+    let folder = root().join("examples/picture");
+    let definition = read(&folder.join("limits.md"));
+    let inlined = definition.strip_prefix("[limits]: <data:image/svg+xml,");
+    let inlined = inlined.and_then(|text| text.strip_suffix(">\n"));
+    let codes = [
+        ("%0A", "\n"),
+        ("%3E", ">"),
+        ("%3C", "<"),
+        ("%23", "#"),
+        ("%26", "&"),
+        ("%25", "%"),
+    ];
+    let picture = codes.iter().fold(
+        inlined.expect("a definition").to_owned(),
+        |text, (code, plain)| text.replace(code, plain),
+    );
+    assert!(
+        picture == read(&folder.join("limits.svg")),
+        "limits.md holds another picture"
+    );
+    let readme = read(&root().join("README.md"));
+    assert!(readme.contains("][limits]"), "no picture in the README");
+    assert!(readme.contains("\n[limits]: examples/picture/limits.svg\n"));
 }
 
 /// One file of the library.

@@ -596,7 +596,7 @@ impl BaseUrl {
     }
 
     pub(crate) fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.text)
+        [self.text.as_str(), path].concat()
     }
 
     pub(crate) fn is_secure(&self) -> bool {

@@ -102,20 +102,20 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
     answer: &Answer,
     expected: &'static str,
 ) -> Result<T, Failure> {
-    let encoding = answer.header("content-encoding");
     if is_cut(answer, body) {
         return Err(cut());
     }
-    let parsed = if whole {
-        serde_json::from_slice(body).map_err(Some)
-    } else {
-        Err(None)
+    let parsed = match std::str::from_utf8(body) {
+        _ if !whole => Err(None),
+        // One check of the whole is faster than one of each string.
+        Ok(text) => serde_json::from_str(text).map_err(Some),
+        Err(_) => serde_json::from_slice(body).map_err(Some),
     };
     parsed.map_err(|error| match ApiError::from_envelope(body) {
         Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
         None => {
             let source = error.as_ref().map(json_error);
-            let excerpt = excerpt_of_success(body, encoding);
+            let excerpt = excerpt_of_success(body, answer.header("content-encoding"));
             let cause = Cause::Decode {
                 expected,
                 excerpt,

@@ -101,7 +101,11 @@ impl<'a> RawEvent<'a> {
 
     #[cold]
     fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, NoEvent> {
-        let text = String::from_utf8_lossy(data);
+        // Replacing byte by byte is slow, and rarely needed.
+        let text = match std::str::from_utf8(data) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(data),
+        };
         if name != b"error" {
             if let Ok(Known(event)) = serde_json::from_str(&text) {
                 return Ok(Some(RawEvent::Event(event)));

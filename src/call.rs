@@ -303,12 +303,10 @@ impl<'a> Progress<'a> {
 
     /// What is left until the deadline.
     fn left(&self) -> Option<Duration> {
+        let deadline = self.call.settings.deadline?;
         let now = self.call.core.sleeper.clock().now();
         let passed = now.saturating_duration_since(self.call.start);
-        self.call
-            .settings
-            .deadline
-            .map(|deadline| deadline.saturating_sub(passed))
+        Some(deadline.saturating_sub(passed))
     }
 
     /// The error of a call that may not go on.

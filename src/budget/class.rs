@@ -29,13 +29,16 @@ impl ModelClass {
     /// assert_eq!(ModelClass::of("claude-haiku-4-5-20251001").as_str(), "claude-haiku-4-5");
     /// ```
     pub fn of(model: impl Into<Model>) -> ModelClass {
-        let model = Model::new(model.into().as_str().to_ascii_lowercase());
+        let mut model = model.into();
+        if model.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            model = Model::new(model.as_str().to_ascii_lowercase());
+        }
         let line = model.line();
         let shared = SHARED.iter().find(|shared| {
             line.strip_prefix(**shared)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         });
-        ModelClass::named(shared.copied().unwrap_or(line))
+        ModelClass(shared.copied().unwrap_or(line).into())
     }
 
     /// A class by a name of your own, for limits that are divided otherwise.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, MapDeserializer};
-use serde::de::value::{Error as ValueError, SeqAccessDeserializer, StrDeserializer};
+use serde::de::value::{Error as ValueError, SeqAccessDeserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess,
     SeqAccess, Visitor,
@@ -165,7 +165,7 @@ impl<'de, T: Field> Visitor<'de> for LenientVisitor<T> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        let from: StrDeserializer<'_, ValueError> = text.into_deserializer();
+        let from = BorrowedStrDeserializer::<ValueError>::new(text);
         Ok(T::deserialize(from).map_err(|_| Value::from(text)))
     }
 

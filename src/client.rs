@@ -681,10 +681,11 @@ impl ClientBuilder {
             books: Arc::default(),
             stop: Stop::default(),
         };
+        let answer = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
         let patience = Patience {
             connect: settings.connect_timeout,
             idle: settings.idle_timeout,
-            answer: None,
+            answer: self.in_one_piece.then_some(answer),
             deadline: None,
         };
         let mut dice = self.seed.map_or_else(Rng::new, Rng::with_seed);

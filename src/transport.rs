@@ -64,6 +64,16 @@ pub(crate) struct Patience {
     pub(crate) deadline: Option<Duration>,
 }
 
+impl Patience {
+    /// The time limit of each read.
+    fn between_reads(&self) -> Option<Duration> {
+        match self.answer {
+            Some(_) => None,
+            None => bounded(self.idle),
+        }
+    }
+}
+
 /// A request on its way out.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
@@ -93,8 +103,10 @@ impl Transport {
             .max_idle_age(IDLE_AGE)
             .tls_config(tls(wiring)?)
             .timeout_connect(bounded(patience.connect))
-            .timeout_per_read(bounded(patience.idle))
+            .timeout_per_read(patience.between_reads())
             .timeout_per_write(bounded(patience.idle))
+            .timeout_recv_response(patience.answer.and_then(bounded))
+            .timeout_recv_body(patience.answer.and_then(bounded))
             .proxy(None);
         if let Some(url) = &wiring.proxy {
             let proxy = Proxy::new(&url.0)
@@ -161,12 +173,11 @@ impl Transport {
         }
         // A deadline is ureq's global timeout, which costs a thread for the name resolution; the
         // other limits hold for their phase and cost nothing.
-        let idle = patience.answer.is_none().then_some(patience.idle);
         let request = self
             .agent
             .configure_request(request)
             .timeout_connect(bounded(patience.connect))
-            .timeout_per_read(idle.and_then(bounded))
+            .timeout_per_read(patience.between_reads())
             .timeout_per_write(bounded(patience.idle))
             .timeout_recv_response(patience.answer.and_then(bounded))
             .timeout_recv_body(patience.answer.and_then(bounded))

@@ -58,7 +58,11 @@ impl Budget {
         let ticket = ask.ticket.unwrap_or_else(|| lane.ticket());
         if lane.is_next(ticket) {
             match lane.account.try_admit(start, &ask.cost, gate) {
-                Ok(key) => return Ok(Reservation::new(self.clone(), ask.class, key, ticket)),
+                Ok(key) => {
+                    // Others need not wait while this one is made.
+                    drop(state);
+                    return Ok(Reservation::new(self.clone(), ask.class, key, ticket));
+                }
                 Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
                 Err(_) => {}
             }

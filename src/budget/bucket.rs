@@ -48,6 +48,11 @@ impl Bucket {
         self.limit > 0.0
     }
 
+    /// Whether there is something to forget.
+    pub(crate) fn remembers(&self) -> bool {
+        self.foreign != 0.0 || self.noise != 0.0
+    }
+
     pub(crate) fn rate(&self) -> f64 {
         self.limit / MINUTE
     }

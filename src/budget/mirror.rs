@@ -100,7 +100,10 @@ impl Mirror {
             return;
         }
         self.now = now;
-        let kept = bucket::kept(passed);
+        let kept = match self.buckets.iter().any(Bucket::remembers) {
+            true => bucket::kept(passed),
+            false => 1.0,
+        };
         for bucket in &mut self.buckets {
             bucket.refill(passed, kept);
         }

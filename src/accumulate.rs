@@ -113,6 +113,16 @@ impl Accumulator {
         }
     }
 
+    /// The same for an event that nobody else needs.
+    pub(crate) fn absorb(&mut self, event: RawEvent<'_>) {
+        match event {
+            RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
+                self.start(event.message);
+            }
+            event => self.apply(&event),
+        }
+    }
+
     /// Whether there is room for more content. Ask after each event, and fail the stream.
     ///
     /// # Errors
@@ -147,7 +157,7 @@ impl Accumulator {
         }
         let Some(message) = &mut self.message else {
             if let StreamEvent::MessageStart(event) = event {
-                self.start(&event.message);
+                self.start(event.message.clone());
             }
             return;
         };
@@ -195,8 +205,7 @@ impl Accumulator {
     }
 
     /// Begins the message. Gateways may send content with it, whose blocks count from zero.
-    fn start(&mut self, message: &Message) {
-        let mut message = message.clone();
+    fn start(&mut self, mut message: Message) {
         if self.without_content {
             message.content = Vec::new();
         }

@@ -172,7 +172,11 @@ impl MessageStream {
     pub fn final_message(mut self) -> Result<Message> {
         self.ready.clear();
         while let Some(feed) = &mut self.feed {
-            match feed.pump(&mut self.accumulator, self.charge.as_mut(), |_| ()) {
+            match feed.pump(
+                &mut self.accumulator,
+                self.charge.as_mut(),
+                Accumulator::absorb,
+            ) {
                 Ok(Some(())) => {}
                 Ok(None) => self.finish(),
                 Err(failure) => return Err(self.fail(failure)),
@@ -313,9 +317,8 @@ impl Iterator for MessageStream {
         match self
             .feed
             .as_mut()?
-            .pump(&mut self.accumulator, self.charge.as_mut(), |event| {
-                event.into_event()
-            }) {
+            .pump(&mut self.accumulator, self.charge.as_mut(), hand_out)
+        {
             Ok(Some(event)) => {
                 if self.accumulator.is_complete() {
                     self.settle();
@@ -392,9 +395,12 @@ pub(crate) fn read_message(
         Arrival::Stream(feed) => feed,
     };
     let mut accumulator = Accumulator::new();
-    feed.pump(&mut accumulator, Some(charge), |_| ())?;
+    feed.pump(&mut accumulator, Some(charge), Accumulator::absorb)?;
     begun();
-    while feed.pump(&mut accumulator, Some(charge), |_| ())?.is_some() {
+    while feed
+        .pump(&mut accumulator, Some(charge), Accumulator::absorb)?
+        .is_some()
+    {
         if call.settings.stop.is_cut() {
             return Err(Failure::from(Cause::Shutdown));
         }
@@ -431,9 +437,7 @@ impl Opening {
                 return Ok(opening);
             }
         };
-        while let Some(event) = feed.pump(&mut opening.accumulator, Some(charge), |event| {
-            event.into_event()
-        })? {
+        while let Some(event) = feed.pump(&mut opening.accumulator, Some(charge), hand_out)? {
             let is_content = !matches!(
                 event,
                 StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
@@ -513,13 +517,13 @@ impl Feed {
         feed
     }
 
-    /// Reads the next event, folds it into the message, and hands it to `take`; `None` after
-    /// `message_stop`. An end before that is a failure.
+    /// Reads the next event, and has `fold` fold it into the message; `None` after `message_stop`.
+    /// An end before that is a failure.
     fn pump<T>(
         &mut self,
         accumulator: &mut Accumulator,
         mut charge: Option<&mut Charge>,
-        take: impl Fn(RawEvent<'_>) -> T,
+        fold: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
     ) -> Result<Option<T>, Failure> {
         if accumulator.is_complete() {
             return Ok(None);
@@ -528,14 +532,14 @@ impl Feed {
             match self.decoder.next_event() {
                 Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
-                        accumulator.apply(&event);
                         if let Some(charge) = &mut charge {
                             charge.see(&event);
                         }
+                        let folded = fold(accumulator, event);
                         if let Err(error) = accumulator.room() {
                             break unreadable("a stream of events", error.into());
                         }
-                        return Ok(Some(take(event)));
+                        return Ok(Some(folded));
                     }
                     Ok(None) => continue,
                     Err(NoEvent::Error(error)) => break Failure::from(*error),
@@ -548,10 +552,7 @@ impl Feed {
             }
             match self.body.read(self.decoder.space()) {
                 Ok(0) => match self.unended_event() {
-                    Some(event) => {
-                        accumulator.apply(&event);
-                        return Ok(Some(take(event)));
-                    }
+                    Some(event) => return Ok(Some(fold(accumulator, event))),
                     None => break Failure::from(Cause::Truncated),
                 },
                 Ok(n) => self.decoder.filled(n),
@@ -609,6 +610,12 @@ impl Feed {
         core.endless_bodies
             .store(STREAMS_WITHOUT_END, Ordering::Relaxed);
     }
+}
+
+/// Folds an event, and hands it out as well.
+fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
+    accumulator.apply(&event);
+    event.into_event()
 }
 
 fn is_idle(fault: &Fault) -> bool {

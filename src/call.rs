@@ -501,13 +501,16 @@ fn flow_control(waits: &Waits, is_back: bool) -> Duration {
 
 /// Writes the body of a request.
 pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(body).map_err(|error| {
+    // Most requests are longer than what `to_vec` begins with.
+    let mut bytes = Vec::with_capacity(4096);
+    serde_json::to_writer(&mut bytes, body).map_err(|error| {
         let cause = Cause::Unusable {
             what: "it cannot be written as JSON".into(),
             source: json_error(&error),
         };
         Error::new(ErrorKind::InvalidRequest, "encoding the request", cause)
-    })
+    })?;
+    Ok(bytes)
 }
 
 fn shown(request_id: Option<&RequestId>) -> String {

@@ -187,12 +187,8 @@ impl Accumulator {
                 finish(message, self.blocks.get_mut(&event.index));
             }
             StreamEvent::MessageDelta(event) => {
-                let before = unknown_fields(message);
-                apply_message_delta(message, event);
                 // Known fields replace what was there; only unknown ones can become more and more.
-                if unknown_fields(message) > before {
-                    self.kept += json_len(event);
-                }
+                self.kept += apply_message_delta(message, event);
             }
             StreamEvent::MessageStop(_) => {
                 for place in self.blocks.values_mut() {
@@ -346,7 +342,8 @@ fn finish(message: &mut Message, place: Option<&mut Place>) {
     }
 }
 
-fn apply_message_delta(message: &mut Message, event: &MessageDelta) {
+/// Takes over what is said about the message; returns by how much its unknown fields have grown.
+fn apply_message_delta(message: &mut Message, event: &MessageDelta) -> usize {
     let delta = &event.delta;
     let extra = &mut message.extra;
     let said = &delta.extra;
@@ -360,15 +357,24 @@ fn apply_message_delta(message: &mut Message, event: &MessageDelta) {
         let (slot, value) = (&mut message.container, &delta.container);
         overwrite(slot, extra, "container", value, said);
     }
+    let mut growth = 0;
     for (name, value) in event.extra.iter().chain(said) {
         if !value.is_null() && !OWN_FIELDS.contains(&name.as_str()) {
-            extra.insert(name.clone(), value.clone());
+            growth += put(extra, name, value);
         }
     }
     if let Some(usage) = &event.usage {
-        overwrite_usage(&mut message.usage, usage);
+        growth += overwrite_usage(&mut message.usage, usage);
         forget(extra, "usage", message.usage == Usage::default());
     }
+    growth
+}
+
+/// Keeps an unknown field; returns by how much that takes more than what was there.
+fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
+    let size = |value: &Value| size_of::<(String, Value)>() + name.len() + json_len(value);
+    let before = extra.insert(name.to_owned(), value.clone());
+    size(value).saturating_sub(before.as_ref().map_or(0, size))
 }
 
 /// Takes over a field that was said, if only to be null.
@@ -388,18 +394,54 @@ fn overwrite<T: Clone>(
     }
 }
 
-/// Takes over all fields, known or not, that are there and not null.
-fn overwrite_usage(usage: &mut Usage, update: &Usage) {
-    let fields = |usage: &Usage| serde_json::to_value(usage);
-    let (Ok(Value::Object(mut fields)), Ok(Value::Object(update))) =
-        (fields(usage), fields(update))
-    else {
-        return;
-    };
-    fields.extend(update.into_iter().filter(|(_, value)| !value.is_null()));
-    if let Ok(updated) = serde_json::from_value(Value::Object(fields)) {
-        *usage = updated;
+/// Takes over all fields, known or not, that are there and not null; returns by how much the unknown
+/// ones have grown.
+fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
+    // Each by its name, so that none is forgotten.
+    let Usage {
+        input_tokens,
+        output_tokens,
+        cache_creation_input_tokens,
+        cache_read_input_tokens,
+        cache_creation,
+        output_tokens_details,
+        server_tool_use,
+        service_tier,
+        extra: said,
+    } = update;
+    let mut growth = 0;
+    for (name, value) in said.iter().filter(|(_, value)| !value.is_null()) {
+        growth += put(&mut usage.extra, name, value);
     }
+    let extra = &mut usage.extra;
+    let not_null = |name| said.get(name).filter(|value| !value.is_null());
+    macro_rules! overwrite {
+        (count $field:ident) => {
+            if *$field > 0 {
+                usage.$field = *$field;
+                extra.remove(stringify!($field));
+            } else if not_null(stringify!($field)).is_some() {
+                usage.$field = 0;
+            }
+        };
+        ($field:ident) => {
+            if $field.is_some() {
+                usage.$field.clone_from($field);
+                extra.remove(stringify!($field));
+            } else if not_null(stringify!($field)).is_some() {
+                usage.$field = None;
+            }
+        };
+    }
+    overwrite!(count input_tokens);
+    overwrite!(count output_tokens);
+    overwrite!(cache_creation_input_tokens);
+    overwrite!(cache_read_input_tokens);
+    overwrite!(cache_creation);
+    overwrite!(output_tokens_details);
+    overwrite!(server_tool_use);
+    overwrite!(service_tier);
+    growth
 }
 
 /// Drops what was kept of a field as it was before, unless the field is still unset.
@@ -425,10 +467,6 @@ fn is_type(object: &Map<String, Value>, name: &str) -> bool {
 fn is_tool_use(block: &Map<String, Value>) -> bool {
     let kind = block.get("type").and_then(Value::as_str);
     kind.is_some_and(|kind| kind.ends_with("tool_use"))
-}
-
-fn unknown_fields(message: &Message) -> usize {
-    message.extra.len() + message.usage.extra.len()
 }
 
 /// The length of a value as JSON, which stands for its size in memory.
@@ -906,6 +944,92 @@ mod tests {
             }
             assert!(accumulator.room().is_err());
         }
+    }
+
+    #[test]
+    fn unknown_fields_that_grow_are_refused() {
+        for part in ["delta", "usage"] {
+            let mut accumulator = fold(&[start()]);
+            accumulator.limit = 10_000;
+            for value in ["".to_owned(), "x".repeat(1000)] {
+                for round in 0..20 {
+                    let name = format!("new_{round}");
+                    feed(
+                        &mut accumulator,
+                        &json!({"type":"message_delta",part:{name:value}}),
+                    );
+                }
+            }
+            assert!(accumulator.room().is_err(), "{part}");
+        }
+    }
+
+    #[test]
+    fn usage_takes_over_what_is_said_and_not_null() {
+        let mut accumulator = fold(&[start()]);
+        let usage = |accumulator: &Accumulator| {
+            let message = accumulator.message().unwrap();
+            serde_json::to_value(&message.usage).unwrap()
+        };
+        let before = usage(&accumulator);
+        let said = json!({"input_tokens":null,"output_tokens":null,"service_tier":null,
+            "cache_creation":null,"new":null});
+        feed(
+            &mut accumulator,
+            &json!({"type":"message_delta","usage":said}),
+        );
+        assert_eq!(usage(&accumulator), before);
+        for (said, input_tokens, tier) in [
+            (
+                json!({"input_tokens":0,"output_tokens":"odd","cache_read_input_tokens":"odd",
+                    "service_tier":["odd"],"new":{"a":1}}),
+                0,
+                None,
+            ),
+            (
+                json!({"input_tokens":7,"output_tokens":8,"cache_read_input_tokens":9,
+                    "cache_creation_input_tokens":1,"cache_creation":{"ephemeral_1h_input_tokens":1},
+                    "output_tokens_details":{"thinking_tokens":2},
+                    "server_tool_use":{"web_search_requests":3},"service_tier":"batch","new":5}),
+                7,
+                Some("batch"),
+            ),
+        ] {
+            feed(
+                &mut accumulator,
+                &json!({"type":"message_delta","usage":said}),
+            );
+            assert_eq!(usage(&accumulator), said_with(&before, &said));
+            let usage = &accumulator.message().unwrap().usage;
+            assert_eq!(
+                (usage.input_tokens, usage.service_tier.as_deref()),
+                (input_tokens, tier)
+            );
+        }
+    }
+
+    /// An object with the fields of another one in place of its own.
+    fn said_with(object: &Value, said: &Value) -> Value {
+        let mut object = object.as_object().unwrap().clone();
+        object.extend(said.as_object().unwrap().clone());
+        Value::Object(object)
+    }
+
+    #[test]
+    fn thousands_of_updates_of_usage_take_no_longer_than_they_are_long() {
+        let mut accumulator = fold(&[start()]);
+        let began = std::time::Instant::now();
+        for round in 0..20_000 {
+            let name = format!("new_{round}");
+            feed(
+                &mut accumulator,
+                &json!({"type":"message_delta","usage":{name:1}}),
+            );
+        }
+        // Tenths of a second; with a copy of it all each time, some minutes.
+        assert!(began.elapsed() < std::time::Duration::from_secs(30));
+        let message = accumulator.into_message().unwrap();
+        assert!(message.usage.extra.len() >= 20_000);
     }
 
     #[test]

@@ -327,7 +327,8 @@ fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
 }
 
 /// Reads the input of a tool call whose block ends. A JSON string or `null` stays raw text as well:
-/// it is no input, and the one would pass for text that was cut off, the other for none.
+/// it is no input, and the one would pass for text that was cut off, the other for none. So does what
+/// is nested so deep that nobody could read the message again.
 fn finish(message: &mut Message, place: Option<&mut Place>) {
     let Some(place) = place else {
         return;
@@ -337,6 +338,7 @@ fn finish(message: &mut Message, place: Option<&mut Place>) {
     if let Some(input) = block.filter(|_| is_raw).and_then(input_of) {
         match input.as_str().map(serde_json::from_str) {
             None | Some(Err(_) | Ok(Value::String(_) | Value::Null)) => {}
+            Some(Ok(parsed)) if is_deeper(&parsed, DEEPEST_INPUT) => {}
             Some(Ok(parsed)) => *input = parsed,
         }
     }
@@ -444,6 +446,19 @@ fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     growth
 }
 
+/// Whether a value has more than `levels` levels of arrays and objects.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(array) => {
+            levels == 0 || array.iter().any(|inner| is_deeper(inner, levels - 1))
+        }
+        Value::Object(object) => {
+            levels == 0 || object.values().any(|inner| is_deeper(inner, levels - 1))
+        }
+        _ => false,
+    }
+}
+
 /// Drops what was kept of a field as it was before, unless the field is still unset.
 fn forget(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
     if !is_unset && !extra.is_empty() {
@@ -491,6 +506,10 @@ fn json_len(value: &impl Serialize) -> usize {
 /// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
 /// server tools find. Beyond that a server is broken or means ill.
 pub(crate) const MOST_KEPT: usize = 128 << 20;
+
+/// The most levels of a tool's input. JSON is read to 127 levels; what is left is for the message and
+/// what that may be put into: a request, a batch, a journal.
+const DEEPEST_INPUT: usize = 100;
 
 /// What a block takes beside its content, so that endless empty blocks count as well.
 const PER_BLOCK: usize = size_of::<ContentBlock>() + size_of::<(u64, Place)>();
@@ -1030,6 +1049,27 @@ mod tests {
         assert!(began.elapsed() < std::time::Duration::from_secs(30));
         let message = accumulator.into_message().unwrap();
         assert!(message.usage.extra.len() >= 20_000);
+    }
+
+    #[test]
+    fn input_is_read_as_deep_as_a_message_can_be_read_again() {
+        for (levels, is_read) in [(100, true), (101, false), (126, false), (100_000, false)] {
+            let text = "[".repeat(levels) + &"]".repeat(levels);
+            let accumulator = fold(&[
+                start(),
+                tool(0, "tool_use"),
+                input(0, &text),
+                stop(0),
+                message_stop(),
+            ]);
+            let message = accumulator.into_message().unwrap();
+            let call = message.tool_uses().next().unwrap();
+            assert_eq!(call.raw_input().is_none(), is_read, "{levels}");
+            let written = json!({"requests":[{"params":{"messages":[message]}}]}).to_string();
+            let read: Value = serde_json::from_str(&written).unwrap();
+            let read = &read["requests"][0]["params"]["messages"][0];
+            assert_eq!(Message::deserialize(read).unwrap(), message);
+        }
     }
 
     #[test]

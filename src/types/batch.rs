@@ -278,7 +278,9 @@ wire_struct! {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     #[derive(Debug, Clone, PartialEq)]
-    pub struct ErrorAnswer as "error" {
+    pub struct ErrorAnswer {
+        /// `error`.
+        def kind = "type": String,
         /// What went wrong.
         req error: ApiError,
         /// The id under which the server logged the request.
@@ -437,6 +439,8 @@ mod tests {
             json!({"type":"postponed","until":5}),
             json!({"type":"succeeded","message":{"type":"message"}}),
             json!({"type":"errored","error":"odd"}),
+            json!({"type":"errored","error":{"type":7,"error":{"type":"api_error"}}}),
+            json!({"type":"errored","error":{"error":{"type":"api_error"}}}),
             json!({"type":7}),
             json!({}),
         ] {

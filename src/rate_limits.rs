@@ -81,7 +81,8 @@ fn seconds(text: &str, unit: f64) -> Option<Duration> {
     if !value.is_finite() || value <= 0.0 {
         return None;
     }
-    Some(Duration::from_secs_f64(value.min(LONGEST.as_secs_f64())))
+    let wait = Duration::from_secs_f64(value.min(LONGEST.as_secs_f64()));
+    (!wait.is_zero()).then_some(wait)
 }
 
 fn count(text: &str) -> Option<u64> {
@@ -172,8 +173,10 @@ fn offset(text: &str) -> Option<i64> {
     let (sign, digits) = text.split_at_checked(1)?;
     let digits: String = digits.chars().filter(|c| *c != ':').collect();
     let number = digits.parse::<i64>().ok().filter(|_| digits.len() == 4)?;
-    let east = number / 100 * 3600 + number % 100 * 60;
-    Some(if sign == "-" { -east } else { east })
+    let (hours, minutes) = (number / 100, number % 100);
+    let is_zone = (0..24).contains(&hours) && (0..60).contains(&minutes);
+    let east = (hours * 60 + minutes) * 60;
+    is_zone.then_some(if sign == "-" { -east } else { east })
 }
 
 fn moment(year: i64, month: i64, day: i64, millis: i64, zone: i64) -> Option<SystemTime> {
@@ -249,6 +252,10 @@ mod tests {
             "+",
             "T",
             "TZ",
+            "9999-12-31T23:59:59-99:99",
+            "29 Sep 2023 16:26:57 +2400",
+            "29 Sep 2023 16:26:57 -0060",
+            "29 Sep 2023 16:26:57 +-123",
         ] {
             assert_eq!(date(text), None, "{text}");
         }
@@ -273,7 +280,7 @@ mod tests {
             wait(&[("retry-after-ms", "1500.5"), ("retry-after", "20")]),
             Some(1.5005)
         );
-        for useless in ["", "abc", "0", "-5", "nan", "inf", "1_000"] {
+        for useless in ["", "abc", "0", "-5", "nan", "inf", "1_000", "1e-300"] {
             assert_eq!(
                 wait(&[("retry-after-ms", useless), ("retry-after", "20")]),
                 Some(20.0)

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::wire::{
-    Field, Fields, Odd, Tagged, read_tagged, read_unknown, wire_struct, write_struct,
+    Field, Fields, Odd, Tagged, read_any_tagged, read_tagged, read_unknown, wire_struct,
+    write_struct,
 };
 
 /// One piece of a message.
@@ -741,6 +742,12 @@ fn read_block<'de, T: Fields, A: MapAccess<'de>>(
     })
 }
 
+impl Field for ContentBlock {
+    fn read_map<'de, A: MapAccess<'de>>(map: A) -> Result<Result<Self, Value>, A::Error> {
+        read_any_tagged(map)
+    }
+}
+
 impl<'de> Deserialize<'de> for ContentBlock {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         read_tagged(from)
@@ -1025,7 +1032,11 @@ impl Content {
     }
 }
 
-impl Field for Content {}
+impl Field for Content {
+    fn read_seq<'de, A: SeqAccess<'de>>(seq: A) -> Result<Result<Self, Value>, A::Error> {
+        Ok(Vec::read_seq(seq)?.map(Content::Blocks))
+    }
+}
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::CacheControl;
-use super::wire::{read_object, wire_struct};
+use super::wire::{Field, read_object, wire_struct};
 
 /// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
 ///
@@ -143,6 +143,8 @@ impl From<Value> for Tool {
         Tool::Other(value)
     }
 }
+
+impl Field for Tool {}
 
 impl<'de> Deserialize<'de> for Tool {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

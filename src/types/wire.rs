@@ -107,6 +107,11 @@ pub(crate) trait Field: DeserializeOwned {
         Ok(Self::read_collected(value))
     }
 
+    /// Reads an array; gives it back where it has another shape.
+    fn read_seq<'de, A: SeqAccess<'de>>(seq: A) -> Result<Result<Self, Value>, A::Error> {
+        Ok(Self::read_collected(collect(Vec::new(), seq)?))
+    }
+
     /// Reads a value; gives it back where it has another shape.
     fn read_collected(value: Value) -> Result<Self, Value> {
         Self::deserialize(&value).map_err(|_| value)
@@ -119,7 +124,34 @@ impl Field for u64 {}
 impl Field for f64 {}
 impl Field for Value {}
 impl Field for Map<String, Value> {}
-impl<T: DeserializeOwned> Field for Vec<T> {}
+
+impl<T: Field + Serialize> Field for Vec<T> {
+    /// Without a detour over [`Value`]: blocks within blocks would take one on each level.
+    fn read_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Result<Self, Value>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(Lenient(element)) = seq.next_element::<Lenient<T>>()? {
+            match element {
+                Ok(element) => read.push(element),
+                Err(odd) => {
+                    // What serde cannot write again does not exist among the wire types.
+                    let written = read.iter().map(serde_json::to_value);
+                    let mut array: Vec<Value> = written.map(Result::unwrap_or_default).collect();
+                    array.push(odd);
+                    return collect(array, seq).map(Err);
+                }
+            }
+        }
+        Ok(Ok(read))
+    }
+}
+
+/// Reads the rest of an array.
+fn collect<'de, A: SeqAccess<'de>>(mut array: Vec<Value>, mut seq: A) -> Result<Value, A::Error> {
+    while let Some(value) = seq.next_element()? {
+        array.push(value);
+    }
+    Ok(Value::Array(array))
+}
 
 /// The value of an optional field, or what stands in its place.
 pub(crate) struct Lenient<T>(pub(crate) Result<T, Value>);
@@ -173,12 +205,8 @@ impl<'de, T: Field> Visitor<'de> for LenientVisitor<T> {
         Ok(Err(Value::Null))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(value) = seq.next_element()? {
-            array.push(value);
-        }
-        Ok(T::read_collected(Value::Array(array)))
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        T::read_seq(seq)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
@@ -292,30 +320,45 @@ where
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object with a `type`")
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
-            let mut object = Map::new();
-            while let Some(Key(key)) = map.next_key()? {
-                if key == "type" && object.is_empty() {
-                    match map.next_value()? {
-                        Tag::Text(tag) => return T::read_as(&tag, map),
-                        Tag::Odd(value) => object.insert(key.into_owned(), value),
-                    };
-                    continue;
-                }
-                object.insert(key.into_owned(), map.next_value()?);
-            }
-            let tag = match object.get("type") {
-                Some(Value::String(tag)) => tag.clone(),
-                _ => {
-                    return T::read_untagged(object).ok_or_else(|| A::Error::missing_field("type"));
-                }
-            };
-            object.remove("type");
-            T::read_as(&tag, MapDeserializer::new(object.into_iter()))
-                .map_err(|error: serde_json::Error| A::Error::custom(error))
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            read_tagged_map(map)
         }
     }
     from.deserialize_map(TaggedVisitor(PhantomData))
+}
+
+fn read_tagged_map<'de, T: Tagged, A: MapAccess<'de>>(mut map: A) -> Result<T, A::Error> {
+    let mut object = Map::new();
+    while let Some(Key(key)) = map.next_key()? {
+        if key == "type" && object.is_empty() {
+            match map.next_value()? {
+                Tag::Text(tag) => return T::read_as(&tag, map),
+                Tag::Odd(value) => object.insert(key.into_owned(), value),
+            };
+            continue;
+        }
+        object.insert(key.into_owned(), map.next_value()?);
+    }
+    let tag = match object.get("type") {
+        Some(Value::String(tag)) => tag.clone(),
+        _ => return T::read_untagged(object).ok_or_else(|| A::Error::missing_field("type")),
+    };
+    object.remove("type");
+    T::read_as(&tag, MapDeserializer::new(object.into_iter()))
+        .map_err(|error: serde_json::Error| A::Error::custom(error))
+}
+
+/// Reads an enum that any object is, whatever its `type`, as an element of an optional field.
+pub(crate) fn read_any_tagged<'de, T: Tagged, A: MapAccess<'de>>(
+    mut map: A,
+) -> Result<Result<T, Value>, A::Error> {
+    let first: Option<Key<'de>> = map.next_key()?;
+    let is_number = first.as_ref().is_some_and(|Key(key)| key == NUMBER);
+    let map = Peeked { first, map };
+    match is_number {
+        true => Value::deserialize(MapAccessDeserializer::new(map)).map(Err),
+        false => read_tagged_map(map).map(Ok),
+    }
 }
 
 /// An enum over objects that carry their variant's name in `type`.

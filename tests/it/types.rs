@@ -1,13 +1,18 @@
 //! The wire types, as programs meet them.
 
+use std::fmt::Debug;
 use std::iter::FusedIterator;
+use std::time::{Duration, Instant};
 
-use anthropic_blocking::testing::TestServer;
+use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
 use anthropic_blocking::{
-    BatchResults, BatchRun, Budget, BulkRun, Client, ContentBlock, Error, Message, MessageParam,
-    MessageRequest, MessageStream, Reservation, StopReason, TextBlock, ThinkingBlock, ToolUseBlock,
+    ApiError, BatchEntry, BatchResults, BatchRun, Budget, BulkRun, Client, Content, ContentBlock,
+    Error, ErrorKind, Message, MessageBatch, MessageParam, MessageRequest, MessageStream,
+    ModelInfo, Reservation, StopReason, StreamEvent, TextBlock, ThinkingBlock, Tool, ToolUseBlock,
     Usage,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::support::{Lab, request};
@@ -153,4 +158,138 @@ fn an_iterator_at_its_end_stays_there() {
     );
     let stream = client.messages().stream(&request()).expect("a stream");
     assert!(end(stream) > 0);
+}
+
+#[test]
+fn json_nested_without_end_is_an_error_and_no_overflow() {
+    for levels in [128, 100_000] {
+        for (open, close) in [
+            ("[", "]"),
+            (r#"{"a":"#, "}"),
+            (r#"{"type":"text","text":"#, "}"),
+            (
+                r#"{"type":"search_result","source":"s","title":"t","content":["#,
+                "]}",
+            ),
+            (
+                r#"{"content":["#,
+                r#"],"type":"tool_result","tool_use_id":"t"}"#,
+            ),
+        ] {
+            let deep = format!("{}1{}", open.repeat(levels), close.repeat(levels));
+            let message = format!(r#"{{"content":[{deep}],"usage":{{"new":{deep}}}}}"#);
+            refused::<Content>(&format!("[{deep}]"));
+            refused::<ContentBlock>(&format!(r#"{{"type":"tool_use","input":{deep}}}"#));
+            refused::<Message>(&message);
+            refused::<Usage>(&format!(r#"{{"input_tokens":{deep}}}"#));
+            refused::<Tool>(&deep);
+            refused::<MessageRequest>(&format!(
+                r#"{{"model":"m","max_tokens":1,"messages":[],"tools":[{deep}]}}"#
+            ));
+            refused::<StreamEvent>(&format!(r#"{{"type":"ping","new":{deep}}}"#));
+            refused::<StreamEvent>(&format!(r#"{{"new":{deep},"type":"future"}}"#));
+            refused::<ApiError>(&format!(r#"{{"type":"a","details":{deep}}}"#));
+            refused::<MessageBatch>(&format!(r#"{{"id":"b","request_counts":{deep}}}"#));
+            refused::<ModelInfo>(&format!(r#"{{"id":"m","capabilities":{deep}}}"#));
+            refused::<BatchEntry>(&format!(
+                r#"{{"custom_id":"a","result":{{"type":"succeeded","message":{message}}}}}"#
+            ));
+
+            let lab = Lab::new();
+            lab.server.push(Reply::json(200, &message));
+            assert_eq!(lab.fail().kind(), ErrorKind::Decode);
+            let start =
+                format!(r#"{{"type":"content_block_start","index":0,"content_block":{deep}}}"#);
+            let script = StreamScript::new().message_start(1);
+            let script = script.event("content_block_start", start).message_stop();
+            lab.server.push(Reply::stream(script));
+            assert_eq!(lab.fail().kind(), ErrorKind::Decode);
+            let error = format!(r#"{{"type":"error","error":{deep}}}"#);
+            lab.server.push(Reply::json(400, error));
+            assert_eq!(lab.fail().kind(), ErrorKind::InvalidRequest);
+        }
+    }
+}
+
+#[track_caller]
+fn refused<T: DeserializeOwned + Debug>(text: &str) {
+    serde_json::from_str::<T>(text).expect_err("nested too deep");
+}
+
+/// Two levels of JSON for each block, of at most 127.
+const MOST_BLOCKS: usize = 62;
+
+#[test]
+fn blocks_are_read_as_deep_in_each_other_as_json_can_be() {
+    for block in [
+        r#"{"type":"search_result","source":"s","title":"t","content":["#,
+        r#"{"type":"tool_result","tool_use_id":"t","content":["#,
+    ] {
+        let text = format!(
+            r#"{{"content":[{}{}]}}"#,
+            block.repeat(MOST_BLOCKS),
+            "]}".repeat(MOST_BLOCKS)
+        );
+        let message = same::<Message>(&text);
+        let mut inner = message.content;
+        for _ in 0..MOST_BLOCKS {
+            inner = match inner.remove(0) {
+                ContentBlock::SearchResult(block) => block.content,
+                ContentBlock::ToolResult(block) => match block.content {
+                    Some(Content::Blocks(blocks)) => blocks,
+                    other => panic!("no blocks: {other:?}"),
+                },
+                other => panic!("neither: {other:?}"),
+            };
+        }
+        assert!(inner.is_empty());
+    }
+}
+
+#[test]
+fn blocks_deep_in_each_other_take_no_longer_than_they_are_long() {
+    let long = format!(r#"{{"type":"x","y":[{}0]}}"#, "0,".repeat(50_000));
+    for block in [
+        r#"{"type":"search_result","source":"s","title":"t","content":["#,
+        r#"{"type":"tool_result","tool_use_id":"t","content":["#,
+    ] {
+        let (open, close) = (block.repeat(MOST_BLOCKS - 2), "]}".repeat(MOST_BLOCKS - 2));
+        let text = format!(r#"{{"content":[{open}{long}{close}]}}"#);
+        let began = Instant::now();
+        for _ in 0..5 {
+            serde_json::from_str::<Message>(&text).expect("a message");
+        }
+        // A tenth of a second; with a copy of what is inside on each level, half a minute.
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn one_odd_element_keeps_the_list_as_it_was() {
+    for content in [
+        json!([{"type":"text","text":"a","citations":[]}, "odd", {"type":"future"}]),
+        json!([{"type":"text","text":"a"}, 5]),
+        json!([null]),
+    ] {
+        let text = json!({"content":[{"type":"tool_result","tool_use_id":"t","content":content}]});
+        let message = same::<Message>(&text.to_string());
+        let ContentBlock::ToolResult(block) = &message.content[0] else {
+            panic!("another block: {message:?}");
+        };
+        assert_eq!((&block.content, &block.extra["content"]), (&None, &content));
+    }
+    let cited = json!({"type":"text","text":"a","citations":[{"type":"c","cited_text":"x"},{}]});
+    let ContentBlock::Text(block) = same(&cited.to_string()) else {
+        panic!("another block");
+    };
+    assert_eq!(block.citations, None);
+}
+
+/// Reads what must be written again as the same JSON.
+#[track_caller]
+fn same<T: DeserializeOwned + Serialize>(text: &str) -> T {
+    let read: T = serde_json::from_str(text).expect("the type");
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&read).expect("JSON"), value);
+    read
 }

@@ -221,7 +221,19 @@ pub(crate) fn read_optional<'de, T: Field, A: MapAccess<'de>>(
     extra: &mut Map<String, Value>,
 ) -> Result<Option<T>, A::Error> {
     let Lenient(value) = map.next_value()?;
-    Ok(value.map_err(|odd| extra.insert(name.to_owned(), odd)).ok())
+    match value {
+        Ok(value) => {
+            // Of a repeated field the last counts.
+            if !extra.is_empty() {
+                extra.remove(name);
+            }
+            Ok(Some(value))
+        }
+        Err(odd) => {
+            extra.insert(name.to_owned(), odd);
+            Ok(None)
+        }
+    }
 }
 
 /// The same for a field that has a default: a default that was sent is kept in `extra`.
@@ -739,6 +751,23 @@ mod tests {
             serde_json::to_value(&sample).unwrap(),
             json!({"type": "sample", "name": "a", "note": "b", "the_count": 3})
         );
+    }
+
+    #[test]
+    fn of_a_repeated_field_the_last_counts() {
+        for text in [
+            r#"{"name":"a","note":["odd"],"note":"b","the_count":0,"the_count":7}"#,
+            r#"{"name":"b","note":"b","note":null,"the_count":"odd","the_count":0,"name":"a"}"#,
+        ] {
+            let sample: Sample = serde_json::from_str(text).unwrap();
+            let mut once: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(
+                serde_json::from_value::<Sample>(once.clone()).unwrap(),
+                sample
+            );
+            once["type"] = json!("sample");
+            assert_eq!(serde_json::to_value(&sample).unwrap(), once);
+        }
     }
 
     #[test]

@@ -67,6 +67,10 @@ pub mod testing;
 #[cfg(doc)]
 pub mod guide;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use crate::batches::{BatchProgress, BatchResults, BatchRun, Batches};
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,

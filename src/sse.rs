@@ -85,7 +85,7 @@ impl Decoder {
     }
 
     /// Makes a decoder that accepts events of up to `limit` bytes.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn with_limit(limit: usize) -> Self {
         Self {
             limit,
@@ -139,7 +139,7 @@ impl Decoder {
     }
 
     /// Takes a copy of `bytes`.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let space = self.space();

@@ -8,6 +8,7 @@ mod bulk;
 mod bulk_journal;
 mod client;
 mod faults;
+mod garbage;
 mod interop;
 mod limits;
 mod matrix;

@@ -340,9 +340,15 @@ impl Source {
             _ => format!("{}/", self.name.trim_end_matches(".rs")),
         };
         let lines: Vec<&str> = self.text.lines().collect();
-        let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+        let tests = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+        let declared = (1..lines.len()).filter(|at| tests.contains(&lines[at - 1]));
         declared
-            .filter_map(|pair| pair[1].strip_prefix("mod ")?.strip_suffix(';'))
+            .filter_map(|at| {
+                let mut rest = lines[at..].iter();
+                let line = rest.find(|line| **line != "#[doc(hidden)]")?;
+                let line = line.strip_prefix("pub ").unwrap_or(line);
+                line.strip_prefix("mod ")?.strip_suffix(';')
+            })
             .map(|module| format!("{folder}{module}"))
             .collect()
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::iter::FusedIterator;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
@@ -221,28 +222,34 @@ const MOST_BLOCKS: usize = 62;
 
 #[test]
 fn blocks_are_read_as_deep_in_each_other_as_json_can_be() {
-    for block in [
-        r#"{"type":"search_result","source":"s","title":"t","content":["#,
-        r#"{"type":"tool_result","tool_use_id":"t","content":["#,
-    ] {
-        let text = format!(
-            r#"{{"content":[{}{}]}}"#,
-            block.repeat(MOST_BLOCKS),
-            "]}".repeat(MOST_BLOCKS)
-        );
-        let message = same::<Message>(&text);
-        let mut inner = message.content;
-        for _ in 0..MOST_BLOCKS {
-            inner = match inner.remove(0) {
-                ContentBlock::SearchResult(block) => block.content,
-                ContentBlock::ToolResult(block) => match block.content {
-                    Some(Content::Blocks(blocks)) => blocks,
-                    other => panic!("no blocks: {other:?}"),
-                },
-                other => panic!("neither: {other:?}"),
-            };
+    // The stack of a thread, which is that of no test where tests run one by one.
+    let reader = thread::Builder::new().stack_size(2 << 20).spawn(|| {
+        for block in [
+            r#"{"type":"search_result","source":"s","title":"t","content":["#,
+            r#"{"type":"tool_result","tool_use_id":"t","content":["#,
+        ] {
+            let (open, close) = (block.repeat(MOST_BLOCKS), "]}".repeat(MOST_BLOCKS));
+            let message = same::<Message>(&format!(r#"{{"content":[{open}{close}]}}"#));
+            let mut inner = message.content;
+            for _ in 0..MOST_BLOCKS {
+                inner = inside(inner.remove(0));
+            }
+            assert!(inner.is_empty());
         }
-        assert!(inner.is_empty());
+    });
+    let read = reader.expect("a thread").join();
+    read.expect("no panic");
+}
+
+#[track_caller]
+fn inside(block: ContentBlock) -> Vec<ContentBlock> {
+    match block {
+        ContentBlock::SearchResult(block) => block.content,
+        ContentBlock::ToolResult(block) => match block.content {
+            Some(Content::Blocks(blocks)) => blocks,
+            other => panic!("no blocks: {other:?}"),
+        },
+        other => panic!("neither: {other:?}"),
     }
 }
 

@@ -4,6 +4,12 @@ use std::io::{BufRead, BufReader};
 
 use serde::{Deserialize, Serialize};
 
+/// Keeps as many connections as eight threads use.
+pub fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().max_idle_connections_per_host(8);
+    config.build().new_agent()
+}
+
 #[derive(Serialize)]
 struct Request<'a> {
     model: &'a str,

@@ -13,8 +13,20 @@
 //! cargo bench -- limits         # whole runs against a server that limits: ten minutes
 //! cargo bench -- limits --seconds 30 input    # less demand; the runs whose name contains a word
 //! ```
+//!
+//! Instructions do not depend on what else the machine does. This runs the calls of one side, with
+//! the server in a process that the counter does not follow; what starting costs cancels out
+//! between two numbers of calls. Cases: create-1k, streamed-1k, create-1m, streamed-1m, deltas-10k.
+//!
+//! ```text
+//! CARGO_PROFILE_BENCH_DEBUG=1 cargo bench --no-run    # prints where the program is
+//! valgrind --tool=callgrind target/release/deps/bench-… --only create-1k --calls 1000
+//! valgrind --tool=callgrind target/release/deps/bench-… --only create-1k --calls 1000 --side floor
+//! perf stat -i -e instructions:u target/release/deps/bench-… --only create-1k --calls 1000
+//! ```
 
 mod budget;
+mod calls;
 mod floor;
 mod limits;
 mod measure;
@@ -26,6 +38,11 @@ fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     // Cargo passes this to every bench.
     arguments.retain(|argument| argument != "--bench");
+    if let [serve, case] = &arguments[..] {
+        if serve == "--child-serve" {
+            return calls::serve(case);
+        }
+    }
     if let [child, url, rest @ ..] = &arguments[..] {
         if child.starts_with("--child-") {
             return rows::child(child, url, rest);
@@ -35,6 +52,9 @@ fn main() {
         if mode == "limits" {
             return limits::run(&limits::Settings::read(rest));
         }
+    }
+    if arguments.iter().any(|argument| argument == "--only") {
+        return calls::only(&arguments);
     }
     let options = Options::read(&arguments);
     rows::run(&options);

@@ -3,9 +3,10 @@
 use std::hint::black_box;
 use std::process::Command;
 
+use anthropic_blocking::MessageRequest;
 use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
-use anthropic_blocking::{Client, MessageRequest};
 
+use crate::calls::{CASES, client};
 use crate::floor;
 use crate::measure::{Options, Row, cost, head, memory};
 
@@ -23,56 +24,23 @@ fn server() -> TestServer {
     server
 }
 
-fn client(url: &str, stream: bool) -> Client {
-    Client::builder()
-        .api_key("test")
-        .base_url(url)
-        .stream_underneath(stream)
-        .build()
-        .expect("valid settings")
-}
-
 /// The client's own CPU for a prompt and a short answer.
 fn create(options: &Options) {
-    for (size, label, count) in [(1_000, "1 kB", 500), (1_000_000, "1 MB", 20)] {
-        for (streamed, how, goal) in [(false, "plain", 1.10), (true, "streamed underneath", 1.40)] {
-            let name = format!("create, {how}, prompt of {label}");
-            if !options.wants(&name) {
-                continue;
-            }
-            let server = server();
-            server.answer_with(|_| Reply::message("A short answer of some ten words or so."));
-            let prompt = "word ".repeat(size / 5);
-            let request = MessageRequest::new("claude-haiku-4-5", 1024).user(&prompt);
-            let client = client(server.base_url(), streamed);
-            let agent = ureq::Agent::new_with_defaults();
-            let ours = |n| {
-                cost(n, || {
-                    for _ in 0..n {
-                        black_box(client.messages().create(&request).expect("an answer"));
-                    }
-                })
-            };
-            let floor = |n| {
-                cost(n, || {
-                    for _ in 0..n {
-                        black_box(floor::create(&agent, server.base_url(), &prompt));
-                    }
-                })
-            };
-            ours(20);
-            floor(20);
-            let rounds = (0..options.rounds(31))
-                .map(|_| (ours(count), floor(count)))
-                .collect();
-            Row {
-                name: &name,
-                unit: "us/call",
-                rounds,
-                goal,
-            }
-            .print(options);
+    for case in CASES.iter().filter(|case| options.wants(case.title)) {
+        let server = case.server();
+        let (ours, floor) = (case.ours(server.base_url()), case.floor(server.base_url()));
+        let count = case.round;
+        let ours = || cost(count, || (0..count).for_each(|_| ours()));
+        let floor = || cost(count, || (0..count).for_each(|_| floor()));
+        ours();
+        floor();
+        Row {
+            name: case.title,
+            unit: "us/call",
+            rounds: (0..options.rounds(31)).map(|_| (ours(), floor())).collect(),
+            goal: case.goal,
         }
+        .print(options);
     }
 }
 

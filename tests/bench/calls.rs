@@ -1,0 +1,199 @@
+//! The calls that are compared, and a way to run nothing but one of them, for instruction counters.
+
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
+use anthropic_blocking::{Client, MessageRequest};
+
+use crate::floor;
+
+/// One kind of call, as this client makes it and as bare ureq does.
+pub struct Case {
+    /// What `--only` takes.
+    pub name: &'static str,
+    pub title: &'static str,
+    /// Bytes of the prompt.
+    size: usize,
+    ours: Ours,
+    /// How many calls make a round.
+    pub round: usize,
+    /// The most that it may cost against the floor.
+    pub goal: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Ours {
+    Plain,
+    Streamed,
+    /// A stream of so many deltas to its final message.
+    Deltas(usize),
+}
+
+pub const CASES: [Case; 5] = [
+    Case {
+        name: "create-1k",
+        title: "create, plain, prompt of 1 kB",
+        size: 1_000,
+        ours: Ours::Plain,
+        round: 100,
+        goal: 1.10,
+    },
+    Case {
+        name: "streamed-1k",
+        title: "create, streamed underneath, prompt of 1 kB",
+        size: 1_000,
+        ours: Ours::Streamed,
+        round: 100,
+        goal: 1.40,
+    },
+    Case {
+        name: "create-1m",
+        title: "create, plain, prompt of 1 MB",
+        size: 1_000_000,
+        ours: Ours::Plain,
+        round: 8,
+        goal: 1.10,
+    },
+    Case {
+        name: "streamed-1m",
+        title: "create, streamed underneath, prompt of 1 MB",
+        size: 1_000_000,
+        ours: Ours::Streamed,
+        round: 8,
+        goal: 1.40,
+    },
+    Case {
+        name: "deltas-10k",
+        title: "stream of 10,000 deltas to a final message",
+        size: 10,
+        ours: Ours::Deltas(10_000),
+        round: 1,
+        goal: 0.85,
+    },
+];
+
+impl Case {
+    /// A server that answers such calls.
+    pub fn server(&self) -> TestServer {
+        let server = TestServer::start().expect("a port");
+        server.keep_requests(false);
+        let reply = match self.ours {
+            Ours::Deltas(count) => Reply::stream(
+                StreamScript::new()
+                    .message_start(10)
+                    .deltas(count, 40)
+                    .finish(),
+            ),
+            _ => Reply::message("A short answer of some ten words or so."),
+        };
+        server.answer_with(move |_| reply.clone());
+        server
+    }
+
+    /// This client's call.
+    pub fn ours(&self, url: &str) -> Box<dyn Fn() + Sync> {
+        let request = MessageRequest::new("claude-haiku-4-5", 1024).user(self.prompt());
+        let is_plain = matches!(self.ours, Ours::Plain);
+        let client = client(url, !is_plain);
+        match self.ours {
+            Ours::Deltas(_) => Box::new(move || {
+                let stream = client.messages().stream(&request).expect("a stream");
+                black_box(stream.final_message().expect("whole"));
+            }),
+            _ => Box::new(move || {
+                black_box(client.messages().create(&request).expect("an answer"));
+            }),
+        }
+    }
+
+    /// The same with bare ureq; what is streamed underneath has the plain call as its floor.
+    pub fn floor(&self, url: &str) -> Box<dyn Fn() + Sync> {
+        let (prompt, url, agent) = (self.prompt(), url.to_owned(), floor::agent());
+        match self.ours {
+            Ours::Deltas(_) => Box::new(move || {
+                black_box(floor::stream(&agent, &url));
+            }),
+            _ => Box::new(move || {
+                black_box(floor::create(&agent, &url, &prompt));
+            }),
+        }
+    }
+
+    fn prompt(&self) -> String {
+        "word ".repeat(self.size / 5)
+    }
+}
+
+pub fn client(url: &str, streamed: bool) -> Client {
+    let builder = Client::builder().api_key("test").base_url(url);
+    let builder = builder.stream_underneath(streamed);
+    builder.build().expect("valid settings")
+}
+
+/// Runs so many calls of one side, and nothing else but its start, against a server in another
+/// process.
+pub fn only(arguments: &[String]) {
+    let value = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1).map(String::as_str)
+    };
+    let case = find(value("--only").unwrap_or_default());
+    let calls = value("--calls").and_then(|calls| calls.parse().ok());
+    let calls: usize = calls.expect("--calls needs a number");
+    let server = Served::start(case);
+    let call = match value("--side").unwrap_or("ours") {
+        "ours" => case.ours(&server.url),
+        "floor" => case.floor(&server.url),
+        other => panic!("--side is ours or floor, not {other}"),
+    };
+    for _ in 0..calls {
+        call();
+    }
+}
+
+fn find(name: &str) -> &'static Case {
+    let found = CASES.iter().find(|case| case.name == name);
+    found.unwrap_or_else(|| {
+        let names = CASES.map(|case| case.name).join(", ");
+        panic!("--only is one of {names}, not {name:?}")
+    })
+}
+
+/// A server in a process of its own, which ends with this one.
+struct Served {
+    process: Child,
+    url: String,
+}
+
+impl Served {
+    fn start(case: &Case) -> Served {
+        let mut process = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--child-serve", case.name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut url = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        let read = BufReader::new(output).read_line(&mut url);
+        read.expect("the address of the server");
+        url.truncate(url.trim_end().len());
+        Served { process, url }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// The other end of [`Served`]: serves until its input is closed.
+pub fn serve(name: &str) {
+    let server = find(name).server();
+    println!("{}", server.base_url());
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}

@@ -1,8 +1,9 @@
 //! The budget by itself: what a reservation costs, and how threads wait.
 
 use std::fs;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,14 @@ use anthropic_blocking::{
     Admission, Budget, Cost, Limits, ModelClass, RateLimit, RateLimits, Reservation, Usage,
 };
 
-use crate::measure::{Figure, Goal, Options, cost};
+use crate::measure::{Figure, Goal, Options, Row, cost, in_turn};
 
-pub fn run(options: &Options) {
+pub fn run(options: &Options, ripe: Option<Ripening>) {
     alone(options);
     together(options);
-    paced(options);
+    if let Some(ripe) = ripe {
+        paced(options, join(ripe));
+    }
     asleep(options);
 }
 
@@ -59,6 +62,26 @@ fn headers() -> RateLimits {
     limits
 }
 
+/// The floor: one lock each for what is taken and what is given back, of three amounts.
+#[derive(Default)]
+struct Account {
+    used: Mutex<[u64; 3]>,
+}
+
+impl Account {
+    fn reserve_and_settle(&self, count: usize) {
+        let (expected, actual) = black_box(([1, 1_400, 300], [1, 1_400, 200]));
+        for _ in 0..count {
+            let mut used = self.used.lock().expect("no panic");
+            assert!((0..3).all(|i| used[i] + expected[i] <= ENDLESS));
+            (0..3).for_each(|i| used[i] += expected[i]);
+            drop(used);
+            let mut used = self.used.lock().expect("no panic");
+            (0..3).for_each(|i| used[i] -= expected[i] - actual[i]);
+        }
+    }
+}
+
 fn reserve_and_settle(budget: &Budget, count: usize, headers: Option<&RateLimits>) {
     let (class, usage) = (class(), usage());
     for _ in 0..count {
@@ -69,7 +92,7 @@ fn reserve_and_settle(budget: &Budget, count: usize, headers: Option<&RateLimits
 
 /// One thread, nobody else.
 fn alone(options: &Options) {
-    const COUNT: usize = 500_000;
+    const COUNT: usize = 200_000;
     let headers = headers();
     for (name, headers) in [
         ("reserve + settle, three limits", None),
@@ -81,13 +104,14 @@ fn alone(options: &Options) {
         if !options.wants(name) {
             continue;
         }
-        let budget = roomy();
-        reserve_and_settle(&budget, COUNT, headers);
-        let round = |_| 1e3 * cost(COUNT, || reserve_and_settle(&budget, COUNT, headers));
-        Figure {
+        let (budget, account) = (roomy(), Account::default());
+        let ours = || 1e3 * cost(COUNT, || reserve_and_settle(&budget, COUNT, headers)).cpu;
+        let floor = || 1e3 * cost(COUNT, || account.reserve_and_settle(COUNT)).cpu;
+        ours();
+        Row {
             name,
             unit: "ns",
-            rounds: (0..options.rounds(15)).map(round).collect(),
+            rounds: in_turn(options.rounds(31), ours, floor),
             goal: Goal::AtMost(500.0),
         }
         .print(options);
@@ -101,12 +125,13 @@ fn together(options: &Options) {
         if !options.wants(&name) {
             continue;
         }
-        let budget = roomy();
-        let rounds = (0..options.rounds(9)).map(|_| throughput(&budget, threads) / 1e6);
-        Figure {
+        let (budget, account) = (roomy(), Account::default());
+        let ours = || throughput(threads, |count| reserve_and_settle(&budget, count, None));
+        let floor = || throughput(threads, |count| account.reserve_and_settle(count));
+        Row {
             name: &name,
             unit: "million/s",
-            rounds: rounds.collect(),
+            rounds: in_turn(options.rounds(21), ours, floor),
             goal: match threads {
                 THREADS => Goal::AtLeast(2.0),
                 _ => Goal::None,
@@ -116,23 +141,24 @@ fn together(options: &Options) {
     }
 }
 
-/// Reservations per second of wall time, all threads together.
-fn throughput(budget: &Budget, threads: usize) -> f64 {
-    const TOTAL: usize = 500_000;
-    let start = Barrier::new(threads + 1);
-    let mut begun = None;
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                start.wait();
-                reserve_and_settle(budget, TOTAL / threads, None);
-            });
-        }
+/// Millions per second of wall time, all threads together.
+fn throughput(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    const TOTAL: usize = 200_000;
+    let start = Barrier::new(threads);
+    let timed = || {
         start.wait();
-        begun = Some(Instant::now());
+        let begun = Instant::now();
+        work(TOTAL / threads);
+        (begun, Instant::now())
+    };
+    let times: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(timed)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
     });
-    let took = begun.expect("all began").elapsed();
-    (TOTAL / threads * threads) as f64 / took.as_secs_f64()
+    let (begun, ended): (Vec<_>, Vec<_>) = times.into_iter().map(|t| t.expect("no panic")).unzip();
+    let first = begun.into_iter().min().expect("a thread");
+    let last = ended.into_iter().max().expect("a thread");
+    (TOTAL / threads * threads) as f64 / (last - first).as_secs_f64() / 1e6
 }
 
 /// One reservation of a thread: before the call, and when it returned.
@@ -145,43 +171,61 @@ type Grant = (Instant, Instant);
 /// for n / 500 s after the time that `try_reserve` names before the threads begin, and its lateness
 /// is how much later `reserve` has returned. That the schedule was kept is seen at the end, where
 /// `try_reserve` must name the time that follows.
-fn paced(options: &Options) {
-    let names = [
-        "wake-ups per grant, 64 waiting, 500 grants/s",
-        "lateness of a grant, mean",
-        "lateness of a grant, 99 of 100",
-        "lateness of a bare sleep to a time, mean",
-        "grants out of turn",
-        "schedule missed at the end (lateness of a grant)",
-    ];
-    if !names.iter().any(|name| options.wants(name)) {
-        return;
-    }
-    let (budget, _open) = ripe();
-    let mut figures: [Vec<f64>; 6] = Default::default();
-    for _ in 0..options.rounds(5) {
-        let run = paced_run(&budget, Duration::from_secs(4));
-        for (all, figure) in figures.iter_mut().zip(run) {
-            all.push(figure);
-        }
-    }
-    let goals = [
-        ("", Goal::AtMost(2.1)),
-        ("ms", Goal::AtMost(0.5)),
-        ("ms", Goal::None),
-        ("ms", Goal::None),
-        ("", Goal::AtMost(0.0)),
-        ("ms", Goal::AtMost(0.01)),
-    ];
-    for ((name, rounds), (unit, goal)) in names.into_iter().zip(figures).zip(goals) {
+fn paced(options: &Options, (budget, _open): (Budget, Vec<Reservation>)) {
+    let span = Duration::from_secs(if options.quick { 2 } else { 4 });
+    let runs: Vec<Paced> = (0..options.rounds(5).max(2))
+        .map(|_| paced_run(&budget, span))
+        .collect();
+    let figure = |name, unit, goal, figure: fn(&Paced) -> f64| {
         Figure {
             name,
             unit,
-            rounds,
+            rounds: runs.iter().map(figure).collect(),
             goal,
         }
         .print(options);
+    };
+    figure(WAKES, "", Goal::AtMost(2.1), |run| run.wakes);
+    Row {
+        name: "lateness of a grant, mean (floor: of a bare sleep)",
+        unit: "ms",
+        rounds: runs.iter().map(|run| (run.late, run.bare)).collect(),
+        goal: Goal::AtMost(0.5),
     }
+    .print(options);
+    figure("lateness of a grant, 99 of 100", "ms", Goal::None, |run| {
+        run.latest
+    });
+    figure("grants out of turn", "", Goal::AtMost(0.0), |run| {
+        run.out_of_turn
+    });
+    figure(
+        "schedule missed at the end",
+        "ms",
+        Goal::AtMost(0.01),
+        |run| run.missed,
+    );
+}
+
+/// The figures of one run; times in milliseconds.
+struct Paced {
+    wakes: f64,
+    late: f64,
+    bare: f64,
+    latest: f64,
+    out_of_turn: f64,
+    missed: f64,
+}
+
+const WAKES: &str = "wake-ups per grant, 64 waiting, 500 grants/s";
+
+pub type Ripening = JoinHandle<(Budget, Vec<Reservation>)>;
+
+/// Begins what takes half a minute and no CPU, so that other rows can be measured meanwhile.
+pub fn ripen(options: &Options) -> Option<Ripening> {
+    let names = [WAKES, "lateness of a grant"];
+    let is_wanted = names.iter().any(|name| options.wants(name));
+    is_wanted.then(|| thread::spawn(ripe))
 }
 
 /// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second. Those in
@@ -198,7 +242,7 @@ fn ripe() -> (Budget, Vec<Reservation>) {
 
 const PACE: f64 = 500.0;
 
-fn paced_run(budget: &Budget, span: Duration) -> [f64; 6] {
+fn paced_run(budget: &Budget, span: Duration) -> Paced {
     let first = drain(budget);
     let is_over = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..THREADS)
@@ -232,14 +276,14 @@ fn paced_run(budget: &Budget, span: Duration) -> [f64; 6] {
         .collect();
     let wakes = (until.1 - from.1) as f64 / late.len() as f64;
     late.sort_by(f64::total_cmp);
-    [
+    Paced {
         wakes,
-        mean(&late),
-        late[late.len() * 99 / 100],
-        bare_lateness(),
-        out_of_turn(&grants) as f64,
-        millis_after(due(grants.len()), next).abs(),
-    ]
+        late: mean(&late),
+        bare: bare_lateness(),
+        latest: late[late.len() * 99 / 100],
+        out_of_turn: out_of_turn(&grants) as f64,
+        missed: millis_after(due(grants.len()), next).abs(),
+    }
 }
 
 /// Takes what may go at once, and returns when the next one may.
@@ -306,7 +350,7 @@ fn mean(values: &[f64]) -> f64 {
 
 /// 64 threads stand in the queue; its head sleeps to a time four minutes ahead.
 fn asleep(options: &Options) {
-    let seconds = if options.quick { 10 } else { 60 };
+    let seconds = if options.quick { 5 } else { 60 };
     let name = format!("CPU while 64 threads wait for {seconds} s");
     if !options.wants(&name) {
         return;

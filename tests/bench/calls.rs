@@ -1,13 +1,18 @@
 //! The calls that are compared, and a way to run nothing but one of them, for instruction counters.
+//!
+//! Instructions of the system are not counted, of which both sides have the same: the ratios are
+//! larger than those of the CPU time. They tell two builds apart where times cannot.
 
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
 use anthropic_blocking::{Client, MessageRequest};
 
 use crate::floor;
+use crate::measure::{Goal, Options, Row};
 
 /// One kind of call, as this client makes it and as bare ureq does.
 pub struct Case {
@@ -75,6 +80,10 @@ pub const CASES: [Case; 5] = [
 ];
 
 impl Case {
+    pub fn is_create(&self) -> bool {
+        !matches!(self.ours, Ours::Deltas(_))
+    }
+
     /// A server that answers such calls.
     pub fn server(&self) -> TestServer {
         let server = TestServer::start().expect("a port");
@@ -113,7 +122,9 @@ impl Case {
         let (prompt, url, agent) = (self.prompt(), url.to_owned(), floor::agent());
         match self.ours {
             Ours::Deltas(_) => Box::new(move || {
-                black_box(floor::stream(&agent, &url));
+                let mut text = String::new();
+                floor::stream(&agent, &url, &prompt, |more| text.push_str(more));
+                black_box(text);
             }),
             _ => Box::new(move || {
                 black_box(floor::create(&agent, &url, &prompt));
@@ -130,6 +141,50 @@ pub fn client(url: &str, streamed: bool) -> Client {
     let builder = Client::builder().api_key("test").base_url(url);
     let builder = builder.stream_underneath(streamed);
     builder.build().expect("valid settings")
+}
+
+/// Instructions per call, as valgrind counts them: the same in every run, on a loaded machine too.
+pub fn run(options: &Options) {
+    for case in &CASES {
+        let name = format!("instructions: {}", case.title);
+        if !options.wants(&name) {
+            continue;
+        }
+        let few = case.round.div_ceil(4);
+        let per_call = |side| {
+            let more = instructions(case, side, 3 * few)? - instructions(case, side, few)?;
+            Some(more / (2 * few) as f64 / 1e3)
+        };
+        let (ours, floor) = thread::scope(|scope| {
+            let floor = scope.spawn(|| per_call("floor"));
+            (per_call("ours"), floor.join().expect("no panic"))
+        });
+        let (Some(ours), Some(floor)) = (ours, floor) else {
+            options.left_out(&name, "valgrind is not on this machine");
+            continue;
+        };
+        Row {
+            name: &name,
+            unit: "k/call",
+            rounds: vec![(ours, floor)],
+            goal: Goal::None,
+        }
+        .print(options);
+    }
+}
+
+/// The instructions of a run of so many calls, its start included.
+fn instructions(case: &Case, side: &str, calls: usize) -> Option<f64> {
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().ok()?)
+        .args(["--only", case.name, "--side", side])
+        .args(["--calls", &calls.to_string()])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&run.stderr);
+    let (_, count) = text.split_once("Collected : ")?;
+    count.split_whitespace().next()?.parse().ok()
 }
 
 /// Runs so many calls of one side, and nothing else but its start, against a server in another

@@ -1,4 +1,5 @@
-//! The floors: the same work with bare ureq and the least of serde.
+//! The floors: the same work with bare ureq and the least of serde. Also a program of its own, see
+//! `hello.rs`.
 
 use std::io::{BufRead, BufReader};
 
@@ -69,9 +70,8 @@ enum Delta {
 }
 
 /// One prompt, the answer streamed: lines, and each `data` parsed.
-pub fn stream(agent: &ureq::Agent, url: &str) -> String {
-    let body = send(agent, url, "hi", true);
-    let mut text = String::new();
+pub fn stream(agent: &ureq::Agent, url: &str, prompt: &str, mut take: impl FnMut(&str)) {
+    let body = send(agent, url, prompt, true);
     for line in BufReader::new(body.into_reader()).lines() {
         let line = line.expect("a line");
         let Some(data) = line.strip_prefix("data:") else {
@@ -79,13 +79,12 @@ pub fn stream(agent: &ureq::Agent, url: &str) -> String {
         };
         let event: Event = serde_json::from_str(data).expect("an event");
         if let Event::ContentBlockDelta {
-            delta: Delta::TextDelta { text: more },
+            delta: Delta::TextDelta { text },
         } = event
         {
-            text.push_str(&more);
+            take(&text);
         }
     }
-    text
 }
 
 fn send(agent: &ureq::Agent, url: &str, prompt: &str, stream: bool) -> ureq::Body {

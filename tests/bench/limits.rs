@@ -57,7 +57,8 @@ impl Settings {
     }
 }
 
-pub fn run(settings: &Settings) {
+pub fn run(arguments: &[String]) {
+    let settings = &Settings::read(arguments);
     if !settings.json {
         println!(
             "{:<14} {:<22} {:>5} {:>10} {:>7} {:>7} {:>6} {:>6} {:>6} {:>8} {:>8}",

@@ -28,6 +28,7 @@
 mod budget;
 mod calls;
 mod floor;
+mod hello;
 mod limits;
 mod measure;
 mod rows;
@@ -38,25 +39,20 @@ fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     // Cargo passes this to every bench.
     arguments.retain(|argument| argument != "--bench");
-    if let [serve, case] = &arguments[..] {
-        if serve == "--child-serve" {
-            return calls::serve(case);
-        }
-    }
-    if let [child, url, rest @ ..] = &arguments[..] {
-        if child.starts_with("--child-") {
-            return rows::child(child, url, rest);
-        }
-    }
-    if let [mode, rest @ ..] = &arguments[..] {
-        if mode == "limits" {
-            return limits::run(&limits::Settings::read(rest));
-        }
-    }
-    if arguments.iter().any(|argument| argument == "--only") {
-        return calls::only(&arguments);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--child-serve", case] => return calls::serve(case),
+        ["--child-memory", url, side, what] => return rows::measure_memory(url, side, what),
+        ["limits", ..] => return limits::run(&arguments[1..]),
+        _ if words.contains(&"--only") => return calls::only(&arguments),
+        _ => {}
     }
     let options = Options::read(&arguments);
+    let ripe = budget::ripen(&options);
+    options.head();
     rows::run(&options);
-    budget::run(&options);
+    calls::run(&options);
+    hello::run(&options);
+    budget::run(&options, ripe);
+    options.summary();
 }

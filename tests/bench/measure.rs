@@ -1,26 +1,39 @@
 //! Rounds, clocks, ratios, and how they are printed.
 
+use std::cell::RefCell;
 use std::fs;
+use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 pub struct Options {
     pub quick: bool,
     pub json: bool,
     words: Vec<String>,
+    tally: RefCell<Tally>,
+}
+
+/// What came of the rows so far.
+#[derive(Default)]
+struct Tally {
+    judged: usize,
+    missed: Vec<String>,
+    left_out: usize,
 }
 
 impl Options {
     pub fn read(arguments: &[String]) -> Options {
+        // The first call starts the clock.
+        start();
         let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-        let words = arguments
-            .iter()
-            .filter(|a| !a.starts_with("--"))
-            .cloned()
-            .collect();
+        let words = arguments.iter().filter(|word| !word.starts_with("--"));
         Options {
             quick: has("--quick"),
             json: has("--json"),
-            words,
+            words: words.cloned().collect(),
+            tally: RefCell::default(),
         }
     }
 
@@ -29,7 +42,58 @@ impl Options {
     }
 
     pub fn rounds(&self, full: usize) -> usize {
-        if self.quick { 3 } else { full }
+        if self.quick { full.div_ceil(5) } else { full }
+    }
+
+    pub fn head(&self) {
+        if !self.json {
+            println!(
+                "{:<62} {:>10} {:>10} {:<9} {:>6}   quartiles",
+                "row (medians)", "ours", "floor", "unit", "ratio"
+            );
+        }
+    }
+
+    /// A row that this run cannot have.
+    pub fn left_out(&self, name: &str, why: &str) {
+        self.tally.borrow_mut().left_out += 1;
+        if self.json {
+            println!("{}", json!({"name": name, "left_out": why}));
+        } else {
+            println!("{name:<62} left out: {why}");
+        }
+    }
+
+    /// Counts a goal.
+    pub fn judge(&self, name: &str, holds: bool) {
+        let mut tally = self.tally.borrow_mut();
+        tally.judged += 1;
+        if !holds {
+            tally.missed.push(name.to_owned());
+        }
+    }
+
+    /// What came of all rows; beside the JSON lines, not among them.
+    pub fn summary(&self) {
+        let tally = self.tally.borrow();
+        let Tally {
+            judged,
+            ref missed,
+            left_out,
+        } = *tally;
+        let holds = judged - missed.len();
+        let seconds = start().elapsed().as_secs();
+        let mut text =
+            format!("{holds} of {judged} goals hold, {left_out} rows left out, {seconds} s");
+        for name in missed {
+            text.push_str("\nMISSED: ");
+            text.push_str(name);
+        }
+        if self.json {
+            eprintln!("{text}");
+        } else {
+            println!("\n{text}");
+        }
     }
 }
 
@@ -39,39 +103,7 @@ pub struct Row<'a> {
     pub unit: &'a str,
     /// Per round: ours and the floor's.
     pub rounds: Vec<(f64, f64)>,
-    pub goal: f64,
-}
-
-impl Row<'_> {
-    pub fn print(mut self, options: &Options) {
-        let ratio = |(ours, floor): &(f64, f64)| ours / floor;
-        self.rounds.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-        let ratios: Vec<f64> = self.rounds.iter().map(ratio).collect();
-        let (ours, floor) = self.rounds[self.rounds.len() / 2];
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        let middle = ratios[ratios.len() / 2];
-        let verdict = if middle <= self.goal {
-            "holds"
-        } else {
-            "MISSED"
-        };
-        let Row {
-            name, unit, goal, ..
-        } = self;
-        if options.json {
-            println!(
-                "{}",
-                serde_json::json!({"row": name, "unit": unit, "ours": ours, "floor": floor,
-                    "ratio": middle, "least": least, "most": most, "goal": goal,
-                    "holds": middle <= goal})
-            );
-        } else {
-            println!(
-                "{name:<52} {ours:>11.2} {floor:>11.2} {unit:<9} {middle:>5.2} x \
-                 ({least:.2}–{most:.2})  goal {goal:<5} {verdict}"
-            );
-        }
-    }
+    pub goal: Goal,
 }
 
 /// A row with a figure by itself and the goal for it.
@@ -85,70 +117,268 @@ pub struct Figure<'a> {
 /// What a figure is to be.
 #[derive(Clone, Copy)]
 pub enum Goal {
+    /// At most so many times the floor.
+    Ratio(f64),
     AtMost(f64),
     AtLeast(f64),
     /// It stands beside another one, to compare.
     None,
 }
 
-impl Goal {
-    fn holds(self, figure: f64) -> bool {
-        match self {
-            Goal::AtMost(most) => figure <= most,
-            Goal::AtLeast(least) => figure >= least,
-            Goal::None => true,
+impl Row<'_> {
+    pub fn print(self, options: &Options) {
+        let ratios = self.rounds.iter().map(|(ours, floor)| ours / floor);
+        let ratio = Spread::of(ratios.collect());
+        let (ours, floor) = self.rounds.into_iter().unzip();
+        let floor = Some(Spread::of(floor));
+        Line {
+            name: self.name,
+            unit: self.unit,
+            ours: Spread::of(ours),
+            floor,
+            ratio: Some(ratio),
+            goal: self.goal,
         }
+        .print(options);
     }
 }
 
 impl Figure<'_> {
-    pub fn print(mut self, options: &Options) {
-        self.rounds.sort_by(f64::total_cmp);
-        let Figure {
-            name,
-            unit,
-            rounds,
-            goal,
-        } = self;
-        let (least, most) = (rounds[0], rounds[rounds.len() - 1]);
-        let middle = rounds[rounds.len() / 2];
-        let holds = goal.holds(middle);
-        let bound = match goal {
-            Goal::AtMost(bound) | Goal::AtLeast(bound) => Some(bound),
-            Goal::None => None,
-        };
-        if options.json {
-            println!(
-                "{}",
-                serde_json::json!({"row": name, "unit": unit, "ours": middle, "least": least,
-                    "most": most, "goal": bound, "holds": holds})
-            );
-            return;
+    pub fn print(self, options: &Options) {
+        Line {
+            name: self.name,
+            unit: self.unit,
+            ours: Spread::of(self.rounds),
+            floor: None,
+            ratio: None,
+            goal: self.goal,
         }
-        let verdict = if holds { "holds" } else { "MISSED" };
-        let verdict = match goal {
-            Goal::AtMost(most) => format!("  goal ≤ {most} {verdict}"),
-            Goal::AtLeast(least) => format!("  goal ≥ {least} {verdict}"),
-            Goal::None => String::new(),
-        };
-        println!(
-            "{name:<52} {middle:>11.2} {:>11} {unit:<9} ({least:.2}–{most:.2}){verdict}",
-            ""
-        );
+        .print(options);
     }
 }
 
-pub fn head(options: &Options) {
-    if !options.json {
-        println!(
-            "{:<52} {:>11} {:>11} {:<9} ratio (range)",
-            "row", "ours", "floor", "unit"
+/// A row as it is printed.
+struct Line<'a> {
+    name: &'a str,
+    unit: &'a str,
+    ours: Spread,
+    floor: Option<Spread>,
+    ratio: Option<Spread>,
+    goal: Goal,
+}
+
+impl Line<'_> {
+    fn print(&self, options: &Options) {
+        let holds = self.holds();
+        if let Some(holds) = holds {
+            options.judge(self.name, holds);
+        }
+        if options.json {
+            println!("{}", self.json(holds));
+        } else {
+            self.print_text(holds);
+        }
+    }
+
+    fn holds(&self) -> Option<bool> {
+        match self.goal {
+            Goal::Ratio(most) => self.ratio.as_ref().map(|ratio| ratio.median <= most),
+            Goal::AtMost(most) => Some(self.ours.median <= most),
+            Goal::AtLeast(least) => Some(self.ours.median >= least),
+            Goal::None => None,
+        }
+    }
+
+    fn json(&self, holds: Option<bool>) -> Value {
+        let (goal, goal_is) = match self.goal {
+            Goal::Ratio(most) => (Some(most), "ratio at most"),
+            Goal::AtMost(most) => (Some(most), "ours at most"),
+            Goal::AtLeast(least) => (Some(least), "ours at least"),
+            Goal::None => (None, "none"),
+        };
+        json!({
+            "name": self.name,
+            "unit": self.unit,
+            "ours": self.ours.median,
+            "floor": self.floor.as_ref().map(|floor| floor.median),
+            "ratio": self.ratio.as_ref().map(|ratio| ratio.median),
+            "goal": goal,
+            "goal_is": goal_is,
+            "holds": holds,
+            "spread": {
+                "ours": self.ours.json(),
+                "floor": self.floor.as_ref().map(Spread::json),
+                "ratio": self.ratio.as_ref().map(Spread::json),
+            },
+        })
+    }
+
+    fn print_text(&self, holds: Option<bool>) {
+        let Line {
+            name, unit, ours, ..
+        } = self;
+        let (mut floor, mut ratio) = (String::new(), String::new());
+        if let Some(spread) = &self.floor {
+            floor = figure(spread.median);
+        }
+        let mut spread = ours;
+        if let Some(own) = &self.ratio {
+            spread = own;
+            ratio = format!("{} x", figure(own.median));
+        }
+        let (lower, upper) = (figure(spread.lower), figure(spread.upper));
+        let goal = match self.goal {
+            Goal::Ratio(most) => format!("goal ≤ {most} x"),
+            Goal::AtMost(most) => format!("goal ≤ {most} {unit}"),
+            Goal::AtLeast(least) => format!("goal ≥ {least} {unit}"),
+            Goal::None => String::new(),
+        };
+        let verdict = match holds {
+            Some(true) => "holds",
+            Some(false) => "MISSED",
+            None => "",
+        };
+        let line = format!(
+            "{name:<62} {:>10} {floor:>10} {unit:<9} {ratio:>6} ({lower}–{upper})  {goal} {verdict}",
+            figure(ours.median)
         );
+        println!("{}", line.trim_end());
+    }
+}
+
+/// Three digits that matter.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Where the rounds lie. The quartiles say how sure the median is; the ends tell of the machine.
+struct Spread {
+    least: f64,
+    lower: f64,
+    median: f64,
+    upper: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Spread {
+        values.sort_by(f64::total_cmp);
+        let last = values.len() - 1;
+        let quarter = |number: usize| {
+            let (low, high) = (last * number / 4, (last * number).div_ceil(4));
+            f64::midpoint(values[low], values[high])
+        };
+        Spread {
+            least: values[0],
+            lower: quarter(1),
+            median: quarter(2),
+            upper: quarter(3),
+            most: values[last],
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"least": self.least, "lower_quartile": self.lower, "median": self.median,
+            "upper_quartile": self.upper, "most": self.most})
+    }
+}
+
+/// So many rounds of both sides, each first in every other one.
+pub fn in_turn<T>(
+    rounds: usize,
+    mut ours: impl FnMut() -> T,
+    mut floor: impl FnMut() -> T,
+) -> Vec<(T, T)> {
+    let round = |number| {
+        if number % 2 == 0 {
+            let first = ours();
+            (first, floor())
+        } else {
+            let first = floor();
+            (ours(), first)
+        }
+    };
+    (0..rounds).map(round).collect()
+}
+
+/// What a piece of work costs, in microseconds for each part of it.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    /// Of the threads that do the work.
+    pub cpu: f64,
+    pub wall: f64,
+}
+
+/// What a piece of work costs this thread, for each of `count`.
+pub fn cost(count: usize, work: impl FnOnce()) -> Cost {
+    let (cpu, wall) = (cpu_time(), Instant::now());
+    work();
+    Cost::of(cpu_time() - cpu, wall.elapsed(), count)
+}
+
+/// What `count` calls cost, `threads` at a time.
+pub fn cost_of_calls(threads: usize, count: usize, call: &(dyn Fn() + Sync)) -> Cost {
+    let calls = count / threads;
+    if threads == 1 {
+        return cost(calls, || (0..calls).for_each(|_| call()));
+    }
+    let wall = Instant::now();
+    let cpu = thread::scope(|scope| {
+        let work = || {
+            let before = cpu_time();
+            (0..calls).for_each(|_| call());
+            cpu_time() - before
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let times = threads.into_iter().map(|thread| thread.join());
+        times.map(|time| time.expect("no panic")).sum()
+    });
+    Cost::of(cpu, wall.elapsed(), calls * threads)
+}
+
+impl Cost {
+    fn of(cpu: Duration, wall: Duration, count: usize) -> Cost {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        Cost {
+            cpu: each(cpu),
+            wall: each(wall),
+        }
+    }
+}
+
+/// Two rows from the same rounds: CPU time and wall time.
+pub fn print_costs(
+    options: &Options,
+    name: &str,
+    unit: &str,
+    rounds: &[(Cost, Cost)],
+    goals: [Goal; 2],
+) {
+    let of = |part: fn(&Cost) -> f64| {
+        let both = |(ours, floor): &(Cost, Cost)| (part(ours), part(floor));
+        rounds.iter().map(both).collect()
+    };
+    let parts: [(&str, Vec<(f64, f64)>); 2] =
+        [("CPU", of(|cost| cost.cpu)), ("wall", of(|cost| cost.wall))];
+    for ((part, rounds), goal) in parts.into_iter().zip(goals) {
+        Row {
+            name: &format!("{name}: {part}"),
+            unit,
+            rounds,
+            goal,
+        }
+        .print(options);
     }
 }
 
 /// The CPU time of this thread so far; the wall clock where the system does not say.
-pub fn cpu_time() -> Duration {
+fn cpu_time() -> Duration {
+    // The kernel adds up to the last switch or tick, and this makes it look.
+    thread::yield_now();
     let nanos = fs::read_to_string("/proc/thread-self/schedstat")
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok());
@@ -159,26 +389,13 @@ pub fn cpu_time() -> Duration {
 }
 
 fn start() -> Instant {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    static START: OnceLock<Instant> = OnceLock::new();
     *START.get_or_init(Instant::now)
 }
 
-/// What a piece of work costs this thread, in microseconds for each of `count`.
-pub fn cost(count: usize, work: impl FnOnce()) -> f64 {
-    let before = cpu_time();
-    work();
-    (cpu_time() - before).as_secs_f64() * 1e6 / count as f64
-}
-
-/// Resident memory of this process in MB: now, and at its peak.
-pub fn memory() -> (f64, f64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    (
-        field("VmRSS:").unwrap_or(0.0) / 1e3,
-        field("VmHWM:").unwrap_or(0.0) / 1e3,
-    )
+/// A size in the status of a process, in MB (Linux; elsewhere nothing).
+pub fn memory(process: &str, field: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1e3)
 }

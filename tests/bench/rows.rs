@@ -1,4 +1,4 @@
-//! The rows.
+//! Calls, streams, and the memory that they take.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -8,10 +8,9 @@ use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
 
 use crate::calls::{CASES, client};
 use crate::floor;
-use crate::measure::{Options, Row, cost, head, memory};
+use crate::measure::{Goal, Options, Row, cost, cost_of_calls, in_turn, memory, print_costs};
 
 pub fn run(options: &Options) {
-    head(options);
     create(options);
     stream(options);
     linear(options);
@@ -24,198 +23,190 @@ fn server() -> TestServer {
     server
 }
 
-/// The client's own CPU for a prompt and a short answer.
+fn deltas(count: usize, bytes: usize) -> Reply {
+    let script = StreamScript::new().message_start(10);
+    Reply::stream(script.deltas(count, bytes).finish())
+}
+
+/// A prompt and a short answer.
 fn create(options: &Options) {
-    for case in CASES.iter().filter(|case| options.wants(case.title)) {
-        let server = case.server();
-        let (ours, floor) = (case.ours(server.base_url()), case.floor(server.base_url()));
-        let count = case.round;
-        let ours = || cost(count, || (0..count).for_each(|_| ours()));
-        let floor = || cost(count, || (0..count).for_each(|_| floor()));
-        ours();
-        floor();
-        Row {
-            name: case.title,
-            unit: "us/call",
-            rounds: (0..options.rounds(31)).map(|_| (ours(), floor())).collect(),
-            goal: case.goal,
+    for case in &CASES {
+        for (threads, how, rounds) in [(1, "", 101), (8, ", 8 threads", 41)] {
+            let name = format!("{}{how}", case.title);
+            if !case.is_create() || !options.wants(&name) {
+                continue;
+            }
+            let server = case.server();
+            let (ours, floor) = (case.ours(server.base_url()), case.floor(server.base_url()));
+            let count = case.round * threads;
+            let ours = || cost_of_calls(threads, count, &ours);
+            let floor = || cost_of_calls(threads, count, &floor);
+            ours();
+            floor();
+            let rounds = in_turn(options.rounds(rounds), ours, floor);
+            print_costs(
+                options,
+                &name,
+                "us/call",
+                &rounds,
+                [case.goal; 2].map(Goal::Ratio),
+            );
         }
-        .print(options);
     }
 }
 
-/// A long stream, one event per HTTP chunk, to a final message.
+/// A long stream, one event per HTTP chunk, to a final message. Its wall time is the server's.
 fn stream(options: &Options) {
-    let name = "stream of 200,000 deltas to a final message";
-    if !options.wants(name) {
+    let (events, told) = match options.quick {
+        true => (50_000, "50,000"),
+        false => (200_000, "200,000"),
+    };
+    let whole = format!("stream of {told} deltas to a final message");
+    let each = format!("stream of {told} deltas, every event handed out");
+    if !options.wants(&whole) && !options.wants(&each) {
         return;
     }
-    let events = if options.quick { 50_000 } else { 200_000 };
     let server = server();
-    server.answer_with(move |_| {
-        Reply::stream(
-            StreamScript::new()
-                .message_start(10)
-                .deltas(events, 40)
-                .finish(),
-        )
-    });
+    let reply = deltas(events, 40);
+    server.answer_with(move |_| reply.clone());
     let request = MessageRequest::new("claude-haiku-4-5", 1024).user("hi");
     let client = client(server.base_url(), true);
-    let agent = ureq::Agent::new_with_defaults();
-    let ours = || {
+    let agent = floor::agent();
+    let open = || client.messages().stream(&request).expect("a stream");
+    let accumulated = || {
         cost(events, || {
-            let stream = client.messages().stream(&request).expect("a stream");
-            assert_eq!(
-                stream.final_message().expect("whole").text().len(),
-                events * 40
-            );
+            let message = open().final_message().expect("whole");
+            assert_eq!(message.text().len(), events * 40);
+        })
+    };
+    let iterated = || {
+        cost(events, || {
+            let count = open().by_ref().filter(|event| event.is_ok()).count();
+            assert_eq!(count, events + 5);
         })
     };
     let floor = || {
         cost(events, || {
-            assert_eq!(floor::stream(&agent, server.base_url()).len(), events * 40);
+            let mut text = String::new();
+            floor::stream(&agent, server.base_url(), "hi", |more| text.push_str(more));
+            assert_eq!(text.len(), events * 40);
         })
     };
-    ours();
     floor();
-    let rounds = (0..options.rounds(9)).map(|_| (ours(), floor())).collect();
-    Row {
-        name,
-        unit: "us/event",
-        rounds,
-        goal: 0.85,
+    let goals = [Goal::Ratio(0.85), Goal::None];
+    if options.wants(&whole) {
+        accumulated();
+        let rounds = in_turn(options.rounds(15), accumulated, floor);
+        print_costs(options, &whole, "us/event", &rounds, goals);
     }
-    .print(options);
-
-    let iterated = || {
-        cost(events, || {
-            let mut stream = client.messages().stream(&request).expect("a stream");
-            assert_eq!(
-                stream.by_ref().filter(|event| event.is_ok()).count(),
-                events + 5
-            );
-        })
-    };
-    let rounds = (0..options.rounds(9))
-        .map(|_| (iterated(), floor()))
-        .collect();
-    Row {
-        name: "the same, every event handed out",
-        unit: "us/event",
-        rounds,
-        goal: 0.85,
+    if options.wants(&each) {
+        iterated();
+        let rounds = in_turn(options.rounds(15), iterated, floor);
+        print_costs(options, &each, "us/event", &rounds, goals);
     }
-    .print(options);
 }
 
-/// What an event costs does not depend on how many there are.
+/// What an event costs does not depend on how many there are: the floor is this client as well.
 fn linear(options: &Options) {
-    let name = "1,000,000 events against 10,000";
+    let name = "accumulation, 1,000,000 events (floor: 10,000)";
     if !options.wants(name) {
         return;
     }
     let server = server();
     let request = MessageRequest::new("claude-haiku-4-5", 1024).user("hi");
     let client = client(server.base_url(), true);
-    let per_event = |events: usize| {
-        server.push(Reply::stream(
-            StreamScript::new()
-                .message_start(10)
-                .deltas(events, 40)
-                .finish(),
-        ));
-        cost(events, || {
-            black_box(client.messages().create(&request).expect("whole"));
+    let accumulate = |times: usize, events: usize| {
+        server.push_all((0..times).map(|_| deltas(events, 40)));
+        cost(times * events, || {
+            for _ in 0..times {
+                black_box(client.messages().create(&request).expect("whole"));
+            }
         })
     };
-    let short = || (0..20).map(|_| per_event(10_000)).sum::<f64>() / 20.0;
-    short();
-    let rounds = (0..options.rounds(5))
-        .map(|_| (per_event(1_000_000), short()))
-        .collect();
-    Row {
+    accumulate(5, 10_000);
+    let rounds = in_turn(
+        options.rounds(9),
+        || accumulate(1, 1_000_000),
+        || accumulate(25, 10_000),
+    );
+    print_costs(
+        options,
         name,
-        unit: "us/event",
-        rounds,
-        goal: 1.10,
-    }
-    .print(options);
+        "us/event",
+        &rounds,
+        [Goal::Ratio(1.10), Goal::None],
+    );
 }
 
-/// Memory while 100 MB pass, in a process of its own: above what it had before the stream.
+/// Memory while 100 MB pass, in processes of their own: above what they had before the stream.
 fn flat(options: &Options) {
-    for (child, name, goal) in [
-        (
-            "--child-iterate",
-            "peak memory, 100 MB of text iterated (floor: 1 MB)",
-            4.0,
-        ),
-        (
-            "--child-accumulate",
-            "peak memory, 100 MB of text accumulated (floor: 1 MB)",
-            108.0,
-        ),
-    ] {
-        if !options.wants(name) {
+    for (what, goal) in [("iterated", 4.0), ("accumulated", 108.0)] {
+        let name = format!("peak memory, 100 MB of text {what}");
+        if !options.wants(&name) {
             continue;
         }
         let server = server();
-        let script = StreamScript::new()
-            .message_start(10)
-            .deltas(1_000, 100_000)
-            .finish();
+        let long = deltas(1_000, 100_000);
         server.answer_with(move |request| match request.text().contains("long") {
-            true => Reply::stream(script.clone()),
+            true => long.clone(),
             false => Reply::message("short"),
         });
-        let program = std::env::current_exe().expect("this program");
-        let output = Command::new(program)
-            .args([child, server.base_url()])
-            .output()
-            .expect("a child process");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let above = text
-            .trim()
-            .parse::<f64>()
-            .unwrap_or_else(|_| panic!("{text} {output:?}"));
+        let peak = |side: &str| {
+            let program = std::env::current_exe().expect("this program");
+            let child = Command::new(program)
+                .args(["--child-memory", server.base_url(), side, what])
+                .output()
+                .expect("a child process");
+            let text = String::from_utf8_lossy(&child.stdout);
+            let peak = text.trim().parse::<f64>();
+            peak.unwrap_or_else(|_| panic!("{text} {child:?}"))
+        };
+        let rounds = in_turn(options.rounds(5), || peak("ours"), || peak("floor"));
         Row {
-            name,
+            name: &name,
             unit: "MB",
-            rounds: vec![(above, 1.0)],
-            goal,
+            rounds,
+            goal: Goal::AtMost(goal),
         }
         .print(options);
     }
 }
 
-/// The other end of [`flat`]: prints the peak above the memory of an idle client.
-pub fn child(what: &str, url: &str, _rest: &[String]) {
-    let client = client(url, true);
-    let request = |prompt: &str| MessageRequest::new("claude-haiku-4-5", 1024).user(prompt);
-    client.messages().create(&request("hi")).expect("an answer");
-    let (idle, _) = memory();
-    let mut stream = client
-        .messages()
-        .stream(&request("long"))
-        .expect("a stream");
-    match what {
-        "--child-iterate" => {
-            stream = stream.without_content();
-            let text: usize = stream
-                .text_deltas()
-                .map(|text| text.expect("text").len())
-                .sum();
-            assert_eq!(text, 100_000_000);
+/// The other end of [`flat`]: prints the peak above the memory after a short answer.
+pub fn measure_memory(url: &str, side: &str, what: &str) {
+    let read = |field| memory("self", field).unwrap_or(f64::NAN);
+    let idle;
+    let mut text = String::new();
+    let mut length = 0;
+    let is_kept = what == "accumulated";
+    let take = |more: &str| {
+        length += more.len();
+        if is_kept {
+            text.push_str(more);
         }
-        _ => {
+    };
+    if side == "ours" {
+        let client = client(url, true);
+        let request = |prompt: &str| MessageRequest::new("claude-haiku-4-5", 1024).user(prompt);
+        client.messages().create(&request("hi")).expect("an answer");
+        idle = read("VmRSS:");
+        let stream = client.messages().stream(&request("long"));
+        let stream = stream.expect("a stream");
+        if is_kept {
             let message = stream.final_message().expect("whole");
-            assert_eq!(
-                message.content[0].as_text().map(str::len),
-                Some(100_000_000)
-            );
+            length = message.content[0].as_text().map_or(0, str::len);
+        } else {
+            let mut stream = stream.without_content();
+            let texts = stream.text_deltas();
+            length = texts.map(|text| text.expect("text").len()).sum();
         }
+    } else {
+        let agent = floor::agent();
+        floor::create(&agent, url, "hi");
+        idle = read("VmRSS:");
+        floor::stream(&agent, url, "long", take);
     }
-    let (_, peak) = memory();
-    println!("{:.2}", peak - idle);
+    assert_eq!(length, 100_000_000);
+    println!("{:.2}", read("VmHWM:") - idle);
+    black_box(text);
 }

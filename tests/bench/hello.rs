@@ -37,6 +37,7 @@ pub fn run(options: &Options) {
         }
         Err(why) => [SIZE, START, RSS]
             .iter()
+            .filter(|name| options.wants(name))
             .for_each(|name| options.left_out(name, &why)),
     }
 }
@@ -97,7 +98,7 @@ fn build(options: &Options) -> Result<Programs, String> {
         program: FLOOR.replace("PATH", &floor.to_string()),
     };
     if options.quick && ![&ours, &floor].iter().all(|one| one.program().exists()) {
-        options.left_out(BUILD, "builds take minutes; cargo bench -- hello");
+        leave_out_build(options);
         return Err("no programs yet; cargo bench -- hello builds them".to_owned());
     }
     ours.write()
@@ -106,7 +107,7 @@ fn build(options: &Options) -> Result<Programs, String> {
     if options.quick || !options.wants(BUILD) {
         ours.build()?;
         floor.build()?;
-        options.left_out(BUILD, "builds take minutes; cargo bench -- hello");
+        leave_out_build(options);
     } else {
         let (ours, floor) = (ours.build_cold(), floor.build_cold());
         let (ours, floor) = match (ours, floor) {
@@ -130,6 +131,12 @@ fn build(options: &Options) -> Result<Programs, String> {
         ours: ours.program(),
         floor: floor.program(),
     })
+}
+
+fn leave_out_build(options: &Options) {
+    if options.wants(BUILD) {
+        options.left_out(BUILD, "it takes minutes; cargo bench -- hello");
+    }
 }
 
 fn size(options: &Options, programs: &Programs) {
@@ -159,14 +166,7 @@ fn start(options: &Options, programs: &Programs) {
     ours();
     floor();
     let rounds = in_turn(options.rounds(101), ours, floor);
-    let parts: [(&str, &str, fn(&Hello) -> f64); 3] = [
-        ("hello: start to first reply: CPU", "ms", |hello| hello.cpu),
-        ("hello: start to first reply: wall", "ms", |hello| {
-            hello.wall
-        }),
-        (RSS, "MB", |hello| hello.rss),
-    ];
-    for (name, unit, part) in parts {
+    let print = |name: &str, unit, part: fn(&Hello) -> f64| {
         let both = |(ours, floor): &(Hello, Hello)| (part(ours), part(floor));
         Row {
             name,
@@ -175,7 +175,10 @@ fn start(options: &Options, programs: &Programs) {
             goal: GOAL,
         }
         .print(options);
-    }
+    };
+    print(&format!("{START}: CPU"), "ms", |hello| hello.cpu);
+    print(&format!("{START}: wall"), "ms", |hello| hello.wall);
+    print(RSS, "MB", |hello| hello.rss);
 }
 
 /// What a process took until its first reply: milliseconds, and MB.

@@ -1,17 +1,22 @@
 //! `cargo bench`: what this client costs, beside the least that the same work can cost.
 //!
-//! Each row runs this crate and a floor in turn, round by round, against the same server in the
-//! same process, and prints the median of the ratios with their range. Times are CPU times of the
-//! client's thread (Linux; elsewhere wall time). Floors are written with bare ureq. The rows of the
-//! budget have no floor: a median, its range and the goal.
+//! Each row runs this crate and a floor in turn, round by round, each first in every other round,
+//! against the same server in the same process. It prints the medians, the median of the rounds'
+//! ratios and their quartiles, the goal, and whether it holds; a missed goal fails nothing, the
+//! last lines count them. CPU times are those of the client's threads (Linux; elsewhere wall
+//! times). Wall times contain the server's share. Floors are written with bare ureq, that of the
+//! budget with a bare mutex.
 //!
 //! ```text
-//! cargo bench                   # every row
-//! cargo bench -- --quick        # fewer rounds
-//! cargo bench -- --json         # one JSON object per row
+//! cargo bench                   # every row but the runs under limits: minutes, two builds
+//! cargo bench -- --quick        # fewer rounds and no cold builds: less than a minute
+//! cargo bench -- --json         # one JSON object per row, the last lines on standard error
 //! cargo bench -- stream         # the rows whose name contains a word
-//! cargo bench -- limits         # whole runs against a server that limits: ten minutes
-//! cargo bench -- limits --seconds 30 input    # less demand; the runs whose name contains a word
+//! cargo bench -- hello          # build, size, start and memory of the smallest program
+//! cargo bench -- limits         # runs of 500 jobs against servers that limit: five minutes
+//! cargo bench -- limits --jobs 5000                # most of an hour
+//! cargo bench -- limits --seconds 75 input storm   # less demand; the runs with these names
+//! cargo bench -- all            # the rows, and runs of 500 and of 5,000 jobs
 //! ```
 //!
 //! Instructions do not depend on what else the machine does. This runs the calls of one side, with
@@ -25,6 +30,7 @@
 //! perf stat -i -e instructions:u target/release/deps/bench-… --only create-1k --calls 1000
 //! ```
 
+mod bindings;
 mod budget;
 mod calls;
 mod floor;
@@ -32,7 +38,9 @@ mod hello;
 mod limits;
 mod measure;
 mod rows;
+mod workers;
 
+use bindings::Demand;
 use measure::Options;
 
 fn main() {
@@ -43,16 +51,31 @@ fn main() {
     match words[..] {
         ["--child-serve", case] => return calls::serve(case),
         ["--child-memory", url, side, what] => return rows::measure_memory(url, side, what),
-        ["limits", ..] => return limits::run(&arguments[1..]),
         _ if words.contains(&"--only") => return calls::only(&arguments),
         _ => {}
     }
-    let options = Options::read(&arguments);
-    let ripe = budget::ripen(&options);
-    options.head();
-    rows::run(&options);
-    calls::run(&options);
-    hello::run(&options);
-    budget::run(&options, ripe);
+    let mode = arguments.first().cloned().unwrap_or_default();
+    let is_mode = ["limits", "all"].contains(&mode.as_str());
+    let mut runs = limits::Settings::take(&mut arguments);
+    let options = Options::read(&arguments[usize::from(is_mode)..]);
+    if mode != "limits" {
+        let ripe = budget::ripen(&options);
+        options.head();
+        rows::run(&options);
+        calls::run(&options);
+        hello::run(&options);
+        budget::run(&options, ripe);
+    }
+    if is_mode {
+        if runs.demands.is_empty() {
+            runs.demands = vec![Demand::Jobs(500)];
+            if mode == "all" {
+                runs.demands.push(Demand::Jobs(5_000));
+            }
+        }
+        limits::run(&options, &runs);
+    } else if options.wants("limits") {
+        options.left_out("limits: whole runs", "cargo bench -- limits, five minutes");
+    }
     options.summary();
 }

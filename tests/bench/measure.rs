@@ -125,6 +125,17 @@ pub enum Goal {
     None,
 }
 
+impl Goal {
+    pub fn holds(self, ours: f64, ratio: Option<f64>) -> Option<bool> {
+        match self {
+            Goal::Ratio(most) => ratio.map(|ratio| ratio <= most),
+            Goal::AtMost(most) => Some(ours <= most),
+            Goal::AtLeast(least) => Some(ours >= least),
+            Goal::None => None,
+        }
+    }
+}
+
 impl Row<'_> {
     pub fn print(self, options: &Options) {
         let ratios = self.rounds.iter().map(|(ours, floor)| ours / floor);
@@ -181,12 +192,8 @@ impl Line<'_> {
     }
 
     fn holds(&self) -> Option<bool> {
-        match self.goal {
-            Goal::Ratio(most) => self.ratio.as_ref().map(|ratio| ratio.median <= most),
-            Goal::AtMost(most) => Some(self.ours.median <= most),
-            Goal::AtLeast(least) => Some(self.ours.median >= least),
-            Goal::None => None,
-        }
+        let ratio = self.ratio.as_ref().map(|ratio| ratio.median);
+        self.goal.holds(self.ours.median, ratio)
     }
 
     fn json(&self, holds: Option<bool>) -> Value {

@@ -176,10 +176,9 @@ impl Budget {
                     cause,
                 });
             }
+            let is_refused = matches!(cause, WaitCause::Pause | WaitCause::Overload);
             let left = refused(&waits);
-            if matches!(cause, WaitCause::Pause | WaitCause::Overload)
-                && left.is_some_and(|left| left.is_zero())
-            {
+            if is_refused && left.is_some_and(|left| left.is_zero()) {
                 return Err(Denied::Refused(cause));
             }
             if !announced {
@@ -209,7 +208,12 @@ impl Budget {
                     continue;
                 }
             }
-            let given_up = left.map(|left| now + left.as_secs_f64());
+            // A refusal that comes meanwhile wakes nobody: who has no time left for one looks again.
+            let least = match is_refused {
+                true => Duration::ZERO,
+                false => LOOK_AGAIN,
+            };
+            let given_up = left.map(|left| now + left.max(least).as_secs_f64());
             let end = [deadline, given_up].into_iter().flatten().reduce(Time::min);
             state = shared.wait(state, waiter, until, end);
         }
@@ -307,5 +311,41 @@ impl Denied {
 /// A wait shorter than a second is not worth a line.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
+/// How often at most a request looks whether it has come to wait for a refusal.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What times may lose on their way through a clock, in seconds.
 const ROUNDING: Time = 1e-6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use fastrand::Rng;
+    use std::cell::Cell;
+
+    #[test]
+    fn who_would_wait_for_no_refusal_sleeps_while_it_waits_for_something_else() {
+        let budget = Budget::on(Clock::System, Rng::with_seed(1));
+        let (class, cost) = (ModelClass::of("claude-haiku-4-5"), Cost::request());
+        // The next one waits for its headers.
+        let first = budget.reserve(&class, cost, None).expect("room");
+        let looked = Cell::new(0);
+        let ask = Ask {
+            class: &class,
+            cost,
+            ticket: None,
+            is_back: false,
+            patience: Some(Duration::from_millis(50)),
+            max_wait: Some(Duration::ZERO),
+            is_stopped: &|| {
+                looked.set(looked.get() + 1);
+                false
+            },
+        };
+        let denied = budget.acquire(&ask).map(drop);
+        assert!(matches!(denied, Err(Denied::Late { .. })), "{denied:?}");
+        assert!(looked.get() < 10, "looked {} times", looked.get());
+        drop(first);
+    }
+}

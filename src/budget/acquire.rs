@@ -155,7 +155,6 @@ impl Budget {
             if let Some((since, cause)) = seen {
                 waits.add(cause, seconds(now - since));
             }
-            let on_wait = state.on_wait.clone();
             let (lane, gate) = state.lane(ask.class);
             let (until, cause) = match lane.turn(waiter, now, gate) {
                 Ok(key) => {
@@ -196,6 +195,7 @@ impl Budget {
                         at_least: Some(at_least),
                         waiting: lane.waiting(),
                     };
+                    let on_wait = state.on_wait.clone();
                     drop(state);
                     // A call says by itself why it comes back.
                     let level = if ask.is_back {
@@ -204,6 +204,8 @@ impl Budget {
                         Level::Info
                     };
                     wait.announce(level, on_wait.as_deref());
+                    // Outside of the lock: it may be the last of it, and what it holds may lock.
+                    drop(on_wait);
                     state = lock(&shared.state);
                     continue;
                 }

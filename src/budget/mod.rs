@@ -258,7 +258,11 @@ impl Budget {
         self,
         classify: impl Fn(&Model) -> ModelClass + Send + Sync + 'static,
     ) -> Budget {
-        lock(&self.shared.state).classify = Some(Arc::new(classify));
+        let before = lock(&self.shared.state)
+            .classify
+            .replace(Arc::new(classify));
+        // Outside of the lock: what a closure holds may take it.
+        drop(before);
         self
     }
 
@@ -272,7 +276,8 @@ impl Budget {
     /// ```
     #[must_use = "the budget itself is returned"]
     pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
-        lock(&self.shared.state).on_wait = Some(Arc::new(on_wait));
+        let before = lock(&self.shared.state).on_wait.replace(Arc::new(on_wait));
+        drop(before);
         self
     }
 

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use anthropic_blocking::{
-    Admission, Budget, Cost, Delivery, Dimension, ErrorKind, Limits, ModelClass, RateLimit,
+    Admission, Budget, Cost, Delivery, Dimension, ErrorKind, Limits, Model, ModelClass, RateLimit,
     RateLimits, Reservation, Usage, WaitCause,
 };
 
@@ -244,6 +244,87 @@ fn a_panic_in_a_callback_passes_the_baton() {
     }
     drop(budget.clone().limits(class(), Limits::per_minute()));
     drop(second.join().expect("no panic").expect("room"));
+}
+
+#[test]
+fn closures_that_are_replaced_may_hold_reservations() {
+    let budget = spent(10);
+    let own = budget.clone();
+    ends(move || {
+        let budget = own;
+        let held = granted(&budget);
+        let classify = move |_: &Model| held.class().clone();
+        let budget = budget
+            .classify(classify)
+            .classify(|model| ModelClass::of(model));
+        let held = granted(&budget);
+        let waits = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&waits);
+        let budget = budget.on_wait(move |wait| {
+            assert_eq!(&wait.class, held.class());
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let budget = budget.limits(class(), Limits::per_minute().requests(3));
+        let own = budget.clone();
+        let waiting = thread::spawn(move || drop(own.reserve(&class(), small(), None)));
+        // It knows the closure, and sleeps.
+        while waits.load(Ordering::SeqCst) == 0 || budget.snapshot()[0].waiting == 0 {
+            thread::yield_now();
+        }
+        let budget = budget.on_wait(|_| {});
+        drop(budget.limits(class(), Limits::per_minute()));
+        waiting.join().expect("no panic");
+    });
+    let snapshot = &budget.snapshot()[0];
+    assert_eq!((snapshot.requests.used, snapshot.in_flight), (4, 0));
+}
+
+#[test]
+fn a_thread_that_panics_with_a_reservation_hands_its_turn_on() {
+    let budget = Budget::new();
+    // Nothing is known of the limits, so that one goes at a time.
+    let first = granted(&budget);
+    let threads: Vec<_> = (0..8)
+        .map(|number| {
+            let own = budget.clone();
+            let thread = thread::spawn(move || {
+                let reservation = own.reserve(&class(), small(), None).expect("room");
+                match number % 4 {
+                    0 => panic!("before it is sent"),
+                    1 => {
+                        reservation.learn(&RateLimits::default());
+                        panic!("when the head of its answer is there");
+                    }
+                    2 => {
+                        reservation.begin(&usage(10, 1));
+                        reservation.progress(7);
+                        panic!("in the midst of its answer");
+                    }
+                    _ => reservation.settle(&usage(10, 5), None),
+                }
+            });
+            while budget.snapshot()[0].waiting <= number {
+                thread::yield_now();
+            }
+            thread
+        })
+        .collect();
+    first.fail(Delivery::NotSent);
+    let join = || threads.into_iter().map(|thread| thread.join().is_err());
+    let panicked: Vec<_> = ends(move || join().collect());
+    assert_eq!(panicked, [true, true, true, false].repeat(2));
+    let snapshot = &budget.snapshot()[0];
+    assert_eq!((snapshot.waiting, snapshot.in_flight), (0, 0));
+    // What was not settled counts with all that it promised.
+    let used = [
+        &snapshot.requests,
+        &snapshot.input_tokens,
+        &snapshot.output_tokens,
+    ];
+    assert_eq!(
+        used.map(|dimension| dimension.used),
+        [8, 80, 6 * 10 + 2 * 5]
+    );
 }
 
 #[test]

@@ -336,8 +336,8 @@ fn panicked<R>(panic: Box<dyn std::any::Any + Send>) -> Result<R> {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     let what = match said {
-        Some(said) => format!("the closure panicked: {}", crate::error::clean(&said, 200)),
-        None => "the closure panicked".to_owned(),
+        Some(said) => format!("a closure panicked: {}", crate::error::clean(&said, 200)),
+        None => "a closure panicked".to_owned(),
     };
     let cause = Cause::Refused(what.into());
     Err(Error::new(

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Bulk;
 use super::crew::Crew;
 use super::progress::Progress;
 use super::warm::Warmth;
+use super::{Bulk, panicked};
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::journal::{Journal, Place};
@@ -321,10 +321,12 @@ impl<K: ToString + Send + 'static> Shared<K> {
         let request = &item.request;
         let at_stake = self.crew.begin_request(request)?;
         let client = self.crew.client();
-        let result = match &self.warmth {
+        let create = || match &self.warmth {
             Some(warmth) => warmth.create(client, request),
             None => client.messages().create(request),
         };
+        // The caller's closures may panic: the budget's, and those of a logger.
+        let result = catch_unwind(AssertUnwindSafe(create)).unwrap_or_else(panicked);
         if let (Some(name), Ok(message)) = (&item.name, &result) {
             // The answer is there and paid for: it goes out, and no other is asked for.
             if let Err(error) = self.keep(name, message) {

@@ -50,7 +50,7 @@ pub enum ErrorKind {
     /// A request of a batch was not carried out, because it expired or was canceled; or an item of
     /// a bulk run, because the run was stopped.
     NotRun,
-    /// The closure of a bulk run panicked.
+    /// The closure of a bulk run panicked, or one of the budget while an item waited.
     Panicked,
     /// The request can never fit the limits, or not before the deadline.
     Budget,

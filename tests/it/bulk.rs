@@ -648,6 +648,30 @@ fn a_report_that_panics_costs_no_answer() {
 }
 
 #[test]
+fn a_panic_while_an_item_waits_is_its_error_and_holds_back_no_other() {
+    let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(4)));
+    let calls = AtomicUsize::new(0);
+    drop(lab.client.budget().clone().on_wait(move |_| {
+        assert!(calls.fetch_add(1, Ordering::SeqCst) >= 2, "nobody waits");
+    }));
+    // With money for a few requests at a time, of which some 0.17 is at stake and 0.03 spent.
+    let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
+    let bulk = swift(&lab.client, 3).prices(prices).spend_limit(0.8);
+    let run = bulk.run(jobs(12)).expect("a run");
+    let (answers, errors): (Vec<_>, Vec<_>) = ends(move || run.collect::<Vec<_>>())
+        .into_iter()
+        .partition(|(_, answer)| answer.is_ok());
+    assert_eq!((answers.len(), errors.len()), (10, 2));
+    for (_, error) in errors {
+        let error = error.expect_err("a panic");
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        assert!(error.to_string().contains("nobody waits"), "{error}");
+    }
+    let class = &lab.client.budget().snapshot()[0];
+    assert_eq!((class.waiting, class.in_flight), (0, 0));
+}
+
+#[test]
 fn huge_inputs_and_times_do_not_panic() {
     let lab = Lab::new();
     let told = Arc::new(AtomicUsize::new(0));

@@ -172,8 +172,8 @@ type Grant = (Instant, Instant);
 /// is how much later `reserve` has returned. That the schedule was kept is seen at the end, where
 /// `try_reserve` must name the time that follows.
 fn paced(options: &Options, (budget, _open): (Budget, Vec<Reservation>)) {
-    let span = Duration::from_secs(if options.quick { 2 } else { 4 });
-    let runs: Vec<Paced> = (0..options.rounds(5).max(2))
+    let span = Duration::from_millis(if options.quick { 1_200 } else { 4_000 });
+    let runs: Vec<Paced> = (0..options.rounds(5).max(3))
         .map(|_| paced_run(&budget, span))
         .collect();
     let figure = |name, unit, goal, figure: fn(&Paced) -> f64| {
@@ -350,7 +350,7 @@ fn mean(values: &[f64]) -> f64 {
 
 /// 64 threads stand in the queue; its head sleeps to a time four minutes ahead.
 fn asleep(options: &Options) {
-    let seconds = if options.quick { 5 } else { 60 };
+    let seconds = if options.quick { 3 } else { 60 };
     let name = format!("CPU while 64 threads wait for {seconds} s");
     if !options.wants(&name) {
         return;

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cargo bench                   # every row but the runs under limits: minutes, two builds
-//! cargo bench -- --quick        # fewer rounds and no cold builds: less than a minute
+//! cargo bench -- --quick        # fewer rounds and no builds: less than a minute
 //! cargo bench -- --json         # one JSON object per row, the last lines on standard error
 //! cargo bench -- stream         # the rows whose name contains a word
 //! cargo bench -- hello          # build, size, start and memory of the smallest program

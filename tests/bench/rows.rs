@@ -115,6 +115,7 @@ fn linear(options: &Options) {
     let server = server();
     let request = MessageRequest::new("claude-haiku-4-5", 1024).user("hi");
     let client = client(server.base_url(), true);
+    let agent = floor::agent();
     let accumulate = |times: usize, events: usize| {
         server.push_all((0..times).map(|_| deltas(events, 40)));
         cost(times * events, || {
@@ -123,19 +124,34 @@ fn linear(options: &Options) {
             }
         })
     };
+    let accumulate_bare = |times: usize, events: usize| {
+        server.push_all((0..times).map(|_| deltas(events, 40)));
+        cost(times * events, || {
+            for _ in 0..times {
+                let mut text = String::new();
+                floor::stream(&agent, server.base_url(), "hi", |more| text.push_str(more));
+                black_box(text);
+            }
+        })
+    };
     accumulate(5, 10_000);
+    let (long, short) = ((1, 1_000_000), (25, 10_000));
     let rounds = in_turn(
-        options.rounds(9),
-        || accumulate(1, 1_000_000),
-        || accumulate(25, 10_000),
+        options.rounds(11),
+        || accumulate(long.0, long.1),
+        || accumulate(short.0, short.1),
     );
-    print_costs(
-        options,
-        name,
-        "us/event",
-        &rounds,
-        [Goal::Ratio(1.10), Goal::None],
-    );
+    let goals = [Goal::Ratio(1.10), Goal::None];
+    print_costs(options, name, "us/event", &rounds, goals);
+    if !options.quick {
+        let rounds = in_turn(
+            options.rounds(5),
+            || accumulate_bare(long.0, long.1),
+            || accumulate_bare(short.0, short.1),
+        );
+        let name = "accumulation by bare ureq, 1,000,000 (floor: 10,000)";
+        print_costs(options, name, "us/event", &rounds, [Goal::None; 2]);
+    }
 }
 
 /// Memory while 100 MB pass, in processes of their own: above what they had before the stream.

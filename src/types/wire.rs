@@ -43,13 +43,11 @@ pub(crate) struct Odd {
 /// Reads a struct as the value of an optional field: at once where it has no `req` field and so
 /// cannot fail, else by way of a [`Value`] that can be kept.
 pub(crate) fn read_field_map<'de, T: Fields + DeserializeOwned, A: MapAccess<'de>>(
-    mut map: A,
+    map: A,
     always_read: bool,
 ) -> Result<Result<T, Value>, A::Error> {
-    let first: Option<Key<'de>> = map.next_key()?;
-    let is_number = first.as_ref().is_some_and(|Key(key)| key == NUMBER);
-    let map = Peeked { first, map };
-    if always_read && !is_number {
+    let map = Peeked::new(map)?;
+    if always_read && !map.is_number() {
         let read = T::read_or_keep(map)?;
         return Ok(read.map_err(|odd| Value::Object(odd.object)));
     }
@@ -65,6 +63,17 @@ const NUMBER: &str = "$serde_json::private::Number";
 struct Peeked<'de, A> {
     first: Option<Key<'de>>,
     map: A,
+}
+
+impl<'de, A: MapAccess<'de>> Peeked<'de, A> {
+    fn new(mut map: A) -> Result<Self, A::Error> {
+        let first = map.next_key()?;
+        Ok(Peeked { first, map })
+    }
+
+    fn is_number(&self) -> bool {
+        self.first.as_ref().is_some_and(|Key(key)| key == NUMBER)
+    }
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Peeked<'de, A> {
@@ -362,12 +371,10 @@ fn read_tagged_map<'de, T: Tagged, A: MapAccess<'de>>(mut map: A) -> Result<T, A
 
 /// Reads an enum that any object is, whatever its `type`, as an element of an optional field.
 pub(crate) fn read_any_tagged<'de, T: Tagged, A: MapAccess<'de>>(
-    mut map: A,
+    map: A,
 ) -> Result<Result<T, Value>, A::Error> {
-    let first: Option<Key<'de>> = map.next_key()?;
-    let is_number = first.as_ref().is_some_and(|Key(key)| key == NUMBER);
-    let map = Peeked { first, map };
-    match is_number {
+    let map = Peeked::new(map)?;
+    match map.is_number() {
         true => Value::deserialize(MapAccessDeserializer::new(map)).map(Err),
         false => read_tagged_map(map).map(Ok),
     }

@@ -93,8 +93,8 @@ fn answers() -> Vec<String> {
         ("200 OK", "application/json", r#"{"data":[{"id":"m"},{}],"has_more":true,"last_id":"m"}"#.to_owned()),
         ("200 OK", "application/json", r#"{"id":"msgbatch_1","processing_status":"ended","request_counts":{"succeeded":1},"results_url":"/v1/messages/batches/msgbatch_1/results"}"#.to_owned()),
         ("200 OK", "application/x-jsonl", format!("{{\"custom_id\":\"a\",\"result\":{{\"type\":\"succeeded\",\"message\":{message}}}}}\n")),
-        ("429 Too Many", "application/json", r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}"#.to_owned()),
-        ("529 X", "text/html", "<html><title>Over\r\nloaded</title>".to_owned()),
+        ("429 Too Many", "application/json", r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow\u001b[31m\u0000"}}"#.to_owned()),
+        ("529 X", "text/html", "<html><title>Over\r\nloaded\x1b[31m</title>".to_owned()),
         ("308 Moved", "text/plain", String::new()),
     ];
     let limits = "retry-after: 3\r\nrequest-id: req_1\r\nlocation: /elsewhere\r\n\

@@ -1,8 +1,8 @@
 //! The one retry loop: send, read, diagnose, wait or return.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -17,6 +17,7 @@ use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
 use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
 use crate::rate_limits;
 use crate::retry::{Decision, RetryBudget, RetryPolicy, Tries};
+use crate::sync::Mutex;
 use crate::totals::Books;
 use crate::transport::{Answer, BaseUrl, Headers, Outgoing, Patience, Transport};
 use crate::types::{

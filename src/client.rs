@@ -2,8 +2,8 @@
 
 use std::env::{self, VarError};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -13,6 +13,7 @@ use crate::call::{Call, Core, Settings};
 use crate::clock::{Clock, Sleeper, Stop};
 use crate::error::{Error, Result};
 use crate::retry::{RetryBudget, RetryPolicy};
+use crate::sync::Mutex;
 use crate::totals::{Books, Totals};
 use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
 

@@ -1,8 +1,10 @@
 //! Now, wall time and sleep: the only file that reads a clock or stops a thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, MutexGuard};
 
 /// Where time comes from.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +21,7 @@ impl Clock {
     /// Monotonic time.
     pub(crate) fn now(&self) -> Instant {
         match self {
-            Clock::System => Instant::now(),
+            Clock::System => now(),
             #[cfg(feature = "testing")]
             Clock::Manual(time) => time.now(),
         }
@@ -56,6 +58,14 @@ impl Clock {
             Clock::Manual(time) => time.wall(),
         }
     }
+}
+
+/// What the machine's monotonic clock shows.
+fn now() -> Instant {
+    #[cfg(all(test, model_check))]
+    return crate::sync::now();
+    #[cfg(not(all(test, model_check)))]
+    Instant::now()
 }
 
 /// Ends some calls: first nothing more is sent, then what is under way is cut.
@@ -166,13 +176,13 @@ impl Sleeper {
     }
 
     fn sleep_here(&self, duration: Duration, is_stopped: impl Fn() -> bool) -> Result<(), Stopped> {
-        let start = Instant::now();
+        let start = now();
         let mut bed = lock(&self.bed);
         loop {
             if is_stopped() {
                 return Err(Stopped);
             }
-            let left = duration.saturating_sub(start.elapsed());
+            let left = duration.saturating_sub(now() - start);
             if left.is_zero() {
                 return Ok(());
             }

@@ -16,6 +16,8 @@
 // Words: plain data and the errors made of it.
 mod types;
 
+mod sync;
+
 mod clock;
 mod error;
 

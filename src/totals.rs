@@ -1,9 +1,10 @@
 //! What a client has done so far: calls, attempts, tokens, waits.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::clock::lock;
+use crate::sync::Mutex;
 use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
 /// What a client and all its copies have done so far; from

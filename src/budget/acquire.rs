@@ -1,6 +1,6 @@
 //! How a request gets its place: at once, or in line, or not at all.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{Level, log};
@@ -13,6 +13,7 @@ use super::ruling::{Excess, Later};
 use super::{Budget, OnWait, Shared, State, Wait, seconds};
 use crate::clock::lock;
 use crate::error::{Cause, Error, spoken};
+use crate::sync::MutexGuard;
 use crate::types::{ErrorKind, WaitCause, Waits};
 
 /// A request that wants to be sent.

@@ -15,6 +15,8 @@ mod estimate;
 mod gate;
 mod limits;
 mod mirror;
+#[cfg(test)]
+mod model;
 mod pacer;
 mod plan;
 mod queue;
@@ -29,7 +31,7 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -41,6 +43,7 @@ use self::queue::Lane;
 use self::ruling::Later;
 use crate::clock::{Clock, lock};
 use crate::error::Result;
+use crate::sync::Mutex;
 use crate::types::{Model, WaitCause};
 
 pub(crate) use self::acquire::{Ask, Denied};

@@ -4,10 +4,11 @@
 //! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
 //! and its successor, which becomes the head.
 
+use crate::sync::Condvar;
 use crate::types::WaitCause;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar};
+use std::sync::Arc;
 
 use super::account::Account;
 use super::cost::{Cost, Time};

@@ -1,8 +1,8 @@
 //! The threads of a run: when each begins, what they did, and what stops them all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Bulk;
@@ -12,6 +12,7 @@ use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
 use crate::retry::scale;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::types::{ErrorKind, MessageRequest};
 
 /// What the threads of a run share.

@@ -2,6 +2,8 @@
 
 mod crew;
 mod keys;
+#[cfg(test)]
+mod model;
 mod progress;
 mod run;
 mod warm;
@@ -9,7 +11,7 @@ mod warm;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::client::Client;
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
+use crate::sync::Mutex;
 use crate::types::{ErrorKind, MessageRequest};
 
 pub use self::progress::Progress;

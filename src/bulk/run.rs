@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::{Bulk, panicked};
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::journal::{Journal, Place};
+use crate::sync::Mutex;
 use crate::types::{ErrorKind, Message, MessageRequest};
 
 /// The answers of a [bulk run](Bulk::run), as they come: each key of the input once, with the

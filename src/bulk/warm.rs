@@ -1,13 +1,14 @@
 //! One request of each cached prefix goes ahead, the others follow when its answer begins.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::clock::lock;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::sync::{Condvar, Mutex};
 use crate::types::{Message, MessageRequest};
 
 /// Which prefixes the server has in its cache, as far as this run knows.

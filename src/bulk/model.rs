@@ -1,0 +1,111 @@
+//! The threads of a run, in the orders that they can run in; see `src/sync/model.rs`.
+#![cfg(model_check)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use shuttle::thread::{self, JoinHandle};
+
+use super::crew::Crew;
+use crate::client::Client;
+use crate::error::Error;
+use crate::prices::{Price, Prices};
+use crate::sync::{check, is_timely, passed};
+use crate::types::{ErrorKind, MessageRequest};
+
+/// A crew with money for one request at a time.
+fn crew() -> Arc<Crew> {
+    let client = Client::builder().api_key("key").build();
+    let client = client.expect("valid settings");
+    let prices = Prices::none().set("claude-haiku-4-5", Price::new(0.0, 1e6));
+    let bulk = client.bulk().concurrency(8).prices(prices);
+    let bulk = bulk.ramp_up(Duration::from_secs(3_600)).spend_limit(150.0);
+    Arc::new(Crew::new(&bulk, None))
+}
+
+fn request() -> MessageRequest {
+    MessageRequest::new("claude-haiku-4-5", 100).user("a question")
+}
+
+fn start<T: Send + 'static>(
+    crew: &Arc<Crew>,
+    work: impl FnOnce(&Crew) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let crew = Arc::clone(crew);
+    thread::spawn(move || work(&crew))
+}
+
+#[track_caller]
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().expect("no panic")
+}
+
+#[track_caller]
+fn assert_timely() {
+    assert!(!is_timely() || passed().is_zero(), "{:?}", passed());
+}
+
+/// Sends a request that fails; `open` is how many are on their way.
+fn send(crew: &Crew, open: &AtomicUsize) -> Result<(), ErrorKind> {
+    let at_stake = crew.begin_request(&request()).map_err(kind)?;
+    assert_eq!(open.fetch_add(1, Ordering::SeqCst), 0, "more than there is");
+    thread::yield_now();
+    open.fetch_sub(1, Ordering::SeqCst);
+    let failed = Err::<(), _>(Error::refused("asking", "it failed".to_owned()));
+    let ended = crew.end_request(failed, at_stake, &request());
+    ended.expect_err("it failed");
+    Ok(())
+}
+
+fn kind(error: Error) -> ErrorKind {
+    error.kind()
+}
+
+#[test]
+fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
+    check("money", || {
+        let crew = crew();
+        let open = Arc::new(AtomicUsize::new(0));
+        let threads = [0, 1].map(|_| {
+            let open = Arc::clone(&open);
+            start(&crew, move |crew| send(crew, &open))
+        });
+        assert_eq!(threads.map(join), [Ok(()); 2]);
+        assert_timely();
+        let now = crew.now();
+        assert_eq!((now.under_way, now.failed), (0, 2));
+    });
+}
+
+#[test]
+fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
+    check("stop without money", || {
+        let crew = crew();
+        let at_stake = crew.begin_request(&request()).expect("money");
+        let waiting = [0, 1].map(|_| start(&crew, |crew| send(crew, &AtomicUsize::new(0))));
+        crew.stop("enough");
+        assert_eq!(waiting.map(join), [Err(ErrorKind::NotRun); 2]);
+        assert_timely();
+        let ended = crew.end_request(Ok(()), at_stake, &request());
+        ended.expect("it went well");
+        assert_eq!(crew.now().under_way, 0);
+    });
+}
+
+#[test]
+fn threads_that_are_not_needed_any_more_do_not_sleep_until_their_turn() {
+    for is_stopped in [false, true] {
+        check("ramp", move || {
+            let crew = crew();
+            let sleeping = [6, 7].map(|number| start(&crew, move |crew| crew.may_begin(number)));
+            match is_stopped {
+                true => crew.stop("enough"),
+                false => crew.finish(),
+            }
+            let began = sleeping.map(join);
+            assert!(!is_timely() || began == [false; 2]);
+            assert_timely();
+        });
+    }
+}

@@ -117,10 +117,11 @@ impl Charge {
         }
     }
 
-    /// The call is over, and failed.
+    /// The call is over, and failed, in the middle of an answer that was being handed out.
     pub(crate) fn fail(self, verdict: &Verdict, failure: &Failure, limits: &RateLimits) {
         let (books, model) = (Arc::clone(&self.books), self.model.clone());
         self.lose(verdict, failure, limits);
+        books.broke(model.as_ref(), verdict.kind);
         books.call(model.as_ref(), true);
     }
 

@@ -219,6 +219,8 @@ const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 struct ManualState {
     elapsed: Duration,
     sleeps: Vec<Duration>,
+    /// How many sleeps were taken out of these.
+    taken: usize,
     /// When the sleep ends that was noted last for a condition variable.
     last_end: Option<Duration>,
     held: bool,
@@ -247,6 +249,13 @@ impl ManualTime {
         lock(&self.state).sleeps.clone()
     }
 
+    pub(crate) fn take_sleeps(&self) -> Vec<Duration> {
+        let mut state = lock(&self.state);
+        let sleeps = std::mem::take(&mut state.sleeps);
+        state.taken += sleeps.len();
+        sleeps
+    }
+
     pub(crate) fn advance(&self, by: Duration) {
         {
             let mut state = lock(&self.state);
@@ -258,7 +267,7 @@ impl ManualTime {
     /// Blocks until `count` sleeps have begun since the clock was made.
     pub(crate) fn wait_for_sleeps(&self, count: usize) {
         let mut state = lock(&self.state);
-        while state.sleeps.len() < count {
+        while state.taken + state.sleeps.len() < count {
             state = self
                 .moved
                 .wait(state)

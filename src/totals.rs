@@ -46,9 +46,9 @@ pub struct Tally {
     pub failed: u64,
     /// HTTP exchanges.
     pub attempts: u64,
-    /// Those among them that were refused for a rate limit.
+    /// Those among them that were refused for a rate limit, at once or in the middle of the answer.
     pub rate_limited: u64,
-    /// Those among them that were refused for an overload.
+    /// Those among them that were refused for an overload, at once or in the middle of the answer.
     pub overloaded: u64,
     /// Tokens, also those of answers that broke off, as far as they were seen.
     pub tokens: Tokens,
@@ -63,6 +63,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    fn add_refusal(&mut self, failure: Option<ErrorKind>) {
+        self.rate_limited += u64::from(failure == Some(ErrorKind::RateLimit));
+        self.overloaded += u64::from(failure == Some(ErrorKind::Overloaded));
+    }
+
     fn add_usage(&mut self, usage: &Usage) {
         let tokens = Tokens::of(usage);
         self.tokens.add(&tokens);
@@ -103,10 +108,14 @@ impl Books {
     pub(crate) fn attempt(&self, model: Option<&Model>, attempt: &Attempt) {
         self.write(model, |tally| {
             tally.attempts += 1;
-            tally.rate_limited += u64::from(attempt.failure == Some(ErrorKind::RateLimit));
-            tally.overloaded += u64::from(attempt.failure == Some(ErrorKind::Overloaded));
+            tally.add_refusal(attempt.failure);
             tally.waited.add_all(&attempt.waited);
         });
+    }
+
+    /// An exchange that was taken for a success broke off.
+    pub(crate) fn broke(&self, model: Option<&Model>, kind: ErrorKind) {
+        self.write(model, |tally| tally.add_refusal(Some(kind)));
     }
 
     /// Tokens were used, whatever became of the answer.

@@ -90,9 +90,16 @@ impl ManualClock {
         self.0.elapsed()
     }
 
-    /// How long each sleep was, in the order in which they began.
+    /// How long each sleep was, in the order in which they began, but those taken before.
     pub fn sleeps(&self) -> Vec<Duration> {
         self.0.sleeps()
+    }
+
+    /// All sleeps that began since the last call, in order; the clock forgets them.
+    ///
+    /// For long runs, whose sleeps would fill the memory.
+    pub fn take_sleeps(&self) -> Vec<Duration> {
+        self.0.take_sleeps()
     }
 
     /// Blocks, in real time, until `count` sleeps have begun since the clock was made.

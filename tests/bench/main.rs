@@ -17,6 +17,8 @@
 //! cargo bench -- limits --jobs 5000                # most of an hour
 //! cargo bench -- limits --seconds 75 input storm   # less demand; the runs with these names
 //! cargo bench -- all            # the rows, and runs of 500 and of 5,000 jobs
+//! cargo bench -- soak           # a million requests, 32 threads, every fault: minutes
+//! cargo bench -- soak --requests 100000 --seed 7
 //! ```
 //!
 //! Instructions do not depend on what else the machine does. This runs the calls of one side, with
@@ -38,6 +40,8 @@ mod hello;
 mod limits;
 mod measure;
 mod rows;
+#[path = "../it/soak/mod.rs"]
+mod soak;
 mod workers;
 
 use bindings::Demand;
@@ -51,6 +55,9 @@ fn main() {
     match words[..] {
         ["--child-serve", case] => return calls::serve(case),
         ["--child-memory", url, side, what] => return rows::measure_memory(url, side, what),
+        ["soak", ..] => {
+            return println!("{}", soak::run(&soak::Settings::read(&arguments[1..])));
+        }
         _ if words.contains(&"--only") => return calls::only(&arguments),
         _ => {}
     }

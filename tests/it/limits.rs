@@ -289,6 +289,22 @@ fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
 }
 
 #[test]
+fn totals_count_refusals_in_the_middle_of_a_stream_that_is_handed_out() {
+    let lab = Lab::new();
+    for kind in ["rate_limit_error", "overloaded_error", "api_error"] {
+        let script = StreamScript::text("one two three").error_after(5, kind, "m");
+        lab.server.push(Reply::stream(script));
+        let stream = lab.client.messages().stream(&request()).expect("a stream");
+        let error = stream.final_message().expect_err("it breaks");
+        assert_eq!(error.attempts().len(), 1);
+    }
+    let totals = lab.client.totals();
+    let all = &totals.all;
+    assert_eq!((all.calls, all.failed, all.attempts), (3, 3, 3));
+    assert_eq!((all.rate_limited, all.overloaded), (1, 1));
+}
+
+#[test]
 fn fast_mode_and_other_models_have_limits_of_their_own() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(1)));
     let mut fast = request();

@@ -17,6 +17,7 @@ mod recorded_lists;
 mod recordings;
 mod retries;
 mod secrets;
+mod soak;
 mod streams;
 mod support;
 mod threads;

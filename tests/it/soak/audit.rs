@@ -1,0 +1,358 @@
+//! What must agree: what the callers were told, what the server did, what the client counted.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anthropic_blocking::testing::TestServer;
+use anthropic_blocking::{Attempt, Delivery, ErrorKind, Tokens, Totals};
+
+use super::calls::{Call, Flag, Got, Outcome, Way};
+use super::faults::{Comes, Desk, Fault, request_id};
+use super::report::Report;
+use super::{MOST_INPUT, MOST_OUTPUT, lock};
+
+/// Compares what the callers of a round were told with what the server did.
+pub struct Audit<'a> {
+    report: &'a mut Report,
+    desk: &'a Desk,
+    outcomes: &'a [Outcome],
+    sums: Sums,
+}
+
+/// What the callers know, and by how much it may be less than what happened.
+#[derive(Default)]
+pub struct Sums {
+    calls: u64,
+    failed: u64,
+    attempts: u64,
+    rate_limited: u64,
+    overloaded: u64,
+    tokens: [u64; 2],
+    /// Calls and attempts of which the callers know nothing.
+    cut: u64,
+    cut_attempts: u64,
+    /// What broken answers may have used.
+    broken: [u64; 2],
+    /// Of the limit mode: answers, what they used, refusals.
+    admitted: u64,
+    charged: [u64; 2],
+    limited: u64,
+    overloads: u64,
+}
+
+impl<'a> Audit<'a> {
+    pub fn new(report: &'a mut Report, desk: &'a Desk, outcomes: &'a [Outcome]) -> Audit<'a> {
+        Audit {
+            report,
+            desk,
+            outcomes,
+            sums: Sums::default(),
+        }
+    }
+
+    /// Each attempt of each call against the request that arrived for it.
+    pub fn attempts(&mut self) {
+        let mut receipts: HashMap<u64, Vec<usize>> = HashMap::new();
+        for shard in &self.desk.receipts {
+            receipts.extend(std::mem::take(&mut *lock(shard)));
+        }
+        let count = |faults: &mut BTreeMap<String, u64>, met: &[usize], desk: &Desk| {
+            for fault in met {
+                *faults.entry(desk.faults[*fault].name.clone()).or_default() += 1;
+            }
+        };
+        let mut seen = HashMap::new();
+        for outcome in self.outcomes {
+            let call = outcome.call;
+            if seen.insert(call.number, ()).is_some() {
+                self.report
+                    .complain(format!("{call:?}: it came back twice"));
+            }
+            let met = receipts.remove(&call.number).unwrap_or_default();
+            count(&mut self.report.faults, &met, self.desk);
+            if let Err(complaint) = self.check(outcome, &met) {
+                let names: Vec<&str> = met.iter().map(|f| &*self.desk.faults[*f].name).collect();
+                self.report
+                    .complain(format!("{call:?}: {complaint}, after {names:?}"));
+            }
+        }
+        for (number, met) in receipts {
+            count(&mut self.report.faults, &met, self.desk);
+            // The server may come to read what was given up in the round before.
+            let is_late = met
+                .iter()
+                .all(|fault| self.desk.faults[*fault].comes == Comes::Stalled);
+            self.report.late += u64::from(is_late);
+            self.report
+                .check(is_late, || format!("nobody asked for {number}"));
+        }
+    }
+
+    fn check(&mut self, outcome: &Outcome, met: &[usize]) -> Result<(), String> {
+        let Outcome {
+            call,
+            attempts,
+            got,
+        } = outcome;
+        let sums = &mut self.sums;
+        self.report.count(outcome, met.len());
+        match got {
+            Got::Wrong(complaint) => return Err(complaint.clone()),
+            Got::Cut => {
+                sums.cut += 1;
+                sums.cut_attempts += met.len() as u64;
+                sums.broken = [sums.broken[0] + MOST_INPUT, sums.broken[1] + MOST_OUTPUT];
+                return Ok(());
+            }
+            Got::Error(ErrorKind::NotRun, _) => {
+                let may_be = matches!(call.way, Way::Run | Way::Map);
+                return if may_be && met.is_empty() {
+                    Ok(())
+                } else {
+                    Err("not run".to_owned())
+                };
+            }
+            _ => {}
+        }
+        sums.calls += 1;
+        sums.failed += u64::from(matches!(got, Got::Error(..)));
+        sums.rate_limited += count_of(attempts, ErrorKind::RateLimit);
+        sums.overloaded += count_of(attempts, ErrorKind::Overloaded);
+        let faults: Vec<&Fault> = met.iter().map(|fault| &self.desk.faults[*fault]).collect();
+        if let Got::Counted = got {
+            // A count does not tell its attempts: they must be what the server saw.
+            let (last, before) = faults.split_last().ok_or("it was counted by nobody")?;
+            if last.comes != Comes::Served || before.iter().any(|f| f.comes == Comes::Served) {
+                return Err("it was counted at a fault".to_owned());
+            }
+            let failures = before.iter().map(|fault| match fault.comes {
+                Comes::Failed(_, _, kinds) => Some(kinds[0]),
+                _ => None,
+            });
+            for kind in failures.flatten() {
+                sums.rate_limited += u64::from(kind == ErrorKind::RateLimit);
+                sums.overloaded += u64::from(kind == ErrorKind::Overloaded);
+            }
+            sums.attempts += faults.len() as u64;
+            return Ok(());
+        }
+        sums.attempts += attempts.len() as u64;
+        if let Got::Error(kind, text) = got {
+            let last = attempts.last().and_then(|attempt| attempt.failure);
+            let may_be_late = matches!(kind, ErrorKind::Timeout | ErrorKind::Budget);
+            let may_wait = matches!(kind, ErrorKind::RateLimit | ErrorKind::Overloaded);
+            let is_explained = last == Some(*kind)
+                || call.flag == Flag::Deadline && (may_be_late || attempts.is_empty() && may_wait)
+                || call.flag == Flag::Impatient && attempts.is_empty() && may_wait;
+            if !is_explained {
+                return Err(format!("no attempt explains {text}"));
+            }
+        }
+        let is_last_failed = attempts
+            .last()
+            .is_some_and(|attempt| attempt.failure.is_some());
+        let is_error = matches!(got, Got::Error(..));
+        if is_last_failed && !is_error || attempts.is_empty() && !is_error {
+            return Err(format!("an answer after {attempts:?}"));
+        }
+        if attempts
+            .iter()
+            .rev()
+            .skip(1)
+            .any(|attempt| attempt.failure.is_none())
+        {
+            return Err("a success was not the end".to_owned());
+        }
+        let unsent = attempts.len() as u64 - count_sent(attempts);
+        if unsent != u64::from(call.way == Way::Large) && !call.flag.is_hasty() {
+            return Err(format!("{unsent} attempts were not sent"));
+        }
+        let sent: Vec<&Attempt> = attempts
+            .iter()
+            .filter(|attempt| attempt.delivery != Delivery::NotSent)
+            .collect();
+        if !call.flag.is_hasty() && sent.len() != faults.len() {
+            return Err(format!(
+                "{} requests were sent, {} arrived: {sent:?}",
+                sent.len(),
+                faults.len()
+            ));
+        }
+        let mut arrived = faults.iter().enumerate();
+        for attempt in sent {
+            let is_timeout = attempt.failure == Some(ErrorKind::Timeout);
+            if call.flag.is_hasty() && is_timeout && attempt.delivery == Delivery::Unknown {
+                // The server may have read it or not, and have answered in any way.
+                continue;
+            }
+            let is_it = |(turn, fault): &(usize, &&Fault)| {
+                explains(fault, *call, *turn as u64, attempt).is_ok()
+            };
+            let next = match call.flag.is_hasty() {
+                true => arrived.find(is_it),
+                false => arrived.next(),
+            };
+            let Some((turn, fault)) = next else {
+                return Err(format!("nothing arrived for {attempt:?}"));
+            };
+            explains(fault, *call, turn as u64, attempt)?;
+            let is_used = attempt.status == Some(200);
+            if attempt.failure.is_some() && is_used || matches!(got, Got::Half) {
+                sums.broken = [sums.broken[0] + MOST_INPUT, sums.broken[1] + MOST_OUTPUT];
+            }
+            if fault.comes == Comes::Limited {
+                match attempt.failure {
+                    None => sums.admitted += 1,
+                    Some(ErrorKind::Overloaded) => sums.overloads += 1,
+                    Some(_) => sums.limited += 1,
+                }
+            }
+        }
+        if let Got::Message { usage, is_canned } = got {
+            let should_be = faults
+                .last()
+                .is_some_and(|fault| fault.comes == Comes::Limited);
+            if *is_canned != should_be {
+                return Err("the answer of another attempt".to_owned());
+            }
+            for d in 0..2 {
+                sums.tokens[d] += usage[d];
+                sums.charged[d] += if *is_canned { usage[d] } else { 0 };
+            }
+        }
+        Ok(())
+    }
+
+    /// The client's totals, against what the callers know.
+    pub fn totals(&mut self, before: &Totals, after: &Totals) {
+        let (before, after) = (&before.all, &after.all);
+        let sums = &self.sums;
+        let tokens = |tokens: &Tokens| [tokens.input, tokens.output];
+        let rows = [
+            ("calls", before.calls, after.calls, sums.calls, sums.cut),
+            (
+                "failed calls",
+                before.failed,
+                after.failed,
+                sums.failed,
+                sums.cut,
+            ),
+            (
+                "attempts",
+                before.attempts,
+                after.attempts,
+                sums.attempts,
+                sums.cut_attempts,
+            ),
+            (
+                "429s",
+                before.rate_limited,
+                after.rate_limited,
+                sums.rate_limited,
+                sums.cut_attempts,
+            ),
+            (
+                "529s",
+                before.overloaded,
+                after.overloaded,
+                sums.overloaded,
+                sums.cut_attempts,
+            ),
+            (
+                "input",
+                tokens(&before.tokens)[0],
+                tokens(&after.tokens)[0],
+                sums.tokens[0],
+                sums.broken[0],
+            ),
+            (
+                "output",
+                tokens(&before.tokens)[1],
+                tokens(&after.tokens)[1],
+                sums.tokens[1],
+                sums.broken[1],
+            ),
+        ];
+        for (name, before, after, known, more) in rows {
+            let is = after - before;
+            let agrees = (known..=known + more).contains(&is);
+            self.report.check(agrees, || {
+                format!("totals: {is} {name}, should be {known} and at most {more} more")
+            });
+        }
+    }
+
+    /// The books of the limit mode, against what the callers were told; returns what was charged.
+    pub fn server_books(&mut self, server: &TestServer) -> [u64; 2] {
+        let books = server.books();
+        let charged = books.classes.iter().fold([0; 2], |[input, output], class| {
+            [
+                input + class.charged.input_tokens,
+                output + class.charged.output_tokens,
+            ]
+        });
+        let sums = &self.sums;
+        self.report
+            .same("admitted", &sums.admitted, &books.admitted());
+        self.report
+            .same("refused for limits", &sums.limited, &books.limited());
+        self.report.same(
+            "refused as overloaded",
+            &sums.overloads,
+            &books.overloaded(),
+        );
+        self.report.same("charged", &sums.charged, &charged);
+        charged
+    }
+}
+
+/// Whether this fault can have led to this attempt.
+pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Result<(), String> {
+    let Attempt {
+        delivery,
+        status,
+        failure,
+        request_id: id,
+        ..
+    } = attempt;
+    let is_explained = match (fault.comes, failure) {
+        (Comes::Served, None) => *delivery == Delivery::Answered && *status == Some(200),
+        (Comes::Failed(way, code, kinds), Some(kind)) => {
+            *delivery == way && *status == code && kinds.contains(kind)
+        }
+        // It was dropped before it came to that.
+        (Comes::Failed(_, Some(200), _), None) => call.way == Way::Half && *status == Some(200),
+        (Comes::Limited, None) => *delivery == Delivery::Answered && *status == Some(200),
+        (Comes::Limited, Some(ErrorKind::RateLimit)) => *status == Some(429),
+        (Comes::Limited, Some(ErrorKind::Overloaded)) => *status == Some(529),
+        _ => false,
+    };
+    if !is_explained {
+        return Err(format!("{:?} does not explain {attempt:?}", fault.name));
+    }
+    let should_be = match status {
+        Some(_) if !fault.name.starts_with("raw") => Some(request_id(call, turn)),
+        _ => None,
+    };
+    let id = id.as_ref().map(ToString::to_string);
+    if id != should_be {
+        return Err(format!(
+            "request id {id:?} of {:?}, should be {should_be:?}",
+            fault.name
+        ));
+    }
+    Ok(())
+}
+
+fn count_sent(attempts: &[Attempt]) -> u64 {
+    let unsent = attempts
+        .iter()
+        .filter(|attempt| attempt.delivery == Delivery::NotSent);
+    attempts.len() as u64 - unsent.count() as u64
+}
+
+fn count_of(attempts: &[Attempt], kind: ErrorKind) -> u64 {
+    attempts
+        .iter()
+        .filter(|attempt| attempt.failure == Some(kind))
+        .count() as u64
+}

@@ -1,0 +1,249 @@
+//! What the server does: faults, which request meets which, and the record of it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use anthropic_blocking::testing::{RecordedRequest, Reply, StreamScript, TestServer};
+use anthropic_blocking::{Delivery, ErrorKind};
+use fastrand::Rng;
+use serde_json::json;
+
+use super::calls::{Call, Flag, Way};
+use super::table::table;
+use super::{THREADS, lock};
+
+/// A thing that the server does, and what a client may make of it.
+pub struct Fault {
+    pub name: String,
+    pub weight: u32,
+    pub shapes: &'static [Shape],
+    /// Leaves no doubt about what was charged, and asks for no wait.
+    pub is_clear: bool,
+    pub comes: Comes,
+    pub reply: Box<dyn Fn(&Scene) -> Reply + Send + Sync>,
+}
+
+/// Makes a reply that needs nothing but the scene.
+pub type Make = fn(&Scene) -> Reply;
+
+impl Fault {
+    pub fn new(
+        name: &str,
+        weight: u32,
+        shapes: &'static [Shape],
+        comes: Comes,
+        reply: impl Fn(&Scene) -> Reply + Send + Sync + 'static,
+    ) -> Fault {
+        use ErrorKind::{Overloaded, RateLimit};
+        let is_clear = match comes {
+            Comes::Limited => true,
+            Comes::Failed(Delivery::Answered, _, kinds) => {
+                let is_wait = kinds.contains(&RateLimit) || kinds.contains(&Overloaded);
+                let is_late = shapes == [Shape::Stream];
+                !is_wait && !is_late && !name.contains("retry-after")
+            }
+            _ => false,
+        };
+        Fault {
+            name: name.to_owned(),
+            weight,
+            shapes,
+            is_clear,
+            comes,
+            reply: Box::new(reply),
+        }
+    }
+}
+
+/// What comes of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Comes {
+    /// The answer, whole.
+    Served,
+    /// A failure of one of these kinds.
+    Failed(Delivery, Option<u16>, &'static [ErrorKind]),
+    /// The answer of the limit mode, or its refusal.
+    Limited,
+    /// The server falls silent.
+    Stalled,
+}
+
+/// What kind of answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Message,
+    Stream,
+    Count,
+    Raw,
+}
+
+/// What a reply is made from.
+pub struct Scene {
+    pub call: Call,
+    pub shape: Shape,
+    pub text: String,
+    pub dice: RefCell<Rng>,
+}
+
+impl Scene {
+    pub fn below(&self, end: usize) -> usize {
+        self.dice.borrow_mut().usize(0..end)
+    }
+
+    pub fn good(&self) -> Reply {
+        match self.shape {
+            Shape::Message | Shape::Stream => Reply::message(&*self.text),
+            Shape::Count => Reply::json(200, json!({"input_tokens": self.call.number + 7})),
+            Shape::Raw => Reply::json(200, self.call.json()),
+        }
+    }
+
+    /// The answer's JSON, which the server would make by itself.
+    pub fn json(&self) -> String {
+        let text = &self.text;
+        json!({
+            "id": "msg_soak", "type": "message", "role": "assistant", "model": "m",
+            "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 1, "output_tokens": text.len().div_ceil(4)},
+        })
+        .to_string()
+    }
+
+    pub fn script(&self) -> StreamScript {
+        StreamScript::text(&self.text)
+    }
+
+    /// A place in the body of the answer, before its end.
+    pub fn place(&self) -> usize {
+        match self.shape {
+            Shape::Count => self.below(12),
+            Shape::Raw => self.below(self.text.len()),
+            Shape::Message | Shape::Stream => self.below(self.text.len() + 150),
+        }
+    }
+
+    /// How many events of the stream come before a fault: at least the end is missing.
+    pub fn events(&self) -> usize {
+        let words = self.text.split(' ').count();
+        self.below(words + 6)
+    }
+}
+
+/// What the server knows: the faults, and which request met which.
+pub struct Desk {
+    pub seed: u64,
+    pub faults: Vec<Fault>,
+    pub receipts: Vec<Mutex<HashMap<u64, Vec<usize>>>>,
+}
+
+impl Desk {
+    pub fn new(seed: u64) -> Desk {
+        let receipts = (0..THREADS).map(|_| Mutex::default()).collect();
+        Desk {
+            seed,
+            faults: table(),
+            receipts,
+        }
+    }
+
+    fn answer(&self, request: &RecordedRequest) -> Reply {
+        let Some((call, shape)) = asked(request) else {
+            return Reply::error(400, "invalid_request_error", "not of the soak");
+        };
+        let mut receipts = lock(&self.receipts[call.number as usize % THREADS]);
+        let met = receipts.entry(call.number).or_default();
+        let turn = met.len() as u64;
+        let seed = (self.seed << 48) ^ (call.number << 8) ^ turn;
+        let mut dice = Rng::with_seed(seed);
+        let fault = self.choose(call, shape, turn, &mut dice);
+        met.push(fault);
+        drop(receipts);
+        let scene = Scene {
+            call,
+            shape,
+            text: call.text(),
+            dice: dice.into(),
+        };
+        let reply = (self.faults[fault].reply)(&scene);
+        reply.header("request-id", request_id(call, turn))
+    }
+
+    fn choose(&self, call: Call, shape: Shape, turn: u64, dice: &mut Rng) -> usize {
+        let is_faulty = match call.flag {
+            Flag::Stall => turn == 0,
+            Flag::Books => !call.is_warm() && turn < 3 && dice.f64() < 0.5,
+            _ => dice.f64() < 0.45,
+        };
+        if !is_faulty {
+            return usize::from(call.flag == Flag::Books);
+        }
+        let fits = |fault: &Fault| {
+            let is_fit = match call.flag {
+                Flag::Stall => fault.comes == Comes::Stalled,
+                Flag::Books => fault.is_clear,
+                Flag::Nothing | Flag::Impatient => fault.comes != Comes::Stalled,
+                // Of these the caller cannot tell what the limit mode charged.
+                _ => !matches!(fault.comes, Comes::Stalled | Comes::Limited),
+            };
+            is_fit && fault.shapes.contains(&shape)
+        };
+        let fitting = || {
+            self.faults
+                .iter()
+                .enumerate()
+                .filter(|(_, fault)| fits(fault))
+        };
+        let whole: u32 = fitting().map(|(_, fault)| fault.weight).sum();
+        let mut left = dice.u32(0..whole.max(1));
+        for (index, fault) in fitting() {
+            if left < fault.weight {
+                return index;
+            }
+            left -= fault.weight;
+        }
+        0
+    }
+}
+
+pub fn server(desk: &Arc<Desk>) -> TestServer {
+    let server = TestServer::start().expect("a server on loopback");
+    server.keep_requests(false);
+    let desk = Arc::clone(desk);
+    server.answer_with(move |request| desk.answer(request));
+    server
+}
+
+/// The call that a request belongs to, and what it wants.
+pub fn asked(request: &RecordedRequest) -> Option<(Call, Shape)> {
+    let body = String::from_utf8_lossy(&request.body);
+    let large = request.header("x-soak");
+    let (words, shape) = match request.path.strip_prefix("/v1/soak/").or(large) {
+        Some(path) => (path, Shape::Raw),
+        None => {
+            let shape = match request.path.ends_with("/count_tokens") {
+                true => Shape::Count,
+                false if body.contains(r#""stream":true"#) => Shape::Stream,
+                false => Shape::Message,
+            };
+            (body.split_once("soak ")?.1, shape)
+        }
+    };
+    let mut words = words.split([' ', '/']);
+    let number = words.next()?.parse().ok()?;
+    let word = words.next()?;
+    let (flag, _) = *Flag::ALL.iter().find(|(_, known)| *known == word)?;
+    // The way is the caller's alone; the server answers without it.
+    Some((
+        Call {
+            number,
+            way: Way::Plain,
+            flag,
+        },
+        shape,
+    ))
+}
+
+pub fn request_id(call: Call, turn: u64) -> String {
+    format!("req_soak_{}_{turn}", call.number)
+}

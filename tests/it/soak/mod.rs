@@ -1,0 +1,274 @@
+//! The soak: very many requests of every kind, from many threads, through one client and every
+//! fault that the test server has.
+//!
+//! Everything is drawn from a seed and the number of the request, which travels in the request: so
+//! the server knows which fault is next, the caller what it must be answered, and the bookkeeper
+//! which errors that fault can explain. The client's clock jumps over its waits. The smoke is a part
+//! of `cargo test`; the whole is run by itself, because it watches the process:
+//!
+//! ```text
+//! cargo test --release --test it -- --ignored --nocapture soak    # SOAK_REQUESTS, SOAK_SEED
+//! cargo bench -- soak --requests 1000000 --seed 1
+//! ```
+
+mod audit;
+mod calls;
+mod faults;
+mod report;
+mod table;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anthropic_blocking::testing::{HeaderMode, ManualClock, ServerLimits};
+use anthropic_blocking::{Client, RetryPolicy};
+
+use self::audit::Audit;
+use self::calls::{Call, Flag, Site, Task, Tasks, Way, on_all_threads};
+use self::faults::{Desk, server};
+use self::report::{Report, Sample};
+
+/// How much is asked, and from which seed.
+pub struct Settings {
+    /// At least so many requests arrive at the server.
+    pub requests: usize,
+    pub seed: u64,
+    /// Whether memory, files and threads of the process are this run's alone.
+    pub is_alone: bool,
+}
+
+impl Settings {
+    /// The settings of a run by itself: `--requests` and `--seed`, or else the variables
+    /// `SOAK_REQUESTS` and `SOAK_SEED`.
+    pub fn read(arguments: &[String]) -> Settings {
+        let number = |name: &str, otherwise: u64| {
+            let flag = format!("--{name}");
+            let at = arguments.iter().position(|argument| *argument == flag);
+            let value = match at {
+                Some(at) => arguments.get(at + 1).cloned(),
+                None => std::env::var(format!("SOAK_{}", name.to_uppercase())).ok(),
+            };
+            value.map_or(otherwise, |value| {
+                let number = value.parse();
+                number.unwrap_or_else(|_| panic!("{flag}: {value:?} is no number"))
+            })
+        };
+        Settings {
+            requests: number("requests", 1_000_000) as usize,
+            seed: number("seed", 1),
+            is_alone: true,
+        }
+    }
+
+    /// How many calls are made before the accounts are compared.
+    fn round(&self) -> usize {
+        (self.requests / ROUNDS).clamp(1_000, 20_000)
+    }
+}
+
+/// Runs the soak and returns the table of what happened.
+///
+/// # Panics
+///
+/// With the first complaints, if anything was not as it must be.
+pub fn run(settings: &Settings) -> String {
+    let start = Instant::now();
+    let mut report = Report::default();
+    let before = settings.is_alone.then(Sample::take);
+    meet_every_fault(settings, &mut report);
+    keep_books(settings, &mut report);
+    if let Some(before) = before {
+        report.samples.insert(0, before);
+        report.check_growth();
+        report.check_end(before);
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    let table = report.table(settings);
+    let (count, first) = (report.complaints.len(), &report.complaints);
+    let first = &first[..first.len().min(20)];
+    assert!(
+        count == 0,
+        "{table}\n{count} complaints:\n{}",
+        first.join("\n")
+    );
+    table
+}
+
+/// Rounds of calls of every kind, until enough requests have arrived; after each round nothing is
+/// under way, and all accounts must agree.
+fn meet_every_fault(settings: &Settings, report: &mut Report) {
+    let clock = ManualClock::new();
+    let desk = Arc::new(Desk::new(settings.seed));
+    let server = server(&desk);
+    let client = Client::builder()
+        .base_url(server.base_url())
+        .api_key("test")
+        .seed(settings.seed)
+        .clock(&clock)
+        .idle_timeout(HANG)
+        .retry(PATIENT)
+        .build()
+        .expect("valid settings");
+    let site = Site {
+        client: &client,
+        server: &server,
+    };
+    let mut tasks = Tasks::new(settings.seed);
+    let round = settings.round();
+    while server.request_count() < settings.requests {
+        server.limit(tight(settings.seed));
+        let totals = client.totals();
+        let outcomes = on_all_threads(tasks.take(round), &site);
+        let mut audit = Audit::new(report, &desk, &outcomes);
+        audit.attempts();
+        audit.totals(&totals, &client.totals());
+        audit.server_books(&server);
+        at_rest(&client, report);
+        report.sample(settings);
+        let most = THREADS + MOST_BULK * BULK_THREADS;
+        let open = server.open_connections();
+        report.check(open <= most, || format!("{open} connections are open"));
+        let _ = clock.take_sleeps();
+    }
+    // Whatever was promised to requests in flight would be missing now.
+    clock.advance(Duration::from_secs(3_600));
+    for class in client.budget().snapshot() {
+        for (name, dimension) in [
+            ("requests", class.requests),
+            ("input", class.input_tokens),
+            ("output", class.output_tokens),
+        ] {
+            let is_idle = dimension.used == 0 && dimension.server_left == dimension.server_limit;
+            report.check(is_idle, || {
+                format!("{name} of {}: {dimension:?}", class.class)
+            });
+        }
+    }
+    report.requests += server.request_count();
+}
+
+/// A run in which all is known: no wait, so that all of it stays in the budget's window, and no
+/// attempt of which the server could know more than the client. What the window and the totals
+/// say must be exactly what the server charged.
+fn keep_books(settings: &Settings, report: &mut Report) {
+    let clock = ManualClock::new();
+    let desk = Arc::new(Desk::new(settings.seed));
+    let server = server(&desk);
+    let none = RetryPolicy::new()
+        .initial_backoff(Duration::ZERO)
+        .max_backoff(Duration::ZERO);
+    let client = Client::builder()
+        .base_url(server.base_url())
+        .api_key("test")
+        .clock(&clock)
+        .idle_timeout(HANG)
+        .retry(none)
+        .build()
+        .expect("valid settings");
+    let site = Site {
+        client: &client,
+        server: &server,
+    };
+    let call = |number: u64| Call {
+        number,
+        way: [Way::Plain, Way::Streamed, Way::Events][number as usize % 3],
+        flag: Flag::Books,
+    };
+    let mut charged = [0; 2];
+    let mut numbers = 0..settings.requests as u64 / 10;
+    while !numbers.is_empty() {
+        let wide = ServerLimits::per_minute(1 << 40, 1 << 40, 1 << 40).headers(HeaderMode::None);
+        server.limit(wide);
+        let before = client.totals();
+        // With its first answer a class knows that this server shows no limits.
+        let warm = call(numbers.start).is_warm();
+        let size = if warm { MODELS.len() } else { settings.round() };
+        let calls = numbers.by_ref().take(size).map(call);
+        let outcomes = match warm {
+            true => calls.map(|call| call.run(&site)).collect(),
+            false => on_all_threads(calls.map(Task::One).collect(), &site),
+        };
+        let mut audit = Audit::new(report, &desk, &outcomes);
+        audit.attempts();
+        audit.totals(&before, &client.totals());
+        let [input, output] = audit.server_books(&server);
+        charged = [charged[0] + input, charged[1] + output];
+        at_rest(&client, report);
+        report.sample(settings);
+    }
+    let mut used = [0; 3];
+    for class in client.budget().snapshot() {
+        let dimensions = [class.requests, class.input_tokens, class.output_tokens];
+        for (sum, dimension) in used.iter_mut().zip(dimensions) {
+            *sum += dimension.used;
+        }
+    }
+    let [input, output] = charged;
+    let arrived = server.request_count() as u64;
+    report.same("the window", &used, &[arrived, input, output]);
+    let totals = client.totals();
+    let seen = [totals.all.tokens.input, totals.all.tokens.output];
+    report.same("the tokens of the totals", &seen, &charged);
+    report.same(
+        "waits where none was needed",
+        &clock.elapsed(),
+        &Duration::ZERO,
+    );
+    report.requests += server.request_count();
+}
+
+/// Nothing is under way: nothing may be in flight, and nobody wait.
+fn at_rest(client: &Client, report: &mut Report) {
+    for class in client.budget().snapshot() {
+        let is_at_rest = class.in_flight == 0 && class.waiting == 0;
+        report.check(is_at_rest, || format!("not at rest: {class:?}"));
+    }
+}
+
+/// Limits that are met: the server's minute takes six milliseconds.
+fn tight(seed: u64) -> ServerLimits {
+    ServerLimits::per_minute(600, 40_000, 40_000)
+        .scale(10_000.0)
+        .overload(Duration::from_secs(20), Duration::from_secs(40), 0.5)
+        .seed(seed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Only a hang takes longer.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Waits for limits and overloads are never given up.
+const PATIENT: RetryPolicy = RetryPolicy::new().max_wait(Duration::MAX);
+
+const THREADS: usize = 32;
+const BULK_THREADS: usize = 4;
+const MOST_BULK: usize = 32;
+const ROUNDS: usize = 50;
+/// What one answer can have used at most.
+const MOST_INPUT: u64 = 100;
+const MOST_OUTPUT: u64 = 10_000;
+
+const MODELS: [&str; 4] = [
+    "claude-haiku-4-5",
+    "claude-sonnet-5",
+    "claude-opus-5-5",
+    "claude-haiku-5-5",
+];
+
+#[test]
+fn thousands_of_calls_with_every_fault_end_as_they_must() {
+    run(&Settings {
+        requests: 3_000,
+        seed: 1,
+        is_alone: false,
+    });
+}
+
+#[test]
+#[ignore = "a million requests: minutes, in a process of its own"]
+fn a_million_requests_end_as_they_must_and_nothing_grows() {
+    println!("{}", run(&Settings::read(&[])));
+}

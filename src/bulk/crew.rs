@@ -100,13 +100,14 @@ impl Crew {
         }
     }
 
-    /// When a thread may begin: four at once, then doubling.
+    /// When a thread may begin: four at once, then doubling. In the default minute that is as fast as
+    /// the pace of the requests doubles.
     fn due(&self, number: usize) -> Duration {
         let doublings = |threads: usize| (threads as f64 / FIRST as f64).log2().max(0.0);
         if number < FIRST {
             return Duration::ZERO;
         }
-        let share = doublings(number + 1) / doublings(self.concurrency).max(1.0);
+        let share = doublings(number + 1) / doublings(self.concurrency).max(DOUBLINGS);
         scale(self.ramp_up, share.min(1.0))
     }
 
@@ -399,6 +400,9 @@ fn dollars(sum: f64) -> String {
 
 /// So many threads begin at once.
 const FIRST: usize = 4;
+
+/// So often they double, at least, while the run begins.
+const DOUBLINGS: f64 = 6.0;
 
 /// With so many requests waiting, one more thread sends none sooner.
 const MOST_WAITING: usize = 2;

@@ -119,9 +119,9 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets how long it takes until all threads may work, by default
-    /// [a minute](Bulk::DEFAULT_RAMP_UP): four at once, and twice as many in equal steps of time,
-    /// because the API refuses use that grows too fast.
+    /// Sets how fast threads begin, because the API refuses use that grows too fast: four at once,
+    /// twice as many after every sixth of this time, all when it is over. By default it is
+    /// [a minute](Bulk::DEFAULT_RAMP_UP), so that they double every ten seconds, as the pace does.
     pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
         self.ramp_up = time;
         self

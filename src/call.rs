@@ -264,7 +264,7 @@ impl<'a> Progress<'a> {
                     Some(reservation),
                 ));
             }
-            Err(Denied::Stopped) => return Err(self.shut_down()),
+            Err(Denied::Stopped) => return Err(self.stopped(last)),
             Err(denied) => denied,
         };
         let Some(mut last) = last else {
@@ -443,8 +443,19 @@ impl<'a> Progress<'a> {
                 self.last = Some(back);
                 core.sleeper
                     .sleep_unless(wait, || call.settings.stop.is_ending())
-                    .map_err(|_| self.shut_down())
+                    .map_err(|_| {
+                        let last = self.last.take();
+                        self.stopped(last)
+                    })
             }
+        }
+    }
+
+    /// The error of a call that was stopped while it waited: where it had failed before, that failure.
+    fn stopped(&mut self, last: Option<Failed>) -> Error {
+        match last.filter(|_| !self.call.core.sleeper.is_stopped()) {
+            Some(last) => self.error(last, Some(NOTHING_MORE.to_owned())),
+            None => self.shut_down(),
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply, ServerLimits};
 use anthropic_blocking::{
-    BulkRun, CacheControl, Client, ContentBlock, ErrorKind, Limits, Message, MessageRequest, Price,
-    Prices, Progress, Result,
+    BulkRun, CacheControl, Client, ContentBlock, Delivery, ErrorKind, Limits, Message,
+    MessageRequest, Price, Prices, Progress, Result,
 };
 
 use crate::support::*;
@@ -159,6 +159,40 @@ fn what_was_not_sent_says_why() {
     );
     assert!(text.contains("invalid x-api-key"), "{text}");
     assert!(errors[2].is_retryable() && errors[2].attempts().is_empty());
+}
+
+#[test]
+fn what_failed_and_was_to_be_tried_again_when_the_run_was_stopped_keeps_its_failure() {
+    for (reply, kind, delivery) in [
+        (
+            Reply::overloaded(),
+            ErrorKind::Overloaded,
+            Delivery::Answered,
+        ),
+        (
+            Reply::canned().reset_before_headers(),
+            ErrorKind::Connection,
+            Delivery::Unknown,
+        ),
+    ] {
+        let clock = ManualClock::held();
+        let lab = Lab::on(clock.clone(), |builder| builder);
+        lab.ask().expect("an answer");
+        let failing = reply.clone();
+        lab.server.answer_with(move |_| failing.clone());
+        let mut run = swift(&lab.client, 1).run(jobs(2)).expect("a run");
+        assert!(lab.server.wait_for_requests(2, HANG));
+        clock.wait_for_sleeps(1);
+        run.stop();
+        let (_, first) = run.next().expect("an answer");
+        let error = first.expect_err("it failed");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains("the run was stopped"), "{error}");
+        let deliveries: Vec<Delivery> = error.attempts().iter().map(|a| a.delivery).collect();
+        assert_eq!(deliveries, [delivery]);
+        let (_, second) = run.next().expect("an answer");
+        assert_eq!(second.expect_err("not sent").kind(), ErrorKind::NotRun);
+    }
 }
 
 #[test]
@@ -407,14 +441,14 @@ fn four_threads_begin_and_the_others_follow() {
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     // Of the second to the fourth for nothing, then of the fifth.
     clock.wait_for_sleeps(4);
-    // A doubling in a minute: a quarter more takes its 0.32th part.
+    // A doubling in ten seconds: a quarter more takes its 0.32th part.
     let sleep = clock.sleeps()[3];
-    assert!(sleep > seconds(19) && sleep < seconds(20), "{sleep:?}");
-    clock.advance(seconds(20));
+    assert!(sleep > seconds(3) && sleep < seconds(4), "{sleep:?}");
+    clock.advance(seconds(4));
     assert!(lab.server.wait_for_requests(1 + 5, HANG));
     clock.wait_for_sleeps(5);
     assert_eq!(lab.server.request_count(), 1 + 5);
-    clock.advance(seconds(60));
+    clock.advance(seconds(6));
     assert!(lab.server.wait_for_requests(1 + 8, HANG));
     hold.open();
     assert_eq!(texts(run).len(), 30);

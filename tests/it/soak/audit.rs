@@ -99,16 +99,18 @@ impl<'a> Audit<'a> {
             Got::Wrong(complaint) => return Err(complaint.clone()),
             Got::Cut => {
                 sums.cut += 1;
-                sums.cut_attempts += met.len() as u64;
+                // One more may have been lost on the way.
+                sums.cut_attempts += met.len() as u64 + 1;
                 sums.broken = [sums.broken[0] + MOST_INPUT, sums.broken[1] + MOST_OUTPUT];
                 return Ok(());
             }
             Got::Error(ErrorKind::NotRun, _) => {
                 let may_be = matches!(call.way, Way::Run | Way::Map);
-                return if may_be && met.is_empty() {
-                    Ok(())
-                } else {
-                    Err("not run".to_owned())
+                // It may have waited in line when the run was stopped: then it was a call.
+                sums.cut += 1;
+                return match may_be && met.is_empty() {
+                    true => Ok(()),
+                    false => Err("not run".to_owned()),
                 };
             }
             _ => {}
@@ -170,15 +172,18 @@ impl<'a> Audit<'a> {
             .iter()
             .filter(|attempt| attempt.delivery != Delivery::NotSent)
             .collect();
-        if !call.flag.is_hasty() && sent.len() != faults.len() {
-            return Err(format!(
-                "{} requests were sent, {} arrived: {sent:?}",
-                sent.len(),
-                faults.len()
-            ));
-        }
+        let lost = match call.flag.is_hasty() {
+            true => Vec::new(),
+            false => lost_on_the_way(*call, &sent, &faults, 0).ok_or_else(|| {
+                format!("{} requests arrived, of those sent: {sent:?}", faults.len())
+            })?,
+        };
+        self.report.lost += lost.len() as u64;
         let mut arrived = faults.iter().enumerate();
-        for attempt in sent {
+        for (number, attempt) in sent.into_iter().enumerate() {
+            if lost.contains(&number) {
+                continue;
+            }
             let is_timeout = attempt.failure == Some(ErrorKind::Timeout);
             if call.flag.is_hasty() && is_timeout && attempt.delivery == Delivery::Unknown {
                 // The server may have read it or not, and have answered in any way.
@@ -188,10 +193,17 @@ impl<'a> Audit<'a> {
                 explains(fault, *call, *turn as u64, attempt).is_ok()
             };
             let next = match call.flag.is_hasty() {
-                true => arrived.find(is_it),
+                true => {
+                    let mut ahead = arrived.clone();
+                    ahead.find(is_it).inspect(|_| arrived = ahead)
+                }
                 false => arrived.next(),
             };
             let Some((turn, fault)) = next else {
+                if call.flag.is_hasty() && may_be_lost(attempt) {
+                    self.report.lost += 1;
+                    continue;
+                }
                 return Err(format!("nothing arrived for {attempt:?}"));
             };
             explains(fault, *call, turn as u64, attempt)?;
@@ -341,6 +353,37 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
         ));
     }
     Ok(())
+}
+
+/// Which of the attempts from this one on never arrived, if the others explain all that did: those
+/// that went out on a connection that the server was about to reset.
+fn lost_on_the_way(
+    call: Call,
+    sent: &[&Attempt],
+    faults: &[&Fault],
+    turn: usize,
+) -> Option<Vec<usize>> {
+    let Some((attempt, rest)) = sent.split_first() else {
+        return (turn == faults.len()).then(Vec::new);
+    };
+    let later = |lost: Vec<usize>| lost.into_iter().map(|number| number + 1);
+    if let Some(fault) = faults.get(turn) {
+        if explains(fault, call, turn as u64, attempt).is_ok() {
+            if let Some(lost) = lost_on_the_way(call, rest, faults, turn + 1) {
+                return Some(later(lost).collect());
+            }
+        }
+    }
+    let lost = may_be_lost(attempt)
+        .then(|| lost_on_the_way(call, rest, faults, turn))
+        .flatten()?;
+    Some(std::iter::once(0).chain(later(lost)).collect())
+}
+
+fn may_be_lost(attempt: &Attempt) -> bool {
+    attempt.status.is_none()
+        && attempt.delivery == Delivery::Unknown
+        && attempt.failure == Some(ErrorKind::Connection)
 }
 
 fn count_sent(attempts: &[Attempt]) -> u64 {

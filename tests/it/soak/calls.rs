@@ -103,6 +103,9 @@ pub enum Task {
 pub struct Tasks {
     dice: Rng,
     next: u64,
+    /// How many more rounds have a large one: what the allocator keeps of those would hide what
+    /// grows.
+    large: usize,
 }
 
 impl Tasks {
@@ -110,13 +113,18 @@ impl Tasks {
         Tasks {
             dice: Rng::with_seed(seed),
             next: 0,
+            large: 10,
         }
     }
 
-    /// Tasks with so many calls in all, and a large one.
+    /// Tasks with so many calls in all, and at first a large one.
     pub fn take(&mut self, calls: usize) -> Vec<Task> {
         let end = self.next + calls as u64;
-        let mut tasks = vec![Task::One(self.calls(1, Way::Large, Flag::Nothing)[0])];
+        let mut tasks = Vec::new();
+        if self.large > 0 {
+            self.large -= 1;
+            tasks.push(Task::One(self.calls(1, Way::Large, Flag::Nothing)[0]));
+        }
         while self.next < end {
             tasks.push(self.draw());
         }
@@ -275,7 +283,9 @@ impl Call {
     fn options(self) -> Options {
         let options = Options::new().stream_underneath(self.way != Way::Plain);
         match self.flag {
-            Flag::Stall => options.idle_timeout(Duration::from_millis(20)),
+            Flag::Stall => options
+                .idle_timeout(Duration::from_millis(20))
+                .timeout(Duration::from_millis(50)),
             Flag::Deadline => options.deadline(Duration::from_secs(60)),
             Flag::Impatient => options.retry(PATIENT.max_wait(Duration::from_secs(2))),
             _ => options,

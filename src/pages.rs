@@ -40,6 +40,8 @@ pub struct Pages<'a, T> {
     cursor: Option<String>,
     page: vec::IntoIter<Value>,
     exchange: Exchange,
+    /// Pages without any item, in a row.
+    empty: usize,
     is_over: bool,
     items: PhantomData<fn() -> T>,
 }
@@ -90,6 +92,7 @@ impl<'a, T> Pages<'a, T> {
             cursor: None,
             page: Vec::new().into_iter(),
             exchange: Exchange::default(),
+            empty: 0,
             is_over: false,
             items: PhantomData,
         }
@@ -167,6 +170,14 @@ impl<'a, T> Pages<'a, T> {
                 self.unreadable("that of a new page, but of the one before")
             ));
         }
+        self.empty = if page.data.is_empty() {
+            self.empty + 1
+        } else {
+            0
+        };
+        if next.is_some() && self.empty > MOST_EMPTY {
+            return Some(Err(self.unreadable("an item, after many pages without any")));
+        }
         self.page = page.data.into_iter();
         self.is_over = next.is_none();
         (self.turn, self.cursor) = (turn, next);
@@ -229,6 +240,9 @@ impl<T> fmt::Debug for Pages<'_, T> {
             .finish_non_exhaustive()
     }
 }
+
+/// A list goes in circles that has so many pages without any item in a row.
+const MOST_EMPTY: usize = 100;
 
 impl<'a> Raw<'a> {
     /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of

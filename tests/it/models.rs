@@ -221,6 +221,25 @@ fn a_failed_page_is_tried_again() {
 }
 
 #[test]
+fn empty_pages_in_circles_are_an_error() {
+    let lab = Lab::new();
+    lab.server.answer_with(|request| {
+        let next = if request.query.as_deref() == Some("page=a") {
+            "b"
+        } else {
+            "a"
+        };
+        Reply::json(200, json!({"data": [], "next_page": next}))
+    });
+    let mut list = lab.client.raw().pages::<ModelInfo>("/v1/files");
+    let error = list.next().expect("an item").expect_err("a circle");
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(error.to_string().contains("pages without any"), "{error}");
+    assert_eq!(lab.server.request_count(), 101);
+    assert!(list.next().is_none());
+}
+
+#[test]
 fn a_list_that_goes_in_circles_is_an_error() {
     let lab = Lab::new();
     lab.server

@@ -153,7 +153,7 @@ impl<'a> Audit<'a> {
             .last()
             .is_some_and(|attempt| attempt.failure.is_some());
         let is_error = matches!(got, Got::Error(..));
-        if is_last_failed && !is_error || attempts.is_empty() && !is_error {
+        if !is_error && (is_last_failed || attempts.is_empty()) {
             return Err(format!("an answer after {attempts:?}"));
         }
         if attempts
@@ -226,9 +226,9 @@ impl<'a> Audit<'a> {
             if *is_canned != should_be {
                 return Err("the answer of another attempt".to_owned());
             }
-            for d in 0..2 {
-                sums.tokens[d] += usage[d];
-                sums.charged[d] += if *is_canned { usage[d] } else { 0 };
+            for (d, used) in usage.iter().enumerate() {
+                sums.tokens[d] += used;
+                sums.charged[d] += if *is_canned { *used } else { 0 };
             }
         }
         Ok(())

@@ -88,12 +88,12 @@ impl Report {
     pub fn check_growth(&mut self) {
         let rounds = self.samples[1..].to_vec();
         let (first, second) = rounds.split_at(rounds.len() / 2);
-        let middle = |samples: &[Sample], of: fn(&Sample) -> u64| {
+        let middle = |samples: &[Sample], of: Figure| {
             let mut figures: Vec<u64> = samples.iter().map(of).collect();
             figures.sort_unstable();
             figures.get(figures.len() / 2).copied()
         };
-        let rows: [(&str, fn(&Sample) -> u64, u64); 3] = [
+        let rows: [(&str, Figure, u64); 3] = [
             ("kB of memory", |sample| sample.rss, 8_192),
             ("files", |sample| sample.files, 16),
             ("threads", |sample| sample.threads, 16),
@@ -168,6 +168,8 @@ impl Report {
         text
     }
 }
+
+type Figure = fn(&Sample) -> u64;
 
 /// What the process uses; nothing where the system does not say.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ pub fn run(options: &Options, ripe: Option<Ripening>) {
     alone(options);
     together(options);
     if let Some(ripe) = ripe {
-        paced(options, join(ripe));
+        ripe.enough.send(()).expect("it listens");
+        paced(options, join(ripe.thread));
     }
     asleep(options);
 }
@@ -219,24 +221,36 @@ struct Paced {
 
 const WAKES: &str = "wake-ups per grant, 64 waiting, 500 grants/s";
 
-pub type Ripening = JoinHandle<(Budget, Vec<Reservation>)>;
+/// A budget whose start passes while other rows are measured.
+pub struct Ripening {
+    thread: JoinHandle<(Budget, Vec<Reservation>)>,
+    enough: Sender<()>,
+}
 
-/// Begins what takes half a minute and no CPU, so that other rows can be measured meanwhile.
+/// Begins what takes half a minute and no CPU.
 pub fn ripen(options: &Options) -> Option<Ripening> {
     let names = [WAKES, "lateness of a grant"];
-    let is_wanted = names.iter().any(|name| options.wants(name));
-    is_wanted.then(|| thread::spawn(ripe))
+    if !names.iter().any(|name| options.wants(name)) {
+        return None;
+    }
+    let (enough, is_enough) = mpsc::channel();
+    let thread = thread::spawn(move || ripe(&is_enough));
+    Some(Ripening { thread, enough })
 }
 
 /// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second. Those in
 /// flight with it are enough for requests to have a pace at all.
-fn ripe() -> (Budget, Vec<Reservation>) {
+fn ripe(is_enough: &Receiver<()>) -> (Budget, Vec<Reservation>) {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(24_000));
     let open = (0..4)
         .map(|_| budget.reserve(&class(), COST, None).expect("room"))
         .collect();
     // From a quarter, doubled every ten seconds.
     thread::sleep(Duration::from_secs(24));
+    // After a minute without a request the start would begin again.
+    while is_enough.recv_timeout(Duration::from_secs(10)) == Err(RecvTimeoutError::Timeout) {
+        reserve_and_settle(&budget, 1, None);
+    }
     (budget, open)
 }
 

@@ -8,6 +8,7 @@ use anthropic_blocking::{Attempt, Delivery, ErrorKind, Tokens, Totals};
 use super::calls::{Call, Flag, Got, Outcome, Way};
 use super::faults::{Comes, Desk, Fault, request_id};
 use super::report::Report;
+use super::table::CLOSED_SILENTLY;
 use super::{MOST_INPUT, MOST_OUTPUT, lock};
 
 /// Compares what the callers of a round were told with what the server did.
@@ -27,6 +28,9 @@ pub struct Sums {
     rate_limited: u64,
     overloaded: u64,
     tokens: [u64; 2],
+    /// How many connections were closed without a word, and how many attempts were lost on them.
+    closed: u64,
+    lost: u64,
     /// Calls and attempts of which the callers know nothing.
     cut: u64,
     cut_attempts: u64,
@@ -60,6 +64,8 @@ impl<'a> Audit<'a> {
                 *faults.entry(desk.faults[*fault].name.clone()).or_default() += 1;
             }
         };
+        let is_closing = |fault: &&usize| self.desk.faults[**fault].name == CLOSED_SILENTLY;
+        self.sums.closed = receipts.values().flatten().filter(is_closing).count() as u64;
         let mut seen = HashMap::new();
         for outcome in self.outcomes {
             let call = outcome.call;
@@ -75,6 +81,11 @@ impl<'a> Audit<'a> {
                     .complain(format!("{call:?}: {complaint}, after {names:?}"));
             }
         }
+        let (lost, closed) = (self.sums.lost, self.sums.closed);
+        self.report.lost += lost;
+        self.report.check(lost <= closed, || {
+            format!("{lost} requests never arrived, and {closed} connections were closed")
+        });
         for (number, met) in receipts {
             count(&mut self.report.faults, &met, self.desk);
             // The server may come to read what was given up in the round before.
@@ -99,8 +110,7 @@ impl<'a> Audit<'a> {
             Got::Wrong(complaint) => return Err(complaint.clone()),
             Got::Cut => {
                 sums.cut += 1;
-                // One more may have been lost on the way.
-                sums.cut_attempts += met.len() as u64 + 1;
+                sums.cut_attempts += met.len() as u64;
                 sums.broken = [sums.broken[0] + MOST_INPUT, sums.broken[1] + MOST_OUTPUT];
                 return Ok(());
             }
@@ -178,7 +188,7 @@ impl<'a> Audit<'a> {
                 format!("{} requests arrived, of those sent: {sent:?}", faults.len())
             })?,
         };
-        self.report.lost += lost.len() as u64;
+        sums.lost += lost.len() as u64;
         let mut arrived = faults.iter().enumerate();
         for (number, attempt) in sent.into_iter().enumerate() {
             if lost.contains(&number) {
@@ -201,7 +211,7 @@ impl<'a> Audit<'a> {
             };
             let Some((turn, fault)) = next else {
                 if call.flag.is_hasty() && may_be_lost(attempt) {
-                    self.report.lost += 1;
+                    sums.lost += 1;
                     continue;
                 }
                 return Err(format!("nothing arrived for {attempt:?}"));
@@ -253,7 +263,8 @@ impl<'a> Audit<'a> {
                 before.attempts,
                 after.attempts,
                 sums.attempts,
-                sums.cut_attempts,
+                // Counts and what was cut may have lost some.
+                sums.cut_attempts + sums.closed - sums.lost.min(sums.closed),
             ),
             (
                 "429s",
@@ -356,7 +367,7 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
 }
 
 /// Which of the attempts from this one on never arrived, if the others explain all that did: those
-/// that went out on a connection that the server was about to reset.
+/// that went out on a connection that the server had closed without a word.
 fn lost_on_the_way(
     call: Call,
     sent: &[&Attempt],

@@ -77,7 +77,6 @@ pub fn run(settings: &Settings) -> String {
     let before = settings.is_alone.then(Sample::take);
     meet_every_fault(settings, &mut report);
     keep_books(settings, &mut report);
-    report.check_lost();
     if let Some(before) = before {
         report.samples.insert(0, before);
         report.check_growth();

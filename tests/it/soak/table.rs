@@ -34,7 +34,10 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
         }),
     ];
     add(faults, TEXTS, Comes::Limited, in_limit_mode);
-    let everywhere: [(_, _, Make); 6] = [
+    let everywhere: [(_, _, Make); 7] = [
+        (CLOSED_SILENTLY, 3, |scene| {
+            scene.good().close().without_header("connection")
+        }),
         ("chunked", 10, |scene| scene.good().chunked()),
         ("without a length", 10, |scene| {
             scene.good().close_delimited()
@@ -59,8 +62,10 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
         }),
         ("raw, interim answer", 5, |scene| {
             let (interim, body) = ("HTTP/1.1 103 Early Hints\r\nlink: </x>", scene.json());
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}", body.len());
-            Reply::raw(format!("{interim}\r\n\r\n{head}\r\n\r\n{body}"))
+            let length = format!("content-length: {}\r\nconnection: close", body.len());
+            Reply::raw(format!(
+                "{interim}\r\n\r\nHTTP/1.1 200 OK\r\n{length}\r\n\r\n{body}"
+            ))
         }),
     ];
     add(faults, TEXTS, Comes::Served, texts);
@@ -326,6 +331,10 @@ fn add<const N: usize>(
 fn answered(status: u16, kinds: &'static [ErrorKind]) -> Comes {
     Comes::Failed(Delivery::Answered, Some(status), kinds)
 }
+
+/// The server closes after the answer and does not say so: a request that the client sends on this
+/// connection before it notices is lost.
+pub const CLOSED_SILENTLY: &str = "closed without a word";
 
 const ALL: &[Shape] = &[Shape::Message, Shape::Stream, Shape::Count, Shape::Raw];
 /// What has a text for an answer.

@@ -41,6 +41,14 @@ fn ask(class: &ModelClass) -> Ask<'_> {
     }
 }
 
+/// What a refusal says that asks for a pause.
+fn pause(seconds: u64) -> RateLimits {
+    RateLimits {
+        retry_after: Some(Duration::from_secs(seconds)),
+        ..RateLimits::default()
+    }
+}
+
 fn reserve(budget: &Budget) -> Reservation {
     budget.acquire(&ask(&class())).expect("it can fit")
 }
@@ -273,6 +281,8 @@ fn all_who_wait_hear_that_they_are_to_stop() {
         let budget = narrow();
         let held = reserve(&budget);
         let is_stopped = Arc::new(AtomicBool::new(false));
+        // Another caller of the budget, who may stand before them.
+        let other = start(&budget, |budget| drop(reserve(budget)));
         let threads = [0, 1].map(|_| {
             let stop = Arc::clone(&is_stopped);
             start(&budget, move |budget| {
@@ -288,6 +298,7 @@ fn all_who_wait_hear_that_they_are_to_stop() {
         budget.wake_all();
         assert_eq!(join(threads), [Err(Denied::Stopped); 2]);
         drop(held);
+        join([other]);
         assert_at_rest(&budget);
     });
 }
@@ -330,9 +341,7 @@ fn who_waits_for_no_refusals_hands_the_turn_on_when_one_comes() {
             budget.acquire(&ask).map(drop)
         });
         let patient = start(&budget, |budget| drop(reserve(budget)));
-        let mut limits = RateLimits::default();
-        limits.retry_after = Some(Duration::from_secs(30));
-        first.refuse(None, &limits);
+        first.refuse(None, &pause(30));
         let given_up = join([impatient]);
         let pause = Err(Denied::Refused(WaitCause::Pause));
         assert!(!is_timely() || given_up == [pause]);
@@ -490,10 +499,8 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
         };
         let own = Arc::clone(&book);
         let back = start(&budget, move |budget| {
-            let mut limits = RateLimits::default();
-            limits.retry_after = Some(Duration::from_secs(30));
             let ticket = Some(refused.ticket());
-            refused.refuse(None, &limits);
+            refused.refuse(None, &pause(30));
             let (class, is_back) = (class(), true);
             let ask = Ask {
                 ticket,
@@ -568,15 +575,13 @@ fn live(budget: &Budget, mut dice: Rng, stop: &AtomicBool) {
         if dice.bool() {
             sleep(Duration::from_secs(dice.u64(..5)));
         }
-        let mut limits = RateLimits::default();
         match dice.u8(..8) {
             0 => reservation.fail(Delivery::NotSent),
             1 => reservation.fail(Delivery::Answered),
             2 => reservation.overloaded(None),
             3 => {
-                limits.retry_after = Some(Duration::from_secs(dice.u64(..9)));
                 ticket = Some(reservation.ticket());
-                reservation.refuse(None, &limits);
+                reservation.refuse(None, &pause(dice.u64(..9)));
             }
             4 => {
                 let panics = || {

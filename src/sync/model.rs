@@ -88,9 +88,11 @@ impl Time {
         }
     }
 
+    /// Until when a thread sleeps, unless it is awake or its time has come.
     fn end(&self, task: TaskId) -> Option<Duration> {
         let sleep = self.sleeps.iter().find(|(sleeper, _)| *sleeper == task);
-        sleep.map(|(_, end)| *end)
+        let end = sleep.map(|(_, end)| *end);
+        end.filter(|end| *end > self.passed)
     }
 }
 

@@ -258,6 +258,7 @@ impl<'a> Progress<'a> {
                     .has_waited(flow_control(reservation.waited(), is_back));
                 self.ticket = Some(reservation.ticket());
                 self.waited.add_all(reservation.waited());
+                self.last = last;
                 return Ok(Charge::new(
                     &call.settings.books,
                     call.model,
@@ -313,7 +314,8 @@ impl<'a> Progress<'a> {
     /// The error of a call that may not go on.
     fn ended(&mut self) -> Option<Error> {
         if self.call.is_ending() {
-            return Some(self.shut_down());
+            let last = self.last.take();
+            return Some(self.stopped(last));
         }
         if self.left() != Some(Duration::ZERO) {
             return None;

@@ -9,7 +9,7 @@ use super::calls::{Call, Flag, Got, Outcome, Way};
 use super::faults::{Comes, Desk, Fault, request_id};
 use super::report::Report;
 use super::table::CLOSED_SILENTLY;
-use super::{MOST_INPUT, MOST_OUTPUT, lock};
+use super::{MOST_ATTEMPTS, MOST_INPUT, MOST_OUTPUT, lock};
 
 /// Compares what the callers of a round were told with what the server did.
 pub struct Audit<'a> {
@@ -31,6 +31,8 @@ pub struct Sums {
     /// How many connections were closed without a word, and how many attempts were lost on them.
     closed: u64,
     lost: u64,
+    /// Attempts of counts that may have timed out before they arrived.
+    vague: u64,
     /// Calls and attempts of which the callers know nothing.
     cut: u64,
     cut_attempts: u64,
@@ -133,9 +135,11 @@ impl<'a> Audit<'a> {
         if let Got::Counted = got {
             // A count does not tell its attempts: they must be what the server saw.
             let (last, before) = faults.split_last().ok_or("it was counted by nobody")?;
-            if last.comes != Comes::Served || before.iter().any(|f| f.comes == Comes::Served) {
+            let is_again = before.iter().any(|fault| fault.comes == Comes::Served);
+            if last.comes != Comes::Served || is_again && !call.flag.is_hasty() {
                 return Err("it was counted at a fault".to_owned());
             }
+            sums.vague += u64::from(call.flag.is_hasty()) * MOST_ATTEMPTS;
             let failures = before.iter().map(|fault| match fault.comes {
                 Comes::Failed(_, _, kinds) => Some(kinds[0]),
                 _ => None,
@@ -263,8 +267,7 @@ impl<'a> Audit<'a> {
                 before.attempts,
                 after.attempts,
                 sums.attempts,
-                // Counts and what was cut may have lost some.
-                sums.cut_attempts + sums.closed - sums.lost.min(sums.closed),
+                sums.cut_attempts + sums.vague + sums.closed - sums.lost.min(sums.closed),
             ),
             (
                 "429s",

@@ -243,6 +243,68 @@ pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome>
     finished
 }
 
+/// A batch, known to both sides by the number in its custom ids.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchCall {
+    pub number: u64,
+    size: u64,
+}
+
+impl BatchCall {
+    /// No two of four in a row have the same size: a batch that got lost is known by it.
+    pub fn new(number: u64) -> BatchCall {
+        let size = 1 + number % 4 + 4 * Rng::with_seed(number).u64(0..10);
+        BatchCall { number, size }
+    }
+
+    /// Runs it and deletes it; the kind of the error where it fails, and else a complaint.
+    pub fn run(&self, site: &Site<'_>) -> std::result::Result<Option<ErrorKind>, String> {
+        let call = |index| Call {
+            number: index,
+            way: Way::Plain,
+            flag: Flag::Nothing,
+        };
+        let key = |index| format!("batch-{}-{index}", self.number);
+        let entries = (0..self.size).map(|index| (key(index), call(index).request()));
+        let batches = site.client.batches();
+        let run = match batches.run(entries) {
+            Ok(run) => run,
+            Err(error) => return explained(&error),
+        };
+        let ids = run.ids().to_vec();
+        let mut index = 0;
+        for entry in run {
+            let (is, answer) = match entry {
+                Ok(entry) => entry.into_parts(),
+                Err(error) => return explained(&error),
+            };
+            let text = answer.map(|message| message.text());
+            if is != key(index) || text.as_ref().ok() != Some(&call(index).canned_text()) {
+                return Err(format!("{index} is {is}: {text:?}"));
+            }
+            index += 1;
+        }
+        if index != self.size {
+            return Err(format!("{index} results"));
+        }
+        for id in ids {
+            if let Err(error) = batches.delete(&id) {
+                return explained(&error);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether the faults that batches meet explain an error.
+fn explained(error: &Error) -> std::result::Result<Option<ErrorKind>, String> {
+    use ErrorKind::*;
+    match error.kind() {
+        kind @ (Server | Overloaded | RateLimit | Connection) => Ok(Some(kind)),
+        _ => Err(format!("{error:?}")),
+    }
+}
+
 /// Where the calls go.
 pub struct Site<'a> {
     pub client: &'a Client,

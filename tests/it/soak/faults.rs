@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anthropic_blocking::testing::{RecordedRequest, Reply, StreamScript, TestServer};
@@ -135,6 +136,9 @@ pub struct Desk {
     pub seed: u64,
     pub faults: Vec<Fault>,
     pub receipts: Vec<Mutex<HashMap<u64, Vec<usize>>>>,
+    /// How often each batch was created, and how many requests were about batches.
+    created: Mutex<HashMap<u64, u64>>,
+    turns: AtomicU64,
 }
 
 impl Desk {
@@ -144,10 +148,46 @@ impl Desk {
             seed,
             faults: table(),
             receipts,
+            created: Mutex::default(),
+            turns: AtomicU64::new(0),
         }
     }
 
+    /// How often the batch of this number was created.
+    pub fn created(&self, number: u64) -> u64 {
+        lock(&self.created).remove(&number).unwrap_or(0)
+    }
+
+    /// The answer of the API to a request about batches, or one that breaks, or none.
+    fn batch(&self, request: &RecordedRequest) -> Reply {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let good = Reply::canned();
+        let reply = match Rng::with_seed(self.seed << 48 ^ turn).u32(0..30) {
+            0 => return Reply::overloaded(),
+            1 => return Reply::error(500, "api_error", "m"),
+            2 => return Reply::status(503),
+            3 => return Reply::error(429, "rate_limit_error", "m").header("retry-after", "2"),
+            4 => good.reset_before_headers(),
+            5 => good.reset_in_headers(),
+            6 => good.truncate(20),
+            7 => good.chunked(),
+            8 => good.close(),
+            _ => good,
+        };
+        let body = String::from_utf8_lossy(&request.body);
+        let number = body
+            .split_once("batch-")
+            .and_then(|(_, rest)| rest.split('-').next());
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            *lock(&self.created).entry(number).or_default() += 1;
+        }
+        reply
+    }
+
     fn answer(&self, request: &RecordedRequest) -> Reply {
+        if request.path.starts_with("/v1/messages/batches") {
+            return self.batch(request);
+        }
         let Some((call, shape)) = asked(request) else {
             return Reply::error(400, "invalid_request_error", "not of the soak");
         };

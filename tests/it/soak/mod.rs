@@ -18,13 +18,14 @@ mod report;
 mod table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anthropic_blocking::testing::{HeaderMode, ManualClock, ServerLimits};
 use anthropic_blocking::{Client, RetryPolicy};
 
 use self::audit::Audit;
-use self::calls::{Call, Flag, Site, Task, Tasks, Way, on_all_threads};
+use self::calls::{BatchCall, Call, Flag, Site, Task, Tasks, Way, on_all_threads};
 use self::faults::{Desk, server};
 use self::report::{Report, Sample};
 
@@ -115,6 +116,8 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
     };
     let mut tasks = Tasks::new(settings.seed);
     let round = settings.round();
+    // What the allocator keeps of the first rounds would hide what grows.
+    let mut batches = 0..10;
     while server.request_count() < settings.requests {
         server.limit(tight(settings.seed));
         let totals = client.totals();
@@ -129,6 +132,9 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
         let open = server.open_connections();
         report.check(open <= most, || format!("{open} connections are open"));
         let _ = clock.take_sleeps();
+        if let Some(round) = batches.next() {
+            run_batches(round, &site, &desk, report);
+        }
     }
     // Whatever was promised to requests in flight would be missing now.
     clock.advance(Duration::from_secs(3_600));
@@ -145,6 +151,26 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
         }
     }
     report.requests += server.request_count();
+}
+
+/// Batches from some threads at once: each result comes once and is the right one, and nothing is
+/// created twice, though the server creates some and does not say so.
+fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
+    let runs: Vec<BatchCall> = (round * 4..round * 4 + 4).map(BatchCall::new).collect();
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let spawn = |run| scope.spawn(move || BatchCall::run(run, site));
+        let threads: Vec<_> = runs.iter().map(spawn).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    for (run, outcome) in runs.iter().zip(outcomes) {
+        let outcome = outcome.unwrap_or_else(|_| Err("it panicked".to_owned()));
+        let created = desk.created(run.number);
+        report.batch(&outcome, created);
+        if let Err(complaint) = outcome {
+            report.complain(format!("{run:?}: {complaint}"));
+        }
+        report.check(created <= 1, || format!("{run:?}: created {created} times"));
+    }
 }
 
 /// A run in which all is known: no wait, so that all of it stays in the budget's window, and no
@@ -247,6 +273,8 @@ const THREADS: usize = 32;
 const BULK_THREADS: usize = 4;
 const MOST_BULK: usize = 32;
 const ROUNDS: usize = 50;
+/// By the policy, where failures are tried again.
+const MOST_ATTEMPTS: u64 = 5;
 /// What one answer can have used at most.
 const MOST_INPUT: u64 = 100;
 const MOST_OUTPUT: u64 = 10_000;

@@ -6,6 +6,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anthropic_blocking::ErrorKind;
+
 use super::calls::{Got, Outcome};
 use super::{HANG, Settings};
 
@@ -22,6 +24,7 @@ pub struct Report {
     pub outcomes: BTreeMap<String, u64>,
     pub deliveries: BTreeMap<String, u64>,
     pub faults: BTreeMap<String, u64>,
+    pub batches: BTreeMap<String, u64>,
     pub samples: Vec<Sample>,
     pub complaints: Vec<String>,
 }
@@ -50,6 +53,19 @@ impl Report {
                 .entry(attempt.delivery.to_string())
                 .or_default() += 1;
         }
+    }
+
+    pub fn batch(&mut self, outcome: &Result<Option<ErrorKind>, String>, created: u64) {
+        let name = match outcome {
+            Ok(None) => "results, all of them".to_owned(),
+            Ok(Some(kind)) => format!("error: {kind}"),
+            Err(_) => "wrong".to_owned(),
+        };
+        *self.batches.entry(name).or_default() += 1;
+        *self
+            .batches
+            .entry("batches created".to_owned())
+            .or_default() += created;
     }
 
     pub fn check(&mut self, is_so: bool, complaint: impl FnOnce() -> String) {
@@ -130,6 +146,7 @@ impl Report {
             ("outcomes", &self.outcomes),
             ("attempts", &self.deliveries),
             ("faults", &self.faults),
+            ("runs of batches", &self.batches),
         ] {
             let _ = writeln!(text, "{title}:");
             for (name, count) in counts {

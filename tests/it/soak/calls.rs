@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -540,21 +541,35 @@ pub enum Got {
 
 const LARGE: &str = "/v1/large";
 
+/// Runs the tasks. When none ends for so long that they must hang, the client is shut down, and
+/// what the calls then end with is no error that a fault explains.
 pub fn on_all_threads(tasks: Vec<Task>, site: &Site<'_>) -> Vec<Outcome> {
     let tasks = Mutex::new(tasks.into_iter());
     let outcomes = Mutex::new(Vec::new());
+    let (ended, ends) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| {
+            let (tasks, outcomes, ended) = (&tasks, &outcomes, ended.clone());
+            scope.spawn(move || {
                 let mut own = Vec::new();
                 loop {
-                    let Some(task) = lock(&tasks).next() else {
+                    let Some(task) = lock(tasks).next() else {
                         break;
                     };
                     own.extend(task.run(site));
+                    // It is heard until the last thread is done.
+                    let _ = ended.send(());
                 }
-                lock(&outcomes).extend(own);
+                lock(outcomes).extend(own);
             });
+        }
+        drop(ended);
+        loop {
+            match ends.recv_timeout(HANG) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => site.client.shutdown(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
     });
     outcomes

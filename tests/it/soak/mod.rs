@@ -118,7 +118,7 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
     let round = settings.round();
     // What the allocator keeps of the first rounds would hide what grows.
     let mut batches = 0..10;
-    while server.request_count() < settings.requests {
+    while server.request_count() < settings.requests && report.complaints.is_empty() {
         server.limit(tight(settings.seed));
         let totals = client.totals();
         let outcomes = on_all_threads(tasks.take(round), &site);

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::clock::Clock;
 use crate::error::{Cause, Phase, clean, json_error};
 use crate::transport::{Answer, AnswerBody, Fault};
-use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId};
+use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse};
 
 /// Why an attempt failed, as far as its reader knows.
 #[derive(Debug)]
@@ -105,11 +105,9 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
     if is_cut(answer, body) {
         return Err(cut());
     }
-    let parsed = match std::str::from_utf8(body) {
-        _ if !whole => Err(None),
-        // One check of the whole is faster than one of each string.
-        Ok(text) => serde_json::from_str(text).map_err(Some),
-        Err(_) => serde_json::from_slice(body).map_err(Some),
+    let parsed = match whole {
+        true => parse(body).map_err(Some),
+        false => Err(None),
     };
     parsed.map_err(|error| match ApiError::from_envelope(body) {
         Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),

@@ -536,3 +536,40 @@ const NOTHING_MORE: &str = "not tried again, because the run was stopped";
 
 /// The target of all log lines.
 pub(crate) const LOG: &str = "anthropic_blocking";
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    /// The moment is too short for a test through the public API.
+    #[test]
+    fn a_call_that_is_stopped_when_its_next_try_was_just_admitted_keeps_its_failure() {
+        let at_once = RetryPolicy::new()
+            .initial_backoff(Duration::ZERO)
+            .max_backoff(Duration::ZERO);
+        let builder = Client::builder().api_key("test").retry(at_once);
+        let client = builder.build().expect("valid settings");
+        for path in ["/v1/x", "/v1/messages/batches"] {
+            let mut settings = client.settings().clone();
+            settings.stop = Stop::default();
+            let call = Call {
+                settings: &settings,
+                ..client.call("GET", path, None)
+            };
+            let mut progress = Progress::new(&call);
+            let charge = progress.admitted().expect("room");
+            let failure = Failure::from(Cause::Status {
+                status: 500,
+                excerpt: String::new(),
+            });
+            let failed = progress.failed(Head::default(), failure, charge, Duration::ZERO);
+            failed.expect("it is tried again");
+            let charge = progress.admitted().expect("room");
+            settings.stop.end();
+            let error = progress.ended().expect("it is stopped");
+            charge.unsent();
+            assert_eq!(error.kind(), ErrorKind::Server, "{path}: {error}");
+            assert_eq!(error.attempts().len(), 1);
+        }
+    }
+}

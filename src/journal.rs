@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Sleeper;
 use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
+use crate::types::parse;
 
 /// An open journal of records of one kind. Nobody else can open it until it is dropped.
 pub(crate) struct Journal<R> {
@@ -128,7 +129,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             .seek(SeekFrom::Start(place.start))
             .and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|error| broken(&self.path, "cannot be read", error))?;
-        serde_json::from_slice(&bytes).map_err(|error| unreadable(&self.path, None, &error))
+        parse(&bytes).map_err(|error| unreadable(&self.path, None, &error))
     }
 
     fn begin(&mut self, title: &[u8]) -> Result<()> {
@@ -171,7 +172,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             if bytes.last() != Some(&b'\n') {
                 break;
             }
-            match serde_json::from_slice(&bytes) {
+            match parse(&bytes) {
                 Ok(record) => each(record, Place { start: at, length }),
                 // What a crash of the whole machine leaves at the end of a file.
                 Err(_) if at + length as u64 == end && bytes.contains(&0) => break,

@@ -66,9 +66,9 @@ fn open() -> Budget {
 /// A budget with room for one request at a time: who waits waits for an event, not for a time.
 fn narrow() -> Budget {
     let budget = budget();
-    let error = serde_json::json!({"error": {"type": "rate_limit_error",
-        "message": "Number of concurrent connections has exceeded your rate limit"}});
-    let (error, _) = ApiError::from_value(error).expect("an error");
+    let error = br#"{"type": "rate_limit_error",
+        "message": "Number of concurrent connections has exceeded your rate limit"}"#;
+    let (error, _) = ApiError::from_body(error).expect("an error");
     reserve(&budget).refuse(Some(&error), &RateLimits::default());
     // Until the pause is over, and the pace as it was.
     pass(LONG);

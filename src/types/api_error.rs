@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::id::RequestId;
-use super::wire::{open_enum, wire_struct};
+use super::json::{self, Json, Object};
+use super::wire::{open_enum, read_default, read_optional, wire_struct};
 
 open_enum! {
     /// The `type` of an [`ApiError`].
@@ -85,66 +86,49 @@ impl ApiError {
     /// Reads an error body: the documented envelope, the bare error object that edges send, or the
     /// looser shapes of gateways.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
-        ApiError::from_value(serde_json::from_slice(body).ok()?)
+        let json: Json<'_> = json::parse(body).ok()?;
+        ApiError::from_object(json.as_object()?)
     }
 
     /// Reads only what calls itself an error, for bodies that came with a status of success.
     pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
-        let value: Value = serde_json::from_slice(body).ok()?;
-        (value.get("type")? == "error").then(|| ApiError::from_value(value))?
+        let json: Json<'_> = json::parse(body).ok()?;
+        let object = json.as_object()?;
+        (object.tag()? == "error").then(|| ApiError::from_object(object))?
     }
 
     /// The same from parsed JSON.
-    pub(crate) fn from_value(value: Value) -> Option<(ApiError, Option<RequestId>)> {
-        let Value::Object(mut envelope) = value else {
-            return None;
+    pub(crate) fn from_object(envelope: &Object<'_>) -> Option<(ApiError, Option<RequestId>)> {
+        let request_id = envelope.get("request_id").and_then(Json::as_str);
+        let error = match (envelope.get("error"), envelope.get("detail")) {
+            (Some(Json::Object(error)), _) => ApiError::from_any(error),
+            (Some(Json::Text(message)), _) => ApiError::from_text(message),
+            _ if envelope.get("message").is_some() => ApiError::from_any(envelope),
+            (_, Some(Json::Text(message))) => ApiError::from_text(message),
+            _ => return None,
         };
-        let request_id = envelope
-            .get("request_id")
-            .and_then(Value::as_str)
-            .and_then(RequestId::new);
-        let error = match envelope.remove("error") {
-            Some(Value::Object(error)) => ApiError::from_object(error),
-            Some(Value::String(message)) => ApiError::from_text(message),
-            _ if envelope.contains_key("message") => ApiError::from_object(envelope),
-            _ => match envelope.remove("detail") {
-                Some(Value::String(message)) => ApiError::from_text(message),
-                _ => return None,
-            },
-        };
-        Some((error, request_id))
+        Some((error, request_id.and_then(RequestId::new)))
     }
 
-    fn from_object(mut object: Map<String, Value>) -> ApiError {
-        let kind = match object.remove("type") {
-            Some(Value::String(kind)) => ApiErrorType::from(kind),
-            _ => ApiErrorType::Other(String::new()),
-        };
-        let message = match object.remove("message") {
-            Some(Value::String(message)) => message,
-            _ => String::new(),
-        };
-        let details = match object.remove("details") {
-            Some(Value::Object(details)) => Some(details),
-            Some(other) => {
-                object.insert("details".to_owned(), other);
-                None
-            }
-            None => None,
-        };
+    /// Reads an object that has no other meaning: what it lacks is empty.
+    fn from_any(object: &Object<'_>) -> ApiError {
+        let mut extra = Map::new();
+        let message = read_default(object, "message", &mut extra);
+        let details = read_optional(object, "details", &mut extra);
+        object.copy_without(&["type", "message", "details"], &mut extra);
         ApiError {
-            kind,
+            kind: object.tag().unwrap_or_default().into(),
             message,
             details,
-            extra: object,
+            extra,
         }
     }
 
-    fn from_text(message: String) -> ApiError {
+    fn from_text(message: &str) -> ApiError {
         let kind = ApiErrorType::Other(String::new());
         ApiError {
             kind,
-            message,
+            message: message.to_owned(),
             details: None,
             extra: Map::new(),
         }

@@ -1,6 +1,6 @@
 //! Message batches: their state, and what became of each request.
 
-use serde::de::{Deserializer, MapAccess};
+use serde::de::Deserializer;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use super::api_error::{ApiError, ApiErrorType};
 use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
+use super::json::Json;
 use super::message::Message;
 use super::wire::{
-    Absent, Fields, Odd, Tagged, open_enum, read_tagged, read_unknown, wire_struct, write_struct,
+    self, Absent, Field, Fields, Misfit, open_enum, read_variant, wire_struct, write_struct,
 };
 
 open_enum! {
@@ -243,7 +244,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchSuccess as "succeeded" {
         /// The answer.
-        key message: Message,
+        req message: Message,
     }
 }
 
@@ -262,7 +263,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchFailure as "errored" {
         /// What the server has to say about it.
-        key error: ErrorAnswer,
+        req error: ErrorAnswer,
     }
 }
 
@@ -360,40 +361,25 @@ impl BatchResult {
     }
 }
 
-impl Tagged for BatchResult {
-    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
-        match tag {
-            "succeeded" => read_result(tag, map, |read| BatchResult::Succeeded(Box::new(read))),
-            "errored" => read_result(tag, map, BatchResult::Errored),
-            "canceled" => read_result(tag, map, BatchResult::Canceled),
-            "expired" => read_result(tag, map, BatchResult::Expired),
-            _ => Ok(BatchResult::Other(read_unknown(tag, map)?)),
-        }
+impl Field for BatchResult {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let object = wire::object(json)?;
+        let result = match object.tag() {
+            Some("succeeded") => {
+                read_variant(object, |read| BatchResult::Succeeded(Box::new(read)))
+            }
+            Some("errored") => read_variant(object, BatchResult::Errored),
+            Some("canceled") => read_variant(object, |read| BatchResult::Canceled(untagged(read))),
+            Some("expired") => read_variant(object, |read| BatchResult::Expired(untagged(read))),
+            _ => None,
+        };
+        Ok(result.unwrap_or_else(|| BatchResult::Other(object.into())))
     }
-
-    fn read_untagged(object: Map<String, Value>) -> Option<Self> {
-        Some(BatchResult::Other(object))
-    }
-}
-
-/// Reads a result of a known kind; one of another shape is kept as the JSON object that it is.
-fn read_result<'de, T: Fields, A: MapAccess<'de>>(
-    tag: &str,
-    map: A,
-    result: impl FnOnce(T) -> BatchResult,
-) -> Result<BatchResult, A::Error> {
-    Ok(match T::read_or_keep(map)? {
-        Ok(read) => result(read),
-        Err(Odd { mut object, .. }) => {
-            object.insert("type".to_owned(), Value::from(tag));
-            BatchResult::Other(object)
-        }
-    })
 }
 
 impl<'de> Deserialize<'de> for BatchResult {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_tagged(from)
+        wire::deserialize(from)
     }
 }
 
@@ -407,6 +393,12 @@ impl Serialize for BatchResult {
             BatchResult::Other(object) => object.serialize(to),
         }
     }
+}
+
+/// The variant says the `type`.
+fn untagged(mut not_run: NotRun) -> NotRun {
+    not_run.extra.remove("type");
+    not_run
 }
 
 /// A request that was not carried out, with the reason as its `type`.

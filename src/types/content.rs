@@ -1,20 +1,16 @@
 //! Content blocks: what a message is made of, in requests and in answers alike.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::de::value::MapDeserializer;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::Deserializer;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::wire::{
-    Field, Fields, Odd, Tagged, read_any_tagged, read_tagged, read_unknown, wire_struct,
-    write_struct,
-};
+use super::json::Json;
+use super::wire::{self, Field, Misfit, read_variant, wire_struct, write_struct};
 
 /// One piece of a message.
 ///
@@ -76,7 +72,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct TextBlock as "text" {
         /// The text itself.
-        key text: String,
+        req text: String,
         /// What the text is based on.
         opt citations: Vec<Citation>,
         /// Marks the end of a prefix that the server should cache.
@@ -97,7 +93,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ImageBlock as "image" {
         /// Where the image comes from.
-        key source: Source,
+        req source: Source,
         /// Marks the end of a prefix that the server should cache.
         opt cache_control: CacheControl,
     }
@@ -120,7 +116,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct DocumentBlock as "document" {
         /// Where the document comes from.
-        key source: Source,
+        req source: Source,
         /// Its title.
         opt title: String,
         /// What the model should know about it; not cited.
@@ -145,11 +141,11 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct SearchResultBlock as "search_result" {
         /// Where it was found.
-        key source: String,
+        req source: String,
         /// Its title.
-        key title: String,
+        req title: String,
         /// Its text.
-        key content: Vec<ContentBlock>,
+        req content: Vec<ContentBlock>,
         /// Whether the model cites it: `{"enabled": true}`.
         opt citations: Value,
         /// Marks the end of a prefix that the server should cache.
@@ -194,7 +190,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct RedactedThinkingBlock as "redacted_thinking" {
         /// The encrypted reasoning.
-        key data: String,
+        req data: String,
     }
 }
 
@@ -216,9 +212,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolUseBlock as "tool_use" {
         /// The id that the result must name.
-        key id: String,
+        req id: String,
         /// Which tool.
-        key name: String,
+        req name: String,
         /// The input, an object. A JSON string here is input that was cut off or broken on the
         /// way, as raw text; see [`ToolUseBlock::raw_input`].
         def input: Value,
@@ -248,7 +244,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolResultBlock as "tool_result" {
         /// The id of the call.
-        key tool_use_id: String,
+        req tool_use_id: String,
         /// What the tool gave.
         opt content: Content,
         /// Whether the tool failed.
@@ -277,9 +273,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolUseBlock as "server_tool_use" {
         /// The call's id.
-        key id: String,
+        req id: String,
         /// Which tool, such as `web_search`.
-        key name: String,
+        req name: String,
         /// The input; see [`ToolUseBlock::input`].
         def input: Value,
         /// Who called: the model itself or code that it runs.
@@ -307,9 +303,9 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ServerToolResultBlock {
         /// The block's `type`, which names the tool.
-        key kind = "type": String,
+        req kind = "type": String,
         /// The id of the call.
-        key tool_use_id: String,
+        req tool_use_id: String,
         /// The result or an error object; its shape depends on the tool.
         def content: Value,
         /// Marks the end of a prefix that the server should cache.
@@ -329,7 +325,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContainerUploadBlock as "container_upload" {
         /// The file's id.
-        key file_id: String,
+        req file_id: String,
         /// Marks the end of a prefix that the server should cache.
         opt cache_control: CacheControl,
     }
@@ -355,7 +351,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct Citation {
         /// The kind, such as `char_location` or `web_search_result_location`.
-        key kind = "type": String,
+        req kind = "type": String,
         /// The text cited.
         def cited_text: String,
         /// The index of the document cited, counted over the whole request.
@@ -382,7 +378,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct Source {
         /// `base64`, `url`, `file`, `text` or `content`.
-        key kind = "type": String,
+        req kind = "type": String,
         /// What the bytes are, such as `image/png`.
         opt media_type: String,
         /// The bytes in base64, or the text.
@@ -408,7 +404,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct CacheControl {
         /// `ephemeral`.
-        key kind = "type": String,
+        req kind = "type": String,
         /// How long: `5m` (what the server takes when unset) or `1h`.
         opt ttl: String,
     }
@@ -695,62 +691,32 @@ impl From<String> for ContentBlock {
     }
 }
 
-impl Tagged for ContentBlock {
-    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
-        match tag {
-            "text" => read_block(tag, map, ContentBlock::Text),
-            "image" => read_block(tag, map, ContentBlock::Image),
-            "document" => read_block(tag, map, ContentBlock::Document),
-            "search_result" => read_block(tag, map, ContentBlock::SearchResult),
-            "thinking" => read_block(tag, map, ContentBlock::Thinking),
-            "redacted_thinking" => read_block(tag, map, ContentBlock::RedactedThinking),
-            "tool_use" => read_block(tag, map, ContentBlock::ToolUse),
-            "tool_result" => read_block(tag, map, ContentBlock::ToolResult),
-            "server_tool_use" => read_block(tag, map, ContentBlock::ServerToolUse),
-            "container_upload" => read_block(tag, map, ContentBlock::ContainerUpload),
-            _ => {
-                let object = read_unknown(tag, map)?;
-                if tag.ends_with("_tool_result") && object.contains_key("tool_use_id") {
-                    let map = MapDeserializer::new(object.into_iter());
-                    let block = read_block(tag, map, ContentBlock::ServerToolResult);
-                    block.map_err(|error: serde_json::Error| A::Error::custom(error))
-                } else {
-                    Ok(ContentBlock::Other(object))
-                }
-            }
-        }
-    }
-
-    fn read_untagged(object: Map<String, Value>) -> Option<Self> {
-        Some(ContentBlock::Other(object))
-    }
-}
-
-/// Reads a block of a known kind. One odd block must not cost the whole answer: it is kept as the
-/// JSON object that it is.
-fn read_block<'de, T: Fields, A: MapAccess<'de>>(
-    tag: &str,
-    map: A,
-    block: impl FnOnce(T) -> ContentBlock,
-) -> Result<ContentBlock, A::Error> {
-    Ok(match T::read_or_keep(map)? {
-        Ok(read) => block(read),
-        Err(Odd { mut object, .. }) => {
-            object.insert("type".to_owned(), Value::from(tag));
-            ContentBlock::Other(object)
-        }
-    })
-}
-
 impl Field for ContentBlock {
-    fn read_map<'de, A: MapAccess<'de>>(map: A) -> Result<Result<Self, Value>, A::Error> {
-        read_any_tagged(map)
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let object = wire::object(json)?;
+        let block = match object.tag() {
+            Some("text") => read_variant(object, ContentBlock::Text),
+            Some("image") => read_variant(object, ContentBlock::Image),
+            Some("document") => read_variant(object, ContentBlock::Document),
+            Some("search_result") => read_variant(object, ContentBlock::SearchResult),
+            Some("thinking") => read_variant(object, ContentBlock::Thinking),
+            Some("redacted_thinking") => read_variant(object, ContentBlock::RedactedThinking),
+            Some("tool_use") => read_variant(object, ContentBlock::ToolUse),
+            Some("tool_result") => read_variant(object, ContentBlock::ToolResult),
+            Some("server_tool_use") => read_variant(object, ContentBlock::ServerToolUse),
+            Some("container_upload") => read_variant(object, ContentBlock::ContainerUpload),
+            Some(tag) if tag.ends_with("_tool_result") => {
+                read_variant(object, ContentBlock::ServerToolResult)
+            }
+            _ => None,
+        };
+        Ok(block.unwrap_or_else(|| ContentBlock::Other(object.into())))
     }
 }
 
 impl<'de> Deserialize<'de> for ContentBlock {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_tagged(from)
+        wire::deserialize(from)
     }
 }
 
@@ -1033,8 +999,12 @@ impl Content {
 }
 
 impl Field for Content {
-    fn read_seq<'de, A: SeqAccess<'de>>(seq: A) -> Result<Result<Self, Value>, A::Error> {
-        Ok(Vec::read_seq(seq)?.map(Content::Blocks))
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        match json {
+            Json::Text(text) => Ok(Content::Text(text.clone().into_owned())),
+            Json::Array(_) => Vec::read(json).map(Content::Blocks),
+            other => Err(Misfit::odd(other, "a string or an array of content blocks")),
+        }
     }
 }
 
@@ -1049,27 +1019,7 @@ impl Serialize for Content {
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct ContentVisitor;
-        impl<'de> Visitor<'de> for ContentVisitor {
-            type Value = Content;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of content blocks")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
-                Ok(Content::Text(text.to_owned()))
-            }
-            fn visit_string<E>(self, text: String) -> Result<Content, E> {
-                Ok(Content::Text(text))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
-                let mut blocks = Vec::new();
-                while let Some(block) = seq.next_element()? {
-                    blocks.push(block);
-                }
-                Ok(Content::Blocks(blocks))
-            }
-        }
-        from.deserialize_any(ContentVisitor)
+        wire::deserialize(from)
     }
 }
 

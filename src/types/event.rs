@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 
-use serde::de::{Deserializer, MapAccess};
+use serde::de::Deserializer;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::{Citation, ContentBlock};
+use super::json::Json;
 use super::message::{Message, StopDetails, StopReason, Usage};
-use super::wire::{
-    Fields, Tagged, read_object, read_tagged, read_unknown, wire_struct, write_struct,
-};
+use super::wire::{self, Field, Fields, Misfit, read_variant, wire_struct, write_struct};
 
 /// One event of a streamed answer.
 ///
@@ -423,7 +422,7 @@ impl StreamEvent {
             StreamEvent::MessageDelta(_) => "message_delta",
             StreamEvent::MessageStop(_) => "message_stop",
             StreamEvent::Ping(_) => "ping",
-            StreamEvent::Other(object) => tag(object),
+            StreamEvent::Other(object) => object.get("type").and_then(Value::as_str).unwrap_or(""),
         }
     }
 }
@@ -436,46 +435,52 @@ impl ContentDelta {
             _ => None,
         }
     }
+}
 
-    fn from_object(object: Map<String, Value>) -> ContentDelta {
-        let known = match tag(&object) {
-            "text_delta" => read_object(object.clone()).map(ContentDelta::Text),
-            "input_json_delta" => read_object(object.clone()).map(ContentDelta::InputJson),
-            "thinking_delta" => read_object(object.clone()).map(ContentDelta::Thinking),
-            "signature_delta" => read_object(object.clone()).map(ContentDelta::Signature),
-            "citations_delta" => {
-                read_object(object.clone()).map(|delta| ContentDelta::Citations(Box::new(delta)))
+impl Field for StreamEvent {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let object = wire::object(json)?;
+        Ok(match object.tag().ok_or(Misfit::Missing("type"))? {
+            "message_start" => StreamEvent::MessageStart(Box::new(Fields::read_fields(object)?)),
+            "content_block_start" => {
+                StreamEvent::ContentBlockStart(Box::new(Fields::read_fields(object)?))
             }
-            _ => return ContentDelta::Other(object),
-        };
-        known.unwrap_or(ContentDelta::Other(object))
+            "content_block_delta" => StreamEvent::ContentBlockDelta(Fields::read_fields(object)?),
+            "content_block_stop" => StreamEvent::ContentBlockStop(Fields::read_fields(object)?),
+            "message_delta" => StreamEvent::MessageDelta(Box::new(Fields::read_fields(object)?)),
+            "message_stop" => StreamEvent::MessageStop(Fields::read_fields(object)?),
+            "ping" => StreamEvent::Ping(Fields::read_fields(object)?),
+            _ => StreamEvent::Other(object.into()),
+        })
     }
 }
 
-impl Tagged for StreamEvent {
-    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
-        Ok(match tag {
-            "message_start" => StreamEvent::MessageStart(Box::new(Fields::read(map)?)),
-            "content_block_start" => StreamEvent::ContentBlockStart(Box::new(Fields::read(map)?)),
-            "content_block_delta" => StreamEvent::ContentBlockDelta(Fields::read(map)?),
-            "content_block_stop" => StreamEvent::ContentBlockStop(Fields::read(map)?),
-            "message_delta" => StreamEvent::MessageDelta(Box::new(Fields::read(map)?)),
-            "message_stop" => StreamEvent::MessageStop(Fields::read(map)?),
-            "ping" => StreamEvent::Ping(Fields::read(map)?),
-            _ => StreamEvent::Other(read_unknown(tag, map)?),
-        })
+impl Field for ContentDelta {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let object = wire::object(json)?;
+        let delta = match object.tag() {
+            Some("text_delta") => read_variant(object, ContentDelta::Text),
+            Some("input_json_delta") => read_variant(object, ContentDelta::InputJson),
+            Some("thinking_delta") => read_variant(object, ContentDelta::Thinking),
+            Some("signature_delta") => read_variant(object, ContentDelta::Signature),
+            Some("citations_delta") => {
+                read_variant(object, |read| ContentDelta::Citations(Box::new(read)))
+            }
+            _ => None,
+        };
+        Ok(delta.unwrap_or_else(|| ContentDelta::Other(object.into())))
     }
 }
 
 impl<'de> Deserialize<'de> for StreamEvent {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_tagged(from)
+        wire::deserialize(from)
     }
 }
 
 impl<'de> Deserialize<'de> for ContentDelta {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Map::deserialize(from).map(ContentDelta::from_object)
+        wire::deserialize(from)
     }
 }
 
@@ -505,10 +510,6 @@ impl Serialize for ContentDelta {
             ContentDelta::Other(object) => object.serialize(to),
         }
     }
-}
-
-pub(super) fn tag(object: &Map<String, Value>) -> &str {
-    object.get("type").and_then(Value::as_str).unwrap_or("")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod content;
 mod event;
 mod exchange;
 mod id;
+mod json;
 mod message;
 mod model;
 mod raw_event;
@@ -44,5 +45,6 @@ pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::wait::{Dimension, WaitCause, Waits};
 
 pub(crate) use self::exchange::Exchange;
+pub(crate) use self::json::parse;
 pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
 pub(crate) use self::request::{CountBody, CreateBody};

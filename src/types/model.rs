@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::wire::{Absent, Field, open_enum, wire_struct};
+use super::json::Json;
+use super::wire::{Absent, Field, Misfit, open_enum, wire_struct};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
@@ -45,7 +46,11 @@ impl Model {
     }
 }
 
-impl Field for Model {}
+impl Field for Model {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        Field::read(json).map(Model)
+    }
+}
 
 impl Absent for Model {
     fn absent() -> Model {

@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 use super::api_error::{ApiError, ApiErrorType};
 use super::event::{
     ContentBlockDelta, ContentDelta, InputJsonDelta, SignatureDelta, StreamEvent, TextDelta,
-    ThinkingDelta, tag,
+    ThinkingDelta,
 };
 use super::id::RequestId;
-use super::wire::{Key, Tagged, read_tagged};
+use super::json::{Json, Key};
+use super::wire::Field;
 
 /// An event as it comes from the wire: pieces of text are still borrowed from its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,44 +107,42 @@ impl<'a> RawEvent<'a> {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => String::from_utf8_lossy(data),
         };
-        if name != b"error" {
-            if let Ok(Known(event)) = serde_json::from_str(&text) {
-                return Ok(Some(RawEvent::Event(event)));
-            }
-        }
         if matches!(text.trim(), "" | "[DONE]") {
             return Ok(None);
         }
-        // What is left is rare: unknown, broken, an error, or without a type of its own.
-        let mut object: Map<String, Value> = match serde_json::from_str(&text) {
-            Ok(object) => object,
+        let mut json: Json<'_> = match serde_json::from_str(&text) {
+            Ok(json) => json,
             Err(_) if name == b"error" => {
                 return Err(unknown_error(text.into_owned(), Map::new()));
             }
             Err(error) => return Err(error.into()),
         };
-        if object.get("type").is_none_or(Value::is_null) && !name.is_empty() {
-            let name = String::from_utf8_lossy(name).into_owned();
-            object.insert("type".to_owned(), Value::String(name));
+        let name = String::from_utf8_lossy(name);
+        if let Json::Object(object) = &mut json {
+            if object.get("type").is_none_or(Json::is_null) && !name.is_empty() {
+                object.set("type", Json::Text(Cow::Borrowed(&name)));
+            }
+            let is_error = match object.tag() {
+                Some("error") => true,
+                None | Some("") => object.get("error").is_some(),
+                Some(_) => name == "error",
+            };
+            if is_error {
+                return Err(match ApiError::from_object(object) {
+                    Some((error, request_id)) => {
+                        NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
+                    }
+                    None => unknown_error(String::new(), (&*object).into()),
+                });
+            }
+            if object.tag().is_none_or(str::is_empty) {
+                return Ok(Some(RawEvent::Event(StreamEvent::Other((&*object).into()))));
+            }
         }
-        let is_error = match tag(&object) {
-            "error" => true,
-            "" => object.contains_key("error"),
-            _ => name == b"error",
-        };
-        if is_error {
-            return Err(match ApiError::from_value(Value::Object(object.clone())) {
-                Some((error, request_id)) => {
-                    NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
-                }
-                None => unknown_error(String::new(), object),
-            });
+        match StreamEvent::read(&json) {
+            Ok(event) => Ok(Some(RawEvent::Event(event))),
+            Err(misfit) => Err(NoEvent::Unreadable(serde::de::Error::custom(misfit))),
         }
-        let event = match tag(&object) {
-            "" => StreamEvent::Other(object),
-            _ => serde_json::from_value(Value::Object(object))?,
-        };
-        Ok(Some(RawEvent::Event(event)))
     }
 }
 
@@ -237,24 +236,6 @@ impl<'de> Deserialize<'de> for RawDelta<'de> {
             }
         }
         from.deserialize_map(DeltaVisitor)
-    }
-}
-
-/// An event of a known type that says so; anything else fails to be one.
-struct Known(StreamEvent);
-
-impl Tagged for Known {
-    fn read_as<'de, A: MapAccess<'de>>(tag: &str, map: A) -> Result<Self, A::Error> {
-        match StreamEvent::read_as(tag, map)? {
-            StreamEvent::Other(_) => Err(unusual()),
-            event => Ok(Known(event)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Known {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_tagged(from)
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::CacheControl;
-use super::wire::{Field, read_object, wire_struct};
+use super::json::Json;
+use super::wire::{self, Field, Fields, Misfit, wire_struct};
 
 /// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
 ///
@@ -129,26 +130,33 @@ impl From<CustomTool> for Tool {
 
 impl From<Value> for Tool {
     fn from(value: Value) -> Tool {
-        if let Value::Object(object) = &value {
-            let custom = matches!(
-                object.get("type").map(Value::as_str),
-                None | Some(Some("custom"))
-            );
-            if custom && object.contains_key("input_schema") {
-                if let Ok(tool) = read_object(object.clone()) {
-                    return Tool::Custom(tool);
-                }
-            }
+        match custom(&Json::from(&value)) {
+            Some(tool) => Tool::Custom(tool),
+            None => Tool::Other(value),
         }
-        Tool::Other(value)
     }
 }
 
-impl Field for Tool {}
+impl Field for Tool {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let other = || Tool::Other(json.into());
+        Ok(custom(json).map_or_else(other, Tool::Custom))
+    }
+}
+
+fn custom(json: &Json<'_>) -> Option<CustomTool> {
+    let object = json.as_object()?;
+    match object.get("type") {
+        None => {}
+        Some(tag) if tag.as_str() == Some("custom") => {}
+        Some(_) => return None,
+    }
+    CustomTool::read_fields(object).ok()
+}
 
 impl<'de> Deserialize<'de> for Tool {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Value::deserialize(from).map(Tool::from)
+        wire::deserialize(from)
     }
 }
 

@@ -1,0 +1,261 @@
+//! JSON as it came, before anyone asked what it means.
+//!
+//! All wire types are read from [`Json`] and none from a parser of its own, so that a program holds
+//! one parser for all of them. Text without escapes stays where it is and is borrowed.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::iter;
+
+use serde::Deserialize;
+use serde::de::value::{Error as ValueError, MapDeserializer};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Any JSON value.
+#[derive(Debug)]
+pub(crate) enum Json<'a> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    Object(Object<'a>),
+}
+
+/// The entries of an object, in their order; of a repeated key the last counts.
+#[derive(Debug, Default)]
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
+
+impl<'a> Json<'a> {
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self, Json::Null)
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match self {
+            Json::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_number(&self) -> Option<&Number> {
+        match self {
+            Json::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_object(&self) -> Option<&Object<'a>> {
+        match self {
+            Json::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// What it is, in the words of an error.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Json::Null => "null",
+            Json::Bool(_) => "a boolean",
+            Json::Number(_) => "a number",
+            Json::Text(_) => "a string",
+            Json::Array(_) => "an array",
+            Json::Object(_) => "an object",
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Json<'a>> {
+        let entry = self.0.iter().rev().find(|(known, _)| known == key);
+        entry.map(|(_, value)| value)
+    }
+
+    /// Sets a key that is not there, or whose value is of no interest.
+    pub(crate) fn set(&mut self, key: &'a str, value: Json<'a>) {
+        self.0.push((Cow::Borrowed(key), value));
+    }
+
+    /// The object's `type`.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.get("type")?.as_str()
+    }
+
+    /// Copies all entries but those with these keys.
+    pub(crate) fn copy_without(&self, keys: &[&str], into: &mut Map<String, Value>) {
+        for (key, value) in &self.0 {
+            if !keys.contains(&&**key) {
+                into.insert(key.clone().into_owned(), value.into());
+            }
+        }
+    }
+}
+
+impl From<&Object<'_>> for Map<String, Value> {
+    fn from(object: &Object<'_>) -> Self {
+        let mut map = Map::new();
+        object.copy_without(&[], &mut map);
+        map
+    }
+}
+
+impl From<&Json<'_>> for Value {
+    fn from(json: &Json<'_>) -> Value {
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => Value::Number(number.clone()),
+            Json::Text(text) => Value::String(text.clone().into_owned()),
+            Json::Array(array) => Value::Array(array.iter().map(Value::from).collect()),
+            Json::Object(object) => Value::Object(object.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a Value> for Json<'a> {
+    fn from(value: &'a Value) -> Json<'a> {
+        match value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(number) => Json::Number(number.clone()),
+            Value::String(text) => Json::Text(Cow::Borrowed(text)),
+            Value::Array(array) => Json::Array(array.iter().map(Json::from).collect()),
+            Value::Object(object) => Json::Object(object.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a Map<String, Value>> for Object<'a> {
+    fn from(map: &'a Map<String, Value>) -> Object<'a> {
+        let entry = |(key, value): (&'a String, &'a Value)| (key.into(), value.into());
+        Object(map.iter().map(entry).collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(JsonVisitor)
+    }
+}
+
+/// Reads JSON text. One check of the whole for UTF-8 is faster than one of each string, as serde_json
+/// does it for bytes.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    let text = std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?;
+    serde_json::from_str(text)
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
+        Json::deserialize(from)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    /// What is no number in JSON is null, as in a [`Value`].
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            array.push(value);
+        }
+        Ok(Json::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(Key(key)) = map.next_key()? {
+            entries.push((key, map.next_value()?));
+        }
+        match entries.as_slice() {
+            [(key, Json::Text(text))] if key == NUMBER => {
+                number_or_object(text).map_err(A::Error::custom)
+            }
+            _ => Ok(Json::Object(Object(entries))),
+        }
+    }
+}
+
+/// The one key of the map as which serde_json hands out a number that is no integer, where its
+/// feature `arbitrary_precision` is on: any crate of a program can turn it on for all.
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// Only serde_json knows which of both that map is.
+#[cold]
+fn number_or_object(text: &str) -> Result<Json<'static>, ValueError> {
+    let map = MapDeserializer::new(iter::once((NUMBER, text)));
+    Ok(match Value::deserialize(map)? {
+        Value::Number(number) => Json::Number(number),
+        _ => Json::Object(Object(vec![(
+            Cow::Borrowed(NUMBER),
+            Json::Text(Cow::Owned(text.to_owned())),
+        )])),
+    })
+}
+
+/// A string, borrowed where the input allows it.
+pub(crate) struct Key<'de>(pub(crate) Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+            fn visit_string<E>(self, text: String) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text)))
+            }
+        }
+        from.deserialize_str(KeyVisitor)
+    }
+}

@@ -341,25 +341,27 @@ impl AnswerBody {
         bytes: &mut Vec<u8>,
         go_on: impl Fn() -> bool,
     ) -> Result<bool, Fault> {
-        loop {
+        let mut filled = bytes.len();
+        let all = loop {
             if !go_on() {
-                return Ok(false);
+                break Ok(false);
             }
-            let start = bytes.len();
-            let room = (limit - start)
-                .saturating_add(1)
-                .min(start.clamp(4096, 64 << 10));
-            bytes.resize(start + room, 0);
-            let read = self.read(&mut bytes[start..]);
-            bytes.truncate(start + read.as_ref().copied().unwrap_or(0));
-            if read? == 0 {
-                return Ok(true);
+            if filled == bytes.len() {
+                let room = (limit - filled).saturating_add(1);
+                bytes.resize(filled + room.min(filled.clamp(4096, 64 << 10)), 0);
             }
-            if bytes.len() > limit {
-                bytes.truncate(limit);
-                return Ok(false);
+            match self.read(&mut bytes[filled..]) {
+                Ok(0) => break Ok(true),
+                Ok(read) => filled += read,
+                Err(fault) => break Err(fault),
             }
-        }
+            if filled > limit {
+                filled = limit;
+                break Ok(false);
+            }
+        };
+        bytes.truncate(filled);
+        all
     }
 }
 

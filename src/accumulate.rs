@@ -5,7 +5,7 @@
 //! for a block that never began or is of another kind, deltas and events of unknown kinds.
 
 use std::collections::BTreeMap;
-use std::{fmt, io};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -329,6 +329,7 @@ fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
 /// Reads the input of a tool call whose block ends. A JSON string or `null` stays raw text as well:
 /// it is no input, and the one would pass for text that was cut off, the other for none. So does what
 /// is nested so deep that nobody could read the message again.
+#[inline(never)]
 fn finish(message: &mut Message, place: Option<&mut Place>) {
     let Some(place) = place else {
         return;
@@ -373,6 +374,7 @@ fn apply_message_delta(message: &mut Message, event: &MessageDelta) -> usize {
 }
 
 /// Keeps an unknown field; returns by how much that takes more than what was there.
+#[inline(never)]
 fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
     let size = |value: &Value| size_of::<(String, Value)>() + name.len() + json_len(value);
     let before = extra.insert(name.to_owned(), value.clone());
@@ -380,6 +382,7 @@ fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
 }
 
 /// Takes over a field that was said, if only to be null.
+#[inline(never)]
 fn overwrite<T: Clone>(
     slot: &mut Option<T>,
     extra: &mut Map<String, Value>,
@@ -427,12 +430,7 @@ fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
             }
         };
         ($field:ident) => {
-            if $field.is_some() {
-                usage.$field.clone_from($field);
-                extra.remove(stringify!($field));
-            } else if not_null(stringify!($field)).is_some() {
-                usage.$field = None;
-            }
+            replace(&mut usage.$field, extra, stringify!($field), $field, said)
         };
     }
     overwrite!(count input_tokens);
@@ -444,6 +442,22 @@ fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     overwrite!(server_tool_use);
     overwrite!(service_tier);
     growth
+}
+
+#[inline(never)]
+fn replace<T: Clone>(
+    slot: &mut Option<T>,
+    extra: &mut Map<String, Value>,
+    name: &str,
+    value: &Option<T>,
+    said: &Map<String, Value>,
+) {
+    if value.is_some() {
+        slot.clone_from(value);
+        extra.remove(name);
+    } else if said.get(name).is_some_and(|odd| !odd.is_null()) {
+        *slot = None;
+    }
 }
 
 /// Whether a value has more than `levels` levels of arrays and objects.
@@ -460,6 +474,7 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
 }
 
 /// Drops what was kept of a field as it was before, unless the field is still unset.
+#[inline(never)]
 fn forget(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
     if !is_unset && !extra.is_empty() {
         extra.remove(name);
@@ -486,20 +501,8 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
 
 /// The length of a value as JSON, which stands for its size in memory.
 fn json_len(value: &impl Serialize) -> usize {
-    struct Length(usize);
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut length = Length(0);
-    // Neither side can fail; if it did, what was written until then would count.
-    let _ = serde_json::to_writer(&mut length, value);
-    length.0
+    // It cannot fail; if it did, the value would count as nothing.
+    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
 /// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The

@@ -113,11 +113,12 @@ impl ApiError {
     /// Reads an object that has no other meaning: what it lacks is empty.
     fn from_any(object: &Object<'_>) -> ApiError {
         let mut extra = Map::new();
-        let message = read_default(object, "message", &mut extra);
-        let details = read_optional(object, "details", &mut extra);
-        object.copy_without(&["type", "message", "details"], &mut extra);
+        let [kind, message, details] = object.sort(&["type", "message", "details"], &mut extra);
+        let kind = kind.and_then(Json::as_str).unwrap_or_default();
+        let message = read_default(message, "message", &mut extra);
+        let details = read_optional(details, "details", &mut extra);
         ApiError {
-            kind: object.tag().unwrap_or_default().into(),
+            kind: kind.into(),
             message,
             details,
             extra,

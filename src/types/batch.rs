@@ -8,11 +8,9 @@ use serde_json::{Map, Value};
 use super::api_error::{ApiError, ApiErrorType};
 use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
-use super::json::Json;
+use super::json::{Json, Written};
 use super::message::Message;
-use super::wire::{
-    self, Absent, Field, Fields, Misfit, open_enum, read_variant, wire_struct, write_struct,
-};
+use super::wire::{self, Absent, Field, Misfit, open_enum, read_variant, wire_struct};
 
 open_enum! {
     /// How far a batch is.
@@ -373,7 +371,17 @@ impl Field for BatchResult {
             Some("expired") => read_variant(object, |read| BatchResult::Expired(untagged(read))),
             _ => None,
         };
-        Ok(result.unwrap_or_else(|| BatchResult::Other(object.into())))
+        Ok(result.unwrap_or_else(|| BatchResult::Other(object.to_map())))
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            BatchResult::Succeeded(success) => success.write(),
+            BatchResult::Errored(failure) => failure.write(),
+            BatchResult::Canceled(not_run) => tagged("canceled", not_run),
+            BatchResult::Expired(not_run) => tagged("expired", not_run),
+            BatchResult::Other(object) => object.write(),
+        }
     }
 }
 
@@ -385,13 +393,7 @@ impl<'de> Deserialize<'de> for BatchResult {
 
 impl Serialize for BatchResult {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            BatchResult::Succeeded(success) => write_struct(&**success, to),
-            BatchResult::Errored(failure) => write_struct(failure, to),
-            BatchResult::Canceled(not_run) => NotRunAs("canceled", not_run).serialize(to),
-            BatchResult::Expired(not_run) => NotRunAs("expired", not_run).serialize(to),
-            BatchResult::Other(object) => object.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 
@@ -401,17 +403,10 @@ fn untagged(mut not_run: NotRun) -> NotRun {
     not_run
 }
 
-/// A request that was not carried out, with the reason as its `type`.
-struct NotRunAs<'a>(&'a str, &'a NotRun);
-
-impl Serialize for NotRunAs<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = to.serialize_map(None)?;
-        map.serialize_entry("type", self.0)?;
-        self.1.write(&mut map, &["type"])?;
-        map.end()
-    }
+fn tagged<'a>(tag: &'a str, not_run: &'a NotRun) -> Written<'a> {
+    let mut entries = vec![("type", Written::Text(tag))];
+    wire::write_extra(&not_run.extra, &mut entries);
+    Written::Object(entries)
 }
 
 #[cfg(test)]

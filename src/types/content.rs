@@ -9,8 +9,8 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::Json;
-use super::wire::{self, Field, Misfit, read_variant, wire_struct, write_struct};
+use super::json::{Json, Written};
+use super::wire::{self, Field, Misfit, read_variant, wire_struct};
 
 /// One piece of a message.
 ///
@@ -710,7 +710,24 @@ impl Field for ContentBlock {
             }
             _ => None,
         };
-        Ok(block.unwrap_or_else(|| ContentBlock::Other(object.into())))
+        Ok(block.unwrap_or_else(|| ContentBlock::Other(object.to_map())))
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            ContentBlock::Text(block) => block.write(),
+            ContentBlock::Image(block) => block.write(),
+            ContentBlock::Document(block) => block.write(),
+            ContentBlock::SearchResult(block) => block.write(),
+            ContentBlock::Thinking(block) => block.write(),
+            ContentBlock::RedactedThinking(block) => block.write(),
+            ContentBlock::ToolUse(block) => block.write(),
+            ContentBlock::ToolResult(block) => block.write(),
+            ContentBlock::ServerToolUse(block) => block.write(),
+            ContentBlock::ServerToolResult(block) => block.write(),
+            ContentBlock::ContainerUpload(block) => block.write(),
+            ContentBlock::Other(object) => object.write(),
+        }
     }
 }
 
@@ -722,20 +739,7 @@ impl<'de> Deserialize<'de> for ContentBlock {
 
 impl Serialize for ContentBlock {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            ContentBlock::Text(block) => write_struct(block, to),
-            ContentBlock::Image(block) => write_struct(block, to),
-            ContentBlock::Document(block) => write_struct(block, to),
-            ContentBlock::SearchResult(block) => write_struct(block, to),
-            ContentBlock::Thinking(block) => write_struct(block, to),
-            ContentBlock::RedactedThinking(block) => write_struct(block, to),
-            ContentBlock::ToolUse(block) => write_struct(block, to),
-            ContentBlock::ToolResult(block) => write_struct(block, to),
-            ContentBlock::ServerToolUse(block) => write_struct(block, to),
-            ContentBlock::ServerToolResult(block) => write_struct(block, to),
-            ContentBlock::ContainerUpload(block) => write_struct(block, to),
-            ContentBlock::Other(object) => object.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 
@@ -1006,14 +1010,18 @@ impl Field for Content {
             other => Err(Misfit::odd(other, "a string or an array of content blocks")),
         }
     }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            Content::Text(text) => Written::Text(text),
+            Content::Blocks(blocks) => blocks.write(),
+        }
+    }
 }
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Content::Text(text) => to.serialize_str(text),
-            Content::Blocks(blocks) => blocks.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::{Citation, ContentBlock};
-use super::json::Json;
+use super::json::{Json, Written};
 use super::message::{Message, StopDetails, StopReason, Usage};
-use super::wire::{self, Field, Fields, Misfit, read_variant, wire_struct, write_struct};
+use super::wire::{self, Field, Fields, Misfit, read_variant, wire_struct};
 
 /// One event of a streamed answer.
 ///
@@ -450,8 +450,21 @@ impl Field for StreamEvent {
             "message_delta" => StreamEvent::MessageDelta(Box::new(Fields::read_fields(object)?)),
             "message_stop" => StreamEvent::MessageStop(Fields::read_fields(object)?),
             "ping" => StreamEvent::Ping(Fields::read_fields(object)?),
-            _ => StreamEvent::Other(object.into()),
+            _ => StreamEvent::Other(object.to_map()),
         })
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            StreamEvent::MessageStart(event) => event.write(),
+            StreamEvent::ContentBlockStart(event) => event.write(),
+            StreamEvent::ContentBlockDelta(event) => event.write(),
+            StreamEvent::ContentBlockStop(event) => event.write(),
+            StreamEvent::MessageDelta(event) => event.write(),
+            StreamEvent::MessageStop(event) => event.write(),
+            StreamEvent::Ping(event) => event.write(),
+            StreamEvent::Other(object) => object.write(),
+        }
     }
 }
 
@@ -468,7 +481,18 @@ impl Field for ContentDelta {
             }
             _ => None,
         };
-        Ok(delta.unwrap_or_else(|| ContentDelta::Other(object.into())))
+        Ok(delta.unwrap_or_else(|| ContentDelta::Other(object.to_map())))
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            ContentDelta::Text(delta) => delta.write(),
+            ContentDelta::InputJson(delta) => delta.write(),
+            ContentDelta::Thinking(delta) => delta.write(),
+            ContentDelta::Signature(delta) => delta.write(),
+            ContentDelta::Citations(delta) => delta.write(),
+            ContentDelta::Other(object) => object.write(),
+        }
     }
 }
 
@@ -486,29 +510,13 @@ impl<'de> Deserialize<'de> for ContentDelta {
 
 impl Serialize for StreamEvent {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            StreamEvent::MessageStart(event) => write_struct(&**event, to),
-            StreamEvent::ContentBlockStart(event) => write_struct(&**event, to),
-            StreamEvent::ContentBlockDelta(event) => write_struct(event, to),
-            StreamEvent::ContentBlockStop(event) => write_struct(event, to),
-            StreamEvent::MessageDelta(event) => write_struct(&**event, to),
-            StreamEvent::MessageStop(event) => write_struct(event, to),
-            StreamEvent::Ping(event) => write_struct(event, to),
-            StreamEvent::Other(object) => object.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 
 impl Serialize for ContentDelta {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            ContentDelta::Text(delta) => write_struct(delta, to),
-            ContentDelta::InputJson(delta) => write_struct(delta, to),
-            ContentDelta::Thinking(delta) => write_struct(delta, to),
-            ContentDelta::Signature(delta) => write_struct(delta, to),
-            ContentDelta::Citations(delta) => write_struct(&**delta, to),
-            ContentDelta::Other(object) => object.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 

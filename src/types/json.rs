@@ -1,15 +1,16 @@
-//! JSON as it came, before anyone asked what it means.
+//! JSON as it came, before anyone asked what it means, and JSON about to be sent.
 //!
-//! All wire types are read from [`Json`] and none from a parser of its own, so that a program holds
-//! one parser for all of them. Text without escapes stays where it is and is borrowed.
+//! All wire types are read from [`Json`] and written as [`Written`], and none has a parser or a
+//! writer of its own: a program holds one of each for all of them. Text without escapes stays where
+//! it is and is borrowed.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::iter;
 
-use serde::Deserialize;
 use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
 /// Any JSON value.
@@ -30,6 +31,13 @@ pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
 impl<'a> Json<'a> {
     pub(crate) fn is_null(&self) -> bool {
         matches!(self, Json::Null)
+    }
+
+    pub(crate) fn as_bool(&self) -> Option<bool> {
+        match self {
+            Json::Bool(value) => Some(*value),
+            _ => None,
+        }
     }
 
     pub(crate) fn as_str(&self) -> Option<&str> {
@@ -82,20 +90,45 @@ impl<'a> Object<'a> {
         self.get("type")?.as_str()
     }
 
-    /// Copies all entries but those with these keys.
-    pub(crate) fn copy_without(&self, keys: &[&str], into: &mut Map<String, Value>) {
+    /// The values of these keys; the others' are copied.
+    pub(crate) fn sort<const N: usize>(
+        &self,
+        keys: &[&str; N],
+        others: &mut Map<String, Value>,
+    ) -> [Option<&Json<'a>>; N] {
+        let mut values = [None; N];
+        self.sort_into(keys, &mut values, others);
+        values
+    }
+
+    fn sort_into<'s>(
+        &'s self,
+        keys: &[&str],
+        values: &mut [Option<&'s Json<'a>>],
+        others: &mut Map<String, Value>,
+    ) {
+        // Most objects come in the order of their keys.
+        let mut next = 0;
         for (key, value) in &self.0 {
-            if !keys.contains(&&**key) {
-                into.insert(key.clone().into_owned(), value.into());
+            let is_it = |at: &usize| keys[*at] == *key;
+            match (next..keys.len()).chain(0..next).find(is_it) {
+                Some(at) => {
+                    values[at] = Some(value);
+                    next = at + 1;
+                }
+                None => {
+                    others.insert(key.clone().into_owned(), value.into());
+                }
             }
         }
     }
-}
 
-impl From<&Object<'_>> for Map<String, Value> {
-    fn from(object: &Object<'_>) -> Self {
+    /// Copies all entries.
+    pub(crate) fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        object.copy_without(&[], &mut map);
+        for (key, value) in &self.0 {
+            map.insert(key.clone().into_owned(), value.into());
+        }
         map
     }
 }
@@ -108,7 +141,7 @@ impl From<&Json<'_>> for Value {
             Json::Number(number) => Value::Number(number.clone()),
             Json::Text(text) => Value::String(text.clone().into_owned()),
             Json::Array(array) => Value::Array(array.iter().map(Value::from).collect()),
-            Json::Object(object) => Value::Object(object.into()),
+            Json::Object(object) => Value::Object(object.to_map()),
         }
     }
 }
@@ -233,6 +266,36 @@ fn number_or_object(text: &str) -> Result<Json<'static>, ValueError> {
             Json::Text(Cow::Owned(text.to_owned())),
         )])),
     })
+}
+
+/// Any JSON value that is about to be written.
+#[derive(Debug)]
+pub(crate) enum Written<'a> {
+    Bool(bool),
+    Unsigned(u64),
+    Float(f64),
+    Text(&'a str),
+    Array(Vec<Written<'a>>),
+    Object(Vec<(&'a str, Written<'a>)>),
+    Value(&'a Value),
+    Map(&'a Map<String, Value>),
+}
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Written::Bool(value) => to.serialize_bool(*value),
+            Written::Unsigned(value) => to.serialize_u64(*value),
+            Written::Float(value) => to.serialize_f64(*value),
+            Written::Text(text) => to.serialize_str(text),
+            Written::Array(array) => to.collect_seq(array),
+            Written::Object(entries) => {
+                to.collect_map(entries.iter().map(|(key, value)| (key, value)))
+            }
+            Written::Value(value) => value.serialize(to),
+            Written::Map(map) => map.serialize(to),
+        }
+    }
 }
 
 /// A string, borrowed where the input allows it.

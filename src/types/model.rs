@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::Json;
+use super::json::{Json, Written};
 use super::wire::{Absent, Field, Misfit, open_enum, wire_struct};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
@@ -49,6 +49,10 @@ impl Model {
 impl Field for Model {
     fn read(json: &Json<'_>) -> Result<Self, Misfit> {
         Field::read(json).map(Model)
+    }
+
+    fn write(&self) -> Written<'_> {
+        Written::Text(&self.0)
     }
 }
 

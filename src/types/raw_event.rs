@@ -132,11 +132,11 @@ impl<'a> RawEvent<'a> {
                     Some((error, request_id)) => {
                         NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
                     }
-                    None => unknown_error(String::new(), (&*object).into()),
+                    None => unknown_error(String::new(), object.to_map()),
                 });
             }
             if object.tag().is_none_or(str::is_empty) {
-                return Ok(Some(RawEvent::Event(StreamEvent::Other((&*object).into()))));
+                return Ok(Some(RawEvent::Event(StreamEvent::Other(object.to_map()))));
             }
         }
         match StreamEvent::read(&json) {

@@ -1,10 +1,11 @@
 //! The request for a message.
 
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde_json::{Map, Value};
 
 use super::content::{CacheControl, Content};
+use super::json::Written;
 use super::message::MessageParam;
 use super::model::Model;
 use super::tool::{Tool, ToolChoice};
@@ -457,12 +458,12 @@ pub(crate) struct CreateBody<'a> {
 
 impl Serialize for CreateBody<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        self.request.write(&mut map, &["stream"])?;
+        let mut entries = self.request.entries();
+        entries.retain(|(name, _)| *name != "stream");
         if self.stream {
-            map.serialize_entry("stream", &true)?;
+            entries.push(("stream", Written::Bool(true)));
         }
-        map.end()
+        Written::Object(entries).serialize(to)
     }
 }
 
@@ -484,9 +485,9 @@ impl Serialize for CountBody<'_> {
             "inference_geo",
             "diagnostics",
         ];
-        let mut map = to.serialize_map(None)?;
-        self.0.write(&mut map, NOT_COUNTED)?;
-        map.end()
+        let mut entries = self.0.entries();
+        entries.retain(|(name, _)| !NOT_COUNTED.contains(name));
+        Written::Object(entries).serialize(to)
     }
 }
 

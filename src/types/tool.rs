@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::CacheControl;
-use super::json::Json;
+use super::json::{Json, Written};
 use super::wire::{self, Field, Fields, Misfit, wire_struct};
 
 /// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
@@ -142,6 +142,13 @@ impl Field for Tool {
         let other = || Tool::Other(json.into());
         Ok(custom(json).map_or_else(other, Tool::Custom))
     }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            Tool::Custom(tool) => tool.write(),
+            Tool::Other(value) => value.write(),
+        }
+    }
 }
 
 fn custom(json: &Json<'_>) -> Option<CustomTool> {
@@ -162,10 +169,7 @@ impl<'de> Deserialize<'de> for Tool {
 
 impl Serialize for Tool {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Tool::Custom(tool) => tool.serialize(to),
-            Tool::Other(value) => value.serialize(to),
-        }
+        wire::serialize(self, to)
     }
 }
 

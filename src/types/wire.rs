@@ -8,24 +8,24 @@
 use std::fmt;
 
 use serde::de::{Deserializer, Error as _};
-use serde::ser::SerializeMap;
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::{Json, Object};
+use super::json::{Json, Object, Written};
 
-/// What [`wire_struct!`] generates: fields read from an object and written into a map.
+/// What [`wire_struct!`] generates: fields read from an object and written as its entries.
 pub(crate) trait Fields: Sized {
     /// Reads the fields; a `type` that tells this struct from others is not looked at.
     fn read_fields(object: &Object<'_>) -> Result<Self, Misfit>;
-    /// Writes the `type`, the fields that are set, and what `extra` holds beside them, but no field
-    /// that `without` names.
-    fn write<M: SerializeMap>(&self, map: &mut M, without: &[&str]) -> Result<(), M::Error>;
+    /// The `type`, the fields that are set, and what `extra` holds beside them.
+    fn entries(&self) -> Vec<(&str, Written<'_>)>;
 }
 
 /// What a field can hold.
 pub(crate) trait Field: Sized {
     fn read(json: &Json<'_>) -> Result<Self, Misfit>;
+    fn write(&self) -> Written<'_>;
 }
 
 /// Why JSON is not what it was to be read as.
@@ -75,28 +75,56 @@ pub(crate) fn deserialize<'de, T: Field, D: Deserializer<'de>>(from: D) -> Resul
     T::read(&Json::deserialize(from)?).map_err(D::Error::custom)
 }
 
+/// Writes a wire type in any format.
+pub(crate) fn serialize<T: Field, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    value.write().serialize(to)
+}
+
 macro_rules! scalar {
-    ($type:ty, $expected:literal, $read:expr) => {
+    ($type:ty, $expected:literal, $read:expr, $write:expr) => {
         impl Field for $type {
             fn read(json: &Json<'_>) -> Result<Self, Misfit> {
                 let read: fn(&Json<'_>) -> Option<Self> = $read;
                 read(json).ok_or_else(|| Misfit::odd(json, $expected))
             }
+            fn write(&self) -> Written<'_> {
+                let write: fn(&Self) -> Written<'_> = $write;
+                write(self)
+            }
         }
     };
 }
 
-scalar!(String, "a string", |json| json.as_str().map(str::to_owned));
-scalar!(bool, "a boolean", |json| match json {
-    Json::Bool(value) => Some(*value),
-    _ => None,
+scalar!(
+    String,
+    "a string",
+    |json| json.as_str().map(str::to_owned),
+    |text| Written::Text(text)
+);
+scalar!(bool, "a boolean", |json| json.as_bool(), |value| {
+    Written::Bool(*value)
 });
-scalar!(u64, "an unsigned integer", |json| json
-    .as_number()?
-    .as_u64());
-scalar!(f64, "a number", |json| json.as_number()?.as_f64());
-scalar!(Map<String, Value>, "an object", |json| json.as_object().map(Map::from));
-scalar!(Value, "a value", |json| Some(json.into()));
+scalar!(
+    u64,
+    "an unsigned integer",
+    |json| json.as_number()?.as_u64(),
+    |number| Written::Unsigned(*number)
+);
+scalar!(
+    f64,
+    "a number",
+    |json| json.as_number()?.as_f64(),
+    |number| Written::Float(*number)
+);
+scalar!(
+    Map<String, Value>,
+    "an object",
+    |json| json.as_object().map(Object::to_map),
+    |map| Written::Map(map)
+);
+scalar!(Value, "a value", |json| Some(json.into()), |value| {
+    Written::Value(value)
+});
 
 impl<T: Field> Field for Vec<T> {
     fn read(json: &Json<'_>) -> Result<Self, Misfit> {
@@ -104,6 +132,10 @@ impl<T: Field> Field for Vec<T> {
             Json::Array(array) => array.iter().map(T::read).collect(),
             other => Err(Misfit::odd(other, "an array")),
         }
+    }
+
+    fn write(&self) -> Written<'_> {
+        Written::Array(self.iter().map(T::write).collect())
     }
 }
 
@@ -122,11 +154,10 @@ pub(crate) fn read_variant<T: Fields, E>(
 
 /// Reads a field that must be there.
 pub(crate) fn read_required<T: Field>(
-    object: &Object<'_>,
+    json: Option<&Json<'_>>,
     name: &'static str,
 ) -> Result<T, Misfit> {
-    let json = object.get(name).ok_or(Misfit::Missing(name))?;
-    T::read(json).map_err(|misfit| match misfit {
+    T::read(json.ok_or(Misfit::Missing(name))?).map_err(|misfit| match misfit {
         Misfit::Odd {
             found,
             expected,
@@ -142,11 +173,11 @@ pub(crate) fn read_required<T: Field>(
 
 /// Reads a field that need not be there; what is null or has another shape is kept.
 pub(crate) fn read_optional<T: Field>(
-    object: &Object<'_>,
+    json: Option<&Json<'_>>,
     name: &'static str,
     extra: &mut Map<String, Value>,
 ) -> Option<T> {
-    let json = object.get(name)?;
+    let json = json?;
     let read = match json {
         Json::Null => None,
         json => T::read(json).ok(),
@@ -159,20 +190,15 @@ pub(crate) fn read_optional<T: Field>(
 
 /// The same for a field that has a default: a default that was sent is kept.
 pub(crate) fn read_default<T: Field + Absent>(
-    object: &Object<'_>,
+    json: Option<&Json<'_>>,
     name: &'static str,
     extra: &mut Map<String, Value>,
 ) -> T {
-    let read = read_optional(object, name, extra);
-    match (read, object.get(name)) {
-        (Some(read), Some(json)) => {
-            if is_absent(&read) {
-                extra.insert(name.to_owned(), json.into());
-            }
-            read
-        }
-        _ => T::absent(),
+    let read = read_optional(json, name, extra).unwrap_or_else(T::absent);
+    if let Some(json) = json.filter(|_| is_absent(&read) && !extra.contains_key(name)) {
+        extra.insert(name.to_owned(), json.into());
     }
+    read
 }
 
 /// What a `def` field is while nothing was said. A trait of our own, because not every type that
@@ -193,27 +219,16 @@ pub(crate) fn is_absent<T: Absent>(value: &T) -> bool {
     *value == T::absent()
 }
 
-/// Writes a struct as a map of its own.
-pub(crate) fn write_struct<T: Fields, S: serde::Serializer>(
-    value: &T,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    let mut map = to.serialize_map(None)?;
-    value.write(&mut map, &[])?;
-    map.end()
-}
-
-/// Writes one entry unless it is left out; for use in generated code.
-pub(crate) fn write_entry<M: SerializeMap, T: Serialize + ?Sized>(
-    map: &mut M,
-    name: &str,
-    value: &T,
-    without: &[&str],
-) -> Result<(), M::Error> {
-    if without.contains(&name) {
-        Ok(())
-    } else {
-        map.serialize_entry(name, value)
+/// Appends what `extra` holds, unless a field that is set stands for it.
+pub(crate) fn write_extra<'a>(
+    extra: &'a Map<String, Value>,
+    entries: &mut Vec<(&'a str, Written<'a>)>,
+) {
+    let set = entries.len();
+    for (key, value) in extra {
+        if entries[..set].iter().all(|(name, _)| name != key) {
+            entries.push((key, Written::Value(value)));
+        }
     }
 }
 
@@ -240,16 +255,17 @@ macro_rules! wire_struct {
             fn read_fields(
                 object: &$crate::types::json::Object<'_>,
             ) -> Result<Self, $crate::types::wire::Misfit> {
-                const NAMES: &[&str] = &[
-                    $( $crate::types::wire::wire_struct!(@type_of $tag), )?
-                    $( $crate::types::wire::wire_struct!(@name $field $($wire)?), )*
-                ];
-                #[allow(unused_mut, reason = "a struct may have no field whose value can be kept")]
                 let mut extra = serde_json::Map::new();
+                let [ $( $crate::types::wire::wire_struct!(@type_of $tag), )? $( $field, )* ] = object.sort(
+                    &[
+                        $( $crate::types::wire::wire_struct!(@type_name $tag), )?
+                        $( $crate::types::wire::wire_struct!(@name $field $($wire)?), )*
+                    ],
+                    &mut extra,
+                );
                 $( let $field = $crate::types::wire::wire_struct!(
-                    @read $kind object extra $crate::types::wire::wire_struct!(@name $field $($wire)?)
+                    @read $kind $field extra $crate::types::wire::wire_struct!(@name $field $($wire)?)
                 ); )*
-                object.copy_without(NAMES, &mut extra);
                 Ok($name {
                     $( $field, )*
                     extra,
@@ -257,24 +273,15 @@ macro_rules! wire_struct {
                 })
             }
 
-            fn write<M: serde::ser::SerializeMap>(
-                &self,
-                map: &mut M,
-                without: &[&str],
-            ) -> Result<(), M::Error> {
-                $( $crate::types::wire::write_entry(map, "type", $tag, without)?; )?
+            fn entries(&self) -> Vec<(&str, $crate::types::json::Written<'_>)> {
+                let mut entries = Vec::with_capacity(8);
+                $( entries.push(("type", $crate::types::json::Written::Text($tag))); )?
                 $( if let Some(value) = $crate::types::wire::wire_struct!(@set $kind self $field) {
-                    $crate::types::wire::write_entry(
-                        map, $crate::types::wire::wire_struct!(@name $field $($wire)?), value, without)?;
+                    let name = $crate::types::wire::wire_struct!(@name $field $($wire)?);
+                    entries.push((name, $crate::types::wire::Field::write(value)));
                 } )*
-                for (key, value) in &self.extra {
-                    $( if key == $crate::types::wire::wire_struct!(@name $field $($wire)?)
-                        && $crate::types::wire::wire_struct!(@set $kind self $field).is_some() {
-                        continue;
-                    } )*
-                    $crate::types::wire::write_entry(map, key, value, without)?;
-                }
-                Ok(())
+                $crate::types::wire::write_extra(&self.extra, &mut entries);
+                entries
             }
         }
 
@@ -283,6 +290,10 @@ macro_rules! wire_struct {
                 json: &$crate::types::json::Json<'_>,
             ) -> Result<Self, $crate::types::wire::Misfit> {
                 $crate::types::wire::Fields::read_fields($crate::types::wire::object(json)?)
+            }
+
+            fn write(&self) -> $crate::types::json::Written<'_> {
+                $crate::types::json::Written::Object($crate::types::wire::Fields::entries(self))
             }
         }
 
@@ -294,7 +305,7 @@ macro_rules! wire_struct {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                $crate::types::wire::write_struct(self, to)
+                $crate::types::wire::serialize(self, to)
             }
         }
     };
@@ -302,19 +313,20 @@ macro_rules! wire_struct {
     (@type opt $type:ty) => { Option<$type> };
     (@type $kind:ident $type:ty) => { $type };
 
-    (@type_of $tag:literal) => { "type" };
+    (@type_of $tag:literal) => { _ };
+    (@type_name $tag:literal) => { "type" };
 
     (@name $field:ident $wire:literal) => { $wire };
     (@name $field:ident) => { stringify!($field) };
 
-    (@read req $object:ident $extra:ident $name:expr) => {
-        $crate::types::wire::read_required($object, $name)?
+    (@read req $json:ident $extra:ident $name:expr) => {
+        $crate::types::wire::read_required($json, $name)?
     };
-    (@read opt $object:ident $extra:ident $name:expr) => {
-        $crate::types::wire::read_optional($object, $name, &mut $extra)
+    (@read opt $json:ident $extra:ident $name:expr) => {
+        $crate::types::wire::read_optional($json, $name, &mut $extra)
     };
-    (@read def $object:ident $extra:ident $name:expr) => {
-        $crate::types::wire::read_default($object, $name, &mut $extra)
+    (@read def $json:ident $extra:ident $name:expr) => {
+        $crate::types::wire::read_default($json, $name, &mut $extra)
     };
 
     (@set req $self:ident $field:ident) => { Some(&$self.$field) };
@@ -375,7 +387,7 @@ macro_rules! open_enum {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(self.as_str())
+                $crate::types::wire::serialize(self, to)
             }
         }
 
@@ -385,6 +397,10 @@ macro_rules! open_enum {
             ) -> Result<Self, $crate::types::wire::Misfit> {
                 let odd = || $crate::types::wire::Misfit::odd(json, "a string");
                 json.as_str().map(Self::from).ok_or_else(odd)
+            }
+
+            fn write(&self) -> $crate::types::json::Written<'_> {
+                $crate::types::json::Written::Text(self.as_str())
             }
         }
 

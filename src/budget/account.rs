@@ -442,7 +442,7 @@ impl Account {
         if now >= self.pause {
             self.pauses = (self.pauses + 1).min(MOST_PAUSES);
         }
-        let doubled = f64::from(self.pauses - 1).exp2();
+        let doubled = 2f64.powi(self.pauses - 1);
         let wait = match asked {
             Some(asked) if self.pauses > 1 => asked.max((0.05 * doubled).min(1.0)),
             Some(asked) => asked,

@@ -1,6 +1,7 @@
 //! One of the server's token buckets: its arithmetic, and what headers teach about it.
 
 use super::cost::{REQUESTS, Time};
+use super::powers::exp;
 
 /// One of the server's buckets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,7 +64,7 @@ impl Bucket {
             return;
         }
         if self.guessed {
-            let grown = (passed * GROWTH).exp();
+            let grown = exp(passed * GROWTH);
             (self.limit, self.depth) = (self.limit * grown, self.depth * grown);
         }
         let taken = self.foreign * FORGETTING * (1.0 - kept);
@@ -201,7 +202,7 @@ impl Bucket {
 
 /// The share of foreign use that is remembered after so much time; the same for all buckets.
 pub(crate) fn kept(passed: f64) -> f64 {
-    (-passed / FORGETTING).exp()
+    exp(-passed / FORGETTING)
 }
 
 /// One value for each bucket that is followed: requests, input, output charged as it is produced,

@@ -146,7 +146,7 @@ impl Gate {
 
     fn close(&mut self, now: Time, failed: u32) -> State {
         self.closed = self.passes;
-        let longest = (0.5 * f64::from(failed).exp2()).min(LONGEST);
+        let longest = (0.5 * 2f64.powi(failed.min(60) as i32)).min(LONGEST);
         let hold = now + longest * (0.5 + 0.5 * self.dice.f64());
         State::Closed { failed, hold }
     }

@@ -19,6 +19,7 @@ mod mirror;
 mod model;
 mod pacer;
 mod plan;
+mod powers;
 mod queue;
 mod reading;
 mod reservation;

@@ -3,6 +3,7 @@
 use crate::types::Dimension;
 
 use super::cost::{Each, REQUESTS, Time};
+use super::powers::{exp2, ln_1p};
 
 /// Spreads requests out. Debt-style: a large request goes at once, and those behind it wait until
 /// its time has passed. A late wake-up loses nothing, for the next due time follows from the last
@@ -94,7 +95,7 @@ impl Pacer {
     /// The speed of the ramp, in multiples of the limit.
     fn speed(&self, now: Time) -> f64 {
         let doublings = ((now - self.ramp_from) / DOUBLING).clamp(0.0, 60.0);
-        self.ramp_start * doublings.exp2()
+        self.ramp_start * exp2(doublings)
     }
 
     /// The server counts requests over less than a minute: space them evenly, and slower each
@@ -106,7 +107,7 @@ impl Pacer {
 
     /// Use grew too fast for the server: at `from`, go on at half the speed and grow again.
     pub(crate) fn restart(&mut self, now: Time, from: Time) {
-        let speed = self.ramp_start * ((now - self.ramp_from) / DOUBLING).exp2();
+        let speed = self.ramp_start * exp2((now - self.ramp_from) / DOUBLING);
         self.ramp_start = (speed.min(1.0) / 2.0).max(SLOWEST);
         self.ramp_from = from;
         self.last_sent = self.last_sent.max(now);
@@ -152,7 +153,7 @@ fn time_to_pay(seconds: f64, growth: f64) -> f64 {
     if growing <= 0.0 || seconds < NO_TIME {
         return seconds;
     }
-    UNIT * (growing / UNIT).ln_1p() + (seconds - growing) / growth
+    UNIT * ln_1p(growing / UNIT) + (seconds - growing) / growth
 }
 
 /// In so few seconds the speed does not grow to speak of.

@@ -103,7 +103,6 @@ impl Crew {
     /// When a thread may begin: four at once, then doubling. In the default minute that is as fast as
     /// the pace of the requests doubles.
     fn due(&self, number: usize) -> Duration {
-        let doublings = |threads: usize| (threads as f64 / FIRST as f64).log2().max(0.0);
         if number < FIRST {
             return Duration::ZERO;
         }
@@ -396,6 +395,13 @@ fn dooms(error: &Error, has_succeeded: bool) -> bool {
 fn dollars(sum: f64) -> String {
     let digits = if sum.abs() < 1.0 { 4 } else { 2 };
     format!("${sum:.digits$}")
+}
+
+/// How often so many threads are twice as many as began, with equal steps in between.
+fn doublings(threads: usize) -> f64 {
+    let whole = (threads / FIRST).max(1).ilog2();
+    let rest = threads as f64 / (FIRST << whole) as f64 - 1.0;
+    f64::from(whole) + rest.max(0.0)
 }
 
 /// So many threads begin at once.

@@ -371,7 +371,8 @@ mod floor;
 
 fn main() {
     let url = std::env::args().nth(1).expect("a URL");
-    println!("{}", floor::create(&floor::agent(), &url, "hi"));
+    let agent = floor::agent();
+    println!("{}", floor::create(&agent, &url, "hi"));
     std::io::stdin().read_line(&mut String::new()).expect("an end");
 }
 "#;

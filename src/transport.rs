@@ -101,6 +101,8 @@ impl Transport {
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .tls_config(tls(wiring)?)
             .timeout_connect(bounded(patience.connect))
             .timeout_per_read(patience.between_reads())
@@ -200,6 +202,10 @@ fn bounded(limit: Duration) -> Option<Duration> {
 /// Idle connections kept: as many as threads are likely to share a client. Fewer would mean a TLS
 /// handshake for most requests of the threads beyond.
 const IDLE_CONNECTIONS: usize = 256;
+
+/// The buffers of a connection, one for each direction: half of what ureq takes, since there can be
+/// hundreds of connections. The head of an answer must fit in.
+const BUFFER: usize = 64 << 10;
 
 /// How long an idle connection is kept. It is probed before it is used again.
 const IDLE_AGE: Duration = Duration::from_secs(30);

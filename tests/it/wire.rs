@@ -8,7 +8,7 @@ use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{Client, ClientBuilder, Delivery, Error, ErrorKind, Options, RetryPolicy};
 
 use crate::matrix::*;
-use crate::support::{HANG, KEY, builder, closed_port, ends, millis, request, seconds};
+use crate::support::{HANG, KEY, builder, closed_port, ends, millis, request, seconds, server};
 
 #[test]
 fn a_connection_that_breaks_after_the_request_was_sent_is_repeated_once() {
@@ -572,4 +572,19 @@ fn an_answer_that_ends_with_its_connection_and_too_early_is_asked_for_once_more(
         .ways(&[Plain, Streamed, Events, Post])
         .retryable()
         .says(["reading the answer failed", "2 attempts"])]);
+}
+
+#[test]
+fn an_answer_may_have_a_large_head_but_no_endless_one() {
+    ends(|| {
+        for (length, fits) in [(60_000, true), (70_000, false), (1_000_000, false)] {
+            let server = server();
+            let large = "a".repeat(length);
+            server.answer_with(move |_| Reply::json(200, MESSAGE).header("x-large", &large));
+            let retry = RetryPolicy::new().max_attempts(1);
+            let client = builder(&server).retry(retry).build().expect("valid settings");
+            let answer = client.messages().create(&request());
+            assert_eq!(answer.is_ok(), fits, "{length}: {answer:?}");
+        }
+    });
 }

@@ -101,6 +101,7 @@ impl Transport {
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
+            .max_response_header_size(LONGEST_HEAD)
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
             .tls_config(tls(wiring)?)
@@ -204,8 +205,12 @@ fn bounded(limit: Duration) -> Option<Duration> {
 const IDLE_CONNECTIONS: usize = 256;
 
 /// The buffers of a connection, one for each direction: half of what ureq takes, since there can be
-/// hundreds of connections. The head of an answer must fit in.
+/// hundreds of connections.
 const BUFFER: usize = 64 << 10;
+
+/// The most bytes of an answer's head, which has some two thousand. Too long is what does not fit into
+/// the buffer either way: this is less, so that it is known for that.
+const LONGEST_HEAD: usize = BUFFER / 2;
 
 /// How long an idle connection is kept. It is probed before it is used again.
 const IDLE_AGE: Duration = Duration::from_secs(30);

@@ -577,14 +577,16 @@ fn an_answer_that_ends_with_its_connection_and_too_early_is_asked_for_once_more(
 #[test]
 fn an_answer_may_have_a_large_head_but_no_endless_one() {
     ends(|| {
-        for (length, fits) in [(60_000, true), (70_000, false), (1_000_000, false)] {
+        for (length, fits) in [(30_000, true), (70_000, false), (1_000_000, false)] {
             let server = server();
             let large = "a".repeat(length);
             server.answer_with(move |_| Reply::json(200, MESSAGE).header("x-large", &large));
             let retry = RetryPolicy::new().max_attempts(1);
             let client = builder(&server).retry(retry).build().expect("valid settings");
             let answer = client.messages().create(&request());
-            assert_eq!(answer.is_ok(), fits, "{length}: {answer:?}");
+            let kind = answer.map(|_| ()).map_err(|error| error.kind());
+            let expected = if fits { Ok(()) } else { Err(ErrorKind::Decode) };
+            assert_eq!(kind, expected, "{length}");
         }
     });
 }

@@ -82,6 +82,14 @@ pub(crate) struct Done<T> {
     pub(crate) charge: Charge,
 }
 
+/// An attempt whose answer has begun, with a status of success.
+struct Begun {
+    head: Head,
+    answer: Answer,
+    charge: Charge,
+    sent: Instant,
+}
+
 /// What the head of an answer said.
 #[derive(Debug, Default)]
 struct Head {
@@ -98,49 +106,35 @@ impl Call<'_> {
     /// permit.
     pub(crate) fn run<T>(
         &self,
-        mut read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
+        read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
     ) -> Result<Done<T>> {
-        self.try_until_done(&mut read)
+        self.try_until_done(read)
             .inspect_err(|_| self.settings.books.call(self.model, true))
     }
 
     fn try_until_done<T>(
         &self,
-        read: &mut impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
+        mut read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
     ) -> Result<Done<T>> {
-        let clock = self.core.sleeper.clock();
         let mut progress = Progress::new(self);
         loop {
-            let mut charge = progress.admitted()?;
-            if let Some(error) = progress.ended() {
-                charge.unsent();
-                return Err(error);
-            }
-            let began = clock.now();
-            let (head, outcome) = self.attempt(progress.left(), &mut charge, read);
-            let took = clock.now().saturating_duration_since(began);
-            match outcome {
+            let mut begun = progress.begin()?;
+            match read(&mut begun.answer, &mut begun.charge) {
                 Ok(value) => {
-                    lock(&self.core.retries).deposit();
-                    let exchange = progress.succeeded(head, took);
+                    let (exchange, charge) = progress.succeeded(begun);
                     return Ok(Done {
                         value,
                         exchange,
                         charge,
                     });
                 }
-                Err(failure) => progress.failed(head, failure, charge, took)?,
+                Err(failure) => progress.broken(begun, failure)?,
             }
         }
     }
 
-    fn attempt<T>(
-        &self,
-        left: Option<Duration>,
-        charge: &mut Charge,
-        read: &mut impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
-    ) -> (Head, Result<T, Failure>) {
-        let outgoing = Outgoing {
+    fn outgoing(&self, left: Option<Duration>) -> Outgoing<'_> {
+        Outgoing {
             method: self.method,
             url: self.core.base.join(self.path),
             headers: &self.settings.headers,
@@ -151,20 +145,7 @@ impl Call<'_> {
                 answer: self.answer_timeout,
                 deadline: left,
             },
-        };
-        let mut answer = match self.core.transport.send(&outgoing) {
-            Ok(answer) => answer,
-            Err(fault) => return (Head::default(), Err(fault.into())),
-        };
-        let head = self.read_head(&answer);
-        let outcome = match answer.status {
-            200..=299 => {
-                charge.learn(&head.rate_limits);
-                read(&mut answer, charge)
-            }
-            _ => Err(read_error(&mut answer, self.core.sleeper.clock())),
-        };
-        (head, outcome)
+        }
     }
 
     fn read_head(&self, answer: &Answer) -> Head {
@@ -233,6 +214,42 @@ impl<'a> Progress<'a> {
             last: None,
             is_back: false,
         }
+    }
+
+    /// Sends the request until an answer begins with a status of success.
+    fn begin(&mut self) -> Result<Begun> {
+        let (call, core) = (self.call, self.call.core);
+        let clock = core.sleeper.clock();
+        loop {
+            let charge = self.admitted()?;
+            if let Some(error) = self.ended() {
+                charge.unsent();
+                return Err(error);
+            }
+            let sent = clock.now();
+            let (head, failure) = match core.transport.send(&call.outgoing(self.left())) {
+                Ok(mut answer) => {
+                    let head = call.read_head(&answer);
+                    if matches!(answer.status, 200..=299) {
+                        charge.learn(&head.rate_limits);
+                        return Ok(Begun {
+                            head,
+                            answer,
+                            charge,
+                            sent,
+                        });
+                    }
+                    (head, read_error(&mut answer, clock))
+                }
+                Err(fault) => (Head::default(), fault.into()),
+            };
+            self.failed(head, failure, charge, self.since(sent))?;
+        }
+    }
+
+    fn since(&self, sent: Instant) -> Duration {
+        let now = self.call.core.sleeper.clock().now();
+        now.saturating_duration_since(sent)
     }
 
     /// Waits until the budget has room for an attempt.
@@ -328,7 +345,10 @@ impl<'a> Progress<'a> {
         Some(error.with_verdict(true, None, None).with_attempts(attempts))
     }
 
-    fn succeeded(mut self, head: Head, took: Duration) -> Exchange {
+    fn succeeded(mut self, begun: Begun) -> (Exchange, Charge) {
+        let (head, took) = (begun.head, self.since(begun.sent));
+        drop(begun.answer);
+        lock(&self.call.core.retries).deposit();
         let attempt = self.attempt(&head, Delivery::Answered, None, took);
         debug!(
             target: LOG,
@@ -339,11 +359,19 @@ impl<'a> Progress<'a> {
             shown(attempt.request_id.as_ref()),
         );
         self.attempts.push(attempt);
-        Exchange {
+        let exchange = Exchange {
             request_id: head.request_id,
             rate_limits: head.rate_limits,
             attempts: self.attempts,
-        }
+        };
+        (exchange, begun.charge)
+    }
+
+    /// An answer failed that had begun well.
+    fn broken(&mut self, begun: Begun, failure: Failure) -> Result<()> {
+        let took = self.since(begun.sent);
+        drop(begun.answer);
+        self.failed(begun.head, failure, begun.charge, took)
     }
 
     /// Takes note of a failure, and returns when it is time to try again, as far as that is not
@@ -536,6 +564,7 @@ const NOTHING_MORE: &str = "not tried again, because the run was stopped";
 
 /// The target of all log lines.
 pub(crate) const LOG: &str = "anthropic_blocking";
+
 #[cfg(test)]
 mod tests {
     use super::*;

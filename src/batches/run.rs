@@ -64,7 +64,7 @@ impl Batches<'_> {
 
 /// What a journal says. Landmarks and digests, not requests.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 enum Record {
     /// A batch is about to be created.
     Creating(Plan),

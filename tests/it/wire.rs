@@ -582,7 +582,10 @@ fn an_answer_may_have_a_large_head_but_no_endless_one() {
             let large = "a".repeat(length);
             server.answer_with(move |_| Reply::json(200, MESSAGE).header("x-large", &large));
             let retry = RetryPolicy::new().max_attempts(1);
-            let client = builder(&server).retry(retry).build().expect("valid settings");
+            let client = builder(&server)
+                .retry(retry)
+                .build()
+                .expect("valid settings");
             let answer = client.messages().create(&request());
             let kind = answer.map(|_| ()).map_err(|error| error.kind());
             let expected = if fits { Ok(()) } else { Err(ErrorKind::Decode) };

@@ -28,11 +28,19 @@ impl Options {
         // The first call starts the clock.
         start();
         let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-        let words = arguments.iter().filter(|word| !word.starts_with("--"));
+        let (flags, words): (Vec<_>, Vec<_>) =
+            arguments.iter().partition(|word| word.starts_with('-'));
+        if let Some(unknown) = flags
+            .iter()
+            .find(|flag| !["--quick", "--json"].contains(&flag.as_str()))
+        {
+            eprintln!("{unknown} is no option; the head of tests/bench/main.rs lists them");
+            std::process::exit(2);
+        }
         Options {
             quick: has("--quick"),
             json: has("--json"),
-            words: words.cloned().collect(),
+            words: words.into_iter().cloned().collect(),
             tally: RefCell::default(),
         }
     }

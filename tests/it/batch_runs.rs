@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use anthropic_blocking::testing::{BatchOutcome, ManualClock, Reply, TestServer};
-use anthropic_blocking::{BatchRun, Client, ErrorKind, Result};
+use anthropic_blocking::testing::{BatchOutcome, Reply};
+use anthropic_blocking::{BatchRun, ErrorKind, Result};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::batches::entries;
+use crate::killed::{Place, as_child, child, tear};
 use crate::support::{HANG, KEY, Lab, builder, seconds, server};
 
 const PATH: &str = "/v1/messages/batches";
@@ -529,7 +528,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
     });
     let mut killed_at = None;
     if at.is_some() {
-        let mut child = child(&server, &place.0);
+        let mut child = child(CHILD, &server, &place.0);
         killed_at = killing.recv_timeout(HANG).ok();
         child.kill().expect("a child to kill");
         child.wait().expect("its end");
@@ -539,7 +538,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
         }
     }
     let before = server.request_count();
-    let mut last = child(&server, &place.0);
+    let mut last = child(CHILD, &server, &place.0);
     let said: Vec<String> = BufReader::new(last.stdout.take().expect("it is piped"))
         .lines()
         .map(|line| line.expect("text"))
@@ -569,49 +568,14 @@ fn shape(path: &str) -> String {
     }
 }
 
-/// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
-pub fn tear(path: &Path, dice: &mut Rng) {
-    let Ok(bytes) = fs::read(path) else { return };
-    let before = bytes[..bytes.len().saturating_sub(1)]
-        .iter()
-        .rposition(|byte| *byte == b'\n');
-    let start = before.map_or(0, |at| at + 1);
-    fs::write(
-        path,
-        &bytes[..dice.usize(start..bytes.len().max(start + 1))],
-    )
-    .expect("a journal");
-}
-
-fn child(server: &TestServer, journal: &Path) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            "batch_runs::child_that_may_be_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env("BATCH_RUN_URL", server.base_url())
-        .env("BATCH_RUN_JOURNAL", journal)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a child")
-}
+const CHILD: &str = "batch_runs::child_that_may_be_killed";
 
 #[test]
 #[ignore = "started by another test, in a process of its own"]
 fn child_that_may_be_killed() {
-    let Ok(url) = std::env::var("BATCH_RUN_URL") else {
+    let Some((client, journal)) = as_child() else {
         return;
     };
-    let journal = std::env::var_os("BATCH_RUN_JOURNAL").expect("both are set");
-    let client = Client::builder()
-        .base_url(url)
-        .api_key("test")
-        .clock(&ManualClock::new())
-        .build()
-        .expect("valid settings");
     let batches = client.batches().batch_size(2).resubmit(1).journal(journal);
     for entry in batches
         .deadline(seconds(86_400))
@@ -642,24 +606,6 @@ fn check(run: BatchRun, count: usize) {
         .collect();
     let expected = |i| (format!("key-{i}"), format!("You said: question {i}"));
     assert_eq!(said, (0..count).map(expected).collect::<Vec<_>>());
-}
-
-/// A path for a journal, with nothing there before and after.
-pub struct Place(pub PathBuf);
-
-impl Place {
-    pub fn new(name: &str) -> Place {
-        let name = format!("anthropic-blocking-it-{}-{name}", std::process::id());
-        let place = Place(std::env::temp_dir().join(name));
-        let _ = fs::remove_file(&place.0);
-        place
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 #[expect(dead_code, reason = "checked by the compiler")]

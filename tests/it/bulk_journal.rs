@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
-use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+use anthropic_blocking::testing::Reply;
+use anthropic_blocking::{ErrorKind, MessageRequest};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::batch_runs::{Place, tear};
 use crate::bulk::{ask, gate, jobs, number, swift, texts};
+use crate::killed::{Place, as_child, child, tear};
 use crate::support::*;
 
 #[test]
@@ -228,7 +227,7 @@ fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
             let _ = signal.send(());
             Reply::canned().stall_before_headers()
         });
-        let mut killed = child(&server, &place.0);
+        let mut killed = child(CHILD, &server, &place.0);
         killing.recv_timeout(HANG).expect("a request to kill at");
         killed.kill().expect("a child to kill");
         killed.wait().expect("its end");
@@ -250,35 +249,14 @@ fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
     assert!(torn > 10 && done_before > 100, "{torn}, {done_before}");
 }
 
-fn child(server: &TestServer, journal: &Path) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            "bulk_journal::child_that_may_be_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env("BULK_RUN_URL", server.base_url())
-        .env("BULK_RUN_JOURNAL", journal)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a child")
-}
+const CHILD: &str = "bulk_journal::child_that_may_be_killed";
 
 #[test]
 #[ignore = "started by another test, in a process of its own"]
 fn child_that_may_be_killed() {
-    let Ok(url) = std::env::var("BULK_RUN_URL") else {
+    let Some((client, journal)) = as_child() else {
         return;
     };
-    let journal = std::env::var_os("BULK_RUN_JOURNAL").expect("both are set");
-    let client = Client::builder()
-        .base_url(url)
-        .api_key("test")
-        .clock(&ManualClock::new())
-        .build()
-        .expect("valid settings");
     let bulk = swift(&client, 4).journal(journal);
     bulk.run(jobs(ITEMS)).expect("a run").for_each(drop);
 }

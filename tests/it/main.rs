@@ -10,6 +10,7 @@ mod client;
 mod faults;
 mod garbage;
 mod interop;
+mod killed;
 mod limits;
 mod matrix;
 mod models;

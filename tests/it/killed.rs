@@ -1,0 +1,70 @@
+//! Runs in a process of their own, which can be killed, and their journals.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anthropic_blocking::Client;
+use anthropic_blocking::testing::{ManualClock, TestServer};
+use fastrand::Rng;
+
+/// Starts an ignored test of this program, which gets its client and its journal from [`as_child`].
+pub fn child(test: &str, server: &TestServer, journal: &Path) -> Child {
+    Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(URL, server.base_url())
+        .env(JOURNAL, journal)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a child")
+}
+
+/// `None` in a process that nobody started as a child.
+pub fn as_child() -> Option<(Client, PathBuf)> {
+    let url = env::var(URL).ok()?;
+    let journal = env::var_os(JOURNAL).expect("both are set");
+    let client = Client::builder()
+        .base_url(url)
+        .api_key("test")
+        .clock(&ManualClock::new())
+        .build()
+        .expect("valid settings");
+    Some((client, journal.into()))
+}
+
+const URL: &str = "ANTHROPIC_BLOCKING_CHILD_URL";
+const JOURNAL: &str = "ANTHROPIC_BLOCKING_CHILD_JOURNAL";
+
+/// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
+pub fn tear(path: &Path, dice: &mut Rng) {
+    let Ok(bytes) = fs::read(path) else { return };
+    let before = bytes[..bytes.len().saturating_sub(1)]
+        .iter()
+        .rposition(|byte| *byte == b'\n');
+    let start = before.map_or(0, |at| at + 1);
+    fs::write(
+        path,
+        &bytes[..dice.usize(start..bytes.len().max(start + 1))],
+    )
+    .expect("a journal");
+}
+
+/// A path for a journal, with nothing there before and after.
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new(name: &str) -> Place {
+        let name = format!("anthropic-blocking-it-{}-{name}", std::process::id());
+        let place = Place(std::env::temp_dir().join(name));
+        let _ = fs::remove_file(&place.0);
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -15,12 +15,11 @@ use std::fmt;
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Wraps an id; ids longer than 200 bytes are cut, because they end up in error texts.
+    /// Wraps an id, up to what no id has: it ends up in error texts, and must not spoil them.
     pub(crate) fn new(id: &str) -> Option<RequestId> {
         let id = id.trim();
-        let end = (0..=id.len().min(200))
-            .rev()
-            .find(|&end| id.is_char_boundary(end))?;
+        let graphic = id.bytes().take_while(u8::is_ascii_graphic);
+        let end = graphic.take(LONGEST).count();
         (end > 0).then(|| RequestId(id[..end].to_owned()))
     }
 
@@ -29,6 +28,9 @@ impl RequestId {
         &self.0
     }
 }
+
+/// The server's have less than forty bytes.
+const LONGEST: usize = 200;
 
 impl AsRef<str> for RequestId {
     fn as_ref(&self) -> &str {
@@ -39,5 +41,22 @@ impl AsRef<str> for RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_ends_with_what_no_id_has() {
+        let of = |id: &str| RequestId::new(id).map(|id| id.to_string());
+        assert_eq!(of(" req_1 ").as_deref(), Some("req_1"));
+        assert_eq!(of("req_1\tforged").as_deref(), Some("req_1"));
+        assert_eq!(of("req_\u{202e}1").as_deref(), Some("req_"));
+        assert_eq!(of(&"a".repeat(300)), Some("a".repeat(200)));
+        for none in ["", " ", "\u{7}req_1", "ü"] {
+            assert_eq!(of(none), None);
+        }
     }
 }

@@ -66,6 +66,14 @@ impl ModelClass {
     }
 
     /// The name.
+    ///
+    /// ```
+    /// use anthropic_blocking::ModelClass;
+    ///
+    /// let class = ModelClass::of("claude-opus-4-8");
+    /// let metric = format!("claude_waiting{{class=\"{}\"}} 3", class.as_str());
+    /// assert_eq!(metric, r#"claude_waiting{class="claude-opus-4"} 3"#);
+    /// ```
     pub fn as_str(&self) -> &str {
         &self.0
     }

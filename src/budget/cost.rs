@@ -76,6 +76,17 @@ pub enum InputEstimate {
 
 impl Cost {
     /// One request without tokens.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
+    ///
+    /// // Uploads have no tokens; this program permits itself 30 a minute.
+    /// let files = ModelClass::named("files");
+    /// let budget = Budget::new().limits(files.clone(), Limits::per_minute().requests(30));
+    /// let plan = budget.plan((0..90).map(|_| (files.clone(), Cost::request())));
+    /// assert_eq!((plan.requests, plan.input_tokens), (90, 0));
+    /// assert!(plan.duration.as_secs() >= 120);
+    /// ```
     pub const fn request() -> Cost {
         Cost {
             input: Input::Tokens(0),
@@ -86,6 +97,16 @@ impl Cost {
 
     /// Sets how long the prompt is in bytes; how many tokens that makes is learned from the
     /// answers.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass};
+    ///
+    /// let prompt = "All happy families are alike. ".repeat(1_000);
+    /// let cost = Cost::request().input_bytes(prompt.len() as u64).max_tokens(200);
+    /// let plan = Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]);
+    /// // Until answers tell better, three or four bytes are taken for a token.
+    /// assert!((7_500..=10_000).contains(&plan.input_tokens));
+    /// ```
     #[must_use]
     pub const fn input_bytes(mut self, bytes: u64) -> Cost {
         self.input = Input::Bytes(at_most(bytes, MOST));
@@ -93,6 +114,16 @@ impl Cost {
     }
 
     /// Sets how many tokens the prompt has, counted by the server (`count_tokens`).
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass};
+    ///
+    /// // What `count_tokens` said of the chapters of a book.
+    /// let chapters = [8_120, 11_904, 9_377].map(|tokens| Cost::request().input_tokens(tokens));
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let plan = Budget::new().plan(chapters.map(|cost| (class.clone(), cost)));
+    /// assert_eq!(plan.input_tokens, 29_401);
+    /// ```
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {
         self.input = Input::Tokens(at_most(tokens, MOST));
@@ -101,6 +132,21 @@ impl Cost {
 
     /// Says that the prompt marks parts for the cache: the share that counts is then learned
     /// apart from that of other prompts.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
+    ///
+    /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
+    /// let question = Cost::request().input_tokens(20_000).cached(true);
+    /// // Nearly all of each prompt is read from the cache, and does not count.
+    /// let mut usage = Usage::new(500, 200);
+    /// usage.cache_read_input_tokens = Some(19_500);
+    /// for _ in 0..5 {
+    ///     budget.reserve(&class, question, None)?.settle(&usage, None);
+    /// }
+    /// assert_eq!(budget.plan([(class, question)]).input_tokens, 500);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[must_use]
     pub const fn cached(mut self, cached: bool) -> Cost {
         self.cached = cached;
@@ -108,6 +154,16 @@ impl Cost {
     }
 
     /// Sets the most tokens of the answer. How many it will really have is learned.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ErrorKind, Limits, ModelClass};
+    ///
+    /// let limits = Limits::per_minute().output_tokens(4_000).strict();
+    /// let budget = Budget::new().default_limits(limits);
+    /// let essay = Cost::request().input_tokens(300).max_tokens(8_192);
+    /// let error = budget.reserve(&ModelClass::of("claude-haiku-4-5"), essay, None).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Budget);
+    /// ```
     #[must_use]
     pub const fn max_tokens(mut self, tokens: u64) -> Cost {
         self.max_tokens = at_most(tokens, MOST);

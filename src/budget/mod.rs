@@ -142,6 +142,16 @@ pub enum Admission {
 
 impl Budget {
     /// A budget without limits of the caller's own.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass};
+    ///
+    /// let budget = Budget::new();
+    /// let for_a_thread = budget.clone();
+    /// for_a_thread.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// assert_eq!(budget.snapshot()[0].requests.used, 1);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[expect(
         clippy::new_without_default,
         reason = "a budget is shared, not a value"

@@ -71,16 +71,57 @@ impl Reservation {
     }
 
     /// The class that it was granted by.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Model, Reservation};
+    ///
+    /// /// For the log of the threads that send.
+    /// fn line(reservation: &Reservation) -> String {
+    ///     format!("sent, at the expense of {}", reservation.class())
+    /// }
+    /// # let budget = Budget::new();
+    /// let class = budget.class_of(&Model::new("claude-opus-4-8"));
+    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
+    /// assert_eq!(line(&reservation), "sent, at the expense of claude-opus-4");
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn class(&self) -> &ModelClass {
         &self.class
     }
 
     /// How long the request waited for it, and for what.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass};
+    ///
+    /// let budget = Budget::new();
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// for (cause, wait) in reservation.waited().iter() {
+    ///     eprintln!("waited {wait:?}: {cause}");
+    /// }
+    /// // The first one of all waits for nothing.
+    /// assert!(reservation.waited().is_empty());
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn waited(&self) -> &Waits {
         &self.waited
     }
 
     /// The answer's head arrived: what its headers said.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimit, RateLimits};
+    ///
+    /// let budget = Budget::new();
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// // `anthropic-ratelimit-requests-limit: 50` and `…-remaining: 49`.
+    /// let (mut requests, mut limits) = (RateLimit::default(), RateLimits::default());
+    /// (requests.limit, requests.remaining) = (Some(50), Some(49));
+    /// limits.requests = Some(requests);
+    /// reservation.learn(&limits);
+    /// assert_eq!(budget.snapshot()[0].requests.server_limit, Some(50));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
         let reading = Reading::of_class(&self.class, limits);
@@ -114,6 +155,19 @@ impl Reservation {
     }
 
     /// The answer has so many output tokens so far, roughly.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
+    ///
+    /// let budget = Budget::new();
+    /// let cost = Cost::request().input_bytes(5_000).max_tokens(8_192);
+    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
+    /// reservation.begin(&Usage::new(1_400, 1));
+    /// // An answer that gets longer than most counts while it does, and not only at its end.
+    /// reservation.progress(6_000);
+    /// assert!(budget.snapshot()[0].output_tokens.used >= 6_000);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
         self.budget.update(&self.class, |account, now, _| {
@@ -174,6 +228,19 @@ impl Reservation {
 
     /// The server refused it as overloaded, at once or in the middle of its answer. The next
     /// requests, of all classes, go one by one until it recovers.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass};
+    /// use std::time::Duration;
+    ///
+    /// let budget = Budget::new();
+    /// let haiku = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// // A 529 with `retry-after: 10`.
+    /// haiku.overloaded(Some(Duration::from_secs(10)));
+    /// let opus = budget.try_reserve(&ModelClass::of("claude-opus-5"), Cost::request())?;
+    /// assert!(matches!(opus, Admission::NotBefore(wait) if wait.as_secs() >= 9));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         let Some(key) = self.key.take() else { return };
         let wait = retry_after.map(|wait| wait.as_secs_f64());

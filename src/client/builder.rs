@@ -62,6 +62,16 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     /// Sets the API key, sent as `x-api-key`. Exactly one of key and token must be set.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind};
+    ///
+    /// let builder = Client::builder().api_key("sk-ant-api03-example");
+    /// assert!(builder.clone().build().is_ok());
+    /// // Two credentials: which of them would be meant?
+    /// let both = builder.auth_token("example");
+    /// assert_eq!(both.build().unwrap_err().kind(), ErrorKind::Config);
+    /// ```
     pub fn api_key(mut self, key: impl Into<String>) -> ClientBuilder {
         self.api_key = Some(Secret(key.into()));
         self
@@ -142,12 +152,33 @@ impl ClientBuilder {
     }
 
     /// Sets the `anthropic-version`, by default [`Client::DEFAULT_VERSION`].
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // The version that the prompts were tested with, also when this crate sends a later one.
+    /// let client = Client::builder().api_key("test").version("2023-06-01").build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn version(mut self, version: impl Into<String>) -> ClientBuilder {
         self.version = Some(version.into());
         self
     }
 
     /// Adds a value to the `anthropic-beta` header.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::TestServer;
+    ///
+    /// let server = TestServer::start()?;
+    /// let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// let client = client.beta("files-api-2025-04-14").beta("context-1m-2025-08-07").build()?;
+    /// client.models().get("claude-haiku-4-5")?;
+    /// let betas = "files-api-2025-04-14,context-1m-2025-08-07";
+    /// assert_eq!(server.requests()[0].header("anthropic-beta"), Some(betas));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn beta(mut self, beta: impl Into<String>) -> ClientBuilder {
         self.betas.push(beta.into());
         self
@@ -170,6 +201,16 @@ impl ClientBuilder {
     /// Sets how long a connection may take to be set up, TLS included, by default 5 s. Looking up
     /// the host's name comes before that, and is bounded by a [`deadline`](ClientBuilder::deadline)
     /// only.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// // From a ship: TCP and TLS take several round trips over a satellite.
+    /// let patience = Duration::from_secs(20);
+    /// let client = Client::builder().api_key("test").connect_timeout(patience).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.connect_timeout = Some(timeout);
         self
@@ -177,6 +218,16 @@ impl ClientBuilder {
 
     /// Sets how long the server may be silent, by default 180 s. It does not bound the wait for an
     /// answer that comes in one piece; [`timeout`](ClientBuilder::timeout) does.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// // Someone looks at the answer as it comes: a line that is dead for 30 s is given up, and a call
+    /// // that has not begun to answer is tried again.
+    /// let client = Client::builder().api_key("test").idle_timeout(Duration::from_secs(30)).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.idle_timeout = Some(timeout);
         self
@@ -234,6 +285,19 @@ impl ClientBuilder {
     }
 
     /// Sets the `user-agent`, by default this crate's name and version.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::TestServer;
+    ///
+    /// // The log of the gateway shows which program calls.
+    /// let server = TestServer::start()?;
+    /// let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// let client = client.user_agent("release-notes/1.4").build()?;
+    /// client.models().get("claude-haiku-4-5")?;
+    /// assert_eq!(server.requests()[0].header("user-agent"), Some("release-notes/1.4"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> ClientBuilder {
         self.wiring.user_agent = user_agent.into();
         self
@@ -256,6 +320,18 @@ impl ClientBuilder {
     }
 
     /// Uses no proxy, whatever the environment says.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // HTTPS_PROXY leads out of the house, and the gateway is inside.
+    /// let client = Client::builder()
+    ///     .auth_token("example")
+    ///     .base_url("https://gateway.example")
+    ///     .no_proxy()
+    ///     .build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn no_proxy(mut self) -> ClientBuilder {
         self.wiring.proxy = None;
         self.ignore_proxies = true;
@@ -279,6 +355,14 @@ impl ClientBuilder {
     }
 
     /// Trusts what the operating system trusts.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // The company's own root certificate is installed on all of its machines.
+    /// let client = Client::builder().api_key("test").platform_verifier().build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[cfg(feature = "platform-verifier")]
     #[cfg_attr(docsrs, doc(cfg(feature = "platform-verifier")))]
     pub fn platform_verifier(mut self) -> ClientBuilder {
@@ -287,6 +371,14 @@ impl ClientBuilder {
     }
 
     /// Uses the operating system's TLS instead of rustls.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// // Where the rules of the house admit the system's cryptography only.
+    /// let client = Client::builder().api_key("test").native_tls().build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     #[cfg(feature = "native-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "native-tls")))]
     pub fn native_tls(mut self) -> ClientBuilder {
@@ -296,6 +388,16 @@ impl ClientBuilder {
 
     /// Permits `http` to hosts that are not loopback, by default refused: the key and the prompts
     /// can be read by everyone on the way.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    ///
+    /// let builder = Client::builder().auth_token("example").base_url("http://gateway:8080");
+    /// assert!(builder.clone().build().is_err());
+    /// // The gateway is a container beside this one, on a network of their own.
+    /// let client = builder.allow_http(true).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
     pub fn allow_http(mut self, allow: bool) -> ClientBuilder {
         self.allow_http = allow;
         self
@@ -367,6 +469,24 @@ impl ClientBuilder {
     }
 
     /// Seeds the jitter, for tests that repeat. By default it is random.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = TestServer::start()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// let sleeps_after_failures = |seed| -> anthropic_blocking::Result<_> {
+    ///     server.push_all([Reply::status(500), Reply::status(500)]);
+    ///     let clock = ManualClock::new();
+    ///     let client = Client::builder().api_key("test").base_url(server.base_url());
+    ///     client.clock(&clock).seed(seed).build()?.messages().create(&request)?;
+    ///     Ok(clock.sleeps())
+    /// };
+    /// assert_eq!(sleeps_after_failures(7)?, sleeps_after_failures(7)?);
+    /// # assert_eq!(sleeps_after_failures(7)?.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn seed(mut self, seed: u64) -> ClientBuilder {
         self.seed = Some(seed);
         self

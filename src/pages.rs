@@ -131,6 +131,24 @@ impl<'a, T> Pages<'a, T> {
 
     /// Takes the pages before the item with this id, the nearest page first; within a page the
     /// items stand as in the list.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Lima?");
+    /// # let create = || client.batches().create([("lima", &request)]);
+    /// # let known = create()?;
+    /// # let since = create()?;
+    /// // What others have created since this program looked.
+    /// for batch in client.batches().list().before(&known.id) {
+    ///     println!("{}", batch?.id);
+    /// }
+    /// # let ids = client.batches().list().before(&known.id).map(|batch| Ok(batch?.id));
+    /// # assert_eq!(ids.collect::<anthropic_blocking::Result<Vec<_>>>()?, [since.id]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn before(mut self, id: impl Into<String>) -> Pages<'a, T> {
         (self.turn, self.cursor) = (Turn::Before, Some(id.into()));
         self

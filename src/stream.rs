@@ -220,16 +220,61 @@ impl MessageStream {
     }
 
     /// What the response headers said about rate limits, when the stream began.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// let (name, value) = ("anthropic-ratelimit-requests-remaining", "49");
+    /// server.push(Reply::message("Hello!").header(name, value));
+    /// let stream = client.messages().stream(&request)?;
+    /// let requests = stream.rate_limits().requests.unwrap_or_default();
+    /// assert_eq!(requests.remaining, Some(49));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.exchange.rate_limits
     }
 
     /// How long the attempts waited before they were sent, and for what.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// # let client = client.clock(&clock).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// server.push(Reply::rate_limited(30));
+    /// let stream = client.messages().stream(&request)?;
+    /// // Not the model was slow, the limits were tight.
+    /// assert!(stream.waited().total().as_secs() >= 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn waited(&self) -> Waits {
         self.exchange.waited()
     }
 
     /// Every HTTP exchange that it took to begin this stream, its own last.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+    ///
+    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// # let client = client.clock(&clock).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// server.push(Reply::overloaded());
+    /// let stream = client.messages().stream(&request)?;
+    /// let failures: Vec<_> = stream.attempts().iter().map(|attempt| attempt.failure).collect();
+    /// assert_eq!(failures, [Some(ErrorKind::Overloaded), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
     }

@@ -94,6 +94,24 @@ impl<'a> Batches<'a> {
     /// Sets how long [`wait`](Batches::wait) waits for its batch, and [`run`](Batches::run) for all of
     /// its batches. By default until they have ended, which the server promises within 24 hours. The
     /// client's own deadline holds for each request that is sent meanwhile.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, TestServer};
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+    /// use std::time::Duration;
+    ///
+    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// # server.batch_looks(usize::MAX);
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// # let client = client.clock(&clock).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Lima?");
+    /// let batch = client.batches().create([("lima", request)])?;
+    /// // The report goes out in two hours, with it or without. The batch itself goes on.
+    /// let patient = client.batches().deadline(Duration::from_secs(7_200));
+    /// assert_eq!(patient.wait(&batch.id).unwrap_err().kind(), ErrorKind::Timeout);
+    /// assert!(!client.batches().get(&batch.id)?.is_ended());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn deadline(mut self, deadline: Duration) -> Batches<'a> {
         self.deadline = Some(deadline);
         self
@@ -116,6 +134,20 @@ impl<'a> Batches<'a> {
 
     /// Sets how many requests [`run`](Batches::run) puts into one batch at most; between 1 and
     /// 100,000, by default as many. Whatever the size, a batch of 256 MB is full.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # server.batch_looks(0);
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let ask = |n| MessageRequest::new("claude-haiku-4-5", 64).user(format!("Prime? {n}"));
+    /// // The first results can be had when the first batch has ended.
+    /// let requests = (1..=10).map(|n| (format!("n{n}"), ask(n)));
+    /// let run = client.batches().batch_size(4).run(requests)?;
+    /// assert_eq!(run.ids().len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn batch_size(mut self, requests: usize) -> Batches<'a> {
         self.batch_size = requests.clamp(1, MOST_REQUESTS);
         self

@@ -93,6 +93,23 @@ impl BatchRun {
     }
 
     /// The ids of the batches, in the order in which they were created.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # server.batch_looks(0);
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let requests = [("lima", MessageRequest::new("claude-haiku-4-5", 64).user("Lima?"))];
+    /// let mut run = client.batches().run(requests)?;
+    /// let entries = run.by_ref().collect::<anthropic_blocking::Result<Vec<_>>>()?;
+    /// // All is read: the answers need not stay at the server.
+    /// for id in run.ids() {
+    ///     client.batches().delete(id)?;
+    /// }
+    /// assert_eq!(client.batches().list().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ids(&self) -> &[String] {
         &self.roll.ids
     }

@@ -94,8 +94,8 @@ impl Reservation {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
     ///
-    /// let budget = Budget::new();
-    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
+    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
     /// for (cause, wait) in reservation.waited().iter() {
     ///     eprintln!("waited {wait:?}: {cause}");
     /// }
@@ -112,8 +112,8 @@ impl Reservation {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimit, RateLimits};
     ///
-    /// let budget = Budget::new();
-    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
+    /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
+    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
     /// // `anthropic-ratelimit-requests-limit: 50` and `…-remaining: 49`.
     /// let (mut requests, mut limits) = (RateLimit::default(), RateLimits::default());
     /// (requests.limit, requests.remaining) = (Some(50), Some(49));

@@ -122,6 +122,21 @@ impl<'a> Bulk<'a> {
     /// Sets how fast threads begin, because the API refuses use that grows too fast: four at once,
     /// twice as many after every sixth of this time, all when it is over. By default it is
     /// [a minute](Bulk::DEFAULT_RAMP_UP), so that they double every ten seconds, as the pace does.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    /// use std::time::Duration;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let requests = (1..=20).map(|n| {
+    /// #     (n, MessageRequest::new("claude-haiku-4-5", 64).user(format!("Is {n} a prime?")))
+    /// # });
+    /// // An earlier run has just ended at full speed: the API is used to it.
+    /// let at_once = client.bulk().ramp_up(Duration::ZERO);
+    /// assert_eq!(at_once.run(requests)?.count(), 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
         self.ramp_up = time;
         self
@@ -133,6 +148,21 @@ impl<'a> Bulk<'a> {
     /// yet, or more while nobody takes the answers. The file belongs to one run at a time.
     ///
     /// It holds the answers in plain text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let path = std::env::temp_dir().join(format!("towns-{}.jsonl", std::process::id()));
+    /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
+    /// let bulk = client.bulk().journal(&path);
+    /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
+    /// // The next day there is one town more.
+    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 1);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Bulk<'a> {
         self.journal = Some(path.into());
         self
@@ -140,6 +170,22 @@ impl<'a> Bulk<'a> {
 
     /// Sets whether answers that are in the journal are handed out again in their turn, by default
     /// not.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let path = std::env::temp_dir().join(format!("replay-{}.jsonl", std::process::id()));
+    /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
+    /// // A table of all answers, of those from yesterday too.
+    /// let bulk = client.bulk().journal(&path).replay(true);
+    /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
+    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 3);
+    /// assert_eq!(client.totals().all.calls, 3);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replay(mut self, replay: bool) -> Bulk<'a> {
         self.replay = replay;
         self
@@ -149,6 +195,21 @@ impl<'a> Bulk<'a> {
     /// begins, so that the others read the cache instead of writing it each. By default yes. Goes by
     /// the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and messages
     /// up to the last mark. Of [`run`](Bulk::run) only.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, Client, ContentBlock, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, manual: &str, questions: Vec<String>) -> Result<()> {
+    /// // The last run was a minute ago, and the manual stays in the cache for an hour.
+    /// let manual = ContentBlock::from(manual).cached(CacheControl::one_hour());
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256).system(vec![manual]);
+    /// let about = move |question: String| (question.clone(), request.clone().user(question));
+    /// let bulk = client.bulk().warm_first(false);
+    /// for (question, answer) in bulk.run(questions.into_iter().map(about))? {
+    ///     println!("{question}\n{}", answer?.text());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
         self.warm_first = warm;
         self

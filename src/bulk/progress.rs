@@ -50,6 +50,16 @@ pub struct Progress {
 
 impl Progress {
     /// How many items are over, well or not.
+    ///
+    /// ```
+    /// use anthropic_blocking::Progress;
+    ///
+    /// /// As far as a bar of 40 characters is full.
+    /// fn bar(progress: &Progress) -> Option<String> {
+    ///     let full = 40 * progress.over() / progress.total?.max(1);
+    ///     Some("#".repeat(full as usize))
+    /// }
+    /// ```
     pub fn over(&self) -> u64 {
         self.done + self.failed + self.skipped
     }

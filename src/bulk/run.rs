@@ -140,6 +140,23 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     }
 
     /// How far the run is.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let requests = ["Lima", "Oslo", "Pune"].map(|town| {
+    /// #     (town, MessageRequest::new("claude-haiku-4-5", 64).user(town))
+    /// # });
+    /// let mut run = client.bulk().run(requests)?;
+    /// for (town, answer) in run.by_ref() {
+    ///     println!("{town}: {}", answer?.text());
+    /// }
+    /// let progress = run.progress();
+    /// assert_eq!((progress.done, progress.failed, progress.total), (3, 0, Some(3)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn progress(&self) -> Progress {
         self.shared.crew.now()
     }

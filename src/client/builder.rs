@@ -223,9 +223,9 @@ impl ClientBuilder {
     /// use anthropic_blocking::Client;
     /// use std::time::Duration;
     ///
-    /// // Someone looks at the answer as it comes: a line that is dead for 30 s is given up, and a call
-    /// // that has not begun to answer is tried again.
-    /// let client = Client::builder().api_key("test").idle_timeout(Duration::from_secs(30)).build()?;
+    /// // Someone sits in front of the screen, and three minutes of silence are too many.
+    /// let silence = Duration::from_secs(30);
+    /// let client = Client::builder().api_key("test").idle_timeout(silence).build()?;
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn idle_timeout(mut self, timeout: Duration) -> ClientBuilder {

@@ -67,10 +67,10 @@ impl Options {
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
     /// # let client = anthropic_blocking::Client::builder();
     /// # let client = client.api_key("test").base_url(server.base_url()).build()?;
-    /// // A look at whether the service is there takes two seconds at most to connect.
-    /// let options = Options::new().connect_timeout(Duration::from_secs(2)).retry(RetryPolicy::none());
-    /// let is_up = client.with(options).models().get("claude-haiku-4-5").is_ok();
-    /// assert!(is_up);
+    /// // Whether the API can be reached from here; who asks does not wait for long.
+    /// let options = Options::new().connect_timeout(Duration::from_secs(2));
+    /// let hurried = client.with(options.retry(RetryPolicy::none()));
+    /// assert!(hurried.models().get("claude-haiku-4-5").is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
@@ -88,7 +88,7 @@ impl Options {
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// // The cache of this gateway knows answers in one piece only.
     /// let cached = client.with(Options::new().stream_underneath(false));
-    /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("What is the capital of Peru?");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("The capital of Peru?");
     /// cached.messages().create(&request)?;
     /// assert_ne!(server.requests()[0].json()["stream"], true);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -110,8 +110,9 @@ impl Options {
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
     /// server.push(Reply::message("Seven.").stall_before_headers());
-    /// let options = Options::new().idle_timeout(Duration::from_millis(5)).retry(RetryPolicy::none());
-    /// let error = client.with(options).messages().create(&request).unwrap_err();
+    /// let options = Options::new().idle_timeout(Duration::from_millis(5));
+    /// let impatient = client.with(options.retry(RetryPolicy::none()));
+    /// let error = impatient.messages().create(&request).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Timeout);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

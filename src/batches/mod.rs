@@ -106,8 +106,8 @@ impl<'a> Batches<'a> {
     /// # let client = client.clock(&clock).build()?;
     /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Lima?");
     /// let batch = client.batches().create([("lima", request)])?;
-    /// // The report goes out in two hours, with it or without. The batch itself goes on.
-    /// let patient = client.batches().deadline(Duration::from_secs(7_200));
+    /// // The report goes out in ten minutes, with it or without. The batch itself goes on.
+    /// let patient = client.batches().deadline(Duration::from_secs(600));
     /// assert_eq!(patient.wait(&batch.id).unwrap_err().kind(), ErrorKind::Timeout);
     /// assert!(!client.batches().get(&batch.id)?.is_ended());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

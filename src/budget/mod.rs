@@ -148,8 +148,9 @@ impl Budget {
     ///
     /// let budget = Budget::new();
     /// let for_a_thread = budget.clone();
-    /// for_a_thread.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
-    /// assert_eq!(budget.snapshot()[0].requests.used, 1);
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let reservation = for_a_thread.reserve(&class, Cost::request(), None)?;
+    /// assert_eq!(budget.snapshot()[0].in_flight, 1);
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     #[expect(

@@ -155,6 +155,7 @@ impl<'a> Bulk<'a> {
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let path = std::env::temp_dir().join(format!("towns-{}.jsonl", std::process::id()));
+    /// # let _ = std::fs::remove_file(&path);
     /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
     /// let bulk = client.bulk().journal(&path);
     /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
@@ -177,6 +178,7 @@ impl<'a> Bulk<'a> {
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let path = std::env::temp_dir().join(format!("replay-{}.jsonl", std::process::id()));
+    /// # let _ = std::fs::remove_file(&path);
     /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
     /// // A table of all answers, of those from yesterday too.
     /// let bulk = client.bulk().journal(&path).replay(true);

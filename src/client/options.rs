@@ -67,7 +67,7 @@ impl Options {
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
     /// # let client = anthropic_blocking::Client::builder();
     /// # let client = client.api_key("test").base_url(server.base_url()).build()?;
-    /// // Whether the API can be reached from here; who asks does not wait for long.
+    /// // Whether the API can be reached from here, told within seconds.
     /// let options = Options::new().connect_timeout(Duration::from_secs(2));
     /// let hurried = client.with(options.retry(RetryPolicy::none()));
     /// assert!(hurried.models().get("claude-haiku-4-5").is_ok());
@@ -176,7 +176,7 @@ impl Options {
     /// # let server = TestServer::start()?;
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Complete: fn ma");
-    /// // A completion that comes late is of no use to who is typing.
+    /// // A completion that comes late is of no use to someone typing.
     /// let at_once = client.with(Options::new().retry(RetryPolicy::none()));
     /// server.push(Reply::overloaded());
     /// let error = at_once.messages().create(&request).unwrap_err();

@@ -355,7 +355,7 @@ impl Account {
     }
 
     /// The earliest time at which a request can be sent, with `queued` ahead of it: what no luck
-    /// can better (5.8).
+    /// can better.
     pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
         self.advance(now);
         let estimate = self.estimate(cost);
@@ -475,7 +475,7 @@ impl Account {
     }
 
     /// Whether one request goes ahead to learn the limits: not where the caller set limits, for
-    /// then a slow start is probe enough (10.3).
+    /// then a slow start is probe enough.
     fn is_probing(&self) -> bool {
         !self.is_mute && !self.mirror.knows_any() && self.window.limits().is_unlimited()
     }
@@ -522,7 +522,7 @@ const SPREAD: f64 = 50.0;
 /// A pause doubles so often, to half a minute.
 const MOST_PAUSES: i32 = 6;
 
-/// After so many seconds a request has surely arrived at the server (5.2).
+/// After so many seconds a request has surely arrived at the server.
 const ARRIVED: f64 = 2.0;
 
 #[cfg(test)]

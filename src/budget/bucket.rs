@@ -147,7 +147,7 @@ impl Bucket {
     }
 
     /// Compares what the server says is left with the range that the model took while the request
-    /// lived (5.4): a value below it means that others are using the bucket. Returns by how much
+    /// lived: a value below it means that others are using the bucket. Returns by how much
     /// it surprises.
     pub(crate) fn compare(
         &mut self,
@@ -222,10 +222,10 @@ pub(crate) struct ServerView {
 
 const MINUTE: f64 = 60.0;
 
-/// Foreign use is forgotten over so many seconds, which also makes shares even (5.4).
+/// Foreign use is forgotten over so many seconds, which also makes shares even.
 const FORGETTING: f64 = 60.0;
 
-/// By how much a guessed limit grows per second (5.5).
+/// By how much a guessed limit grows per second.
 const GROWTH: f64 = 0.005;
 
 /// Steps towards the time of refill; each comes nearer from below.

@@ -131,7 +131,8 @@ impl Cost {
     }
 
     /// Says that the prompt marks parts for the cache: the share that counts is then learned
-    /// apart from that of other prompts.
+    /// apart from that of other prompts, from five answers on; before that, all of it is taken to
+    /// count.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};

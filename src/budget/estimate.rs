@@ -131,7 +131,7 @@ impl Estimates {
 }
 
 impl Answers {
-    /// What the window promises for an answer (10.3). The first answers to end are the short ones:
+    /// What the window promises for an answer. The first answers to end are the short ones:
     /// few of them say little, so the promise begins high, and counts the open answers in.
     fn promise(&self, mean: f64, max_tokens: u64) -> u64 {
         let count = self.length.count;

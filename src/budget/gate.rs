@@ -1,4 +1,4 @@
-//! The gate of a host that is overloaded: one probe at a time, then a graded reopening (5.6).
+//! The gate of a host that is overloaded: one probe at a time, then a graded reopening.
 
 use std::collections::VecDeque;
 

@@ -15,8 +15,8 @@ use super::trace::Trace;
 /// Of each bucket it knows what is free to promise and what is promised. What is promised counts
 /// as held until it is charged for certain; refill never lifts free and held together above the
 /// depth of the bucket. From this follows that with promises that are in sum at least the truth,
-/// the server can refuse nothing (5.2). Foreign use is the one thing that lowers the server's
-/// level unseen: the headers show it (5.4).
+/// the server can refuse nothing. Foreign use is the one thing that lowers the server's
+/// level unseen: the headers show it.
 ///
 /// Servers charge output as it is produced, or reserve `max_tokens` at the start and give back the
 /// rest at the end, as the API did until 2025. The bucket is followed both ways, and believed the
@@ -110,7 +110,7 @@ impl Mirror {
         self.record();
     }
 
-    /// When a request will fit (5.3).
+    /// When a request will fit.
     pub(crate) fn room(&self, due: &Due) -> Room {
         let mut room = Room::Now;
         for dimension in Dimension::ALL {
@@ -158,7 +158,7 @@ impl Mirror {
         hold
     }
 
-    /// The request has surely arrived: what the server charges on arrival is charged (5.2).
+    /// The request has surely arrived: what the server charges on arrival is charged.
     pub(crate) fn arrived(&mut self, hold: &mut Hold) {
         let unsure = 2.0 * hold.variance[INPUT].sqrt();
         self.hold_only(hold, REQUESTS, 0.0);
@@ -273,7 +273,7 @@ impl Mirror {
     }
 
     /// The earliest time at which `queued` and a request can all have been admitted: margins and
-    /// foreign use ignored (5.8).
+    /// foreign use ignored.
     pub(crate) fn at_best(&self, queued: &Each<f64>, due: &Due) -> Time {
         let mut best = self.now;
         for (dimension, queued) in queued.iter().enumerate() {

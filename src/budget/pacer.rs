@@ -159,7 +159,7 @@ fn time_to_pay(seconds: f64, growth: f64) -> f64 {
 /// In so few seconds the speed does not grow to speak of.
 const NO_TIME: f64 = 0.05;
 
-/// The share of the limit at which a run begins: the whole of it after 20 s (5.3).
+/// The share of the limit at which a run begins: the whole of it after 20 s.
 const START: f64 = 0.25;
 
 /// However often the server says that use grew too fast.
@@ -174,13 +174,13 @@ const REST: f64 = 60.0;
 /// How many seconds' worth may go at once.
 const TOLERANCE: f64 = 1.0;
 
-/// Spends the stored minute over about a minute (5.3).
+/// Spends the stored minute over about a minute.
 const FASTEST_SERVER: f64 = 2.0;
 
-/// A window has nothing stored; this lets it recover what waiting lost (10.3).
+/// A window has nothing stored; this lets it recover what waiting lost.
 const FASTEST_WINDOW: f64 = 1.5;
 
-/// Requests may be counted over a second (5.3).
+/// Requests may be counted over a second.
 const FASTEST_REQUESTS: f64 = 1.25;
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ impl Window {
     }
 
     /// By how much the requests in flight, and one more, may together exceed what was promised:
-    /// two standard deviations, at most a tenth of the limit (10.3).
+    /// two standard deviations, at most a tenth of the limit.
     fn margin(&self, d: usize, estimate: &Estimate) -> u64 {
         let limit = self.limits.of(Dimension::ALL[d]).unwrap_or(0);
         if self.limits.is_strict() {
@@ -177,7 +177,7 @@ impl Window {
         start_of(self.newest + SLOTS)
     }
 
-    /// The earliest time at which `queued` and a request can all have been admitted (5.8): at best
+    /// The earliest time at which `queued` and a request can all have been admitted: at best
     /// what is in flight turns out to have cost nothing.
     pub(crate) fn at_best(&self, now: Time, queued: &Each<f64>, estimate: &Estimate) -> Time {
         let mut best = now;
@@ -240,7 +240,7 @@ fn start_of(number: u64) -> Time {
     (number - SLOTS) as f64 / PER_SECOND
 }
 
-/// A slot's share of a second: finer slots gain 0.3% of makespan at twice the memory (10.4).
+/// A slot's share of a second: finer slots gain 0.3% of makespan at twice the memory.
 const PER_SECOND: f64 = 4.0;
 
 /// 60 s of slots, and one that has begun.

@@ -8,7 +8,7 @@ use super::super::trace::Trace;
 use super::{Bucket, Due, Mirror, RESERVED, told_of};
 
 impl Mirror {
-    /// The server refused a request, which has been completed at no cost (5.5). The headers of
+    /// The server refused a request, which has been completed at no cost. The headers of
     /// the refusal are an upper bound at once.
     pub(crate) fn refused(&mut self, due: &Due, dimension: Option<Dimension>, reading: &Reading) {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
@@ -65,7 +65,7 @@ impl Mirror {
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
-    /// what was `used` in the last minute, and shrink with each round of refusals (5.5). No limit is
+    /// what was `used` in the last minute, and shrink with each round of refusals. No limit is
     /// guessed to be lower than the lowest there is: who used less was not refused for that.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
         if self.now < self.last_round + ROUND && self.buckets.iter().any(|b| b.guessed) {
@@ -123,7 +123,7 @@ impl Mirror {
     }
 }
 
-/// Refusals within so many seconds are one round (5.5).
+/// Refusals within so many seconds are one round.
 const ROUND: f64 = 2.0;
 
 /// A guessed limit, of what was used when refused; and each time it proves too high.

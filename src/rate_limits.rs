@@ -2,7 +2,35 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock::Clock;
 use crate::types::{RateLimit, RateLimits};
+
+impl RateLimits {
+    /// Reads the headers of an answer that other code received, for a [`Budget`](crate::Budget) by
+    /// itself.
+    ///
+    /// Names may be in any case; headers of other kinds are passed over, and values that are none.
+    /// Where `retry-after` is a date, it counts from the answer's own `date`, or from the time of day.
+    ///
+    /// ```
+    /// use anthropic_blocking::RateLimits;
+    /// use std::time::Duration;
+    ///
+    /// let limits = RateLimits::from_headers([
+    ///     ("Anthropic-RateLimit-Requests-Limit", "50"),
+    ///     ("Anthropic-RateLimit-Requests-Remaining", "0"),
+    ///     ("Retry-After", "30"),
+    /// ]);
+    /// assert_eq!(limits.requests.and_then(|requests| requests.limit), Some(50));
+    /// assert_eq!(limits.retry_after, Some(Duration::from_secs(30)));
+    /// ```
+    pub fn from_headers<'h>(headers: impl IntoIterator<Item = (&'h str, &'h str)>) -> RateLimits {
+        let lower = |(name, value): (&str, &'h str)| (name.to_ascii_lowercase(), value);
+        let headers: Vec<_> = headers.into_iter().map(lower).collect();
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), *value));
+        read(headers, Clock::System.wall())
+    }
+}
 
 /// Reads the rate limit headers of an answer, names in lower case; `wall` is the local time of day,
 /// for dates where the answer has no `date` of its own.

@@ -110,15 +110,14 @@ impl Reservation {
     /// The answer's head arrived: what its headers said.
     ///
     /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimit, RateLimits};
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimits};
     ///
     /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
     /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// // `anthropic-ratelimit-requests-limit: 50` and `…-remaining: 49`.
-    /// let (mut requests, mut limits) = (RateLimit::default(), RateLimits::default());
-    /// (requests.limit, requests.remaining) = (Some(50), Some(49));
-    /// limits.requests = Some(requests);
-    /// reservation.learn(&limits);
+    /// reservation.learn(&RateLimits::from_headers([
+    ///     ("anthropic-ratelimit-requests-limit", "50"),
+    ///     ("anthropic-ratelimit-requests-remaining", "49"),
+    /// ]));
     /// assert_eq!(budget.snapshot()[0].requests.server_limit, Some(50));
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
@@ -203,15 +202,12 @@ impl Reservation {
     ///
     /// ```
     /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, RateLimits};
-    /// use std::time::Duration;
     ///
     /// let budget = Budget::new();
     /// let class = ModelClass::of("claude-haiku-4-5");
     /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// // The answer was a 429 with `retry-after: 30`.
-    /// let mut limits = RateLimits::default();
-    /// limits.retry_after = Some(Duration::from_secs(30));
-    /// reservation.refuse(None, &limits);
+    /// // The answer was a 429.
+    /// reservation.refuse(None, &RateLimits::from_headers([("retry-after", "30")]));
     ///
     /// let next = budget.try_reserve(&class, Cost::request())?;
     /// assert!(matches!(next, Admission::NotBefore(wait) if wait.as_secs() >= 29));

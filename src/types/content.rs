@@ -473,6 +473,15 @@ impl ContentBlock {
     }
 
     /// An image from any source.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Source};
+    ///
+    /// // A picture that was uploaded once, for many requests.
+    /// let sky = ContentBlock::image_from(Source::file("file_01Example"));
+    /// assert_eq!(serde_json::to_value(&sky)?["source"]["file_id"], "file_01Example");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn image_from(source: Source) -> ContentBlock {
         ContentBlock::Image(ImageBlock {
             source,
@@ -482,6 +491,21 @@ impl ContentBlock {
     }
 
     /// A PDF document from its bytes.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// # fn ask(bytes: &[u8]) -> MessageRequest {
+    /// // Such as one that came by mail and never was a file.
+    /// let invoice = ContentBlock::pdf(bytes);
+    /// MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![invoice, ContentBlock::text("What is to be paid, and by when?")])
+    /// # }
+    /// # let request = ask(b"%PDF-1.7");
+    /// # let json = serde_json::to_value(&request.messages[0].content)?;
+    /// # assert_eq!(json[0]["source"]["media_type"], "application/pdf");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn pdf(bytes: &[u8]) -> ContentBlock {
         ContentBlock::document_from(Source::base64("application/pdf", bytes))
     }
@@ -500,6 +524,17 @@ impl ContentBlock {
     }
 
     /// A document that the server fetches.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let report = ContentBlock::document_url("https://example.com/report.pdf");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
+    ///     .user(vec![report, ContentBlock::text("Which towns does it name?")]);
+    /// # let json = serde_json::to_value(&request)?;
+    /// # assert_eq!(json["messages"][0]["content"][0]["source"]["type"], "url");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn document_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::url(url))
     }
@@ -538,12 +573,34 @@ impl ContentBlock {
     }
 
     /// A document from any source.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Source};
+    ///
+    /// // Two contracts that were uploaded before, to be compared.
+    /// let contracts = ["file_01Example", "file_02Example"];
+    /// let blocks = contracts.map(|id| ContentBlock::document_from(Source::file(id)));
+    /// assert_eq!(serde_json::to_value(&blocks)?[1]["source"]["file_id"], "file_02Example");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn document_from(source: Source) -> ContentBlock {
         ContentBlock::Document(DocumentBlock::new(source))
     }
 
     /// A search result of your own, with its text; the model may cite it as a
     /// [`SearchResultBlock::cited`] one.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let found = vec![
+    ///     ContentBlock::search_result("wiki/12", "Opening hours", "From 9 to 17."),
+    ///     ContentBlock::search_result("wiki/30", "Fees", "10 a year."),
+    /// ];
+    /// let result = ContentBlock::tool_result("toolu_1", found);
+    /// assert_eq!(serde_json::to_value(&result)?["content"][1]["source"], "wiki/30");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn search_result(
         source: impl Into<String>,
         title: impl Into<String>,
@@ -553,6 +610,17 @@ impl ContentBlock {
     }
 
     /// A file that was uploaded before, for the code execution container.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    /// use serde_json::json;
+    ///
+    /// let table = ContentBlock::container_upload("file_01Example");
+    /// let request = MessageRequest::new("claude-opus-5", 4096)
+    ///     .tool(json!({"type": "code_execution_20250825", "name": "code_execution"}))
+    ///     .user(vec![table, ContentBlock::text("What is the median of the second column?")]);
+    /// # assert_eq!(request.messages.len(), 1);
+    /// ```
     pub fn container_upload(file_id: impl Into<String>) -> ContentBlock {
         ContentBlock::ContainerUpload(ContainerUploadBlock {
             file_id: file_id.into(),
@@ -653,6 +721,15 @@ impl ContentBlock {
     }
 
     /// The text of a text block.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// let paragraphs = vec![ContentBlock::text("First, …"), ContentBlock::text("Second, …")];
+    /// let message = Message::for_test(paragraphs);
+    /// let last = message.content.iter().rev().find_map(ContentBlock::as_text);
+    /// assert_eq!(last, Some("Second, …"));
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         match self {
             ContentBlock::Text(block) => Some(&block.text),
@@ -661,6 +738,15 @@ impl ContentBlock {
     }
 
     /// The block's `type` on the wire; empty for an unknown block without one.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let block: ContentBlock = serde_json::from_str(r#"{"type":"hologram","depth":3}"#)?;
+    /// // Unknown to this version, and still to be told from others.
+    /// assert_eq!(block.kind(), "hologram");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn kind(&self) -> &str {
         match self {
             ContentBlock::Text(_) => "text",
@@ -745,6 +831,14 @@ impl Serialize for ContentBlock {
 
 impl TextBlock {
     /// Text without citations.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, ContentBlock, TextBlock};
+    ///
+    /// let mut statutes = TextBlock::new("§ 1: Members pay 10 a year.");
+    /// statutes.cache_control = Some(CacheControl::one_hour());
+    /// assert_eq!(ContentBlock::from(statutes).as_text(), Some("§ 1: Members pay 10 a year."));
+    /// ```
     pub fn new(text: impl Into<String>) -> TextBlock {
         TextBlock {
             text: text.into(),
@@ -758,6 +852,15 @@ impl TextBlock {
 impl ThinkingBlock {
     /// Reasoning with the signature that the server gave for it: it accepts no other, so that this
     /// is for reasoning that you stored, and for tests.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message, ThinkingBlock};
+    ///
+    /// let thought = ThinkingBlock::new("A river in Iberia …", "c2lnbmF0dXJl");
+    /// let answer = ContentBlock::text("The Tagus.");
+    /// let message = Message::for_test(vec![ContentBlock::from(thought), answer]);
+    /// assert_eq!(message.text(), "The Tagus.");
+    /// ```
     pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
         ThinkingBlock {
             thinking: thinking.into(),
@@ -769,6 +872,15 @@ impl ThinkingBlock {
 
 impl SearchResultBlock {
     /// A search result of one text, not cited.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
+    ///
+    /// let mut hours = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.");
+    /// // The model cites each text by itself.
+    /// hours.content.push(ContentBlock::text("Closed on Mondays."));
+    /// assert_eq!(hours.content.len(), 2);
+    /// ```
     pub fn new(
         source: impl Into<String>,
         title: impl Into<String>,
@@ -785,6 +897,15 @@ impl SearchResultBlock {
     }
 
     /// Asks the model to cite the search result.
+    ///
+    /// ```
+    /// use anthropic_blocking::SearchResultBlock;
+    /// use serde_json::json;
+    ///
+    /// let hours = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.").cited();
+    /// assert_eq!(serde_json::to_value(&hours)?["citations"], json!({"enabled": true}));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[must_use]
     pub fn cited(mut self) -> SearchResultBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));
@@ -794,6 +915,14 @@ impl SearchResultBlock {
 
 impl DocumentBlock {
     /// A document without title, context or citations.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, DocumentBlock, Source};
+    ///
+    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."));
+    /// let short = ContentBlock::document("§ 1: Members pay 10 a year.");
+    /// assert_eq!(ContentBlock::from(statutes), short);
+    /// ```
     pub fn new(source: Source) -> DocumentBlock {
         DocumentBlock {
             source,
@@ -806,6 +935,14 @@ impl DocumentBlock {
     }
 
     /// Gives it a title.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// // Citations name the document by its title.
+    /// let statutes = DocumentBlock::new(Source::file("file_01Example")).title("Statutes");
+    /// assert_eq!(statutes.title.as_deref(), Some("Statutes"));
+    /// ```
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> DocumentBlock {
         self.title = Some(title.into());
@@ -813,6 +950,14 @@ impl DocumentBlock {
     }
 
     /// Tells the model something about the document that it does not cite.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."))
+    ///     .context("In force until 2024, then replaced");
+    /// assert_eq!(statutes.context.as_deref(), Some("In force until 2024, then replaced"));
+    /// ```
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> DocumentBlock {
         self.context = Some(context.into());
@@ -820,6 +965,18 @@ impl DocumentBlock {
     }
 
     /// Asks the model to cite the document.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
+    ///
+    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year.")).cited();
+    /// // The text blocks of the answer have `citations` then.
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![ContentBlock::from(statutes), ContentBlock::text("What do members pay?")]);
+    /// # let json = serde_json::to_value(&request.messages[0].content)?;
+    /// # assert_eq!(json[0]["citations"]["enabled"], true);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[must_use]
     pub fn cited(mut self) -> DocumentBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));
@@ -854,6 +1011,19 @@ into_block! {
 
 impl ToolUseBlock {
     /// A call as the model makes it, for conversations that you put together, and for tests.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest, ToolUseBlock};
+    /// use serde_json::json;
+    ///
+    /// // An example, made up, of how to use the tool.
+    /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user("How warm is Lima?")
+    ///     .assistant(ContentBlock::from(call))
+    ///     .user(ContentBlock::tool_result("toolu_1", "21 °C"));
+    /// # assert_eq!(request.messages.len(), 3);
+    /// ```
     pub fn new(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -888,6 +1058,19 @@ impl ToolUseBlock {
 
 impl ServerToolResultBlock {
     /// The code with which the tool failed, such as `max_uses_exceeded`.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// # fn warn(message: &Message) {
+    /// for block in &message.content {
+    ///     let ContentBlock::ServerToolResult(result) = block else { continue };
+    ///     if let Some(code) = result.error_code() {
+    ///         eprintln!("{} failed: {code}", result.kind);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn error_code(&self) -> Option<&str> {
         self.content.get("error_code")?.as_str()
     }
@@ -895,6 +1078,13 @@ impl ServerToolResultBlock {
 
 impl Source {
     /// Bytes, sent in base64.
+    ///
+    /// ```
+    /// use anthropic_blocking::Source;
+    ///
+    /// let source = Source::base64("image/png", b"\x89PNG");
+    /// assert_eq!(source.data.as_deref(), Some("iVBORw=="));
+    /// ```
     pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
         let mut source = Source::of("base64");
         source.media_type = Some(media_type.to_owned());
@@ -903,6 +1093,13 @@ impl Source {
     }
 
     /// Plain text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// let minutes = DocumentBlock::new(Source::text("It began at nine. …")).title("Minutes");
+    /// assert_eq!(minutes.source.media_type.as_deref(), Some("text/plain"));
+    /// ```
     pub fn text(text: impl Into<String>) -> Source {
         let mut source = Source::of("text");
         source.media_type = Some("text/plain".to_owned());
@@ -911,6 +1108,13 @@ impl Source {
     }
 
     /// An address that the server fetches.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// let report = DocumentBlock::new(Source::url("https://example.com/9.pdf")).title("Report");
+    /// assert_eq!(report.source.url.as_deref(), Some("https://example.com/9.pdf"));
+    /// ```
     pub fn url(url: impl Into<String>) -> Source {
         let mut source = Source::of("url");
         source.url = Some(url.into());
@@ -918,6 +1122,17 @@ impl Source {
     }
 
     /// A file that was uploaded before.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ContentBlock, Result, Source};
+    /// use serde_json::Value;
+    ///
+    /// # fn newest(client: &Client) -> Result<Option<ContentBlock>> {
+    /// let files: Value = client.raw().get("/v1/files?limit=1")?.json()?;
+    /// let id = files["data"][0]["id"].as_str();
+    /// Ok(id.map(|id| ContentBlock::image_from(Source::file(id))))
+    /// # }
+    /// ```
     pub fn file(file_id: impl Into<String>) -> Source {
         let mut source = Source::of("file");
         source.file_id = Some(file_id.into());
@@ -956,6 +1171,13 @@ impl CacheControl {
     }
 
     /// Cached for an hour after its last use.
+    ///
+    /// ```
+    /// use anthropic_blocking::CacheControl;
+    ///
+    /// // For questions that come every twenty minutes: five would not do.
+    /// assert_eq!(CacheControl::one_hour().ttl.as_deref(), Some("1h"));
+    /// ```
     pub fn one_hour() -> CacheControl {
         CacheControl {
             ttl: Some("1h".to_owned()),
@@ -986,6 +1208,14 @@ pub enum Content {
 
 impl Content {
     /// The text, without blocks of other kinds.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageParam};
+    ///
+    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
+    /// assert_eq!(turn.content.text(), "Which clouds are these?");
+    /// ```
     pub fn text(&self) -> String {
         match self {
             Content::Text(text) => text.clone(),
@@ -994,6 +1224,15 @@ impl Content {
     }
 
     /// Turns a string into the block that it stands for.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageParam};
+    ///
+    /// let turn = MessageParam::user("Which clouds are these?");
+    /// let mut blocks = turn.content.into_blocks();
+    /// blocks.insert(0, ContentBlock::image_url("https://example.com/sky.jpg"));
+    /// assert_eq!(blocks.len(), 2);
+    /// ```
     pub fn into_blocks(self) -> Vec<ContentBlock> {
         match self {
             Content::Text(text) => vec![ContentBlock::text(text)],

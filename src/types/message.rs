@@ -58,16 +58,43 @@ wire_struct! {
 
 impl MessageParam {
     /// A turn of yours.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageParam, Role};
+    ///
+    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
+    /// assert_eq!(turn.role, Role::User);
+    /// ```
     pub fn user(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::User, content)
     }
 
     /// A turn of the model's.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageParam, MessageRequest};
+    ///
+    /// // An answer that was corrected by hand before the conversation goes on.
+    /// let mut request = MessageRequest::new("claude-haiku-4-5", 64).user("Name a river.");
+    /// request.push(MessageParam::assistant("The Tagus."));
+    /// request.push(MessageParam::user("And a town on it?"));
+    /// # assert_eq!(request.messages.len(), 3);
+    /// ```
     pub fn assistant(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::Assistant, content)
     }
 
     /// A turn of any role.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageParam;
+    ///
+    /// // A history that was stored as pairs of strings.
+    /// let stored = [("user", "Name a river."), ("assistant", "The Tagus.")];
+    /// let history = stored.map(|(role, text)| MessageParam::new(role, text));
+    /// assert_eq!(history[1], MessageParam::assistant("The Tagus."));
+    /// ```
     pub fn new(role: impl Into<Role>, content: impl Into<Content>) -> MessageParam {
         MessageParam {
             role: role.into(),
@@ -357,11 +384,38 @@ impl Message {
     }
 
     /// The id under which the server logged the exchange, where it sent one.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// let message = client.messages().create(&request)?;
+    /// let id = message.request_id().map(ToString::to_string);
+    /// assert_eq!(id.as_deref(), Some("req_test_000001"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.exchange.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.push(Reply::message("Hello!").header("anthropic-ratelimit-requests-limit", "50"));
+    /// let message = client.messages().create(&request)?;
+    /// let requests = message.rate_limits().requests.expect("its header");
+    /// assert_eq!(requests.limit, Some(50));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.exchange.rate_limits
     }
@@ -410,6 +464,15 @@ impl PartialEq for Message {
 
 impl Usage {
     /// The tokens of an exchange without a cache.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Model, Price, Prices, Usage};
+    ///
+    /// // What a thousand such answers would cost.
+    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0));
+    /// let usage = Usage::new(1_000 * 500, 1_000 * 300);
+    /// assert_eq!(prices.of(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
+    /// ```
     pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
         Usage {
             input_tokens,

@@ -258,6 +258,20 @@ impl Error {
 
     /// The HTTP status, where the server answered with one that is no success. An error inside a
     /// stream has none: its status was 200.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.push(Reply::error(404, "not_found_error", "model: claude-1"));
+    /// let error = client.messages().create(&request).unwrap_err();
+    /// assert_eq!(error.status(), Some(404));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn status(&self) -> Option<u16> {
         match &self.0.cause {
             Cause::Api { status, .. } => *status,
@@ -283,6 +297,21 @@ impl Error {
     }
 
     /// The id under which the server logged the last exchange: quote it when you ask for support.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.push(Reply::error(400, "invalid_request_error", "messages: too long"));
+    /// let error = client.messages().create(&request).unwrap_err();
+    /// let id = error.request_id().expect("the server sent one");
+    /// assert_eq!(format!("support wants to know {id}"), "support wants to know req_test_000001");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.0.request_id.as_ref()
     }
@@ -302,6 +331,23 @@ impl Error {
     }
 
     /// What the last answer's headers said about rate limits.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    /// use anthropic_blocking::{Options, RetryPolicy};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.push(Reply::rate_limited(30));
+    /// let impatient = client.with(Options::new().retry(RetryPolicy::none()));
+    /// let error = impatient.messages().create(&request).unwrap_err();
+    /// let input = error.rate_limits().input_tokens.expect("its headers");
+    /// assert_eq!((input.limit, input.remaining), (Some(50_000), Some(0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.0.rate_limits
     }

@@ -33,6 +33,13 @@ pub struct Price {
 impl Price {
     /// A price of input and output. What goes through the cache costs what it does with most
     /// models: written 1.25 times the input for five minutes and twice for an hour, read a tenth.
+    ///
+    /// ```
+    /// use anthropic_blocking::Price;
+    ///
+    /// let price = Price::new(4.0, 20.0);
+    /// assert_eq!((price.cache_write_5m, price.cache_write_1h), (5.0, 8.0));
+    /// ```
     pub const fn new(input: f64, output: f64) -> Price {
         Price {
             input,
@@ -44,6 +51,14 @@ impl Price {
     }
 
     /// Sets what input costs that is read from the cache.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Tokens};
+    ///
+    /// let mut tokens = Tokens::new(0, 0);
+    /// tokens.cache_read = 2_000_000;
+    /// assert_eq!(Price::new(4.0, 20.0).cache_read(0.25).of(&tokens), 0.5);
+    /// ```
     #[must_use]
     pub const fn cache_read(mut self, dollars: f64) -> Price {
         self.cache_read = dollars;
@@ -61,6 +76,13 @@ impl Price {
     }
 
     /// What these tokens cost, in dollars.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Tokens};
+    ///
+    /// let tokens = Tokens::new(2_000_000, 100_000);
+    /// assert_eq!(Price::new(3.0, 15.0).of(&tokens), 7.5);
+    /// ```
     pub fn of(&self, tokens: &Tokens) -> f64 {
         let parts = [
             (tokens.input, self.input),
@@ -107,6 +129,14 @@ struct Rates {
 
 impl Prices {
     /// No prices.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Prices};
+    ///
+    /// // What a gateway charges, and nothing else.
+    /// let prices = Prices::none().set("house-model", Price::new(0.4, 2.0));
+    /// assert_eq!(prices.get("claude-haiku-4-5"), None);
+    /// ```
     pub fn none() -> Prices {
         Prices {
             models: BTreeMap::new(),
@@ -116,6 +146,13 @@ impl Prices {
 
     /// The published prices of the first-party API as of 2026-11-23. Look them up before you trust
     /// them with money.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Prices};
+    ///
+    /// let prices = Prices::published();
+    /// assert_eq!(prices.get("claude-haiku-4-5"), Some(Price::new(1.0, 5.0)));
+    /// ```
     pub fn published() -> Prices {
         let mut prices = Prices::none();
         prices.per_search = 0.01;
@@ -180,6 +217,14 @@ impl Prices {
     }
 
     /// The price of a model, where it is known.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Price, Prices};
+    ///
+    /// let prices = Prices::none().set("claude-sonnet-4-5", Price::new(3.0, 15.0));
+    /// assert_eq!(prices.get("claude-sonnet-4-5-20250929"), Some(Price::new(3.0, 15.0)));
+    /// assert_eq!(prices.get("claude-sonnet-4"), None);
+    /// ```
     pub fn get(&self, model: impl Into<Model>) -> Option<Price> {
         self.rates(&model.into()).map(|rates| rates.usual)
     }

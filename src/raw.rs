@@ -219,26 +219,88 @@ impl RawAnswer {
     }
 
     /// The body as text; what is not UTF-8 is replaced.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// server.push(Reply::json(200, r#"{"deleted": true}"#));
+    /// let answer = client.raw().delete("/v1/files/file_01Example")?;
+    /// assert_eq!(answer.text(), r#"{"deleted": true}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The id under which the server logged the exchange, where it sent one.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// let answer = client.raw().get("/v1/models")?;
+    /// let id = answer.request_id().map(ToString::to_string);
+    /// assert_eq!(id.as_deref(), Some("req_test_000001"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.exchange.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    /// use std::time::Duration;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// server.push(Reply::json(200, r#"{"status": "running"}"#).header("retry-after", "5"));
+    /// let answer = client.raw().get("/v1/jobs/job_01Example")?;
+    /// assert_eq!(answer.rate_limits().retry_after, Some(Duration::from_secs(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.exchange.rate_limits
     }
 
     /// Every HTTP exchange that this answer took, the successful one last.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// server.push(Reply::html(502, "502 Bad Gateway"));
+    /// let answer = client.raw().get("/v1/models")?;
+    /// let statuses: Vec<Option<u16>> = answer.attempts().iter().map(|one| one.status).collect();
+    /// assert_eq!(statuses, [Some(502), Some(200)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
     }
 
     /// How long the attempts waited before they were sent, and for what.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// server.push(Reply::status(503));
+    /// let answer = client.raw().get("/v1/models")?;
+    /// assert_eq!(answer.waited().total(), clock.elapsed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn waited(&self) -> Waits {
         self.exchange.waited()
     }

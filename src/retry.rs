@@ -31,6 +31,14 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// 5 attempts, backoff from 1 s to 16 s, 10 minutes of waiting for limits and overloads, and
     /// one repeat of a request whose outcome is unknown.
+    ///
+    /// ```
+    /// use anthropic_blocking::RetryPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let ten_minutes = Duration::from_secs(600);
+    /// assert_eq!(RetryPolicy::new(), RetryPolicy::new().max_attempts(5).max_wait(ten_minutes));
+    /// ```
     pub const fn new() -> RetryPolicy {
         RetryPolicy {
             max_attempts: 5,
@@ -72,6 +80,14 @@ impl RetryPolicy {
     }
 
     /// Sets the shortest backoff, by default 1 s.
+    ///
+    /// ```
+    /// use anthropic_blocking::RetryPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // Someone is looking at the screen.
+    /// const QUICK: RetryPolicy = RetryPolicy::new().initial_backoff(Duration::from_millis(100));
+    /// ```
     #[must_use]
     pub const fn initial_backoff(mut self, backoff: Duration) -> RetryPolicy {
         self.initial_backoff = backoff;
@@ -79,6 +95,24 @@ impl RetryPolicy {
     }
 
     /// Sets the longest backoff, by default 16 s. A `retry-after` may be longer.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    /// use anthropic_blocking::{Options, RetryPolicy};
+    /// use std::time::Duration;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// let policy = RetryPolicy::new().max_backoff(Duration::from_secs(2));
+    /// server.push_all([500, 502, 503, 500].map(Reply::status));
+    /// client.with(Options::new().retry(policy)).messages().create(&request)?;
+    /// assert!(clock.elapsed() <= Duration::from_secs(4 * 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn max_backoff(mut self, backoff: Duration) -> RetryPolicy {
         self.max_backoff = backoff;

@@ -52,17 +52,59 @@ impl TestServer {
     /// a client that waits a [`ManualClock`](super::ManualClock), or end batches at once, with 0.
     /// A batch that is canceled in between ends with the next look; of its
     /// requests, as many have been carried out as of the looks have been made.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.batch_looks(2);
+    /// let id = client.batches().create([("lima", request)])?.id;
+    /// let looks = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
+    /// assert_eq!(looks.map(|look| look.ok()), [Some(false), Some(false), Some(true)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn batch_looks(&self, looks: usize) {
         lock(self.batches()).looks = looks;
     }
 
     /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
     /// By default all are [`BatchOutcome::Canned`].
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::BatchOutcome;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.batch_outcomes(|_| BatchOutcome::Error("api_error".into()));
+    /// let entry = client.batches().run([("lima", request)])?.next().expect("an entry")?;
+    /// assert!(entry.result.is_retryable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
         lock(self.batches()).outcome = Some(Arc::new(outcome));
     }
 
     /// How many batches were created, deleted ones included.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// let towns = ["Lima", "Oslo", "Pune"].map(|town| (town, request.clone()));
+    /// let run = client.batches().batch_size(2).run(towns)?;
+    /// assert_eq!(run.count(), 3);
+    /// assert_eq!(server.batch_count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn batch_count(&self) -> usize {
         lock(self.batches()).count

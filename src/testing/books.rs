@@ -39,12 +39,45 @@ pub struct Books {
 
 impl Books {
     /// The entry of this class.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// client.messages().create(&request)?;
+    /// let books = server.books();
+    /// assert_eq!(books.class("claude-haiku-4-5").map(|class| class.charged.requests), Some(1));
+    /// assert_eq!(books.class("claude-opus-5"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn class(&self, class: &str) -> Option<&ClassBooks> {
         self.classes.iter().find(|entry| entry.class == class)
     }
 
     /// How many requests were admitted, over all classes.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// client.messages().create(&request)?;
+    /// client.messages().stream(&request)?.final_message()?;
+    /// assert_eq!(server.books().admitted(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn admitted(&self) -> u64 {
         let admitted = self.classes.iter().map(|entry| entry.charged.requests);
@@ -52,6 +85,24 @@ impl Books {
     }
 
     /// How many requests were refused with a 429, over all classes.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{HeaderMode, ServerLimits};
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// // The program is not told the limits: it has to find out.
+    /// server.limit(ServerLimits::per_minute(1, 30_000, 8_000).headers(HeaderMode::None));
+    /// client.messages().create(&request)?;
+    /// client.messages().create(&request).unwrap_err();
+    /// assert_eq!(server.books().limited(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn limited(&self) -> u64 {
         let limited = self.classes.iter().map(|entry| entry.refused.limited());
@@ -59,6 +110,23 @@ impl Books {
     }
 
     /// How many requests were refused with a 529, over all classes.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    /// use std::time::Duration;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// let limits = ServerLimits::per_minute(50, 30_000, 8_000);
+    /// server.limit(limits.overload(Duration::ZERO, Duration::from_secs(3600), 1.0));
+    /// client.messages().create(&request).unwrap_err();
+    /// assert_eq!((server.books().overloaded(), server.books().admitted()), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn overloaded(&self) -> u64 {
         let overloaded = self.classes.iter().map(|entry| entry.refused.overloaded);
@@ -151,6 +219,16 @@ pub struct Refusals {
 
 impl Refusals {
     /// All 429s.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Refusals;
+    ///
+    /// let mut refused = Refusals::default();
+    /// refused.requests = 3;
+    /// refused.output_tokens = 1;
+    /// refused.overloaded = 5;
+    /// assert_eq!(refused.limited(), 4);
+    /// ```
     #[must_use]
     pub fn limited(&self) -> u64 {
         let buckets = self.requests + self.input_tokens + self.output_tokens;

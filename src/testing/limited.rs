@@ -40,6 +40,24 @@ impl TestServer {
 
     /// Changes the limits in the middle of a run: what is in the buckets, as far as they can hold
     /// it, open requests, books and time go on.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// client.messages().create(&request)?;
+    /// server.change_limits(ServerLimits::per_minute(5, 30_000, 8_000));
+    /// let message = client.messages().create(&request)?;
+    /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(5));
+    /// assert_eq!(server.books().admitted(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn change_limits(&self, limits: ServerLimits) {
         let limited = self.limited().clone();
         match limited {
@@ -49,6 +67,21 @@ impl TestServer {
     }
 
     /// What was admitted, refused and charged under the limits; empty without.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// let usage = client.messages().create(&request)?.usage;
+    /// assert_eq!(server.books().classes[0].charged.output_tokens, usage.output_tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn books(&self) -> Books {
         let limited = self.limited().clone();

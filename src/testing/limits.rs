@@ -150,7 +150,7 @@ impl ServerLimits {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// // All of a family: `claude-haiku-4-5` and those before it.
+    /// // All of a family: `claude-haiku-4-5` and `claude-haiku-5-5`.
     /// let family = |model: &str| model.split('-').take(2).collect::<Vec<_>>().join("-");
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).class_by(family));
     /// client.messages().create(&request)?;

@@ -257,26 +257,32 @@ fn each_file_begins_with_what_it_is_for() {
 }
 
 #[test]
-fn each_public_type_has_an_example() {
-    let mut types = 0;
+fn each_public_type_and_function_has_an_example() {
+    let (mut types, mut functions) = (0, 0);
     for file in sources() {
         let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
         let end = lines.iter().position(|line| *line == "mod tests {");
         for (index, line) in lines.iter().enumerate().take(end.unwrap_or(usize::MAX)) {
             let is_type = line.starts_with("pub struct ") || line.starts_with("pub enum ");
+            let is_function = line.starts_with("pub fn ") || line.starts_with("pub const fn ");
             // A macro that declares types names none.
-            if !is_type || line.contains('$') {
+            if !is_type && !is_function || line.contains('$') {
                 continue;
             }
             let above = lines[..index].iter().rev();
-            let mut above =
-                above.take_while(|line| line.starts_with("///") || line.starts_with('#'));
-            let has_example = above.any(|line| line.starts_with("/// ```"));
+            let mut above = above.take_while(|line| {
+                line.starts_with("///") || !(line.is_empty() || line.ends_with(['{', '}']))
+            });
+            let has_example = above.any(|line| line.contains("```"));
             assert!(has_example, "{}:{}: {line}", file.name, index + 1);
-            types += 1;
+            types += u32::from(is_type);
+            functions += u32::from(is_function);
         }
     }
-    assert!(types > 100, "only {types} types");
+    assert!(
+        types > 100 && functions > 350,
+        "{types} types, {functions} functions"
+    );
 }
 
 #[test]

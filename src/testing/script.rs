@@ -71,7 +71,8 @@ impl Reply {
         })
     }
 
-    /// A message that says `text`: a stream when the request asks for one, otherwise JSON.
+    /// A message that says `text`: a stream when the request asks for one, as that of a plain
+    /// [`create`](crate::Messages::create) does, otherwise JSON.
     ///
     /// The model is the one of the request; the input tokens are a quarter of the bytes of the
     /// request's `messages`, the output tokens a quarter of the bytes of `text`, both rounded up.

@@ -665,6 +665,7 @@ impl StreamScript {
     }
 
     /// Leaves out the empty line after the last event, so that a correct reader never dispatches it.
+    /// This client takes a last `message_stop` for one all the same.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};

@@ -9,7 +9,7 @@ use std::fmt;
 use std::iter;
 
 use serde::de::value::{Error as ValueError, MapDeserializer};
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
@@ -212,6 +212,16 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Number(value.into()))
     }
 
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Json<'de>, E> {
+        let number = Number::from_i128(value).map(Json::Number);
+        number.ok_or_else(|| E::custom(OUT_OF_RANGE))
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Json<'de>, E> {
+        let number = Number::from_u128(value).map(Json::Number);
+        number.ok_or_else(|| E::custom(OUT_OF_RANGE))
+    }
+
     /// What is no number in JSON is null, as in a [`Value`].
     fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
         Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
@@ -238,8 +248,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
-        let mut entries = Vec::with_capacity(8);
+        let mut entries = Vec::new();
         while let Some(Key(key)) = map.next_key()? {
+            if entries.is_empty() {
+                entries.reserve(8);
+            }
             entries.push((key, map.next_value()?));
         }
         match entries.as_slice() {
@@ -250,6 +263,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
         }
     }
 }
+
+const OUT_OF_RANGE: &str = "the number is out of range";
 
 /// The one key of the map as which serde_json hands out a number that is no integer, where its
 /// feature `arbitrary_precision` is on: any crate of a program can turn it on for all.
@@ -320,5 +335,38 @@ impl<'de> Deserialize<'de> for Key<'de> {
             }
         }
         from.deserialize_str(KeyVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::value::{I128Deserializer, U128Deserializer};
+
+    #[test]
+    fn an_empty_object_takes_no_memory() {
+        let json: Json<'_> = parse(b"[{}, {}]").unwrap();
+        let Json::Array(array) = json else {
+            panic!("{json:?}");
+        };
+        for object in array {
+            let entries = &object.as_object().unwrap().0;
+            assert_eq!(entries.capacity(), 0);
+        }
+    }
+
+    /// serde_json hands these out of a [`Value`], where its feature `arbitrary_precision` is on.
+    #[test]
+    fn integers_of_128_bits_are_read_as_a_value_reads_them() {
+        fn same<'de, D: Deserializer<'de> + Copy>(from: D) {
+            let ours = Json::deserialize(from).ok().map(|json| Value::from(&json));
+            assert_eq!(ours, Value::deserialize(from).ok());
+        }
+        for integer in [0, -1, i128::from(i64::MIN), i128::from(u64::MAX), i128::MAX] {
+            same(I128Deserializer::<ValueError>::new(integer));
+        }
+        for integer in [0, u128::from(u64::MAX), u128::MAX] {
+            same(U128Deserializer::<ValueError>::new(integer));
+        }
     }
 }

@@ -54,7 +54,8 @@ impl Misfit {
 }
 
 impl fmt::Display for Misfit {
-    /// In the words that serde has for it.
+    /// In the words that serde has for it, but without quotes around the field: what is quoted is cut
+    /// off where it may be part of an answer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Misfit::Missing(field) => write!(f, "missing field `{field}`"),
@@ -64,7 +65,7 @@ impl fmt::Display for Misfit {
                 field,
             } => {
                 write!(f, "invalid type: {found}, expected {expected}")?;
-                field.map_or(Ok(()), |field| write!(f, " in field `{field}`"))
+                field.map_or(Ok(()), |field| write!(f, " in the field {field}"))
             }
         }
     }

@@ -212,6 +212,19 @@ fn json_nested_without_end_is_an_error_and_no_overflow() {
     }
 }
 
+#[test]
+fn an_error_names_the_field_that_is_odd() {
+    let lab = Lab::new();
+    let answer = json!({"type": "message", "content": "secret", "role": "assistant"});
+    lab.server.push(Reply::json(200, answer));
+    let text = format!("{:?}", lab.fail());
+    assert!(
+        text.contains("invalid type: a string, expected an array in the field content"),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "{text}");
+}
+
 #[track_caller]
 fn refused<T: DeserializeOwned + Debug>(text: &str) {
     serde_json::from_str::<T>(text).expect_err("nested too deep");

@@ -275,7 +275,8 @@ macro_rules! wire_struct {
             }
 
             fn entries(&self) -> Vec<(&str, $crate::types::json::Written<'_>)> {
-                let mut entries = Vec::with_capacity(8);
+                let most = ["type", $( stringify!($field), )*].len();
+                let mut entries = Vec::with_capacity(most);
                 $( entries.push(("type", $crate::types::json::Written::Text($tag))); )?
                 $( if let Some(value) = $crate::types::wire::wire_struct!(@set $kind self $field) {
                     let name = $crate::types::wire::wire_struct!(@name $field $($wire)?);
@@ -425,6 +426,7 @@ pub(crate) use {open_enum, wire_struct};
 
 #[cfg(test)]
 mod tests {
+    use super::Fields;
     use serde_json::{Value, json};
 
     wire_struct! {
@@ -486,6 +488,12 @@ mod tests {
             once["type"] = json!("sample");
             assert_eq!(serde_json::to_value(&sample).unwrap(), once);
         }
+    }
+
+    #[test]
+    fn what_is_written_takes_no_more_memory_than_there_are_fields() {
+        let sample: Sample = serde_json::from_str(r#"{"name":"a","note":"b"}"#).unwrap();
+        assert_eq!(sample.entries().capacity(), 4);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! for a block that never began or is of another kind, deltas and events of unknown kinds.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -501,8 +501,20 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
 
 /// The length of a value as JSON, which stands for its size in memory.
 fn json_len(value: &impl Serialize) -> usize {
-    // It cannot fail; if it did, the value would count as nothing.
-    serde_json::to_vec(value).map_or(0, |json| json.len())
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither side can fail; if it did, what was written until then would count.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0
 }
 
 /// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The

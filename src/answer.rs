@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::clock::Clock;
 use crate::error::{Cause, Phase, clean, json_error};
 use crate::transport::{Answer, AnswerBody, Fault};
-use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse};
+use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_answer};
 
 /// Why an attempt failed, as far as its reader knows.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
         return Err(cut());
     }
     let parsed = match whole {
-        true => parse(body).map_err(Some),
+        true => parse_answer(body).map_err(Some),
         false => Err(None),
     };
     parsed.map_err(|error| match ApiError::from_envelope(body) {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::results::BatchResults;
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
-use crate::types::BatchEntry;
+use crate::types::{BatchEntry, parse_answer};
 
 /// Which request is in which batch.
 #[derive(Debug, Default)]
@@ -169,7 +169,7 @@ impl BatchRun {
     fn take_early(&mut self) -> Option<Result<BatchEntry>> {
         let line = self.early.remove(&self.next)?;
         self.next += 1;
-        Some(serde_json::from_slice(&line).map_err(|error| {
+        Some(parse_answer(&line).map_err(|error| {
             let cause = Cause::Unusable {
                 what: "the result cannot be read".into(),
                 source: json_error(&error),

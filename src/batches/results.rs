@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error, spoken};
 use crate::retry::{Decision, Tries};
 use crate::transport::{Answer, AnswerBody};
-use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch};
+use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch, parse_answer};
 
 /// The results of a batch: an iterator over its lines, in no order; from
 /// [`Batches::results`](crate::Batches::results).
@@ -145,7 +145,7 @@ impl BatchResults {
 
     /// Reads a line, or says what is wrong with it.
     pub(super) fn read(&self, line: Range<usize>) -> Result<BatchEntry> {
-        serde_json::from_slice(self.line(line)).map_err(|error| self.unreadable(&error))
+        parse_answer(self.line(line)).map_err(|error| self.unreadable(&error))
     }
 
     pub(super) fn unreadable(&self, error: &serde_json::Error) -> Error {

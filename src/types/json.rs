@@ -179,6 +179,44 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Resu
     serde_json::from_str(text)
 }
 
+/// Reads what a server sent. Nested deeper than [`DEEPEST`] levels it is refused: what is made of it
+/// becomes a part of requests and journals, and must be readable there.
+pub(crate) fn parse_answer<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    if is_deeper(bytes, DEEPEST) {
+        let why = format!("it is nested deeper than {DEEPEST} levels");
+        return Err(serde_json::Error::custom(why));
+    }
+    parse(bytes)
+}
+
+/// JSON is read to 127 levels.
+const DEEPEST: usize = 100;
+
+/// Whether JSON text has more than `levels` levels of arrays and objects.
+fn is_deeper(text: &[u8], levels: usize) -> bool {
+    let opens = |byte: &u8| matches!(byte, b'[' | b'{');
+    if text.iter().filter(|byte| opens(byte)).count() <= levels {
+        return false;
+    }
+    let (mut level, mut is_string) = (0_usize, false);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_string = !is_string,
+            // What follows is no end of the string.
+            b'\\' if is_string => drop(bytes.next()),
+            _ if is_string => {}
+            b'[' | b'{' => level += 1,
+            b']' | b'}' => level = level.saturating_sub(1),
+            _ => {}
+        }
+        if level > levels {
+            return true;
+        }
+    }
+    false
+}
+
 struct JsonVisitor;
 
 impl<'de> Visitor<'de> for JsonVisitor {
@@ -342,6 +380,20 @@ impl<'de> Deserialize<'de> for Key<'de> {
 mod tests {
     use super::*;
     use serde::de::value::{I128Deserializer, U128Deserializer};
+
+    #[test]
+    fn levels_are_counted_outside_of_strings() {
+        for (text, deepest) in [
+            ("[]", 1),
+            (r#"{"a":[{}],"b":[[[]]]}"#, 4),
+            (r#"["[[[[", "\"[[\\", {}]"#, 2),
+            ("[[] [] [] []", 2),
+            ("]]]][", 1),
+        ] {
+            assert!(is_deeper(text.as_bytes(), deepest - 1), "{text}");
+            assert!(!is_deeper(text.as_bytes(), deepest), "{text}");
+        }
+    }
 
     #[test]
     fn an_empty_object_takes_no_memory() {

@@ -45,6 +45,6 @@ pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::wait::{Dimension, WaitCause, Waits};
 
 pub(crate) use self::exchange::Exchange;
-pub(crate) use self::json::parse;
+pub(crate) use self::json::{parse, parse_answer};
 pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
 pub(crate) use self::request::{CountBody, CreateBody};

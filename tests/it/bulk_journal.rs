@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use anthropic_blocking::testing::Reply;
+use anthropic_blocking::testing::{Reply, StreamScript};
 use anthropic_blocking::{ErrorKind, MessageRequest};
 use fastrand::Rng;
 use serde_json::Value;
@@ -77,6 +77,38 @@ fn a_replay_hands_out_the_same_answers_again() {
     let answers = texts(run);
     assert_eq!(answers.len(), 30);
     assert!((0..21).all(|number| answers[&format!("key-{number}")].is_ok()));
+}
+
+/// What could not be read again out of a journal is not taken from the server either.
+#[test]
+fn an_answer_of_many_levels_survives_a_replay_or_is_refused() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-levels"));
+    // Beside the levels of the message, its content and its block.
+    let answer = |levels: usize| {
+        let input = "[".repeat(levels) + &"]".repeat(levels);
+        format!(r#"{{"content":[{{"type":"tool_use","id":"t","name":"n","input":{input}}}]}}"#)
+    };
+    lab.server.push_all([
+        Reply::json(200, answer(97)),
+        Reply::json(200, answer(98)),
+        Reply::stream(StreamScript::new().event(
+            "message_start",
+            format!(r#"{{"type":"message_start","message":{}}}"#, answer(97)),
+        )),
+    ]);
+    let bulk = swift(&lab.client, 1).journal(&place.0);
+    let mut answers = bulk.run(jobs(3)).expect("a run");
+    let whole = answers.next().expect("the first").1.expect("not too deep");
+    for (_, refused) in answers {
+        let error = refused.expect_err("too deep");
+        assert!(format!("{error:?}").contains("100 levels"), "{error:?}");
+    }
+    let mut again = bulk.replay(true).run(jobs(1)).expect("a run");
+    assert_eq!(
+        again.next().expect("the first").1.expect("an answer"),
+        whole
+    );
+    assert_eq!(lab.server.request_count(), 3);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::event::{
     ThinkingDelta,
 };
 use super::id::RequestId;
-use super::json::{Json, Key, parse_answer};
+use super::json::{Json, Key, parse_answer_text};
 use super::wire::Field;
 
 /// An event as it comes from the wire: pieces of text are still borrowed from its data.
@@ -110,7 +110,7 @@ impl<'a> RawEvent<'a> {
         if matches!(text.trim(), "" | "[DONE]") {
             return Ok(None);
         }
-        let mut json: Json<'_> = match parse_answer(text.as_bytes()) {
+        let mut json: Json<'_> = match parse_answer_text(&text) {
             Ok(json) => json,
             Err(_) if name == b"error" => {
                 return Err(unknown_error(text.into_owned(), Map::new()));

@@ -338,7 +338,12 @@ impl Source {
         match name.split_once('/') {
             // The index of a folder re-exports all of it.
             Some((folder, rest)) if folder != "types" || rest == "mod" => folder.to_owned(),
-            _ => name.to_owned(),
+            // Within `types`, each of its modules is a floor.
+            Some((folder, rest)) => match rest.split_once('/') {
+                Some((module, _)) => format!("{folder}/{module}"),
+                None => name.to_owned(),
+            },
+            None => name.to_owned(),
         }
     }
 
@@ -381,19 +386,24 @@ impl Source {
             .filter(move |(_, line)| !is_index(line))
     }
 
-    /// The floors that it names: `crate::…`, and `super::…` within `types`.
+    /// The floors that it names: `crate::…`, and `super::…` within `types`, but not what its own folder
+    /// has.
     fn imports(&self) -> Vec<(usize, String)> {
         let mut imports = Vec::new();
+        let in_types = self.name.starts_with("types/") && self.name != "types/mod.rs";
+        let in_folder = self.name.matches('/').count() > 1 && !self.name.ends_with("/mod.rs");
         for (number, line) in self.code() {
             for (at, _) in line.match_indices("crate::") {
                 let is_macro = line[..at].ends_with('$');
-                let name = first_name(&line[at + "crate::".len()..]);
-                if !is_macro && !name.is_empty() && name.starts_with(char::is_lowercase) {
-                    imports.push((number, name.to_owned()));
+                let path = &line[at + "crate::".len()..];
+                let name = first_name(path);
+                match path.strip_prefix("types::").filter(|_| in_types) {
+                    Some(path) => imports.push((number, format!("types/{}", first_name(path)))),
+                    None if is_macro || !name.starts_with(char::is_lowercase) => {}
+                    None => imports.push((number, name.to_owned())),
                 }
             }
-            let in_types = self.name.starts_with("types/") && self.name != "types/mod.rs";
-            if let Some(at) = line.find("super::").filter(|_| in_types) {
+            if let Some(at) = line.find("super::").filter(|_| in_types && !in_folder) {
                 let name = first_name(&line[at + "super::".len()..]);
                 imports.push((number, format!("types/{name}")));
             }

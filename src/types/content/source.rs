@@ -1,0 +1,271 @@
+//! Where the bytes of images and documents come from, and what the server caches.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::Map;
+
+use crate::types::wire::wire_struct;
+
+wire_struct! {
+    /// Where an image's or document's bytes come from.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Source};
+    ///
+    /// let uploaded = ContentBlock::image_from(Source::file("file_01Example"));
+    /// let embedded = ContentBlock::image_from(Source::base64("image/png", b"\x89PNG"));
+    /// let fetched = ContentBlock::document_from(Source::url("https://example.com/report.pdf"));
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Source {
+        /// `base64`, `url`, `file`, `text` or `content`.
+        req kind = "type": String,
+        /// What the bytes are, such as `image/png`.
+        opt media_type: String,
+        /// The bytes in base64, or the text.
+        opt data: String,
+        /// The address that the server fetches.
+        opt url: String,
+        /// The id of an uploaded file.
+        opt file_id: String,
+    }
+}
+
+wire_struct! {
+    /// Marks the end of a prefix that the server should cache.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, ContentBlock, MessageRequest};
+    ///
+    /// let statutes = ContentBlock::text("… thousands of words …").cached(CacheControl::one_hour());
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system(vec![statutes])
+    ///     .user("What do members pay?");
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct CacheControl {
+        /// `ephemeral`.
+        req kind = "type": String,
+        /// How long: `5m` (what the server takes when unset) or `1h`.
+        opt ttl: String,
+    }
+}
+
+impl Source {
+    /// Bytes, sent in base64.
+    ///
+    /// ```
+    /// use anthropic_blocking::Source;
+    ///
+    /// let source = Source::base64("image/png", b"\x89PNG");
+    /// assert_eq!(source.data.as_deref(), Some("iVBORw=="));
+    /// ```
+    pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
+        let mut source = Source::of("base64");
+        source.media_type = Some(media_type.to_owned());
+        source.data = Some(base64(bytes));
+        source
+    }
+
+    /// Plain text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// let minutes = DocumentBlock::new(Source::text("It began at nine. …")).title("Minutes");
+    /// assert_eq!(minutes.source.media_type.as_deref(), Some("text/plain"));
+    /// ```
+    pub fn text(text: impl Into<String>) -> Source {
+        let mut source = Source::of("text");
+        source.media_type = Some("text/plain".to_owned());
+        source.data = Some(text.into());
+        source
+    }
+
+    /// An address that the server fetches.
+    ///
+    /// ```
+    /// use anthropic_blocking::{DocumentBlock, Source};
+    ///
+    /// let report = DocumentBlock::new(Source::url("https://example.com/9.pdf")).title("Report");
+    /// assert_eq!(report.source.url.as_deref(), Some("https://example.com/9.pdf"));
+    /// ```
+    pub fn url(url: impl Into<String>) -> Source {
+        let mut source = Source::of("url");
+        source.url = Some(url.into());
+        source
+    }
+
+    /// A file that was uploaded before.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ContentBlock, Result, Source};
+    /// use serde_json::Value;
+    ///
+    /// # fn newest(client: &Client) -> Result<Option<ContentBlock>> {
+    /// let files: Value = client.raw().get("/v1/files?limit=1")?.json()?;
+    /// let id = files["data"][0]["id"].as_str();
+    /// Ok(id.map(|id| ContentBlock::image_from(Source::file(id))))
+    /// # }
+    /// ```
+    pub fn file(file_id: impl Into<String>) -> Source {
+        let mut source = Source::of("file");
+        source.file_id = Some(file_id.into());
+        source
+    }
+
+    fn of(kind: &str) -> Source {
+        Source {
+            kind: kind.to_owned(),
+            media_type: None,
+            data: None,
+            url: None,
+            file_id: None,
+            extra: Map::new(),
+        }
+    }
+}
+
+impl CacheControl {
+    /// Cached for five minutes after its last use.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, MessageRequest};
+    ///
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .system("… thousands of words …")
+    ///     .cache_control(CacheControl::ephemeral())
+    ///     .user("Hello?");
+    /// ```
+    pub fn ephemeral() -> CacheControl {
+        CacheControl {
+            kind: "ephemeral".to_owned(),
+            ttl: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Cached for an hour after its last use.
+    ///
+    /// ```
+    /// use anthropic_blocking::CacheControl;
+    ///
+    /// // For questions that come every twenty minutes: five would not do.
+    /// assert_eq!(CacheControl::one_hour().ttl.as_deref(), Some("1h"));
+    /// ```
+    pub fn one_hour() -> CacheControl {
+        CacheControl {
+            ttl: Some("1h".to_owned()),
+            ..CacheControl::ephemeral()
+        }
+    }
+}
+
+impl Source {
+    /// An image in a file, whose type its first bytes tell.
+    pub(super) fn image_in(path: &Path) -> io::Result<Source> {
+        let bytes = read(path)?;
+        match image_type(&bytes) {
+            Some(media_type) => Ok(Source::base64(media_type, &bytes)),
+            None => Err(invalid(path, "not a JPEG, PNG, GIF or WebP image")),
+        }
+    }
+
+    /// A PDF or a text in a file.
+    pub(super) fn document_in(path: &Path) -> io::Result<Source> {
+        let bytes = read(path)?;
+        if bytes.starts_with(b"%PDF-") {
+            return Ok(Source::base64("application/pdf", &bytes));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Source::text(text)),
+            Err(_) => Err(invalid(path, "neither a PDF nor a UTF-8 text")),
+        }
+    }
+}
+
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    fs::read(path).map_err(named)
+}
+
+fn invalid(path: &Path, what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{}: {what}", path.display()),
+    )
+}
+
+/// RFC 4648 base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let first = u32::from(group[0]) << 16;
+        let second = u32::from(group.get(1).copied().unwrap_or(0)) << 8;
+        let bits = first | second | u32::from(group.get(2).copied().unwrap_or(0));
+        for index in 0..4 {
+            if index <= group.len() {
+                let digit = (bits >> (18 - 6 * index)) & 63;
+                text.push(char::from(ALPHABET[digit as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_as_rfc_4648_says() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn images_are_recognised_by_their_first_bytes() {
+        assert_eq!(image_type(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
+        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
+        assert_eq!(image_type(b"GIF89a"), Some("image/gif"));
+        assert_eq!(image_type(b"RIFF1234WEBPVP8"), Some("image/webp"));
+        assert_eq!(image_type(b"RIFF1234WAVE"), None);
+    }
+}

@@ -153,8 +153,8 @@ fn scripted_answer(request: &RecordedRequest, n: usize) -> StreamScript {
             .message_start(100)
             .text_block(["Let ", "me ", "roll ", "two."])
             .tool_use(
-                "roll_dice",
                 &format!("toolu_{n}"),
+                "roll_dice",
                 [r#"{"count":2,"#, r#""sides":6}"#],
             )
             .finish(),

@@ -57,22 +57,11 @@ impl Wish {
 
 /// What a message says, and how.
 pub(super) struct Said<'a> {
-    pub(super) text: &'a str,
+    /// The blocks as JSON.
+    pub(super) content: &'a str,
     pub(super) stop_reason: &'a str,
     pub(super) output_tokens: u64,
     pub(super) cache_read_tokens: u64,
-}
-
-impl<'a> Said<'a> {
-    /// The whole of `text`, counted by its bytes.
-    pub(super) fn whole(text: &'a str) -> Said<'a> {
-        Said {
-            text,
-            stop_reason: "end_turn",
-            output_tokens: text.len().div_ceil(4) as u64,
-            cache_read_tokens: 0,
-        }
-    }
 }
 
 /// The JSON of a whole message.
@@ -80,7 +69,7 @@ pub(super) fn message_json(id: &str, wish: &Wish, said: &Said<'_>) -> String {
     format!(
         concat!(
             r#"{{"id":{},"type":"message","role":"assistant","model":{},"#,
-            r#""content":[{{"type":"text","text":{}}}],"#,
+            r#""content":{},"#,
             r#""stop_reason":{},"stop_sequence":null,"#,
             r#""usage":{{"input_tokens":{},"output_tokens":{},"#,
             r#""cache_creation_input_tokens":0,"cache_read_input_tokens":{},"#,
@@ -89,7 +78,7 @@ pub(super) fn message_json(id: &str, wish: &Wish, said: &Said<'_>) -> String {
         ),
         quoted(id),
         quoted(&wish.model),
-        quoted(said.text),
+        said.content,
         quoted(said.stop_reason),
         wish.input_tokens,
         said.output_tokens,

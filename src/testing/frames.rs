@@ -304,7 +304,7 @@ mod tests {
             .message_start(7)
             .thinking("Hm, let me see", "c2ln")
             .text_block(["a\n", "é😀"])
-            .tool_use("t\"x", "toolu_1", ["{\"a\"", ":1}"])
+            .tool_use("toolu_1", "t\"x", ["{\"a\"", ":1}"])
             .deltas(3, 5)
             .unknown_event()
             .ping()

@@ -299,7 +299,7 @@ impl Scene<'_> {
     fn message(&self, plan: &Plan, standing: &Standing) -> Reply {
         let text = self.asked.text(plan);
         let said = Said {
-            text: &text,
+            content: &format!(r#"[{{"type":"text","text":{}}}]"#, quoted(&text)),
             stop_reason: if plan.is_cut {
                 "max_tokens"
             } else {
@@ -311,7 +311,7 @@ impl Scene<'_> {
         let id = format!("msg_test_{:06}", self.serial);
         let is_stream = self.asked.wish.is_stream;
         let (reply, sent) = if is_stream {
-            let script = self.script(&id, &said, plan);
+            let script = self.script(&id, &text, &said, plan);
             (Reply::stream(script), plan.from)
         } else {
             let body = message_json(&id, &self.asked.wish, &said);
@@ -323,7 +323,7 @@ impl Scene<'_> {
     }
 
     /// The stream of the message; each piece is sent when it has been produced.
-    fn script(&self, id: &str, said: &Said<'_>, plan: &Plan) -> StreamScript {
+    fn script(&self, id: &str, text: &str, said: &Said<'_>, plan: &Plan) -> StreamScript {
         let start = format!(
             r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"usage":{{"input_tokens":{},"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":{}}}}}}}"#,
             quoted(id),
@@ -333,7 +333,7 @@ impl Scene<'_> {
         );
         let script = StreamScript::new().event("message_start", start).ping();
         let (mut script, block) = script.block(r#"{"type":"text","text":""}"#);
-        let pieces = pieces(said.text);
+        let pieces = pieces(text);
         let step = (plan.to - plan.from) / pieces.len() as f64;
         for (index, piece) in pieces.iter().enumerate() {
             if step > 0.0 {

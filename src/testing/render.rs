@@ -7,7 +7,7 @@ use super::canned::{self, Said, Wish};
 use super::frames::{Frames, Opening};
 use super::receive::RecordedRequest;
 use super::script::{Content, Framing, Own, Reply};
-use super::stream::{StreamScript, quoted};
+use super::stream::{StreamScript, json_of, quoted};
 
 /// A request as a reply needs it.
 pub(super) struct Exchange<'a> {
@@ -127,13 +127,19 @@ impl Reply {
                 body.push('}');
                 (*status, json, Body::from(body))
             }
-            Content::Message(text) => {
+            Content::Message(blocks) => {
                 let wish = Wish::read(&exchange.request.body);
+                let script = StreamScript::message(blocks);
                 if wish.is_stream {
-                    let script = Arc::new(StreamScript::text(text));
-                    (200, stream, frames(script, id(), wish))
+                    (200, stream, frames(Arc::new(script), id(), wish))
                 } else {
-                    let body = canned::message_json(&id(), &wish, &Said::whole(text));
+                    let said = Said {
+                        content: &json_of(&**blocks),
+                        stop_reason: script.stop_reason(),
+                        output_tokens: script.output_tokens(),
+                        cache_read_tokens: 0,
+                    };
+                    let body = canned::message_json(&id(), &wish, &said);
                     (200, json, Body::from(body))
                 }
             }

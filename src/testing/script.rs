@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::stream::{StreamScript, quoted};
+use crate::types::{self, ContentBlock, ToolUseBlock};
 
 /// One answer of a [`TestServer`](super::TestServer), with its faults; cheap to clone.
 ///
@@ -71,13 +74,16 @@ impl Reply {
         })
     }
 
-    /// A message that says `text`: a stream when the request asks for one, as that of a plain
-    /// [`create`](crate::Messages::create) does, otherwise JSON.
+    /// A message that says this, a text or [`ContentBlock`]s: a stream when the request asks for one,
+    /// as that of a plain [`create`](crate::Messages::create) does, otherwise JSON.
     ///
     /// The model is the one of the request; the input tokens are a quarter of the bytes of the
-    /// request's `messages`, the output tokens a quarter of the bytes of `text`, both rounded up.
+    /// request's `messages`, the output tokens a quarter of the bytes of all text, thinking and tool
+    /// input, both rounded up. The stop reason is `tool_use` if there is such a block, otherwise
+    /// `end_turn`.
     ///
     /// ```
+    /// use anthropic_blocking::ContentBlock;
     /// use anthropic_blocking::testing::Reply;
     ///
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
@@ -85,13 +91,44 @@ impl Reply {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::message("The Tagus."), Reply::message("Lisbon.")]);
+    /// let blocks = [ContentBlock::text("Lisbon"), ContentBlock::text(" lies on the Tagus.")];
+    /// server.push_all([Reply::message("The Tagus."), Reply::message(blocks)]);
     /// assert_eq!(client.messages().create(&request)?.text(), "The Tagus.");
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "Lisbon.");
+    /// let message = client.messages().stream(&request)?.final_message()?;
+    /// assert_eq!(message.content.len(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn message(text: impl Into<String>) -> Self {
-        Reply::new(Content::Message(text.into().into()))
+    pub fn message(content: impl Into<types::Content>) -> Self {
+        let blocks = match content.into() {
+            types::Content::Text(text) => vec![ContentBlock::text(text)],
+            types::Content::Blocks(blocks) => blocks,
+        };
+        Reply::new(Content::Message(blocks.into()))
+    }
+
+    /// A message that calls one tool, and says nothing else; `input` is JSON.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    /// use serde_json::json;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.push(Reply::tool_use("toolu_1", "temperature", json!({"town": "Lima"})));
+    /// let message = client.messages().create(&request)?;
+    /// let call = message.tool_uses().next().expect("one call");
+    /// assert_eq!((call.name.as_str(), &call.input["town"]), ("temperature", &json!("Lima")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tool_use(
+        id: impl Into<String>,
+        name: impl Into<String>,
+        input: impl Into<Value>,
+    ) -> Self {
+        Reply::message(ContentBlock::from(ToolUseBlock::new(id, name, input)))
     }
 
     /// An error in the API's envelope, such as `(400, "invalid_request_error", "…")`.
@@ -711,7 +748,7 @@ impl Reply {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Canned,
-    Message(Arc<str>),
+    Message(Arc<[ContentBlock]>),
     Stream(Arc<StreamScript>),
     Raw(Arc<[u8]>),
     Fixed {

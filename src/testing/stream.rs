@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
+use crate::types::ContentBlock;
+
 /// Describes the body of a streamed answer, event by event, with its faults.
 ///
 /// [`StreamScript::text`] is a whole, healthy stream; [`StreamScript::new`] is empty and takes the
-/// events one by one. Events are sent in the order in which they were added. By default each event
+/// events one by one, up to [`finish`](StreamScript::finish): without it the stream ends too early,
+/// and the client tries again. Events are sent in the order in which they were added. By default each event
 /// is one HTTP chunk, lines end in LF, and every event carries its name.
 ///
 /// An "event" where a method counts them is any event frame, pings included; comments and raw bytes
@@ -19,7 +24,7 @@ use std::time::{Duration, Instant};
 /// let script = StreamScript::new()
 ///     .message_start(12)
 ///     .text_block(["Let me ", "look."])
-///     .tool_use("weather", "toolu_1", [r#"{"city":"#, r#""Paris"}"#])
+///     .tool_use("toolu_1", "weather", [r#"{"city":"#, r#""Paris"}"#])
 ///     .finish();
 /// server.push(Reply::stream(script));
 /// # Ok(()) }
@@ -99,11 +104,28 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn text(text: &str) -> Self {
-        StreamScript::new()
-            .step(Step::Start { input_tokens: None })
-            .ping()
-            .text_block(pieces(text))
-            .finish()
+        StreamScript::message(&[ContentBlock::text(text)])
+    }
+
+    /// A whole stream of these blocks. Text, thinking and tool input come in deltas, other blocks
+    /// at once.
+    pub(super) fn message(blocks: &[ContentBlock]) -> Self {
+        let start = Step::Start { input_tokens: None };
+        let script = StreamScript::new().step(start).ping();
+        let add = |script: StreamScript, block: &ContentBlock| match block {
+            ContentBlock::Text(block) if block.citations.is_none() => {
+                script.text_block(pieces(&block.text))
+            }
+            ContentBlock::Thinking(block) => script.thinking(&block.thinking, &block.signature),
+            ContentBlock::ToolUse(call) => {
+                script.tool_use(&call.id, &call.name, pieces(&call.input.to_string()))
+            }
+            other => {
+                let (script, index) = script.block(&json_of(other));
+                script.block_stop(index)
+            }
+        };
+        blocks.iter().fold(script, add).finish()
     }
 
     /// Adds `message_start` with this number of input tokens.
@@ -206,7 +228,8 @@ impl StreamScript {
         script.block_stop(index)
     }
 
-    /// Adds a whole tool use block, one delta for each piece of the input's JSON text.
+    /// Adds a whole tool use block, one delta for each piece of the input's JSON text. Where the
+    /// pieces do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};
@@ -217,7 +240,7 @@ impl StreamScript {
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
     /// let pieces = [r#"{"to"#, r#"wn":"Lima"}"#];
-    /// let script = StreamScript::new().message_start(12).tool_use("get_temp", "toolu_1", pieces);
+    /// let script = StreamScript::new().message_start(12).tool_use("toolu_1", "get_temp", pieces);
     /// server.push(Reply::stream(script.finish()));
     /// let message = client.messages().stream(&request)?.final_message()?;
     /// let call = message.tool_uses().next().expect("one call");
@@ -226,8 +249,8 @@ impl StreamScript {
     /// ```
     pub fn tool_use<S: AsRef<str>>(
         self,
-        name: &str,
         id: &str,
+        name: &str,
         partial_json: impl IntoIterator<Item = S>,
     ) -> Self {
         let (mut script, index) = self.block(&format!(
@@ -466,20 +489,26 @@ impl StreamScript {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).tool_use("list", "toolu_1", ["{}"]);
+    /// let script = StreamScript::new().message_start(12).tool_use("toolu_1", "list", ["{}"]);
     /// server.push(Reply::stream(script.finish()));
     /// let message = client.messages().stream(&request)?.final_message()?;
     /// assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn finish(self) -> Self {
-        let reason = if self.has_tool_use {
-            "tool_use"
-        } else {
-            "end_turn"
-        };
-        let output_tokens = self.output_bytes.div_ceil(4);
+        let (reason, output_tokens) = (self.stop_reason(), self.output_tokens());
         self.message_delta(reason, output_tokens).message_stop()
+    }
+
+    pub(super) fn stop_reason(&self) -> &'static str {
+        match self.has_tool_use {
+            true => "tool_use",
+            false => "end_turn",
+        }
+    }
+
+    pub(super) fn output_tokens(&self) -> u64 {
+        self.output_bytes.div_ceil(4)
     }
 
     /// Adds an `error` event. Nothing after it is sent; the body ends orderly.
@@ -847,6 +876,11 @@ pub(super) enum Ending {
 /// `text` as a JSON string, with its quotes.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// Blocks as JSON, which each of them can be written as.
+pub(super) fn json_of(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn error_data(error_type: &str, message: &str) -> String {

@@ -69,11 +69,11 @@ fn answer(request: &RecordedRequest) -> Reply {
                 .thinking("A town is meant.", "c2lnbmVk")
                 .text_block(["Let ", "me ", "look."])
                 .tool_use(
-                    "weather",
                     "toolu_1",
+                    "weather",
                     ["{\"town\": \"Pa", "ris\", \"days\": [1, 2]}"],
                 )
-                .tool_use("clock", "toolu_2", [""])
+                .tool_use("toolu_2", "clock", [""])
                 .finish(),
         ),
         (Some("stream_framing"), _) => Reply::stream(

@@ -63,7 +63,7 @@ fn events_come_typed_and_in_order_and_fold_into_the_message() {
         .ping()
         .thinking("hm", "sig")
         .text_block(["Let ", "me ", "see."])
-        .tool_use("look", "toolu_1", ["{\"a\":", "1}"])
+        .tool_use("toolu_1", "look", ["{\"a\":", "1}"])
         .unknown_event()
         .message_delta("tool_use", 9)
         .message_stop();
@@ -277,7 +277,7 @@ fn a_broken_stream_carries_text_and_usage_so_far() {
     let script = StreamScript::new()
         .message_start(77)
         .text_block(["so ", "far"])
-        .tool_use("look", "toolu_1", ["{\"half\":"])
+        .tool_use("toolu_1", "look", ["{\"half\":"])
         .reset_after(8);
     server.push(Reply::stream(script));
     let mut stream = client.messages().stream(&request()).expect("a stream");
@@ -612,7 +612,7 @@ fn answers_and_tool_inputs_are_read_into_types_of_the_callers() {
     let script = StreamScript::new()
         .message_start(5)
         .text_block(["{\"name\":", "\"Oslo\"}"])
-        .tool_use("look", "toolu_1", ["{\"name\":\"Lima\"}"])
+        .tool_use("toolu_1", "look", ["{\"name\":\"Lima\"}"])
         .finish();
     server.push(Reply::stream(script));
     let message = client.messages().create(&request()).expect("an answer");

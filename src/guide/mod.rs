@@ -2,6 +2,7 @@
 //!
 //! | page | answers |
 //! |---|---|
+//! | [`requests`] | tools, images, documents, caching, JSON, thinking: what a request can hold |
 //! | [`limits`] | what a request waits for, what to set, how the client knows the server's limits |
 //! | [`retries`] | what is tried again, for how long, what it can cost, what an error tells |
 //! | [`streams`] | answers as they arrive: reading, stopping, what a broken one leaves |
@@ -20,6 +21,9 @@
         reason = "the test server is there with its feature only"
     )
 )]
+
+#[doc = include_str!("requests.md")]
+pub mod requests {}
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}

@@ -37,8 +37,8 @@ FILE, or standard input where it is a pipe or FILE is -, has one prompt a line:
 
 The key is the number of the line where there is none.
 
-  --journal PATH     keep the answers here, and pass over those that are here already
-  --replay           write those out again as well
+  --journal PATH     keep the answers here, and do not ask again for those that are here already
+  --only-new         write no lines for those
   --concurrency N    requests at once, at most (64)
   --model NAME       for prompts (claude-haiku-4-5)
   --max-tokens N     for prompts (1024)
@@ -79,7 +79,7 @@ fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::E
     let mut bulk = client
         .bulk()
         .concurrency(options.concurrency)
-        .replay(options.replay)
+        .replay(!options.only_new)
         .on_progress(move |progress| draw(&on_bar, progress));
     if let Some(path) = &options.journal {
         bulk = bulk.journal(path);
@@ -262,7 +262,7 @@ type Items = Box<dyn Iterator<Item = (String, MessageRequest)> + Send>;
 struct Options {
     file: Option<String>,
     journal: Option<String>,
-    replay: bool,
+    only_new: bool,
     concurrency: usize,
     model: String,
     max_tokens: u64,
@@ -278,7 +278,7 @@ impl Options {
         let mut options = Options {
             file: None,
             journal: None,
-            replay: false,
+            only_new: false,
             concurrency: 64,
             model: "claude-haiku-4-5".into(),
             max_tokens: 1024,
@@ -297,7 +297,7 @@ impl Options {
             };
             match name {
                 "--help" | "-h" => return Ok(None),
-                "--replay" => options.replay = true,
+                "--only-new" => options.only_new = true,
                 "--journal" => options.journal = Some(value()?),
                 "--concurrency" => options.concurrency = parse(name, &value()?)?,
                 "--model" => options.model = value()?,

@@ -48,7 +48,7 @@ impl Client {
             concurrency: Bulk::DEFAULT_CONCURRENCY,
             ramp_up: Bulk::DEFAULT_RAMP_UP,
             journal: None,
-            replay: false,
+            replay: true,
             warm_first: true,
             prices: Prices::published(),
             spend_limit: None,
@@ -143,9 +143,10 @@ impl<'a> Bulk<'a> {
     }
 
     /// Keeps a journal of the answers in this file, so that a run can be killed and started again:
-    /// [`run`](Bulk::run) then passes over what is in it. Each answer is one line of JSON with its
-    /// key; failures are not kept, and tried again. At most a second's answers are not on the disk
-    /// yet, or more while nobody takes the answers. The file belongs to one run at a time.
+    /// [`run`](Bulk::run) then asks for nothing that is in it, and hands out the answers of before in
+    /// their turn, out of the file. Each answer is one line of JSON with its key; failures are not
+    /// kept, and tried again. At most a second's answers are not on the disk yet, or more while
+    /// nobody takes the answers. The file belongs to one run at a time.
     ///
     /// It holds the answers in plain text.
     ///
@@ -159,8 +160,9 @@ impl<'a> Bulk<'a> {
     /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
     /// let bulk = client.bulk().journal(&path);
     /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
-    /// // The next day there is one town more.
-    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 1);
+    /// // The next day there is one town more, and only that is asked for.
+    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 3);
+    /// assert_eq!(client.totals().all.calls, 3);
     /// # std::fs::remove_file(&path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -169,8 +171,10 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets whether answers that are in the journal are handed out again in their turn, by default
-    /// not.
+    /// Sets whether answers that are in the journal are handed out in their turn like those that
+    /// come, by default yes. An answer is in the journal before it is handed out: without this, those
+    /// that the program had not taken when it ended would come out of no run. `false` is for who
+    /// reads the journal itself, and wants the answers here only to know that they came.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -180,11 +184,13 @@ impl<'a> Bulk<'a> {
     /// # let path = std::env::temp_dir().join(format!("replay-{}.jsonl", std::process::id()));
     /// # let _ = std::fs::remove_file(&path);
     /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
-    /// // A table of all answers, of those from yesterday too.
-    /// let bulk = client.bulk().journal(&path).replay(true);
+    /// // The journal is the result: another program reads its lines.
+    /// let bulk = client.bulk().journal(&path).replay(false);
     /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
-    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 3);
-    /// assert_eq!(client.totals().all.calls, 3);
+    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 1);
+    /// let lines = std::fs::read_to_string(&path)?;
+    /// // A title, and a line for each answer.
+    /// assert_eq!(lines.lines().count(), 1 + 3);
     /// # std::fs::remove_file(&path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -356,7 +362,7 @@ impl<'a> Bulk<'a> {
     ///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(prompt);
     ///     (request.fingerprint(), request)
     /// });
-    /// for (key, answer) in client.bulk().journal("answers.jsonl").replay(true).run(requests)? {
+    /// for (key, answer) in client.bulk().journal("answers.jsonl").run(requests)? {
     ///     println!("{key}: {}", answer?.text());
     /// }
     /// # Ok(()) }

@@ -27,7 +27,7 @@ pub struct Progress {
     pub done: u64,
     /// Items that failed, those not sent included.
     pub failed: u64,
-    /// Items that were in the journal already.
+    /// Items that were in the journal already, handed out again or not.
     pub skipped: u64,
     /// All items, where the iterator knows how many it has.
     pub total: Option<u64>,

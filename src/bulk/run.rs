@@ -25,6 +25,9 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 /// The answers of a [bulk run](Bulk::run), as they come: each key of the input once, with the
 /// answer or the error. `next` blocks until there is one.
 ///
+/// Answers that an earlier run left in the [journal](Bulk::journal) come in between, each when its
+/// request is taken from the input.
+///
 /// Dropping it stops the run: nothing more is sent, answers that are being streamed are cut, and
 /// the threads end by themselves. A journal is closed then, and can be opened again.
 ///

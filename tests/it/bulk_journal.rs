@@ -40,13 +40,33 @@ fn a_second_run_does_what_the_first_did_not_come_to() {
         }
         let before = keys(&place.0);
         assert!((50..=58).contains(&before.len()), "{}", before.len());
-        let second = bulk.run(jobs(100)).expect("a run");
+        let new_only = bulk.replay(false);
+        let second = new_only.run(jobs(100)).expect("a run");
         let answers = texts(second);
         assert!(answers.keys().all(|key| !before.contains_key(key)));
         assert_eq!(answers.len() + before.len(), 100);
         assert_each_once(&place.0, 100);
-        assert_eq!(bulk.run(jobs(100)).expect("a run").count(), 0);
+        assert_eq!(new_only.run(jobs(100)).expect("a run").count(), 0);
     }
+}
+
+#[test]
+fn answers_that_were_kept_and_not_taken_come_out_of_the_next_run() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-taken"));
+    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let mut first = bulk.run(jobs(100)).expect("a run");
+    for _ in 0..10 {
+        first.next().expect("an answer").1.expect("well");
+    }
+    drop(first);
+    let kept = keys(&place.0).len() as u64;
+    let mut second = bulk.run(jobs(100)).expect("a run");
+    let answers = texts(&mut second);
+    assert_eq!(answers.len(), 100);
+    assert!(answers.values().all(|text| text.is_ok()));
+    let progress = second.progress();
+    assert_eq!((progress.skipped, progress.done), (kept, 100 - kept));
+    assert_eq!(progress.totals.all.calls, 100 - kept);
 }
 
 #[test]
@@ -60,7 +80,7 @@ fn a_replay_hands_out_the_same_answers_again() {
         .map(|(key, answer)| (key, json(answer.expect("well"))))
         .collect();
     let requests = lab.server.request_count();
-    let mut run = bulk.clone().replay(true).run(jobs(21)).expect("a run");
+    let mut run = bulk.run(jobs(21)).expect("a run");
     let again: BTreeMap<String, Value> = run
         .by_ref()
         .map(|(key, answer)| (key, json(answer.expect("well"))))
@@ -72,7 +92,7 @@ fn a_replay_hands_out_the_same_answers_again() {
     assert_eq!(lab.server.request_count(), requests + 1);
 
     // Also those that a stopped run does not come to.
-    let run = bulk.replay(true).run(jobs(30)).expect("a run");
+    let run = bulk.run(jobs(30)).expect("a run");
     run.stop();
     let answers = texts(run);
     assert_eq!(answers.len(), 30);
@@ -103,7 +123,7 @@ fn an_answer_of_many_levels_survives_a_replay_or_is_refused() {
         let error = refused.expect_err("too deep");
         assert!(format!("{error:?}").contains("100 levels"), "{error:?}");
     }
-    let mut again = bulk.replay(true).run(jobs(1)).expect("a run");
+    let mut again = bulk.run(jobs(1)).expect("a run");
     assert_eq!(
         again.next().expect("the first").1.expect("an answer"),
         whole
@@ -122,7 +142,8 @@ fn failures_are_tried_again_and_twins_are_errors() {
         (ok, answers.len() - ok)
     };
     assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (7, 3));
-    assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (3, 0));
+    assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (10, 0));
+    assert_eq!(lab.server.request_count(), 13);
     assert_each_once(&place.0, 10);
 
     let twins = [("a", ask(1)), ("b", ask(2)), ("a", ask(3))];
@@ -148,7 +169,8 @@ fn requests_have_keys_of_their_own() {
     let bulk = swift(&lab.client, 4).journal(&place.0);
     let items = |count| (0..count).map(|number| (ask(number).fingerprint(), ask(number)));
     assert_eq!(texts(bulk.run(items(20)).expect("a run")).len(), 20);
-    assert_eq!(texts(bulk.run(items(25)).expect("a run")).len(), 5);
+    assert_eq!(texts(bulk.run(items(25)).expect("a run")).len(), 25);
+    assert_eq!(lab.server.request_count(), 25);
 }
 
 #[test]
@@ -161,7 +183,8 @@ fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
         file.write_all(text.as_bytes()).expect("room");
     };
     append("{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
-    assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 1);
+    assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 6);
+    assert_eq!(lab.server.request_count(), 6);
     assert_each_once(&place.0, 6);
     append("{\"key\":\n");
     let error = bulk.run(jobs(6)).expect_err("a broken line");
@@ -220,7 +243,8 @@ fn a_journal_in_use_is_refused_and_free_after_the_run() {
     assert_eq!(texts(second).len(), 9);
     // Nor for anything when that one has come to its end.
     for count in 10..60 {
-        assert_eq!(texts(bulk.run(jobs(count)).expect("free again")).len(), 1);
+        let run = bulk.run(jobs(count)).expect("free again");
+        assert_eq!(texts(run).len(), count);
     }
     assert_each_once(&place.0, 59);
 }
@@ -269,7 +293,7 @@ fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
         }
         server.answer_with(|request| Reply::message(format!("answer {}", number(request))));
         let client = builder(&server).build().expect("valid settings");
-        let bulk = swift(&client, 4).journal(&place.0).replay(true);
+        let bulk = swift(&client, 4).journal(&place.0);
         let mut run = bulk.run(jobs(ITEMS)).expect("a run");
         let answers = texts(&mut run);
         assert_eq!(answers.len(), ITEMS, "seed {seed}");

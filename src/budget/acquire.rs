@@ -1,5 +1,6 @@
 //! How a request gets its place: at once, or in line, or not at all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,13 +110,15 @@ impl Budget {
         (seconds(at_best - now), cause)
     }
 
-    /// How many requests wait, of all classes.
-    pub(crate) fn waiting(&self) -> usize {
+    /// How many requests wait in the shortest line of these classes; where none is named, in all.
+    pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
         let state = lock(&self.shared.state);
-        state.lanes.values().map(|lane| lane.waiting()).sum()
+        let in_line = |class| state.lanes.get(class).map_or(0, |lane| lane.waiting());
+        let shortest = classes.iter().map(in_line).min();
+        shortest.unwrap_or_else(|| state.lanes.values().map(|lane| lane.waiting()).sum())
     }
 
-    /// The same, and what the first of the longest line waits for.
+    /// How many requests wait, of all classes, and what the first of the longest line waits for.
     pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);

@@ -1,5 +1,6 @@
 //! The threads of a run: when each begins, what they did, and what stops them all.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -7,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::Bulk;
 use super::progress::{OnProgress, Progress};
+use crate::budget::ModelClass;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
 use crate::retry::scale;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
-use crate::types::{ErrorKind, MessageRequest};
+use crate::types::{ErrorKind, MessageRequest, Model};
 
 /// What the threads of a run share.
 pub(super) struct Crew {
@@ -42,6 +44,8 @@ struct State {
     total: Option<u64>,
     /// The most that what is under way can cost, in dollars.
     at_stake: f64,
+    /// The classes whose limits the run waits for, as far as it is known.
+    classes: BTreeSet<ModelClass>,
     doom: Option<String>,
     told: Option<Instant>,
 }
@@ -87,13 +91,13 @@ impl Crew {
         {
             return false;
         }
-        // More threads than wait already would only wait with them.
+        // More threads than wait already would only wait with them, unless for other models.
         let mut state = lock(&self.state);
         loop {
             if self.is_over() {
                 return false;
             }
-            if self.client.budget().waiting() < MOST_WAITING {
+            if self.client.budget().waiting(&state.classes) < MOST_WAITING {
                 return true;
             }
             state = self.wait(state);
@@ -108,6 +112,17 @@ impl Crew {
         }
         let share = doublings(number + 1) / doublings(self.concurrency).max(DOUBLINGS);
         scale(self.ramp_up, share.min(1.0))
+    }
+
+    /// Takes note that the run stands in line for the limits of a model.
+    fn uses(&self, model: &Model, is_fast: bool) {
+        let budget = self.client.budget();
+        // The caller's closure may panic, which the call that needs it tells of.
+        let class = catch_unwind(AssertUnwindSafe(|| budget.class_of(model)));
+        let class = class.map(|class| if is_fast { class.fast() } else { class });
+        if let Ok(class) = class {
+            lock(&self.state).classes.insert(class);
+        }
     }
 
     /// Begins an item, unless the run is doomed. What it will cost nobody knows: all may be spent,
@@ -138,6 +153,8 @@ impl Crew {
 
     /// Begins a request, when there is money for the most that it can cost.
     pub(super) fn begin_request(&self, request: &MessageRequest) -> Result<f64> {
+        let is_fast = request.speed.as_deref() == Some("fast");
+        self.uses(&request.model, is_fast);
         let Some(limit) = self.spend_limit else {
             return self.begin().map(|()| 0.0);
         };
@@ -191,8 +208,16 @@ impl Crew {
         self.end(result, Some(request))
     }
 
+    /// Ends an item of a map, which tells only now what models it asked.
+    pub(super) fn end_item<T>(&self, result: Result<T>) -> Result<T> {
+        for model in self.client.totals().by_model.keys() {
+            self.uses(model, false);
+        }
+        self.end(result, None)
+    }
+
     /// Ends an item that was begun. What only failed because the run was stopped says so.
-    pub(super) fn end<T>(&self, result: Result<T>, like: Option<&MessageRequest>) -> Result<T> {
+    fn end<T>(&self, result: Result<T>, like: Option<&MessageRequest>) -> Result<T> {
         let mut state = lock(&self.state);
         state.under_way -= 1;
         let result = match result {
@@ -410,7 +435,7 @@ const FIRST: usize = 4;
 /// So often they double, at least, while the run begins.
 const DOUBLINGS: f64 = 6.0;
 
-/// With so many requests waiting, one more thread sends none sooner.
+/// With so many requests waiting in line, one more thread sends none sooner.
 const MOST_WAITING: usize = 2;
 
 /// How often a thread that waits for others looks by itself.

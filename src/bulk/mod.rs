@@ -107,7 +107,8 @@ impl<'a> Bulk<'a> {
 
     /// Sets the most requests at once, at least 1, by default
     /// [64](Bulk::DEFAULT_CONCURRENCY). Each has a thread. A thread is added only while fewer than
-    /// two requests wait in the budget: more would not be sent sooner.
+    /// two requests wait in the budget for a class of models that the run uses: more would not be
+    /// sent sooner.
     ///
     /// ```
     /// # fn ask(client: &anthropic_blocking::Client) {
@@ -322,7 +323,7 @@ impl<'a> Bulk<'a> {
                     Ok(()) => {
                         let call = || f(crew.client(), item);
                         let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked);
-                        crew.end(result, None)
+                        crew.end_item(result)
                     }
                     Err(error) => Err(error),
                 };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply, ServerLimits};
 use anthropic_blocking::{
     BulkRun, CacheControl, Client, ContentBlock, Delivery, ErrorKind, Limits, Message,
-    MessageRequest, Price, Prices, Progress, Result,
+    MessageRequest, ModelClass, Price, Prices, Progress, Result,
 };
 
 use crate::support::*;
@@ -452,6 +452,66 @@ fn four_threads_begin_and_the_others_follow() {
     assert!(lab.server.wait_for_requests(1 + 8, HANG));
     hold.open();
     assert_eq!(texts(run).len(), 30);
+}
+
+#[test]
+fn requests_that_wait_for_another_class_of_models_hold_no_thread_back() {
+    for is_map in [false, true] {
+        let lab = Lab::on(ManualClock::held(), |builder| builder);
+        let busy = |_| MessageRequest::new("claude-opus-5", 64).user("Hello?");
+        let (class, one) = (
+            ModelClass::of("claude-opus-5"),
+            Limits::per_minute().requests(1),
+        );
+        drop(lab.client.budget().clone().limits(class, one));
+        lab.ask().expect("an answer");
+        let others = swift(&lab.client, 1).run([(0, busy(0))]);
+        assert_eq!(others.expect("a run").count(), 1);
+        let waiting: Vec<_> = (0..3)
+            .map(|number| {
+                let client = lab.client.clone();
+                thread::spawn(move || client.messages().create(&busy(number)).map(drop))
+            })
+            .collect();
+        let in_line = || -> usize {
+            lab.client
+                .budget()
+                .snapshot()
+                .iter()
+                .map(|c| c.waiting)
+                .sum()
+        };
+        wait_until(|| in_line() == 3);
+
+        let hold = gate();
+        let may_go = Arc::clone(&hold);
+        lab.server.answer_with(move |request| {
+            // A map does not know what it asks before its first answer.
+            if number(request) > 0 {
+                may_go.pass();
+            }
+            Reply::canned()
+        });
+        thread::scope(|scope| {
+            let bulk = swift(&lab.client, 4);
+            let answers = scope.spawn(move || match is_map {
+                true => {
+                    let ask = |client: &Client, number| client.messages().create(&ask(number));
+                    bulk.map(0..9, ask).len()
+                }
+                false => bulk.run(jobs(9)).expect("a run").count(),
+            });
+            assert!(lab.server.wait_for_requests(2 + 1 + 4, HANG));
+            assert_eq!(in_line(), 3);
+            hold.open();
+            assert_eq!(answers.join().expect("no panic"), 9);
+        });
+        lab.client.shutdown();
+        for thread in waiting {
+            let ended = thread.join().expect("no panic").expect_err("over");
+            assert_eq!(ended.kind(), ErrorKind::Shutdown);
+        }
+    }
 }
 
 // One goes ahead.

@@ -337,7 +337,9 @@ impl Crew {
         let tried = unsent.min(MOST_TRIED);
         let by_limits = like.filter(|_| tried > 0).and_then(|request| {
             let messages = self.client.messages();
-            let plan = messages.plan_alike(request, tried as usize).ok()?;
+            // The caller's closure may panic here as well, when the item is over and counted.
+            let plan = || messages.plan_alike(request, tried as usize).ok();
+            let plan = catch_unwind(AssertUnwindSafe(plan)).ok()??;
             Some(scale(plan.duration, unsent as f64 / tried as f64))
         });
         Some(by_speed.max(by_limits.unwrap_or_default()))

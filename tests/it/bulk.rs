@@ -742,6 +742,31 @@ fn a_report_that_panics_costs_no_answer() {
 }
 
 #[test]
+fn a_panic_while_the_time_left_is_told_costs_no_answer_and_no_report() {
+    let (lab, is_to_panic) = (primed(), Arc::new(AtomicBool::new(false)));
+    let panics = Arc::clone(&is_to_panic);
+    drop(lab.client.budget().clone().classify(move |model| {
+        assert!(!panics.swap(false, Ordering::SeqCst), "no class");
+        ModelClass::of(model)
+    }));
+    let clock = lab.clock.clone();
+    lab.server.answer_with(move |_| {
+        // Who asks next for the class is the report on this one.
+        is_to_panic.store(true, Ordering::SeqCst);
+        clock.advance(millis(100));
+        Reply::canned()
+    });
+    let reports = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&reports);
+    let bulk = swift(&lab.client, 1).on_progress(move |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    let answers = texts(bulk.run(jobs(5)).expect("a run"));
+    assert!(answers.values().all(|text| text.is_ok()), "{answers:?}");
+    assert_eq!((answers.len(), reports.load(Ordering::SeqCst)), (5, 5 + 1));
+}
+
+#[test]
 fn a_panic_while_an_item_waits_is_its_error_and_holds_back_no_other() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(4)));
     let calls = AtomicUsize::new(0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::budget::Plan;
 use crate::totals::{LONG_PROMPT, Tally, Totals};
-use crate::types::{Model, Tokens, Usage};
+use crate::types::{MessageRequest, Model, Tokens, Usage};
 
 /// Dollars per million tokens of one model.
 ///
@@ -106,7 +106,9 @@ impl Price {
 
 /// What the models cost: a table that you can change, because prices do.
 ///
-/// It knows nothing of fast mode, of discounts, of taxes, nor of surcharges for where a model runs.
+/// It knows nothing of fast mode, of discounts, of taxes, nor of surcharges for where a model runs; a
+/// [`Bulk::run`](crate::Bulk::run), which sees the requests, counts fast mode twice and `inference_geo`
+/// with a tenth more.
 ///
 /// ```
 /// use anthropic_blocking::{Price, Prices};
@@ -287,9 +289,23 @@ impl Totals {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
-        let costs = self.by_model.iter();
-        sum(costs.map(|(model, tally)| prices.of_tally(model, tally)))
+        self.cost_with(prices, |_| 1.0)
     }
+
+    /// The same, with the prices of each model multiplied.
+    pub(crate) fn cost_with(&self, prices: &Prices, factor: impl Fn(&Model) -> f64) -> Option<f64> {
+        let costs = self.by_model.iter();
+        sum(costs.map(|(model, tally)| Some(prices.of_tally(model, tally)? * factor(model))))
+    }
+}
+
+/// How many times the usual prices a request costs: twice in fast mode, as it does with all models
+/// whose price for it is published, and a tenth more where it says in which geography it runs.
+pub(crate) fn surcharge(request: &MessageRequest) -> f64 {
+    let is_fast = request.speed.as_deref() == Some("fast");
+    let geography = request.inference_geo.as_deref();
+    let is_anywhere = geography.is_none_or(|geography| geography == "global");
+    (if is_fast { 2.0 } else { 1.0 }) * (if is_anywhere { 1.0 } else { 1.1 })
 }
 
 impl Plan {

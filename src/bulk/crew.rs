@@ -1,6 +1,6 @@
 //! The threads of a run: when each begins, what they did, and what stops them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,9 +12,10 @@ use crate::budget::ModelClass;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::error::{Cause, Error, Result};
-use crate::prices::Prices;
+use crate::prices::{Prices, surcharge};
 use crate::retry::scale;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
+use crate::totals::Totals;
 use crate::types::{ErrorKind, MessageRequest, Model};
 
 /// What the threads of a run share.
@@ -46,6 +47,8 @@ struct State {
     at_stake: f64,
     /// The classes whose limits the run waits for, as far as it is known.
     classes: BTreeSet<ModelClass>,
+    /// How many times its usual price a model may cost in this run, where that is more than once.
+    surcharges: BTreeMap<Model, f64>,
     doom: Option<String>,
     told: Option<Instant>,
 }
@@ -130,7 +133,7 @@ impl Crew {
     pub(super) fn begin(&self) -> Result<()> {
         let mut state = lock(&self.state);
         if let Some(limit) = self.spend_limit {
-            match self.client.totals().cost(&self.prices) {
+            match self.spent(&state, &self.client.totals()) {
                 Some(spent) if spent < limit => {}
                 Some(spent) => {
                     let (spent, limit) = (dollars(spent), dollars(limit));
@@ -155,22 +158,22 @@ impl Crew {
     pub(super) fn begin_request(&self, request: &MessageRequest) -> Result<f64> {
         let is_fast = request.speed.as_deref() == Some("fast");
         self.uses(&request.model, is_fast);
+        let surcharge = self.note_surcharge(request);
         let Some(limit) = self.spend_limit else {
             return self.begin().map(|()| 0.0);
         };
-        // No token is shorter than a byte; images and documents are weighed.
         let body = serde_json::to_vec(request).map_or(0, |body| body.len());
-        let input = request.weigh(body).bytes;
         let most = self
             .prices
-            .at_most(&request.model, input, request.max_tokens);
+            .at_most(&request.model, request.weigh(body).most, request.max_tokens)
+            .map(|most| most * surcharge);
         let mut state = lock(&self.state);
         loop {
             if self.is_ending() {
                 state.failed += 1;
                 return Err(self.not_run(&state));
             }
-            let spent = self.client.totals().cost(&self.prices);
+            let spent = self.spent(&state, &self.client.totals());
             let (Some(most), Some(spent)) = (most, spent) else {
                 let model = &request.model;
                 self.doom(
@@ -195,6 +198,24 @@ impl Crew {
             }
             state = self.wait(state);
         }
+    }
+
+    /// What was spent so far. The totals do not tell which of a model's requests cost more than
+    /// usual: as if all did.
+    fn spent(&self, state: &State, totals: &Totals) -> Option<f64> {
+        let factor = |model: &Model| state.surcharges.get(model).copied().unwrap_or(1.0);
+        totals.cost_with(&self.prices, factor)
+    }
+
+    /// Takes note of how many times the usual price a request costs.
+    fn note_surcharge(&self, request: &MessageRequest) -> f64 {
+        let surcharge = surcharge(request);
+        if surcharge > 1.0 {
+            let surcharges = &mut lock(&self.state).surcharges;
+            let most = surcharges.entry(request.model.clone()).or_insert(1.0);
+            *most = most.max(surcharge);
+        }
+        surcharge
     }
 
     /// Ends an item that was begun with `at_stake`.
@@ -313,7 +334,7 @@ impl Crew {
             under_way: state.under_way,
             waiting: 0,
             cause: None,
-            cost: totals.cost(&self.prices),
+            cost: self.spent(&state, &totals),
             totals,
             elapsed: self.time(),
             left: None,

@@ -226,13 +226,18 @@ impl<'a> Bulk<'a> {
 
     /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars: a request is sent
     /// only if there is room for the most that it and those under way can cost: a token for each
-    /// byte, and `max_tokens`. Counts attempts that failed and answers that broke off, as far as
-    /// their tokens were seen; that such a request is sent again can exceed the limit by as much.
-    /// So can what no request says: searches and other tools of the server, documents by address or
-    /// id. Requests of models without a [price](Bulk::prices) stop the run.
+    /// byte, an image of the largest size for each image, and `max_tokens`; twice as much in fast
+    /// mode, and a tenth more with an `inference_geo`. Counts attempts that failed and answers that
+    /// broke off, as far as their tokens were seen; that such a request is sent again can exceed the
+    /// limit by as much. So can what no request says: searches and other tools of the server, and
+    /// documents by address or id, which count as some pages. Requests of models without a
+    /// [price](Bulk::prices) stop the run.
+    ///
+    /// The limit is that of one run of this process: what earlier ones cost, also with the same
+    /// journal, is not counted.
     ///
     /// A [`map`](Bulk::map) does not know what is asked for: it begins no item once the limit is
-    /// spent.
+    /// spent, at the usual prices.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};

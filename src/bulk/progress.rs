@@ -39,7 +39,8 @@ pub struct Progress {
     pub cause: Option<WaitCause>,
     /// Calls, tokens and waits of this run.
     pub totals: Totals,
-    /// What the tokens cost so far, in dollars; `None` when a model has no price.
+    /// What the tokens cost so far, in dollars; `None` when a model has no price. Where some requests
+    /// of a model are in fast mode or in a geography of their own, as if all of it were.
     pub cost: Option<f64>,
     /// Since the run began.
     pub elapsed: Duration,

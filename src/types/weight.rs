@@ -9,6 +9,8 @@ use super::tool::Tool;
 pub(crate) struct Weight {
     /// Bytes of text, or what has as many tokens as so many bytes of text.
     pub(crate) bytes: u64,
+    /// The most tokens that it can have, but for documents that are not in it.
+    pub(crate) most: u64,
     /// Whether it marks parts for the cache.
     pub(crate) is_cached: bool,
 }
@@ -16,28 +18,22 @@ pub(crate) struct Weight {
 impl MessageRequest {
     /// Weighs a request whose body is this long.
     pub(crate) fn weigh(&self, body: usize) -> Weight {
-        let mut scales = Scales {
+        let mut weight = Weight {
             bytes: body as u64,
+            // No token is shorter than a byte.
+            most: body as u64,
             is_cached: self.cache_control.is_some(),
         };
-        self.system.iter().for_each(|system| scales.add(system));
+        self.system.iter().for_each(|system| weight.add(system));
         for message in &self.messages {
-            scales.add(&message.content);
+            weight.add(&message.content);
         }
-        scales.is_cached |= self.tools.iter().any(Tool::is_cached);
-        Weight {
-            bytes: scales.bytes,
-            is_cached: scales.is_cached,
-        }
+        weight.is_cached |= self.tools.iter().any(Tool::is_cached);
+        weight
     }
 }
 
-struct Scales {
-    bytes: u64,
-    is_cached: bool,
-}
-
-impl Scales {
+impl Weight {
     fn add(&mut self, content: &Content) {
         let Content::Blocks(blocks) = content else {
             return;
@@ -45,9 +41,13 @@ impl Scales {
         for block in blocks {
             self.is_cached |= block.is_cached();
             match block {
-                ContentBlock::Image(image) => self.replace(&image.source, |_| IMAGE),
+                ContentBlock::Image(image) => {
+                    let data = data(&image.source);
+                    self.bytes = self.bytes.saturating_sub(data) + IMAGE;
+                    self.most = self.most.saturating_sub(data) + LARGEST_IMAGE;
+                }
                 ContentBlock::Document(document) if document.source.kind != "text" => {
-                    self.replace(&document.source, |data| data / PDF);
+                    self.add_document(&document.source);
                 }
                 ContentBlock::ToolResult(result) => {
                     result.content.iter().for_each(|content| self.add(content));
@@ -57,17 +57,31 @@ impl Scales {
         }
     }
 
-    fn replace(&mut self, source: &Source, weight: impl Fn(u64) -> u64) {
-        let data = source.data.as_ref().map_or(0, String::len) as u64;
-        self.bytes = self.bytes.saturating_sub(data) + weight(data);
+    fn add_document(&mut self, source: &Source) {
+        let data = data(source);
+        self.bytes = self.bytes.saturating_sub(data) + data / PDF;
+        if source.url.is_some() || source.file_id.is_some() {
+            self.bytes += DOCUMENT;
+            self.most += DOCUMENT;
+        }
     }
+}
+
+fn data(source: &Source) -> u64 {
+    source.data.as_ref().map_or(0, String::len) as u64
 }
 
 /// An image of a usual size has 1,500 tokens, as text of 3.5 bytes a token.
 const IMAGE: u64 = 5_250;
 
+/// The largest image that the server takes is of 8,000 by 8,000 pixels; a token is 28 by 28.
+const LARGEST_IMAGE: u64 = 286 * 286;
+
 /// A page of a PDF has some 70 kB in base64 and some 2,000 tokens, as text 7 kB.
 const PDF: u64 = 10;
+
+/// A document that is elsewhere may have any size: as much as five pages.
+const DOCUMENT: u64 = 35_000;
 
 #[cfg(test)]
 mod tests {
@@ -87,18 +101,39 @@ mod tests {
         assert_eq!((bytes, is_cached), (body, false));
     }
 
+    fn most(block: ContentBlock) -> (u64, u64) {
+        let request = MessageRequest::new("m", 10).user(vec![block]);
+        let body = serde_json::to_vec(&request).unwrap().len();
+        (body as u64, request.weigh(body).most)
+    }
+
     #[test]
     fn images_and_pages_do_not_weigh_their_bytes() {
         let image = ContentBlock::image("image/png", &[7; 300_000]);
         let nested = ContentBlock::tool_result("t", vec![image.clone()]);
         for block in [image, nested] {
-            let request = MessageRequest::new("m", 10).user(vec![block]);
+            let request = MessageRequest::new("m", 10).user(vec![block.clone()]);
             let (body, bytes, _) = weight(&request);
             assert_eq!(bytes, body - 400_000 + IMAGE);
+            assert_eq!(most(block), (body, body - 400_000 + 81_796));
         }
         let pdf = ContentBlock::pdf(&[7; 300_000]);
-        let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![pdf]));
+        let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
         assert_eq!(bytes, body - 400_000 + 40_000);
+        assert_eq!(most(pdf), (body, body));
+    }
+
+    #[test]
+    fn what_is_elsewhere_weighs_as_much_as_is_usual() {
+        let url = "https://example.com/a";
+        for source in [Source::url(url), Source::file("file_1")] {
+            let document = ContentBlock::document_from(source.clone());
+            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![document]));
+            assert_eq!(bytes, body + DOCUMENT);
+            let image = ContentBlock::image_from(source);
+            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![image]));
+            assert_eq!(bytes, body + IMAGE);
+        }
     }
 
     #[test]

@@ -661,6 +661,56 @@ fn a_run_stops_before_it_could_cost_more_than_its_limit() {
 }
 
 #[test]
+fn what_a_request_can_cost_at_most_counts_pages_images_fast_mode_and_geography() {
+    let plain = || MessageRequest::new("claude-opus-5", 100).user("Hello?");
+    let with = |block| MessageRequest::new("claude-opus-5", 100).user(vec![block]);
+    let pdf = with(ContentBlock::pdf(&[7; 30_000]));
+    let image = with(ContentBlock::image("image/png", &[7; 30]));
+    // A thousandth of a dollar for a token of output, a millionth for one of input, or two where it
+    // is written to the cache.
+    let prices = Prices::none().set("claude-opus-5", Price::new(1.0, 1_000.0));
+    for (request, limit, is_sent) in [
+        (plain(), 0.105, true),
+        (
+            plain().speed("standard").inference_geo("global"),
+            0.105,
+            true,
+        ),
+        (plain().inference_geo("us"), 0.105, false),
+        (plain().inference_geo("us"), 0.115, true),
+        (plain().speed("fast"), 0.195, false),
+        (plain().speed("fast"), 0.205, true),
+        (plain().speed("fast").inference_geo("us"), 0.215, false),
+        (pdf.clone(), 0.175, false),
+        (pdf, 0.185, true),
+        (image.clone(), 0.26, false),
+        (image, 0.27, true),
+    ] {
+        let lab = primed();
+        let bulk = lab.client.bulk().prices(prices.clone()).spend_limit(limit);
+        let mut run = bulk.run([(0, request.clone())]).expect("a run");
+        let answer = run.next().expect("an answer").1;
+        assert_eq!(
+            answer.is_ok(),
+            is_sent,
+            "{limit} for {request:?}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn what_fast_mode_has_cost_is_counted_twice() {
+    let cost = |request: MessageRequest| {
+        let lab = primed();
+        let mut run = lab.client.bulk().run([(0, request)]).expect("a run");
+        run.next().expect("an answer").1.expect("well");
+        run.progress().cost.expect("a price")
+    };
+    let request = || MessageRequest::new("claude-opus-5", 100).user("Hello?");
+    assert_eq!(cost(request().speed("fast")), 2.0 * cost(request()));
+}
+
+#[test]
 fn a_model_without_a_price_stops_a_run_that_must_not_cost_much() {
     let lab = primed();
     let items = [(0, MessageRequest::new("gpt-5", 10).user("Hello?"))];

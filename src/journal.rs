@@ -41,14 +41,26 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// left as it is.
     pub(crate) fn open(path: &Path, kind: &str) -> Result<(Journal<R>, Vec<R>)> {
         let mut records = Vec::new();
-        let journal = Journal::open_each(path, kind, |record, _| records.push(record))?;
+        let each = |record, _| records.push(record);
+        let journal = Journal::open_with(path, kind, Zeros::Refused, each)?;
         Ok((journal, records))
     }
 
-    /// The same, one record after the other, with its place in the file.
+    /// The same, one record after the other, with its place in the file. Passes over lines that hold
+    /// zeros: a crash of the machine may leave them anywhere in what was not synced, and a record
+    /// more or less is no harm.
     pub(crate) fn open_each(
         path: &Path,
         kind: &str,
+        each: impl FnMut(R, Place),
+    ) -> Result<Journal<R>> {
+        Journal::open_with(path, kind, Zeros::PassedOver, each)
+    }
+
+    fn open_with(
+        path: &Path,
+        kind: &str,
+        zeros: Zeros,
         each: impl FnMut(R, Place),
     ) -> Result<Journal<R>> {
         let failed = |source| broken(path, "cannot be opened", source);
@@ -91,7 +103,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             return Err(unusable(path, &what));
         } else {
             journal.length = most;
-            journal.read(each)?;
+            journal.read(zeros, each)?;
         }
         Ok(journal)
     }
@@ -159,7 +171,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     /// Reads the records after the title, and removes a torn end.
-    fn read(&mut self, mut each: impl FnMut(R, Place)) -> Result<()> {
+    fn read(&mut self, zeros: Zeros, mut each: impl FnMut(R, Place)) -> Result<()> {
         let failed = |error| broken(&self.path, "cannot be read", error);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut lines = BufReader::new(&self.file);
@@ -176,6 +188,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
                 Ok(record) => each(record, Place { start: at, length }),
                 // What a crash of the whole machine leaves at the end of a file.
                 Err(_) if at + length as u64 == end && bytes.contains(&0) => break,
+                Err(_) if zeros == Zeros::PassedOver && bytes.contains(&0) => {}
                 Err(error) => return Err(unreadable(&self.path, Some(number), &error)),
             }
             at += length as u64;
@@ -190,6 +203,13 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         }
         Ok(())
     }
+}
+
+/// What to do with a line that holds zeros and is not the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zeros {
+    Refused,
+    PassedOver,
 }
 
 /// Where a record is in its file.

@@ -195,6 +195,25 @@ fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
     );
 }
 
+/// What a power cut leaves where pages came to the disk out of order.
+#[test]
+fn lines_with_zeros_are_passed_over_and_asked_for_again() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-zeros"));
+    let bulk = swift(&lab.client, 1).journal(&place.0);
+    texts(bulk.run(jobs(6)).expect("a run"));
+    let mut bytes = fs::read(&place.0).expect("a journal");
+    let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
+    // The end of the second answer, and the beginning of the third.
+    bytes[ends[2] - 20..ends[2] + 20].fill(0);
+    fs::write(&place.0, &bytes).expect("room");
+    for requests in [6 + 2, 6 + 2] {
+        let answers = texts(bulk.run(jobs(6)).expect("a run"));
+        assert_eq!(answers.len(), 6);
+        assert!(answers.values().all(|text| text.is_ok()));
+        assert_eq!(lab.server.request_count(), requests);
+    }
+}
+
 #[test]
 fn a_journal_that_cannot_be_used_is_a_clear_error() {
     let (lab, place) = (Lab::new(), Place::new("bulk-unusable"));

@@ -22,8 +22,8 @@ pub(crate) struct Journal<R> {
     /// Whether something was written that may not be on the disk yet.
     is_dirty: bool,
     path: PathBuf,
-    /// How long the file is up to the last whole record.
-    length: u64,
+    /// Where a write began that failed: what there is of it is removed before the next one.
+    torn: Option<u64>,
     _lock: lock::Lock,
     records: PhantomData<fn(R)>,
 }
@@ -83,7 +83,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             file,
             is_dirty: false,
             path: path.to_owned(),
-            length: 0,
+            torn: None,
             _lock: lock,
             records: PhantomData,
         };
@@ -97,13 +97,13 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             .read_to_end(&mut start)
             .map_err(failed)?;
         if title.starts_with(&start) && start.len() < title.len() {
+            journal.torn = (!start.is_empty()).then_some(0);
             journal.begin(&title)?;
         } else if start != title {
             let what = format!("is no journal of {kind} that this version can read");
             return Err(unusable(path, &what));
         } else {
-            journal.length = most;
-            journal.read(zeros, each)?;
+            journal.read(most, zeros, each)?;
         }
         Ok(journal)
     }
@@ -163,19 +163,22 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        self.file.seek(SeekFrom::Start(self.length))?;
-        self.file.write_all(line)?;
-        self.length += line.len() as u64;
-        Ok(())
+        if let Some(whole) = self.torn {
+            self.file.set_len(whole)?;
+            self.torn = None;
+        }
+        // Where nothing keeps others away, they may have written as well: always at the end.
+        let end = self.file.seek(SeekFrom::End(0))?;
+        let written = self.file.write_all(line);
+        written.inspect_err(|_| self.torn = Some(end))
     }
 
-    /// Reads the records after the title, and removes a torn end.
-    fn read(&mut self, zeros: Zeros, mut each: impl FnMut(R, Place)) -> Result<()> {
+    /// Reads the records after the title, which is so long, and removes a torn end.
+    fn read(&mut self, title: u64, zeros: Zeros, mut each: impl FnMut(R, Place)) -> Result<()> {
         let failed = |error| broken(&self.path, "cannot be read", error);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut lines = BufReader::new(&self.file);
-        let (mut at, mut number) = (self.length, 1);
+        let (mut at, mut number) = (title, 1);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
@@ -193,12 +196,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             }
             at += length as u64;
         }
-        self.length = at;
         if at < end {
-            let cut = self
-                .file
-                .set_len(self.length)
-                .and_then(|()| self.file.sync_data());
+            let cut = self.file.set_len(at).and_then(|()| self.file.sync_data());
             cut.map_err(|error| broken(&self.path, "cannot be repaired", error))?;
         }
         Ok(())
@@ -289,13 +288,15 @@ mod lock {
     /// How a journal is opened.
     pub(super) fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).create(true);
         #[cfg(windows)]
         {
             use std::os::windows::fs::OpenOptionsExt;
-            // While it is open, nobody else can open it.
-            options.share_mode(0);
+            // While it is open, nobody else can open it. A file to append to could not be cut.
+            options.write(true).truncate(false).share_mode(0);
         }
+        #[cfg(not(windows))]
+        options.append(true);
         options
     }
 

@@ -147,7 +147,12 @@ impl<'a> Bulk<'a> {
     /// [`run`](Bulk::run) then asks for nothing that is in it, and hands out the answers of before in
     /// their turn, out of the file. Each answer is one line of JSON with its key; failures are not
     /// kept, and tried again. At most a second's answers are not on the disk yet, or more while
-    /// nobody takes the answers. The file belongs to one run at a time.
+    /// nobody takes the answers.
+    ///
+    /// The file belongs to one run at a time. On Linux and Windows a second run with the same journal,
+    /// in this process or another one on this machine, is an error while the first one goes on;
+    /// elsewhere, and between containers and machines that share a disk, nothing but care prevents
+    /// it: then both ask, and both write.
     ///
     /// It holds the answers in plain text.
     ///

@@ -178,21 +178,42 @@ fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
     let (lab, place) = (Lab::new(), Place::new("bulk-torn"));
     let bulk = swift(&lab.client, 2).journal(&place.0);
     texts(bulk.run(jobs(5)).expect("a run"));
-    let append = |text: &str| {
-        let mut file = OpenOptions::new().append(true).open(&place.0).expect("it");
-        file.write_all(text.as_bytes()).expect("room");
-    };
-    append("{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
+    append(&place.0, "{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
     assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 6);
     assert_eq!(lab.server.request_count(), 6);
     assert_each_once(&place.0, 6);
-    append("{\"key\":\n");
+    append(&place.0, "{\"key\":\n");
     let error = bulk.run(jobs(6)).expect_err("a broken line");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(
         error.to_string().contains("line 8 of the journal"),
         "{error}"
     );
+}
+
+#[test]
+fn what_others_wrote_meanwhile_is_left_as_it_is() {
+    let (lab, place) = (Lab::new(), Place::new("bulk-others"));
+    let hold = gate();
+    let may_go = std::sync::Arc::clone(&hold);
+    lab.server.answer_with(move |request| {
+        if number(request) > 0 {
+            may_go.pass();
+        }
+        Reply::canned()
+    });
+    let bulk = swift(&lab.client, 1).journal(&place.0);
+    let mut run = bulk.run(jobs(5)).expect("a run");
+    run.next().expect("an answer").1.expect("well");
+    // As a run would on a system that does not lock, or in another container.
+    let text = fs::read_to_string(&place.0).expect("a journal");
+    let line = text.lines().last().expect("an answer");
+    append(&place.0, &line.replace("key-0", "key-7"));
+    append(&place.0, "\n");
+    hold.open();
+    assert_eq!(run.count(), 4);
+    assert!(keys(&place.0).contains_key("key-7"));
+    assert_each_once(&place.0, 6);
 }
 
 /// What a power cut leaves where pages came to the disk out of order.
@@ -334,6 +355,11 @@ fn child_that_may_be_killed() {
     };
     let bulk = swift(&client, 4).journal(journal);
     bulk.run(jobs(ITEMS)).expect("a run").for_each(drop);
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().append(true).open(path).expect("it");
+    file.write_all(text.as_bytes()).expect("room");
 }
 
 /// How often each key is in a journal, apart from a torn end.

@@ -146,20 +146,16 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
 
     fn begin(&mut self, title: &[u8]) -> Result<()> {
         let begun = self.write(title).and_then(|()| self.file.sync_data());
-        let begun = begun.and_then(|()| {
-            // The name of a new file is on the disk when its folder is. Not every system can.
-            #[cfg(unix)]
-            if let Some(folder) = self.path.parent() {
-                let folder = if folder.as_os_str().is_empty() {
-                    Path::new(".")
-                } else {
-                    folder
-                };
-                File::open(folder)?.sync_all()?;
-            }
-            Ok(())
-        });
-        begun.map_err(|error| broken(&self.path, "cannot be written", error))
+        begun.map_err(|error| broken(&self.path, "cannot be written", error))?;
+        // The name of a new file is on the disk when its folder is. Not every system can, nor may
+        // every folder be read: it is no worse than it was then.
+        #[cfg(unix)]
+        if let Some(folder) = self.path.parent() {
+            let here = folder.as_os_str().is_empty();
+            let folder = if here { Path::new(".") } else { folder };
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(())
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -297,6 +293,12 @@ mod lock {
         }
         #[cfg(not(windows))]
         options.append(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            // What is in it is for nobody else.
+            options.mode(0o600);
+        }
         options
     }
 

@@ -154,7 +154,7 @@ impl<'a> Bulk<'a> {
     /// elsewhere, and between containers and machines that share a disk, nothing but care prevents
     /// it: then both ask, and both write.
     ///
-    /// It holds the answers in plain text.
+    /// It holds the answers in plain text. On Unix a new one is for its owner only (mode 600).
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};

@@ -289,6 +289,20 @@ fn a_journal_in_use_is_refused_and_free_after_the_run() {
     assert_each_once(&place.0, 59);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_journal_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let (lab, place) = (Lab::new(), Place::new("bulk-owner"));
+    let run = lab.client.bulk().journal(&place.0).run(jobs(1));
+    assert_eq!(run.expect("a run").count(), 1);
+    let mode = fs::metadata(&place.0)
+        .expect("a journal")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 #[test]
 fn a_journal_holds_neither_key_nor_question() {
     let (lab, place) = (Lab::new(), Place::new("bulk-secret"));

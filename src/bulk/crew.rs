@@ -252,7 +252,7 @@ impl Crew {
                 if error.kind() == ErrorKind::Shutdown && self.is_ending() && !is_client_over {
                     Err(self.not_run(&state))
                 } else {
-                    if dooms(&error, state.done > 0) {
+                    if dooms(&error, state.done > 0, like.is_some()) {
                         self.doom(&mut state, error.to_string());
                     }
                     Err(error)
@@ -426,14 +426,16 @@ impl Crew {
     }
 }
 
-/// Whether what happened to one will happen to all.
-fn dooms(error: &Error, has_succeeded: bool) -> bool {
+/// Whether what happened to one will happen to all. The settings of a run are the same for all; what
+/// a closure gives back may be about its item.
+fn dooms(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
     let on_hold = error
         .api_error()
         .is_some_and(|error| error.error_code() == Some("organization_on_hold"));
     on_hold
         || match error.kind() {
-            ErrorKind::Billing | ErrorKind::Config | ErrorKind::Shutdown => true,
+            ErrorKind::Billing | ErrorKind::Shutdown => true,
+            ErrorKind::Config => is_run,
             ErrorKind::Auth => error.status() == Some(401) || !has_succeeded,
             _ => false,
         }

@@ -141,6 +141,29 @@ fn what_dooms_all_stops_the_run_at_once() {
 }
 
 #[test]
+fn a_setting_that_one_item_of_a_map_made_is_its_error_only() {
+    let lab = Lab::new();
+    let results = swift(&lab.client, 2).map(0..20, |client, number| {
+        if number == 3 {
+            Client::builder()
+                .api_key("key")
+                .base_url("no address")
+                .build()?;
+        }
+        client.messages().create(&ask(number))
+    });
+    for (number, result) in results.into_iter().enumerate() {
+        let kind = result.map(drop).map_err(|error| error.kind());
+        let expected = if number == 3 {
+            Err(ErrorKind::Config)
+        } else {
+            Ok(())
+        };
+        assert_eq!(kind, expected, "{number}");
+    }
+}
+
+#[test]
 fn what_was_not_sent_says_why() {
     let lab = primed();
     lab.server.push(Reply::error(

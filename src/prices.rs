@@ -164,7 +164,8 @@ impl Prices {
         prices.set_long("claude-haiku-5-5", Price::new(0.5, 2.5))
     }
 
-    /// Sets the price of a model, with all its dated ids.
+    /// Sets the price of a model, with all its dated ids, for prompts of any length: what
+    /// [`set_long`](Prices::set_long) said of it before is gone.
     ///
     /// ```
     /// use anthropic_blocking::{Price, Prices};
@@ -182,7 +183,8 @@ impl Prices {
         self
     }
 
-    /// Sets another price of a model for requests with more than 100,000 input tokens.
+    /// Sets another price of a model for requests with more than 100,000 input tokens. A model that
+    /// has no price yet has this one for shorter requests, too.
     ///
     /// ```
     /// use anthropic_blocking::{Model, Price, Prices, Usage};
@@ -195,9 +197,9 @@ impl Prices {
     /// ```
     #[must_use]
     pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
-        if let Some(rates) = self.models.get_mut(&model.into()) {
-            rates.long = price;
-        }
+        let model = model.into();
+        let usual = self.rates(&model).map_or(price, |rates| rates.usual);
+        self.models.insert(model, Rates { usual, long: price });
         self
     }
 
@@ -404,6 +406,21 @@ mod tests {
         assert_dollars(prices.at_most(&model, 200_000, 0), 0.8);
         let prices = prices.set("m", Price::new(0.1, 1.0).cache_read(4.0));
         assert_dollars(prices.at_most(&model, 1_000_000, 0), 4.0);
+    }
+
+    #[test]
+    fn a_long_price_is_set_for_any_id() {
+        let long = usage(serde_json::json!({"input_tokens": 1_000_000, "output_tokens": 0}));
+        let short = usage(serde_json::json!({"input_tokens": 100_000, "output_tokens": 0}));
+        let prices = Prices::published()
+            .set_long("claude-haiku-4-5-20251001", Price::new(3.0, 15.0))
+            .set_long("unheard-of", Price::new(4.0, 20.0));
+        let cost = |model: &str, usage| prices.of(&Model::new(model), usage);
+        assert_dollars(cost("claude-haiku-4-5-20251001", &long), 3.0);
+        assert_dollars(cost("claude-haiku-4-5-20251001", &short), 0.1);
+        assert_dollars(cost("claude-haiku-4-5", &long), 1.0);
+        assert_dollars(cost("unheard-of", &long), 4.0);
+        assert_dollars(cost("unheard-of", &short), 0.4);
     }
 
     #[test]

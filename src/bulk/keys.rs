@@ -23,39 +23,45 @@ impl MessageRequest {
         digest.to_hex()
     }
 
-    /// A digest of what the server may cache of this request, up to the last mark; `None` without
-    /// a mark.
+    /// A digest of what the server may cache of this request, up to the first mark: what comes after
+    /// it may be each request's own, and a mark there changes nothing of what they share. `None`
+    /// without a mark.
     pub(super) fn cached_prefix(&self) -> Option<Digest> {
         let mut digest = Digest::of(self.model.as_str().as_bytes());
+        if let Some(first) = self.tools.iter().position(Tool::is_cached) {
+            add(&mut digest, &self.tools[..=first]);
+            return Some(digest);
+        }
         add(&mut digest, &self.tools);
-        let is_marked = |content: &Content| last_mark(content).is_some();
-        let in_messages = self
+        if let Some(marked) = self.system.as_ref().and_then(up_to_mark) {
+            add(&mut digest, marked);
+            return Some(digest);
+        }
+        let first = self
             .messages
             .iter()
-            .rposition(|message| is_marked(&message.content));
-        if let Some(last) = in_messages {
-            add(&mut digest, &self.system);
-            add(&mut digest, &self.messages[..last]);
-            if let Content::Blocks(blocks) = &self.messages[last].content {
-                let end = last_mark(&self.messages[last].content)?;
-                add(&mut digest, &blocks[..=end]);
-            }
-            return Some(digest);
+            .position(|message| up_to_mark(&message.content).is_some());
+        // Where the server sets the mark, which is at the end, this is what requests share before it.
+        let is_automatic = self.cache_control.is_some() && self.system.is_some();
+        if first.is_none() && !is_automatic {
+            return None;
         }
-        let in_system = self.system.as_ref().is_some_and(is_marked);
-        if in_system || (self.cache_control.is_some() && self.system.is_some()) {
-            add(&mut digest, &self.system);
-            return Some(digest);
+        add(&mut digest, &self.system);
+        if let Some(first) = first {
+            add(&mut digest, &self.messages[..first]);
+            add(&mut digest, &up_to_mark(&self.messages[first].content));
         }
-        self.tools.iter().any(Tool::is_cached).then_some(digest)
+        Some(digest)
     }
 }
 
-fn last_mark(content: &Content) -> Option<usize> {
-    match content {
-        Content::Text(_) => None,
-        Content::Blocks(blocks) => blocks.iter().rposition(ContentBlock::is_cached),
-    }
+/// The blocks up to the first that is marked.
+fn up_to_mark(content: &Content) -> Option<&[ContentBlock]> {
+    let Content::Blocks(blocks) = content else {
+        return None;
+    };
+    let first = blocks.iter().position(ContentBlock::is_cached)?;
+    Some(&blocks[..=first])
 }
 
 fn add(digest: &mut Digest, value: &(impl Serialize + ?Sized)) {
@@ -79,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_share_a_prefix_up_to_the_last_mark() {
+    fn requests_share_a_prefix_up_to_the_first_mark() {
         let system = |text, prompt| ask(prompt).system(vec![marked(text)]).cached_prefix();
         assert_eq!(system("long", "one"), system("long", "two"));
         assert_ne!(system("long", "one"), system("other", "one"));
@@ -94,6 +100,24 @@ mod tests {
         assert_eq!(book("a book", "who?"), book("a book", "when?"));
         assert_ne!(book("a book", "who?"), book("another", "who?"));
         assert_ne!(book("a book", "who?"), system("a book", "who?"));
+
+        let twice = |system, question| {
+            let request = MessageRequest::new("claude-haiku-4-5", 64).system(vec![marked(system)]);
+            request.user(vec![marked(question)]).cached_prefix()
+        };
+        assert_eq!(twice("long", "one"), twice("long", "two"));
+        assert_ne!(twice("long", "one"), twice("other", "one"));
+    }
+
+    #[test]
+    fn a_mark_that_the_server_sets_is_for_the_system_prompt() {
+        let automatic = |system, prompt| {
+            let request = ask(prompt).cache_control(CacheControl::ephemeral());
+            request.system(system).cached_prefix()
+        };
+        assert!(automatic("long", "one").is_some());
+        assert_eq!(automatic("long", "one"), automatic("long", "two"));
+        assert_ne!(automatic("long", "one"), automatic("other", "one"));
     }
 
     #[test]

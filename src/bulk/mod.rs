@@ -208,7 +208,8 @@ impl<'a> Bulk<'a> {
     /// Sets whether, of requests that share a prefix to be cached, one goes ahead until its answer
     /// begins, so that the others read the cache instead of writing it each. By default yes. Goes by
     /// the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and messages
-    /// up to the last mark. Of [`run`](Bulk::run) only.
+    /// up to the first mark. Of [`run`](Bulk::run) only. The wait for the one ahead comes before a
+    /// request's own time, for which the client's deadline holds.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, Client, ContentBlock, MessageRequest, Result};

@@ -568,6 +568,32 @@ fn one_request_of_a_prefix_goes_ahead_until_its_answer_begins() {
 }
 
 #[test]
+fn a_mark_in_each_question_does_not_tell_prefixes_apart() {
+    let lab = primed();
+    let hold = gate();
+    let may_go = Arc::clone(&hold);
+    lab.server.answer_with(move |_| {
+        may_go.pass();
+        Reply::canned()
+    });
+    let marked = |text: String| ContentBlock::text(text).cached(CacheControl::ephemeral());
+    let items = (0..4).map(move |number| {
+        let request =
+            MessageRequest::new("claude-haiku-4-5", 64).system(vec![marked("long".into())]);
+        (
+            number,
+            request.user(vec![marked(format!("question {number}"))]),
+        )
+    });
+    let run = swift(&lab.client, 4).run(items).expect("a run");
+    assert!(lab.server.wait_for_requests(1 + 1, HANG));
+    wait_until(|| run.progress().under_way == 4);
+    assert_eq!(lab.server.request_count(), 1 + 1);
+    hold.open();
+    assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 4);
+}
+
+#[test]
 fn prefixes_do_not_wait_for_each_other_and_none_for_nothing() {
     for (is_warm, expected) in [(true, 3), (false, 6)] {
         let lab = primed();

@@ -8,7 +8,8 @@ use crate::types::{Content, ContentBlock, MessageRequest, Tool};
 impl MessageRequest {
     /// A key by what is asked, for [bulk runs](crate::Bulk) of requests that have no other: 16
     /// hexadecimal digits, the same for the same request in every version of this crate that writes
-    /// it alike.
+    /// it alike. Two equal requests have one key, of which a run with a journal answers one: remove
+    /// repeats first.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;

@@ -359,8 +359,9 @@ impl<'a> Bulk<'a> {
     /// Requests are taken from the iterator when there is a thread for them, and threads wait when
     /// answers are not taken: memory stays flat however long the list is, but for the keys where
     /// there is a journal. With a [journal](Bulk::journal), keys tell what is done already, by
-    /// their text; a key that comes twice is an error then. [`MessageRequest::fingerprint`] makes a
-    /// key where there is none.
+    /// their text; a key that comes twice is an error then, for the second one.
+    /// [`MessageRequest::fingerprint`] makes a key where there is none; equal requests have equal
+    /// ones, so that all but one must be removed before.
     ///
     /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
     /// nothing more is sent, and answers that are being streamed are cut. A panic of the iterator
@@ -369,13 +370,18 @@ impl<'a> Bulk<'a> {
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
     ///
-    /// # fn ask(client: &Client, prompts: Vec<String>) -> Result<()> {
+    /// # fn ask(client: &Client, mut prompts: Vec<String>) -> Result<()> {
+    /// prompts.sort();
+    /// prompts.dedup();
     /// let requests = prompts.into_iter().map(|prompt| {
     ///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(prompt);
     ///     (request.fingerprint(), request)
     /// });
     /// for (key, answer) in client.bulk().journal("answers.jsonl").run(requests)? {
-    ///     println!("{key}: {}", answer?.text());
+    ///     match answer {
+    ///         Ok(message) => println!("{key}: {}", message.text()),
+    ///         Err(error) => eprintln!("{key}: {error}"),
+    ///     }
     /// }
     /// # Ok(()) }
     /// ```

@@ -91,14 +91,11 @@ fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::E
     let interrupted = stop_on_ctrl_c(&client, run.stopper())?;
     let is_interrupted = || interrupted.load(Ordering::SeqCst);
 
-    while let Some((key, answer)) = run.next() {
+    for (key, answer) in run.by_ref() {
         let is_not_run = |error: &Error| error.kind() == ErrorKind::NotRun;
         if is_interrupted() && answer.as_ref().is_err_and(is_not_run) {
-            if run.progress().under_way > 0 {
-                continue;
-            }
-            // The rest need not be told of, nor read.
-            break;
+            // The rest need not be told of; that it is read ends with the program.
+            continue;
         }
         if let Err(error) = bar.suspend(|| write(&mut stdout(), &key, answer)) {
             bar.finish_and_clear();

@@ -108,7 +108,7 @@ impl Crew {
     }
 
     /// When a thread may begin: four at once, then doubling. In the default minute that is as fast as
-    /// the pace of the requests doubles.
+    /// the pace of the requests doubles, or faster where more than 256 threads are to begin in it.
     fn due(&self, number: usize) -> Duration {
         if number < FIRST {
             return Duration::ZERO;

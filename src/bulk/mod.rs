@@ -121,8 +121,9 @@ impl<'a> Bulk<'a> {
     }
 
     /// Sets how fast threads begin, because the API refuses use that grows too fast: four at once,
-    /// twice as many after every sixth of this time, all when it is over. By default it is
-    /// [a minute](Bulk::DEFAULT_RAMP_UP), so that they double every ten seconds, as the pace does.
+    /// twice as many after every sixth of this time, all when it is over; more than 256 threads double
+    /// more often for that. By default it is [a minute](Bulk::DEFAULT_RAMP_UP), so that they double
+    /// every ten seconds, as the pace does.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -278,8 +279,11 @@ impl<'a> Bulk<'a> {
     }
 
     /// Calls `report` when items are done, at most ten times a second, and at the end. It is called
-    /// on a thread of the run, one call at a time, outside of any lock; the run goes on meanwhile.
-    /// If it panics, it is not called again.
+    /// on a thread of the run, one call at a time, outside of any lock; the other threads go on
+    /// meanwhile. The last report comes on the thread of the caller: where the answers of a
+    /// [`run`](Bulk::run) are taken, when there is none left, or before a [`map`](Bulk::map)
+    /// returns. Answers that are dropped before have no last report. If `report` panics, it is not
+    /// called again.
     ///
     /// ```
     /// use anthropic_blocking::Client;

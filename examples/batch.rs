@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let entries = towns.iter().enumerate().map(|(index, town)| {
         let prompt = format!("In five words: what is {town} known for?");
         let request = MessageRequest::new("claude-haiku-4-5", 64).user(prompt);
-        (index.to_string(), request)
+        (format!("towns-{index}"), request)
     });
     let mut batches = client.batches().resubmit(1).on_progress(|progress| {
         let (batch, waited) = (progress.batch, progress.waited.as_secs());

@@ -253,7 +253,11 @@ impl<'a> Work<'a> {
                 self.roll.ids.remove(batch);
                 let what = format!("{id} was taken for a batch that got lost, but is another one");
                 self.note(&Record::Stranger { batch, id })?;
-                return Err(several(what).with_advice("run again with the same journal"));
+                let advice = match self.journal {
+                    Some(_) => "run again with the same journal",
+                    None => "take the results of the others by their ids, and ask the rest again",
+                };
+                return Err(several(what, advice));
             }
         }
         self.found.remove(&batch);
@@ -327,7 +331,7 @@ impl<'a> Work<'a> {
                         info!(target: LOG, "{} was created before the last run was killed", one.id);
                         (one.id.clone(), true)
                     }
-                    _ => return Err(several(told(&found, requests))),
+                    _ => return Err(several(told(&found, requests), CHOOSE)),
                 }
             }
             (None, _) => {
@@ -425,11 +429,9 @@ fn is_refused(error: &Error) -> bool {
         })
 }
 
-fn several(what: String) -> Error {
-    Error::new(
-        ErrorKind::Config,
-        format!("POST {PATH}"),
-        Cause::Refused(what.into()),
-    )
-    .with_advice("wait for the right one by its id, or begin with another journal")
+fn several(what: String, advice: &'static str) -> Error {
+    let cause = Cause::Refused(what.into());
+    Error::new(ErrorKind::Config, format!("POST {PATH}"), cause).with_advice(advice)
 }
+
+const CHOOSE: &str = "wait for the right one by its id, or begin with another journal";

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use anthropic_blocking::testing::{BatchOutcome, Reply};
+use anthropic_blocking::testing::{BatchOutcome, ManualClock, Reply};
 use anthropic_blocking::{BatchRun, ErrorKind, Result};
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -459,6 +459,30 @@ fn a_stranger_that_was_taken_for_the_killed_one_is_found_out() {
         check(run, 2);
     }
     assert_eq!(lab.server.batch_count(), 2);
+}
+
+#[test]
+fn a_stranger_is_found_out_without_a_journal_too() {
+    let clock = ManualClock::held();
+    let lab = Lab::on(clock.clone(), |builder| builder);
+    // The server never acts on it.
+    lab.server
+        .on("POST", PATH, Reply::status(200).reset_before_headers());
+    let client = lab.client.clone();
+    let run = std::thread::spawn(move || client.batches().run(entries(2)).map(drop));
+    // No batch was created since, at the first look.
+    clock.wait_for_sleeps(1);
+    let other = builder(&lab.server).build().expect("a client");
+    let strange = entries(3).into_iter().skip(1);
+    other.batches().create(strange).expect("a stranger");
+    while !run.is_finished() {
+        clock.advance(seconds(60));
+        std::thread::yield_now();
+    }
+    let error = run.join().expect("no panic").expect_err("a stranger");
+    let words =
+        "is another one; take the results of the others by their ids, and ask the rest again";
+    assert!(error.to_string().contains(words), "{error}");
 }
 
 // Runs that are killed.

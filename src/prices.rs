@@ -338,8 +338,12 @@ fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     costs.sum::<Option<f64>>().map(|sum| sum + 0.0)
 }
 
-/// Dollars per million tokens of input and output; as of 2026-11-23.
-const PUBLISHED: [(&str, Price); 15] = [
+/// Dollars per million tokens of input and output; as of 2026-11-23. Mythos costs what the Fable of
+/// the same number does.
+const PUBLISHED: [(&str, Price); 18] = [
+    ("claude-mythos-5-2", Price::new(8.0, 40.0)),
+    ("claude-mythos-5-1", Price::new(10.0, 50.0).cache_read(0.25)),
+    ("claude-mythos-5", Price::new(10.0, 50.0)),
     ("claude-fable-5-2", Price::new(8.0, 40.0)),
     ("claude-fable-5-1", Price::new(10.0, 50.0).cache_read(0.25)),
     ("claude-fable-5", Price::new(10.0, 50.0)),
@@ -406,6 +410,16 @@ mod tests {
         assert_dollars(prices.at_most(&model, 200_000, 0), 0.8);
         let prices = prices.set("m", Price::new(0.1, 1.0).cache_read(4.0));
         assert_dollars(prices.at_most(&model, 1_000_000, 0), 4.0);
+    }
+
+    #[test]
+    fn mythos_costs_what_fable_does() {
+        let prices = Prices::published();
+        for number in ["5", "5-1", "5-2"] {
+            let [mythos, fable] =
+                ["mythos", "fable"].map(|name| prices.get(format!("claude-{name}-{number}")));
+            assert!(mythos.is_some() && mythos == fable, "{number}");
+        }
     }
 
     #[test]

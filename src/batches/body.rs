@@ -1,5 +1,7 @@
 //! The body of a batch while it is built: checked entry by entry, and held once.
 
+use std::borrow::Cow;
+
 use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
 use crate::types::{CreateBody, MessageRequest};
 
@@ -90,37 +92,28 @@ impl Body {
 
 /// What a batch does not take, of what a message can have. The server would say so only when the
 /// whole batch has ended.
-fn never_in_a_batch(request: &MessageRequest) -> Option<&'static str> {
-    const OTHERS: [(&str, &str); 5] = [
-        ("store", "a batch does not take store"),
-        (
-            "previous_thread_event_id",
-            "a batch does not take previous_thread_event_id",
-        ),
-        ("cache_hint", "a batch does not take cache_hint"),
-        ("context_hint", "a batch does not take context_hint"),
-        (
-            "research_preview_2026_02",
-            "a batch does not take research_preview_2026_02",
-        ),
+fn never_in_a_batch(request: &MessageRequest) -> Option<Cow<'static, str>> {
+    const OTHERS: [&str; 5] = [
+        "store",
+        "previous_thread_event_id",
+        "cache_hint",
+        "context_hint",
+        "research_preview_2026_02",
     ];
     if request
         .extra
         .get("stream")
         .is_some_and(|stream| *stream == true)
     {
-        return Some("an answer in a batch cannot be streamed");
+        return Some("an answer in a batch cannot be streamed".into());
     }
     if request.max_tokens == 0 {
-        return Some("max_tokens must be at least 1 in a batch");
+        return Some("max_tokens must be at least 1 in a batch".into());
     }
-    if request.speed.is_some() {
-        return Some("a batch does not take speed");
-    }
-    let found = OTHERS
-        .iter()
-        .find(|other| request.extra.contains_key(other.0));
-    found.map(|other| other.1)
+    let speed = request.speed.as_ref().map(|_| "speed");
+    let is_there = |name: &&str| request.extra.contains_key(*name);
+    let found = speed.or_else(|| OTHERS.into_iter().find(is_there));
+    found.map(|name| format!("a batch does not take {name}").into())
 }
 
 /// Checks the form of an id; that no two are equal is for the caller to check.
@@ -148,7 +141,7 @@ pub(crate) fn too_large(custom_id: &str) -> Error {
     ))
 }
 
-pub(crate) fn refused(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn refused(what: impl Into<Cow<'static, str>>) -> Error {
     Error::refused(format!("POST {PATH}"), what)
 }
 

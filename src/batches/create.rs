@@ -73,10 +73,7 @@ impl Batches<'_> {
             if outcome == Outcome::Final || left().is_some_and(|left| left.is_zero()) {
                 let last = error.attempts().last();
                 let is_open = last.is_some_and(|last| last.delivery == Delivery::Unknown);
-                return Err(match is_open || outcome.is_open() {
-                    true => error.with_reason(OPEN.to_owned()),
-                    false => error,
-                });
+                return Err(with(error, (is_open || outcome.is_open()).then(open)));
             }
             if outcome != Outcome::NotDone {
                 let since = match landmark {
@@ -84,26 +81,10 @@ impl Batches<'_> {
                     None => Since::Sent(start),
                 };
                 info!(target: LOG, "{error}: looking for a batch of {count} requests");
-                let looks = match outcome {
-                    Outcome::Doubtful => &LOOKS[..1],
-                    _ => &LOOKS[..],
-                };
-                let found = match self.find(count, since, strangers, looks, left) {
-                    Ok(found) => found,
-                    Err(other) => {
-                        let reason =
-                            format!("whether it was created could not be found out: {other}");
-                        return Err(error.with_reason(reason));
-                    }
-                };
-                match (&found[..], landmark) {
-                    ([], _) if outcome == Outcome::Unreadable => return Err(error),
-                    ([], _) => {}
-                    ([batch], Some(_)) if self.claim(&batch.id) => {
-                        info!(target: LOG, "{} was created by that request", batch.id);
-                        return Ok((batch.clone(), true));
-                    }
-                    _ => return Err(error.with_reason(told(&found, count))),
+                match self.find_lost(outcome, count, since, strangers, left) {
+                    Ok(Some(batch)) => return Ok((batch, true)),
+                    Ok(None) => {}
+                    Err(reason) => return Err(with(error, reason)),
                 }
             }
             let cure = match outcome {
@@ -123,19 +104,44 @@ impl Batches<'_> {
                         Outcome::NotDone => reason,
                         _ => Some(none),
                     };
-                    return Err(reason.into_iter().fold(error, Error::with_reason));
+                    return Err(with(error, reason));
                 }
             };
             if left().is_some_and(|left| wait >= left) {
-                return Err(match outcome.is_open() {
-                    true => error.with_reason(OPEN.to_owned()),
-                    false => error,
-                });
+                return Err(with(error, outcome.is_open().then(open)));
             }
             info!(target: LOG, "{error}: trying again");
             if core.sleeper.sleep(wait).is_err() {
                 return Err(shut_down(attempts));
             }
+        }
+    }
+
+    /// Looks for the batch of a request whose outcome is unknown: there it is, or there is none, and
+    /// the request may be sent again. Else it must not be, for this reason.
+    fn find_lost(
+        &self,
+        outcome: Outcome,
+        count: u64,
+        since: Since<'_>,
+        strangers: &HashSet<String>,
+        left: impl Fn() -> Option<Duration>,
+    ) -> Result<Option<MessageBatch>, Option<String>> {
+        let looks = match outcome {
+            Outcome::Doubtful => &LOOKS[..1],
+            _ => &LOOKS[..],
+        };
+        let found = self
+            .find(count, since, strangers, looks, left)
+            .map_err(|other| format!("whether it was created could not be found out: {other}"))?;
+        match (&found[..], since) {
+            ([], _) if outcome == Outcome::Unreadable => Err(None),
+            ([], _) => Ok(None),
+            ([batch], Since::Landmark(_)) if self.claim(&batch.id) => {
+                info!(target: LOG, "{} was created by that request", batch.id);
+                Ok(Some(batch.clone()))
+            }
+            _ => Err(Some(told(&found, count))),
         }
     }
 
@@ -173,8 +179,8 @@ impl Batches<'_> {
     }
 
     /// Batches of so many requests that were created since, and of which nobody who shares this
-    /// client knows whose they are. Before it says that there is none, it looks again after each of these waits, while time is left: the server may
-    /// still be at work.
+    /// client knows whose they are. Before it says that there is none, it looks again after each of
+    /// these waits, while time is left: the server may still be at work.
     pub(super) fn find(
         &self,
         count: u64,
@@ -337,13 +343,19 @@ pub(super) fn told(found: &[MessageBatch], count: u64) -> String {
     }
 }
 
+fn with(error: Error, reason: Option<String>) -> Error {
+    reason.into_iter().fold(error, Error::with_reason)
+}
+
+/// The reason of an error after which nobody looked.
+fn open() -> String {
+    "the batch may have been created: look through the list before it is sent again".to_owned()
+}
+
 fn shut_down(attempts: Vec<Attempt>) -> Error {
     let action = format!("POST {PATH}");
     Error::new(ErrorKind::Shutdown, action, Cause::Shutdown).with_attempts(attempts)
 }
-
-/// The reason of an error after which nobody looked.
-const OPEN: &str = "the batch may have been created: look through the list before it is sent again";
 
 /// How long to wait before each further look into the list.
 pub(super) const LOOKS: [Duration; 3] = [

@@ -24,7 +24,7 @@ pub(super) struct Roll {
     pub(super) keys: Vec<Arc<str>>,
     pub(super) places: HashMap<Arc<str>, usize>,
     /// For each request the number of the batch that holds its result.
-    pub(super) homes: Vec<usize>,
+    pub(super) batch_of: Vec<usize>,
 }
 
 /// The results of [`Batches::run`](crate::Batches::run): an iterator in the order of the input.
@@ -138,11 +138,10 @@ impl BatchRun {
                 Ok(about) => about,
                 Err(error) => return Some(Err(results.unreadable(&error))),
             };
-            let place = self.roll.places.get(&*about.custom_id).copied();
-            let is_member = |place: &usize| self.roll.members[batch].binary_search(place).is_ok();
-            match place.filter(is_member) {
+            let place = self.roll.place(batch, &about.custom_id);
+            match place {
                 // It was submitted again, and its result is in a later batch.
-                Some(place) if self.roll.homes[place] != batch => {}
+                Some(place) if self.roll.batch_of[place] != batch => {}
                 Some(place) if !self.has_come[place] => {
                     self.has_come[place] = true;
                     if place == self.next {
@@ -154,8 +153,8 @@ impl BatchRun {
                 _ => {
                     let id = clean(&about.custom_id, 80);
                     let what = match place {
-                        Some(place) if is_member(&place) => format!("{id} has two results"),
-                        _ => format!("there is a result for {id}, which was never asked for"),
+                        Some(_) => format!("{id} has two results"),
+                        None => format!("there is a result for {id}, which was never asked for"),
                     };
                     return Some(Err(
                         results.error(ErrorKind::Decode, Cause::Refused(what.into()))
@@ -191,11 +190,11 @@ impl BatchRun {
 
     /// The error for a request without a result.
     fn missing(&self, place: usize) -> Error {
-        let home = self.roll.homes[place];
-        let batch = &self.roll.ids[home];
+        let number = self.roll.batch_of[place];
+        let batch = &self.roll.ids[number];
         let new =
             |kind, what: String| Error::new(kind, self.action(place), Cause::Refused(what.into()));
-        match self.broken.get(&home) {
+        match self.broken.get(&number) {
             None => new(ErrorKind::Decode, format!("{batch} gave no result for it")),
             Some((kind, retryable)) => {
                 let what = format!("the download of {batch} broke before its result came");
@@ -227,7 +226,7 @@ impl Iterator for BatchRun {
             if let Some(entry) = self.take_early() {
                 return Some(entry);
             }
-            if let Some(item) = self.read(self.roll.homes[self.next]) {
+            if let Some(item) = self.read(self.roll.batch_of[self.next]) {
                 return Some(item);
             }
             if self.early.contains_key(&self.next) {

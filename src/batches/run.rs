@@ -177,7 +177,7 @@ impl<'a> Work<'a> {
             }
             members.push(place);
             self.roll.keys.push(key);
-            self.roll.homes.push(self.roll.ids.len());
+            self.roll.batch_of.push(self.roll.ids.len());
         }
         if body.len() > 0 {
             self.create(body, members, 0)?;
@@ -225,7 +225,7 @@ impl<'a> Work<'a> {
                     body.push_entry(self.entry(place));
                 }
                 members.push(place);
-                self.roll.homes[place] = self.roll.ids.len();
+                self.roll.batch_of[place] = self.roll.ids.len();
             }
             self.create(body, members, round + 1)?;
         }
@@ -279,7 +279,7 @@ impl<'a> Work<'a> {
                 continue;
             };
             let place = self.roll.places.get(&*entry.custom_id).copied();
-            let is_ours = |place: &usize| self.roll.homes[*place] == batch;
+            let is_ours = |place: &usize| self.roll.batch_of[*place] == batch;
             if let Some(place) = place
                 .filter(is_ours)
                 .filter(|_| entry.result.is_retryable())

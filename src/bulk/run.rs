@@ -1,7 +1,7 @@
 //! A run over requests that come lazily, with answers that go out as they come.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -71,10 +71,17 @@ struct Item<K> {
 /// What is done, by the journal and since.
 struct Done {
     journal: Journal<Key>,
-    /// Where the answers of earlier runs are in it.
-    before: HashMap<String, Place>,
-    keys: HashSet<String>,
+    keys: HashMap<String, Seen>,
     synced: Instant,
+}
+
+/// Where a key was seen.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// In the journal as it was found, with an answer there.
+    Before(Place),
+    /// In the input of this run.
+    Now,
 }
 
 /// A line of the journal, as far as it is needed to pass over what is done.
@@ -104,15 +111,14 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         let crew = Crew::new(bulk, total);
         let done = match &bulk.journal {
             Some(path) => {
-                let mut before = HashMap::new();
+                let mut keys = HashMap::new();
                 let journal = Journal::open_each(path, "bulk", |line: Key, place| {
-                    before.insert(line.key, place);
+                    keys.insert(line.key, Seen::Before(place));
                 })?;
                 let synced = crew.client().core().sleeper.clock().now();
                 Some(Done {
                     journal,
-                    before,
-                    keys: HashSet::new(),
+                    keys,
                     synced,
                 })
             }
@@ -382,13 +388,15 @@ impl<K: ToString + Send + 'static> Shared<K> {
         let Some(done) = &mut *done else {
             return Ok(None);
         };
-        if !done.keys.insert(name.to_owned()) {
-            let shown = crate::error::clean(name, 100);
-            let what = format!("the key {shown:?} comes twice, and the journal knows keys only");
-            return Err(Error::refused("a bulk run", what));
-        }
-        let Some(place) = done.before.get(name).copied() else {
-            return Ok(None);
+        let place = match done.keys.insert(name.to_owned(), Seen::Now) {
+            None => return Ok(None),
+            Some(Seen::Before(place)) => place,
+            Some(Seen::Now) => {
+                let shown = crate::error::clean(name, 100);
+                let what =
+                    format!("the key {shown:?} comes twice, and the journal knows keys only");
+                return Err(Error::refused("a bulk run", what));
+            }
         };
         if !self.replay {
             return Ok(Some(None));

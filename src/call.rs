@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -14,6 +13,7 @@ use crate::budget::{Ask, Budget, Cost, Denied, InputEstimate, ModelClass};
 use crate::charge::Charge;
 use crate::clock::{Sleeper, Stop, lock};
 use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
+use crate::drain::Endings;
 use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
 use crate::rate_limits;
 use crate::retry::{Decision, RetryBudget, RetryPolicy, Tries};
@@ -35,8 +35,7 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     /// The ids of batches of which it is certain whose they are: nobody else's lost one.
     pub(crate) batches: Mutex<HashSet<String>>,
-    /// How many streams not to wait for the end of their bodies; see `stream.rs`.
-    pub(crate) endless_bodies: AtomicU32,
+    pub(crate) endings: Endings,
 }
 
 /// What may differ between the clones of a client.

@@ -43,6 +43,8 @@ mod prices;
 
 mod charge;
 
+mod drain;
+
 mod call;
 
 // In users' hands.

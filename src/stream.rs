@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use log::debug;
@@ -14,7 +13,7 @@ use crate::answer::{Failure, parse_json, read_json, read_rest};
 use crate::call::{Call, Core, LOG};
 use crate::charge::Charge;
 use crate::diagnose::{Symptom, diagnose};
-use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, json_error, spoken};
+use crate::error::{BoxError, Cause, Error, Phase, Result, json_error, spoken};
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
@@ -282,7 +281,7 @@ impl MessageStream {
     fn finish(&mut self) {
         self.settle();
         if let Some(feed) = self.feed.take() {
-            feed.finish(&self.core);
+            self.core.endings.drain(feed.body);
         }
     }
 
@@ -450,7 +449,7 @@ pub(crate) fn read_message(
             return Err(Failure::from(Cause::Shutdown));
         }
     }
-    feed.finish(call.core);
+    call.core.endings.drain(feed.body);
     accumulator
         .into_message()
         .ok_or_else(|| Failure::from(Cause::Truncated))
@@ -631,45 +630,12 @@ impl Feed {
             _ => None,
         }
     }
-
-    /// Reads what follows the last event, so that the connection can be used again. That is the
-    /// end of the body and comes at once. If it does not, the client does without it for a while,
-    /// and pays with a connection a stream.
-    fn finish(mut self: Box<Self>, core: &Core) {
-        let skip = |skips: u32| skips.checked_sub(1);
-        if core
-            .endless_bodies
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip)
-            .is_ok()
-        {
-            return;
-        }
-        for _ in 0..MOST_READS_AFTER_END {
-            match self.body.read(self.decoder.space()) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(fault) if is_idle(&fault) => break,
-                Err(_) => return,
-            }
-        }
-        core.endless_bodies
-            .store(STREAMS_WITHOUT_END, Ordering::Relaxed);
-    }
 }
 
 /// Folds an event, and hands it out as well.
 fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
     accumulator.apply(&event);
     event.into_event()
-}
-
-fn is_idle(fault: &Fault) -> bool {
-    matches!(
-        fault.cause,
-        Cause::TimeLimit {
-            limit: TimeLimit::Idle
-        }
-    )
 }
 
 fn unreadable(expected: &'static str, source: BoxError) -> Failure {
@@ -705,11 +671,6 @@ pub(crate) const MESSAGE: &str = "a message";
 
 /// A stream that says so much before its first content is handed out without it.
 const MOST_BEFORE_CONTENT: usize = 100;
-
-const MOST_READS_AFTER_END: usize = 100;
-
-/// After a body that did not end with its stream, so many streams are not waited for.
-const STREAMS_WITHOUT_END: u32 = 1000;
 
 /// How much is read of an answer that does not say what it is, to find out.
 const FIRST_READ: usize = 1024;

@@ -2,7 +2,6 @@
 
 use std::env::{self, VarError};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -12,6 +11,7 @@ use super::proxy::proxy_for;
 use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::{Core, Settings};
 use crate::clock::{Clock, Sleeper, Stop};
+use crate::drain::Endings;
 use crate::error::{Error, Result};
 use crate::retry::{RetryBudget, RetryPolicy};
 use crate::sync::Mutex;
@@ -589,7 +589,7 @@ impl ClientBuilder {
             batches: Mutex::default(),
             dice: Mutex::new(dice),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
-            endless_bodies: AtomicU32::new(0),
+            endings: Endings::default(),
             sleeper,
         };
         Ok(Client {

@@ -9,6 +9,8 @@ use anthropic_blocking::{
     Options, RetryPolicy, StopReason, StreamEvent,
 };
 
+use crate::support::ends;
+
 struct Setup {
     server: TestServer,
     clock: ManualClock,
@@ -147,6 +149,69 @@ fn connections_are_used_again_after_a_stream() {
         stream.final_message().expect("whole");
         let mut stream = client.messages().stream(&request()).expect("a stream");
         assert!(drain(&mut stream).1.is_none());
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+/// All of an answer, and a body that goes on without an end.
+fn endless(with_pings: bool) -> Reply {
+    let script = StreamScript::text("all of it").stall_after(100);
+    Reply::stream(match with_pings {
+        true => script.pings_while_stalled(Duration::from_millis(5)),
+        false => script,
+    })
+}
+
+#[test]
+fn a_complete_answer_does_not_wait_for_the_end_of_its_body() {
+    let none = Options::new();
+    // A deadline as far as the idle timeout, beyond what counts as a hang.
+    for options in [none.clone(), none.deadline(Duration::from_secs(150))] {
+        for with_pings in [false, true] {
+            let Setup { server, client, .. } = setup();
+            let client = client.with(options.clone());
+            server.answer_with(move |_| endless(with_pings));
+            let texts = ends(move || {
+                let mut texts = Vec::new();
+                for _ in 0..3 {
+                    let message = client.messages().create(&request()).expect("whole");
+                    texts.push(message.text());
+                    let stream = client.messages().stream(&request()).expect("a stream");
+                    texts.push(stream.final_message().expect("whole").text());
+                }
+                texts
+            });
+            assert_eq!(texts, ["all of it"; 6]);
+            // It costs their connections.
+            assert_eq!(server.connections(), 6);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_does_not_end_although_others_did_holds_up_one_call_and_no_longer_than_its_deadline()
+{
+    let Setup { server, client, .. } = setup();
+    client.messages().create(&request()).expect("whole");
+    server.push_all([endless(false), endless(false)]);
+    ends(move || {
+        let hurried = client.with(Options::new().deadline(Duration::from_secs(1)));
+        let message = hurried.messages().create(&request()).expect("whole");
+        assert_eq!(message.text(), "all of it");
+        let message = client.messages().create(&request()).expect("whole");
+        assert_eq!(message.text(), "all of it");
+    });
+}
+
+#[test]
+fn connections_are_used_again_after_bodies_that_end_with_a_marker_and_in_pieces() {
+    let Setup { server, client, .. } = setup();
+    for _ in 0..10 {
+        let script = StreamScript::text("a b c");
+        server.push(Reply::stream(script.clone().done_marker()));
+        client.messages().create(&request()).expect("whole");
+        server.push(Reply::stream(script).dribble(1, Duration::ZERO));
+        client.messages().create(&request()).expect("whole");
     }
     assert_eq!(server.connections(), 1);
 }

@@ -1,0 +1,95 @@
+//! What follows the last event of a stream: read so that the connection can be used again, but never
+//! waited for long.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::Cause;
+use crate::transport::AnswerBody;
+
+/// What a client knows of the bodies of its streams: whether they end when their stream does.
+///
+/// They should, and most often the end is there already. But a read cannot be cut short, and what may
+/// be behind this one is nothing that anybody waits for: the answer is complete. So a body whose end
+/// is not to be expected is read by a thread of its own, for which the call waits a moment; a host
+/// whose bodies did end is spared the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Endings(AtomicU32);
+
+impl Endings {
+    /// Reads the rest of a body. Where that does not come, the connection is dropped.
+    pub(crate) fn drain(&self, body: AnswerBody) {
+        // One call at a time takes the end for granted; as long as it does not have it, the others
+        // are careful.
+        let next = |known: u32| {
+            Some(if known == SURE {
+                0
+            } else {
+                known.saturating_sub(1)
+            })
+        };
+        let known = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let known = known.unwrap_or_else(|known| known);
+        let end = match known {
+            SURE => rest(body),
+            0 => rest_in_a_moment(body),
+            _ => return,
+        };
+        let known = match end {
+            End::Come => SURE,
+            End::Late if known != SURE => STREAMS_WITHOUT_END,
+            // Once is no habit.
+            End::Late | End::Broken => return,
+        };
+        self.0.store(known, Ordering::Relaxed);
+    }
+}
+
+/// What became of the end of a body.
+enum End {
+    Come,
+    Late,
+    Broken,
+}
+
+fn rest(mut body: AnswerBody) -> End {
+    let mut buffer = [0; 512];
+    for _ in 0..MOST_READS {
+        match body.read(&mut buffer) {
+            Ok(0) => return End::Come,
+            Ok(_) => {}
+            Err(fault) if matches!(fault.cause, Cause::TimeLimit { .. }) => break,
+            Err(_) => return End::Broken,
+        }
+    }
+    End::Late
+}
+
+/// The same, given up soon. The thread ends with the read, at the latest when its time limit passes.
+fn rest_in_a_moment(body: AnswerBody) -> End {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let read = move || {
+        let _ = sender.send(rest(body));
+    };
+    match thread::Builder::new().spawn(read) {
+        Ok(_) => receiver.recv_timeout(MOMENT).unwrap_or(End::Late),
+        Err(_) => End::Broken,
+    }
+}
+
+/// Known of a client: its bodies end. Less than that is for how many streams to do without the end.
+const SURE: u32 = u32::MAX;
+
+/// After a body that did not end with its stream, so many streams are not waited for, and pay with a
+/// connection each.
+const STREAMS_WITHOUT_END: u32 = 200;
+
+/// The reads that may bring something before the end, such as a marker, and the end itself.
+const MOST_READS: usize = 2;
+
+/// How long a complete answer is held back for its connection's sake.
+const MOMENT: Duration = Duration::from_millis(500);

@@ -7,6 +7,7 @@ use crate::answer::{Failure, cut, is_cut, read_bytes};
 use crate::call::encode;
 use crate::client::Client;
 use crate::error::{Cause, Error, Result, clean, json_error};
+use crate::transport::is_path;
 use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId, Usage, Waits};
 
 impl Client {
@@ -67,7 +68,8 @@ impl<'a> Raw<'a> {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest` for a path that does not begin with `/`.
+    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest` for what is no path: it must begin
+    /// with `/`, and what no path may contain must be percent-encoded.
     pub fn get(&self, path: &str) -> Result<RawAnswer> {
         self.run("GET", path, None, true)
     }
@@ -151,8 +153,7 @@ impl<'a> Raw<'a> {
 /// Refuses what is no path: appended to the base URL it might name another host, and the key would
 /// go there.
 pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
-    let is_clean = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_clean && !path.contains('#') {
+    if is_path(path) {
         return Ok(());
     }
     let shown = clean(path, 100);

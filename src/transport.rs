@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use ureq::http::uri::PathAndQuery;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
@@ -405,6 +406,11 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
             let source = inner(error);
             (Cause::Unusable { what, source }, Delivery::NotSent)
         }
+        E::Http(_) | E::BadUri(_) => {
+            let what = "it is no valid HTTP request".into();
+            let source = inner(error);
+            (Cause::Unusable { what, source }, Delivery::NotSent)
+        }
         E::Protocol(_) | E::LargeResponseHeader(..) => {
             let source = Some(inner(error));
             (
@@ -475,6 +481,15 @@ fn inner(error: ureq::Error) -> BoxError {
         ureq::Error::Io(io) => Box::new(io),
         other => Box::new(other),
     }
+}
+
+/// Whether a path can stand in the address of a request.
+pub(crate) fn is_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && path.parse::<PathAndQuery>().is_ok()
 }
 
 /// Request headers, checked.
@@ -697,6 +712,17 @@ mod tests {
             "https://[::1]:abc",
         ] {
             assert!(BaseUrl::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_written_was_not_sent_and_is_not_tried_again() {
+        let invalid = "http://a<b".parse::<Uri>().expect_err("no URI");
+        let invalid = ureq::Error::Http(ureq::http::Error::from(invalid));
+        for error in [invalid, ureq::Error::BadUri("no scheme".to_owned())] {
+            let fault = fault(error, Delivery::Unknown, Phase::Head);
+            assert_eq!(fault.delivery, Delivery::NotSent);
+            assert!(matches!(fault.cause, Cause::Unusable { .. }), "{fault:?}");
         }
     }
 

@@ -454,6 +454,9 @@ fn paths_that_are_none_are_refused_before_anything_is_sent() {
         "/a\0",
         "/caf\u{e9}",
         "/a#b",
+        "/a<b",
+        "/a`b",
+        "/a?b=<c>",
         "?a=b",
         " /v1",
     ] {

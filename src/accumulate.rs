@@ -401,7 +401,7 @@ fn overwrite<T: Clone>(
 
 /// Takes over all fields, known or not, that are there and not null; returns by how much the unknown
 /// ones have grown.
-fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
+pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     // Each by its name, so that none is forgotten.
     let Usage {
         input_tokens,

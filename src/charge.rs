@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::accumulate::overwrite_usage;
 use crate::answer::Failure;
 use crate::budget::Reservation;
 use crate::diagnose::{Cure, Verdict};
@@ -55,11 +56,9 @@ impl Charge {
     /// An event of the answer arrived.
     pub(crate) fn see(&mut self, event: &RawEvent<'_>) {
         match event {
-            RawEvent::Delta { delta, .. } => {
-                self.bytes += delta.text.len();
-                if self.bytes - self.told >= STEP {
-                    self.grow();
-                }
+            RawEvent::Delta { delta, .. } => self.count(delta.text.len()),
+            RawEvent::Event(StreamEvent::ContentBlockDelta(event)) => {
+                self.count(event.delta.as_written().len());
             }
             RawEvent::Event(StreamEvent::MessageStart(start)) => {
                 self.usage = start.message.usage.clone();
@@ -68,8 +67,11 @@ impl Charge {
                 }
             }
             RawEvent::Event(StreamEvent::MessageDelta(delta)) => {
-                let said = delta.usage.as_ref().map_or(0, |usage| usage.output_tokens);
-                self.usage.output_tokens = self.usage.output_tokens.max(said);
+                if let Some(said) = &delta.usage {
+                    let output = self.usage.output_tokens;
+                    overwrite_usage(&mut self.usage, said);
+                    self.usage.output_tokens = self.usage.output_tokens.max(output);
+                }
             }
             RawEvent::Event(_) => {}
         }
@@ -123,6 +125,13 @@ impl Charge {
         self.lose(verdict, failure, limits);
         books.broke(model.as_ref(), verdict.kind);
         books.call(model.as_ref(), true);
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes - self.told >= STEP {
+            self.grow();
+        }
     }
 
     #[cold]

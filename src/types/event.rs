@@ -460,6 +460,19 @@ impl ContentDelta {
     }
 }
 
+impl ContentDelta {
+    /// What the model wrote, of whatever kind it is; empty where that is unknown.
+    pub(crate) fn as_written(&self) -> &str {
+        match self {
+            ContentDelta::Text(delta) => &delta.text,
+            ContentDelta::InputJson(delta) => &delta.partial_json,
+            ContentDelta::Thinking(delta) => &delta.thinking,
+            ContentDelta::Signature(delta) => &delta.signature,
+            ContentDelta::Citations(_) | ContentDelta::Other(_) => "",
+        }
+    }
+}
+
 impl Field for StreamEvent {
     fn read(json: &Json<'_>) -> Result<Self, Misfit> {
         let object = wire::object(json)?;

@@ -8,6 +8,7 @@ use anthropic_blocking::{
     Client, ClientBuilder, ContentBlock, Delivery, Error, ErrorKind, MessageRequest, MessageStream,
     Options, RetryPolicy, StopReason, StreamEvent,
 };
+use serde_json::json;
 
 use crate::support::ends;
 
@@ -356,6 +357,38 @@ fn a_broken_stream_carries_text_and_usage_so_far() {
     );
     let call = partial.tool_uses().next().expect("a call");
     assert_eq!(call.raw_input(), Some("{\"half\":"));
+}
+
+#[test]
+fn what_a_broken_stream_used_is_counted_whatever_its_events_look_like() {
+    let Setup { server, client, .. } = setup();
+    let mut script = StreamScript::new().message_start(3).event(
+        "content_block_start",
+        json!({"type": "content_block_start", "index": 0,
+            "content_block": {"type": "text", "text": ""}}),
+    );
+    for _ in 0..100 {
+        // With a field that nobody knows yet.
+        let delta = json!({"type": "text_delta", "text": "x".repeat(400), "tone": "plain"});
+        let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
+        script = script.event("content_block_delta", event);
+    }
+    // A server tool has read something since.
+    let usage = json!({"input_tokens": 500, "output_tokens": 7});
+    let end = json!({"type": "message_delta", "delta": {}, "usage": usage});
+    let script = script.event("message_delta", end);
+    server.push(Reply::stream(script.clone().cut_after(103)));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    assert!(drain(&mut stream).1.is_some());
+    let tokens = client.totals().all.tokens;
+    assert_eq!((tokens.input, tokens.output), (500, 10_000));
+    // One that the caller drops used as much.
+    server.push(Reply::stream(script.stall_after(103)));
+    let mut stream = client.messages().stream(&request()).expect("a stream");
+    while !matches!(stream.next(), Some(Ok(StreamEvent::MessageDelta(_)))) {}
+    drop(stream);
+    let tokens = client.totals().all.tokens;
+    assert_eq!((tokens.input, tokens.output), (1_000, 20_000));
 }
 
 #[test]

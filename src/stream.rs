@@ -411,8 +411,8 @@ impl Iterator for TextDeltas<'_> {
         loop {
             match self.stream.next()? {
                 Ok(event) => {
-                    if let Some(text) = event.into_text().filter(|text| !text.is_empty()) {
-                        return Some(Ok(text));
+                    if let Some(text) = event.as_text().filter(|text| !text.is_empty()) {
+                        return Some(Ok(text.to_owned()));
                     }
                 }
                 Err(error) => return Some(Err(error)),

@@ -339,7 +339,8 @@ wire_struct! {
 }
 
 impl StreamEvent {
-    /// The text that a delta adds to the answer's text.
+    /// The text that this event adds to the answer's text: that of a delta, and that with which a
+    /// text block begins, as all of it does where a gateway sends the answer in one piece.
     ///
     /// ```
     /// use anthropic_blocking::{MessageStream, Result};
@@ -353,21 +354,7 @@ impl StreamEvent {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),
-            _ => None,
-        }
-    }
-
-    /// The text that this event adds, also where a text block begins with some.
-    pub(crate) fn into_text(self) -> Option<String> {
-        match self {
-            StreamEvent::ContentBlockDelta(event) => match event.delta {
-                ContentDelta::Text(delta) => Some(delta.text),
-                _ => None,
-            },
-            StreamEvent::ContentBlockStart(event) => match event.content_block {
-                ContentBlock::Text(block) => Some(block.text),
-                _ => None,
-            },
+            StreamEvent::ContentBlockStart(event) => event.content_block.as_text(),
             _ => None,
         }
     }

@@ -527,6 +527,18 @@ fn a_whole_message_where_a_stream_was_asked_for_is_fine() {
             .collect::<Result<_, _>>()
             .expect("whole");
         assert_eq!(text, "whole");
+        server.push(Reply::json(200, &body));
+        let stream = client.messages().stream(&request()).expect("a stream");
+        let text: String = stream
+            .map(|event| {
+                event
+                    .expect("whole")
+                    .as_text()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect();
+        assert_eq!(text, "whole");
     }
 }
 

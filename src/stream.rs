@@ -596,8 +596,8 @@ impl Feed {
             }
             match self.body.read(self.decoder.space()) {
                 Ok(0) => match self.unended_event() {
-                    Some(event) => return Ok(Some(fold(accumulator, event))),
-                    None => break Failure::from(Cause::Truncated),
+                    Ok(event) => return Ok(Some(fold(accumulator, event))),
+                    Err(failure) => break failure,
                 },
                 Ok(n) => self.decoder.filled(n),
                 Err(fault) => break cut(fault),
@@ -610,24 +610,24 @@ impl Feed {
         })
     }
 
-    /// The `message_stop` of a stream that ended without the empty line behind it. By the standard
-    /// it is no event, but nothing can be missing any more.
-    fn unended_event(&mut self) -> Option<RawEvent<'static>> {
-        if !self.decoder.has_partial() {
-            return None;
-        }
+    /// The last event of a stream that ended without the empty line behind it, if it is its
+    /// `message_stop` or `error`. By the standard it is no event, but nothing can be missing any more.
+    /// Anything else is the failure that the stream was cut.
+    fn unended_event(&mut self) -> Result<RawEvent<'static>, Failure> {
         let end = b"\n\n";
-        self.decoder
-            .space()
-            .get_mut(..end.len())?
-            .copy_from_slice(end);
-        self.decoder.filled(end.len());
-        let event = self.decoder.next_event().ok()??;
-        match RawEvent::decode(event.name, event.data) {
-            Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
-                Some(RawEvent::Event(event))
+        if self.decoder.has_partial() {
+            if let Some(space) = self.decoder.space().get_mut(..end.len()) {
+                space.copy_from_slice(end);
+                self.decoder.filled(end.len());
             }
-            _ => None,
+        }
+        let event = self.decoder.next_event().ok().flatten();
+        match event.map(|event| RawEvent::decode(event.name, event.data)) {
+            Some(Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_))))) => {
+                Ok(RawEvent::Event(event))
+            }
+            Some(Err(NoEvent::Error(error))) => Err(Failure::from(*error)),
+            _ => Err(Failure::from(Cause::Truncated)),
         }
     }
 }

@@ -319,6 +319,26 @@ fn each_error_in_a_stream_has_the_kind_of_its_status() {
 }
 
 #[test]
+fn an_error_that_ends_a_stream_without_an_empty_line_keeps_its_kind() {
+    let Setup {
+        server,
+        clock,
+        client,
+    } = setup();
+    let script = StreamScript::new()
+        .message_start(3)
+        .error("overloaded_error", "Overloaded")
+        .without_final_blank_line();
+    server.push_all([Reply::stream(script), Reply::message("kept")]);
+    let message = client.messages().create(&request()).expect("whole");
+    assert_eq!(message.text(), "kept");
+    let failed = &message.attempts()[0];
+    assert_eq!(failed.failure, Some(ErrorKind::Overloaded));
+    assert_eq!(failed.delivery, Delivery::Answered);
+    assert_eq!(clock.sleeps().len(), 1);
+}
+
+#[test]
 fn a_stream_that_ends_early_never_passes_for_an_answer() {
     let events = 9;
     for k in 0..events {

@@ -119,10 +119,10 @@ fn run_tool(call: &ToolUseBlock) -> ContentBlock {
                 .collect();
             let rolls = rolls.join(" ");
             println!("[rolled {count}d{sides}: {rolls}]");
-            ContentBlock::tool_result(&call.id, rolls)
+            call.result(rolls)
         }
-        ("roll_dice", ..) => ContentBlock::tool_error(&call.id, "1 to 100 dice of 2 to 1000 sides"),
-        _ => ContentBlock::tool_error(&call.id, "there is no such tool"),
+        ("roll_dice", ..) => call.error("1 to 100 dice of 2 to 1000 sides"),
+        _ => call.error("there is no such tool"),
     }
 }
 

@@ -318,3 +318,20 @@ fn same<T: DeserializeOwned + Serialize>(text: &str) -> T {
     assert_eq!(serde_json::to_value(&read).expect("JSON"), value);
     read
 }
+
+#[test]
+fn the_result_of_a_call_names_its_id_and_its_toolset() {
+    let call = json!({"type": "tool_use", "id": "toolu_1", "name": "click", "input": {},
+        "toolset_name": "browser"});
+    let call: ToolUseBlock = serde_json::from_value(call).expect("a call");
+    let result = json!({"type": "tool_result", "tool_use_id": "toolu_1", "content": "done",
+        "toolset_name": "browser"});
+    assert_eq!(
+        serde_json::to_value(call.result("done")).expect("JSON"),
+        result
+    );
+    let error = json!({"type": "tool_result", "tool_use_id": "toolu_1", "content": "no such button",
+        "is_error": true, "toolset_name": "browser"});
+    let block = call.error("no such button");
+    assert_eq!(serde_json::to_value(block).expect("JSON"), error);
+}

@@ -497,6 +497,52 @@ impl ToolUseBlock {
         }
     }
 
+    /// Your answer to this call.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message, MessageRequest};
+    ///
+    /// /// The request that answers the tool calls of an answer.
+    /// fn next(request: MessageRequest, answer: Message) -> MessageRequest {
+    ///     let results: Vec<ContentBlock> =
+    ///         answer.tool_uses().map(|call| call.result("21 °C")).collect();
+    ///     request.message(answer).user(results)
+    /// }
+    /// ```
+    pub fn result(&self, content: impl Into<Content>) -> ContentBlock {
+        let mut result = ToolResultBlock::new(self.id.clone(), content.into());
+        result.toolset_name.clone_from(&self.toolset_name);
+        ContentBlock::ToolResult(result)
+    }
+
+    /// Your answer to this call, which failed; `message` tells the model why.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, ToolUseBlock};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Question {
+    ///     town: String,
+    /// }
+    ///
+    /// /// Runs a tool. A model that reads what was wrong with its call mostly calls again.
+    /// fn temperature(call: &ToolUseBlock) -> ContentBlock {
+    ///     match call.input_as::<Question>() {
+    ///         Ok(question) if question.town == "Lima" => call.result("21 °C"),
+    ///         Ok(_) => call.error("there is no such town"),
+    ///         Err(error) => call.error(error.to_string()),
+    ///     }
+    /// }
+    /// ```
+    pub fn error(&self, message: impl Into<String>) -> ContentBlock {
+        let message = Content::from(message.into());
+        let mut result = ToolResultBlock::new(self.id.clone(), message);
+        result.toolset_name.clone_from(&self.toolset_name);
+        result.is_error = Some(true);
+        ContentBlock::ToolResult(result)
+    }
+
     /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
     ///
     /// ```
@@ -510,6 +556,19 @@ impl ToolUseBlock {
     /// ```
     pub fn raw_input(&self) -> Option<&str> {
         self.input.as_str()
+    }
+}
+
+impl ToolResultBlock {
+    pub(super) fn new(tool_use_id: String, content: Content) -> ToolResultBlock {
+        ToolResultBlock {
+            tool_use_id,
+            content: Some(content),
+            is_error: None,
+            toolset_name: None,
+            cache_control: None,
+            extra: Map::new(),
+        }
     }
 }
 

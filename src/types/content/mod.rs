@@ -274,33 +274,30 @@ impl ContentBlock {
         })
     }
 
-    /// Your answer to the tool call `tool_use_id`.
+    /// Your answer to the tool call `tool_use_id`, where only its id is at hand; see
+    /// [`ToolUseBlock::result`], which also takes the toolset from the call.
     ///
     /// ```
-    /// use anthropic_blocking::{ContentBlock, Message, MessageRequest};
+    /// use anthropic_blocking::{ContentBlock, MessageRequest, ToolUseBlock};
+    /// use serde_json::json;
     ///
-    /// /// The request that answers the tool calls of an answer.
-    /// fn next(request: MessageRequest, answer: Message) -> MessageRequest {
-    ///     let results: Vec<ContentBlock> =
-    ///         answer.tool_uses().map(|call| ContentBlock::tool_result(&call.id, "21 °C")).collect();
-    ///     request.message(answer).user(results)
-    /// }
+    /// // An example, made up, of how to use the tool.
+    /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user("How warm is Lima?")
+    ///     .assistant(ContentBlock::from(call))
+    ///     .user(ContentBlock::tool_result("toolu_1", "21 °C"));
+    /// # assert_eq!(request.messages.len(), 3);
     /// ```
     pub fn tool_result(
         tool_use_id: impl Into<String>,
         content: impl Into<Content>,
     ) -> ContentBlock {
-        ContentBlock::ToolResult(ToolResultBlock {
-            tool_use_id: tool_use_id.into(),
-            content: Some(content.into()),
-            is_error: None,
-            toolset_name: None,
-            cache_control: None,
-            extra: Map::new(),
-        })
+        ContentBlock::ToolResult(ToolResultBlock::new(tool_use_id.into(), content.into()))
     }
 
-    /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why.
+    /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why. See
+    /// [`ToolUseBlock::error`] as well.
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
@@ -310,11 +307,10 @@ impl ContentBlock {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
-        let mut block = ContentBlock::tool_result(tool_use_id, message.into());
-        if let ContentBlock::ToolResult(result) = &mut block {
-            result.is_error = Some(true);
-        }
-        block
+        let message = Content::from(message.into());
+        let mut result = ToolResultBlock::new(tool_use_id.into(), message);
+        result.is_error = Some(true);
+        ContentBlock::ToolResult(result)
     }
 
     /// Marks this block as the end of a prefix that the server should cache. Thinking blocks

@@ -326,7 +326,7 @@ fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
     }
 }
 
-/// Reads the input of a tool call whose block ends. A JSON string or `null` stays raw text as well:
+/// Reads the input of a tool call whose block ends; none at all is an empty one. A JSON string or `null` stays raw text as well:
 /// it is no input, and the one would pass for text that was cut off, the other for none. So does what
 /// is nested so deep that nobody could read the message again.
 #[inline(never)]
@@ -334,8 +334,15 @@ fn finish(message: &mut Message, place: Option<&mut Place>) {
     let Some(place) = place else {
         return;
     };
-    let is_raw = std::mem::replace(&mut place.input, Input::Done) == Input::Raw;
-    let block = message.content.get_mut(place.position);
+    let before = std::mem::replace(&mut place.input, Input::Done);
+    let is_raw = before == Input::Raw;
+    let mut block = message.content.get_mut(place.position);
+    if let (Input::Initial, Some(ContentBlock::ToolUse(call))) = (before, &mut block) {
+        if call.input.is_null() {
+            call.input = Value::Object(Map::new());
+            forget(&mut call.extra, "input", false);
+        }
+    }
     if let Some(input) = block.filter(|_| is_raw).and_then(input_of) {
         match input.as_str().map(serde_json::from_str) {
             None | Some(Err(_) | Ok(Value::String(_) | Value::Null)) => {}
@@ -705,6 +712,19 @@ mod tests {
                 json!({"from": "start"}),
                 "{kind}"
             );
+        }
+    }
+
+    #[test]
+    fn tool_input_of_which_nothing_came_is_empty() {
+        for call in [
+            json!({"type":"tool_use","id":"t","name":"n"}),
+            json!({"type":"tool_use","id":"t","name":"n","input":null}),
+        ] {
+            for end in [stop(0), message_stop()] {
+                let accumulator = fold(&[start(), block(0, call.clone()), end]);
+                assert_eq!(content(&accumulator)[0]["input"], json!({}), "{call}");
+            }
         }
     }
 

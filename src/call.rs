@@ -336,6 +336,9 @@ impl<'a> Progress<'a> {
         if self.left() != Some(Duration::ZERO) {
             return None;
         }
+        if let Some(last) = self.last.take() {
+            return Some(self.error(last, Some(TOO_LATE.to_owned())));
+        }
         let cause = Cause::TimeLimit {
             limit: TimeLimit::Deadline,
         };
@@ -386,8 +389,9 @@ impl<'a> Progress<'a> {
         head.request_id = head.request_id.or(failure.request_id.take());
         let is_said = matches!(failure.cause, Cause::Api { .. }) && !failure.streamed;
         if matches!(head.status, Some(200..=299)) && !is_said {
-            // It stands on ordinary successes and means nothing there.
+            // They speak of the status, and the one stands on ordinary successes.
             head.rate_limits.retry_after = None;
+            head.should_retry = None;
         }
         let is_cut = core.sleeper.is_stopped() || call.settings.stop.is_cut();
         let retry_after = head.rate_limits.retry_after;
@@ -558,6 +562,9 @@ fn shown(request_id: Option<&RequestId>) -> String {
     request_id.map(|id| format!(" ({id})")).unwrap_or_default()
 }
 
+/// Why a call is not tried again whose deadline passed while it waited for that.
+const TOO_LATE: &str = "the next try would be after the deadline";
+
 /// Why a call is not tried again that ended by itself after it was asked to.
 const NOTHING_MORE: &str = "not tried again, because the run was stopped";
 
@@ -567,16 +574,29 @@ pub(crate) const LOG: &str = "anthropic_blocking";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Client;
+    use crate::client::{Client, Options};
+    use crate::testing::ManualClock;
+
+    /// A client whose next try comes at once, on this clock.
+    fn hasty(clock: &ManualClock) -> Client {
+        let at_once = RetryPolicy::new()
+            .initial_backoff(Duration::ZERO)
+            .max_backoff(Duration::ZERO);
+        let builder = Client::builder().api_key("test").clock(clock);
+        builder.retry(at_once).build().expect("valid settings")
+    }
+
+    fn failure() -> Failure {
+        Failure::from(Cause::Status {
+            status: 500,
+            excerpt: String::new(),
+        })
+    }
 
     /// The moment is too short for a test through the public API.
     #[test]
     fn a_call_that_is_stopped_when_its_next_try_was_just_admitted_keeps_its_failure() {
-        let at_once = RetryPolicy::new()
-            .initial_backoff(Duration::ZERO)
-            .max_backoff(Duration::ZERO);
-        let builder = Client::builder().api_key("test").retry(at_once);
-        let client = builder.build().expect("valid settings");
+        let client = hasty(&ManualClock::new());
         for path in ["/v1/x", "/v1/messages/batches"] {
             let mut settings = client.settings().clone();
             settings.stop = Stop::default();
@@ -586,11 +606,7 @@ mod tests {
             };
             let mut progress = Progress::new(&call);
             let charge = progress.admitted().expect("room");
-            let failure = Failure::from(Cause::Status {
-                status: 500,
-                excerpt: String::new(),
-            });
-            let failed = progress.failed(Head::default(), failure, charge, Duration::ZERO);
+            let failed = progress.failed(Head::default(), failure(), charge, Duration::ZERO);
             failed.expect("it is tried again");
             let charge = progress.admitted().expect("room");
             settings.stop.end();
@@ -599,5 +615,28 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Server, "{path}: {error}");
             assert_eq!(error.attempts().len(), 1);
         }
+    }
+
+    /// So is this one.
+    #[test]
+    fn a_call_whose_deadline_passes_when_its_next_try_was_just_admitted_keeps_its_failure() {
+        let clock = ManualClock::new();
+        let client = hasty(&clock).with(Options::new().deadline(Duration::from_secs(9)));
+        let call = client.call("GET", "/v1/x", None);
+        let mut progress = Progress::new(&call);
+        let charge = progress.admitted().expect("room");
+        let head = Head {
+            request_id: RequestId::new("req_1"),
+            ..Head::default()
+        };
+        let failed = progress.failed(head, failure(), charge, Duration::ZERO);
+        failed.expect("it is tried again");
+        let charge = progress.admitted().expect("room");
+        clock.advance(Duration::from_secs(9));
+        let error = progress.ended().expect("it is late");
+        charge.unsent();
+        assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+        assert_eq!(error.request_id().map(RequestId::as_str), Some("req_1"));
+        assert!(error.to_string().contains(TOO_LATE), "{error}");
     }
 }

@@ -184,8 +184,9 @@ impl Client {
         self.settings.books.totals()
     }
 
-    /// A copy whose calls can be ended by themselves, and end with this client's, with totals of their own, which are part of
-    /// this client's as well. Its calls wait for limits and overloads as long as it takes.
+    /// A copy whose calls can be ended by themselves, and end with this client's. It has totals of its
+    /// own, which are part of this client's as well, and waits for limits and overloads as long as it
+    /// takes.
     pub(crate) fn for_run(&self) -> Client {
         let mut settings = Settings::clone(&self.settings);
         settings.books = Books::below(&settings.books);

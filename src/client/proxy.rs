@@ -5,16 +5,12 @@ use crate::transport::BaseUrl;
 /// The proxy that the environment names for a host.
 pub(super) fn proxy_for(base: &BaseUrl, var: impl Fn(&str) -> Option<String>) -> Option<String> {
     let any = |name: &str| var(&name.to_ascii_uppercase()).or_else(|| var(name));
-    let host = base
-        .host()
-        .rsplit_once(':')
-        .map_or(base.host(), |(host, _)| host);
-    let host = host.to_ascii_lowercase();
+    let host = bare(base.host()).to_ascii_lowercase();
     let excepted = any("no_proxy").is_some_and(|list| {
         list.split(',')
             .map(|name| name.trim().trim_start_matches("*.").trim_start_matches('.'))
             .any(|name| {
-                let name = name.to_ascii_lowercase();
+                let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
                 let below = host
                     .strip_suffix(&name)
                     .is_some_and(|rest| rest.ends_with('.'));
@@ -30,6 +26,14 @@ pub(super) fn proxy_for(base: &BaseUrl, var: impl Fn(&str) -> Option<String>) ->
         any("http_proxy")
     };
     own.or_else(|| any("all_proxy"))
+}
+
+/// A host without its port, and an IPv6 address without its brackets, as exceptions name it.
+fn bare(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        return address;
+    }
+    host.rsplit_once(':').map_or(host, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -68,6 +72,16 @@ mod tests {
             let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
             let found = proxy("https://API.example:8443", &vars);
             assert_eq!(found.is_none(), excepted, "{list}");
+        }
+        for url in ["https://[2001:db8::1]", "https://[2001:DB8::1]:8443"] {
+            for (list, excepted) in [
+                ("2001:db8::1", true),
+                ("[2001:db8::1]", true),
+                ("2001:db8:", false),
+            ] {
+                let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
+                assert_eq!(proxy(url, &vars).is_none(), excepted, "{url}, {list}");
+            }
         }
     }
 }

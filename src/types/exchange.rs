@@ -23,7 +23,8 @@ use super::wait::Waits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent.
+    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent, or it
+    /// was not received by the API: a redirect of another server is this as well.
     Config,
     /// The request is wrong, or more than the endpoint takes. The same request fails again.
     InvalidRequest,

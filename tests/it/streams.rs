@@ -287,6 +287,19 @@ fn create_retries_an_overload_wherever_it_comes_in_the_stream() {
 }
 
 #[test]
+fn what_the_head_of_a_success_says_about_retries_does_not_hold_for_an_error_in_the_stream() {
+    let Setup { server, client, .. } = setup();
+    let script = StreamScript::new().message_start(3);
+    let script = script.error("overloaded_error", "Overloaded");
+    let reply = Reply::stream(script).header("x-should-retry", "false");
+    server.push_all([reply, Reply::message("kept")]);
+    let message = client.messages().create(&request()).expect("whole");
+    assert_eq!(message.text(), "kept");
+    let failed = message.attempts()[0].failure;
+    assert_eq!(failed, Some(ErrorKind::Overloaded));
+}
+
+#[test]
 fn each_error_in_a_stream_has_the_kind_of_its_status() {
     for (kind, expected, retried) in [
         ("invalid_request_error", ErrorKind::InvalidRequest, false),

@@ -92,7 +92,7 @@ impl ClientBuilder {
     }
 
     /// Fills what was not set from the environment; see [`Client::from_env`]. A key is not looked
-    /// for where a key, a token or a header with either was set.
+    /// for where a key, a token or a header with either was set, nor among the custom headers.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -598,6 +598,12 @@ impl ClientBuilder {
         })
     }
 
+    /// Whether code says who is calling; then the environment is not asked.
+    fn has_credential(&self) -> bool {
+        let by_header = |(name, _): &(String, Secret)| is_credential(name);
+        self.api_key.is_some() || self.auth_token.is_some() || self.headers.iter().any(by_header)
+    }
+
     fn headers(&self) -> Result<Headers> {
         let mut headers = Headers::default();
         headers.set(
@@ -616,7 +622,9 @@ impl ClientBuilder {
                     "a line of ANTHROPIC_CUSTOM_HEADERS has no colon",
                 ));
             };
-            headers.set(name.trim(), value.trim())?;
+            if !(self.has_credential() && is_credential(name.trim())) {
+                headers.set(name.trim(), value.trim())?;
+            }
         }
         for (name, value) in &self.headers {
             headers.set(name, &value.0)?;
@@ -683,6 +691,12 @@ const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"
 
 /// The headers that prove who is calling; exactly one of them is sent.
 pub(super) const CREDENTIALS: [&str; 2] = ["x-api-key", "authorization"];
+
+fn is_credential(name: &str) -> bool {
+    CREDENTIALS
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
 
 fn add_credential(
     headers: &mut Headers,
@@ -773,6 +787,21 @@ mod tests {
             ("ANTHROPIC_CUSTOM_HEADERS", "x-api-key: other"),
         ];
         assert!(has(&sent(Client::builder(), &vars), "x-api-key", "other"));
+        for builder in [
+            Client::builder().api_key("mine"),
+            Client::builder().header("X-Api-Key", "mine"),
+        ] {
+            for line in [
+                "Authorization: Bearer theirs",
+                "x-api-key: theirs",
+                "x-api-key:",
+            ] {
+                let lines = format!("{line}\nx-team: a");
+                let headers = sent(builder.clone(), &[("ANTHROPIC_CUSTOM_HEADERS", &lines)]);
+                assert!(has(&headers, "x-api-key", "mine") && has(&headers, "x-team", "a"));
+                assert!(!headers.iter().any(|(name, _)| name == "authorization"));
+            }
+        }
         let empty = Client::builder().header("x-api-key", " ").build();
         assert!(empty.is_err());
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
+use crate::drain::read_for;
 use crate::error::{Cause, Phase, clean, json_error};
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_answer};
@@ -130,10 +131,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
 /// as it came: the status says enough.
 pub(crate) fn read_error(answer: &mut Answer, clock: &Clock) -> Failure {
-    let mut body = Vec::new();
-    let _ = answer
-        .body
-        .read_for(LONGEST_ERROR, clock, LARGEST_ERROR, &mut body);
+    let body = read_for(answer.take_body(), LONGEST_ERROR, clock, LARGEST_ERROR);
     let mut request_id = None;
     let cause = match ApiError::from_body(&body) {
         Some((error, id)) => {
@@ -197,7 +195,7 @@ fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
 /// The most bytes of an answer in one piece; the longest answers have some hundred kilobytes.
 const LARGEST_ANSWER: usize = 128 << 20;
 
-/// How long an error body is read that comes in drops: the status says enough.
+/// How long an error body is waited for that stalls, or comes in drops: the status says enough.
 const LONGEST_ERROR: Duration = Duration::from_secs(5);
 
 /// The most bytes of an error body.

@@ -1,20 +1,22 @@
-//! What follows the last event of a stream: read so that the connection can be used again, but never
-//! waited for long.
+//! Bodies that nobody waits for long: what follows the last event of a stream, read so that the
+//! connection can be used again; and what a refusal says beside its status.
+//!
+//! A read cannot be cut short before its time limit passes, so a thread of its own makes it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::Cause;
 use crate::transport::AnswerBody;
 
 /// What a client knows of the bodies of its streams: whether they end when their stream does.
 ///
-/// They should, and most often the end is there already. But a read cannot be cut short, and what may
-/// be behind this one is nothing that anybody waits for: the answer is complete. So a body whose end
-/// is not to be expected is read by a thread of its own, for which the call waits a moment; a host
-/// whose bodies did end is spared the thread.
+/// They should, and most often the end is there already. But where it does not come nobody wants to
+/// wait for it: the answer is complete. So a body whose end is not to be expected is read by a thread,
+/// for which the call waits a moment; a host whose bodies did end is spared the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Endings(AtomicU32);
 
@@ -47,6 +49,36 @@ impl Endings {
         };
         self.0.store(known, Ordering::Relaxed);
     }
+}
+
+/// Reads a body up to a limit, or as much of it as comes in this time. Blocks no longer than that.
+pub(crate) fn read_for(
+    mut body: AnswerBody,
+    time: Duration,
+    clock: &Clock,
+    limit: usize,
+) -> Vec<u8> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let read = move || {
+        let mut piece = vec![0; 4096];
+        while let Ok(n @ 1..) = body.read(&mut piece) {
+            if sender.send(piece[..n].to_vec()).is_err() {
+                break;
+            }
+        }
+    };
+    let (start, mut bytes) = (clock.now(), Vec::new());
+    if thread::Builder::new().spawn(read).is_ok() {
+        while bytes.len() < limit {
+            let passed = clock.now().saturating_duration_since(start);
+            match receiver.recv_timeout(time.saturating_sub(passed)) {
+                Ok(piece) => bytes.extend(piece),
+                Err(_) => break,
+            }
+        }
+        bytes.truncate(limit);
+    }
+    bytes
 }
 
 /// What became of the end of a body.

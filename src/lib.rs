@@ -35,6 +35,8 @@ mod budget;
 // The wire.
 mod transport;
 
+mod drain;
+
 // The call.
 mod answer;
 mod totals;
@@ -42,8 +44,6 @@ mod totals;
 mod prices;
 
 mod charge;
-
-mod drain;
 
 mod call;
 

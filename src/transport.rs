@@ -9,7 +9,6 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
 
-use crate::clock::Clock;
 use crate::error::{BoxError, Cause, Error, Phase, Result, TimeLimit, clean};
 use crate::types::Delivery;
 
@@ -330,34 +329,8 @@ impl AnswerBody {
     /// Reads what is left onto `bytes`, but not beyond `limit` bytes in all; says whether that was
     /// all.
     pub(crate) fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
-        self.read_while(limit, bytes, || true)
-    }
-
-    /// The same, but begins no read after `time` has passed.
-    pub(crate) fn read_for(
-        &mut self,
-        time: Duration,
-        clock: &Clock,
-        limit: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<bool, Fault> {
-        let start = clock.now();
-        self.read_while(limit, bytes, || {
-            clock.now().saturating_duration_since(start) < time
-        })
-    }
-
-    fn read_while(
-        &mut self,
-        limit: usize,
-        bytes: &mut Vec<u8>,
-        go_on: impl Fn() -> bool,
-    ) -> Result<bool, Fault> {
         let mut filled = bytes.len();
         let all = loop {
-            if !go_on() {
-                break Ok(false);
-            }
             if filled == bytes.len() {
                 let room = (limit - filled).saturating_add(1);
                 bytes.resize(filled + room.min(filled.clamp(4096, 64 << 10)), 0);

@@ -167,6 +167,23 @@ fn a_call_whose_deadline_is_over_sends_nothing() {
 }
 
 #[test]
+fn a_refusal_whose_body_stalls_is_known_by_its_status_long_before_the_time_limits() {
+    let server = server();
+    server.answer_with(|_| Reply::error(400, "invalid_request_error", "a long story").stall(10));
+    let ask = |streams| {
+        let client = builder(&server).stream_underneath(streams).build();
+        let client = client.expect("valid settings");
+        thread::spawn(move || client.messages().create(&request()))
+    };
+    let calls = [ask(true), ask(false)];
+    for error in ends(move || calls.map(|call| call.join().expect("no panic"))) {
+        let error = error.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert_eq!(error.status(), Some(400));
+    }
+}
+
+#[test]
 fn the_deadline_cuts_a_stalled_attempt_and_nothing_is_repeated() {
     let stream = || StreamScript::text("One two three");
     for (reply, streams) in [

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::answer::{Failure, cut, is_cut, read_bytes};
 use crate::call::encode;
-use crate::client::Client;
+use crate::client::{Client, Options};
 use crate::error::{Cause, Error, Result, clean, json_error};
 use crate::transport::is_path;
 use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId, Usage, Waits};
@@ -15,7 +15,8 @@ impl Client {
     ///
     /// The calls have the client's headers and retries, like all others. The
     /// [budget](Client::budget) does not know them: a rate limit or an overload is waited out by the
-    /// call that met it.
+    /// call that met it. Only what is below `/v1/messages/batches` waits in the line of the batches,
+    /// as their own calls do. An answer is read at once, and may have 128 MiB.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -95,6 +96,35 @@ impl<'a> Raw<'a> {
         self.run("POST", path, Some(&encode(body)?), false)
     }
 
+    /// Sends bytes of any kind to a path, such as a file to be uploaded. They are repeated as those
+    /// of [`post`](Raw::post).
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, Result};
+    ///
+    /// /// Uploads a text, whatever is in it, and gives what the server says about it.
+    /// fn upload(client: &Client, name: &str, text: &str) -> Result<serde_json::Value> {
+    ///     let boundary = "5d4b8f0e-c3a7-4f7e-9a61-2f0e1b7c8d90";
+    ///     let head = format!(
+    ///         "--{boundary}\r\n\
+    ///          content-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+    ///          content-type: text/plain\r\n\r\n"
+    ///     );
+    ///     let body = format!("{head}{text}\r\n--{boundary}--\r\n");
+    ///     let content_type = format!("multipart/form-data; boundary={boundary}");
+    ///     client.raw().post_bytes("/v1/files", &content_type, body.as_bytes())?.json()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Raw::get); `Config` for a content type that cannot be sent.
+    pub fn post_bytes(&self, path: &str, content_type: &str, bytes: &[u8]) -> Result<RawAnswer> {
+        let options = Options::new().header("content-type", content_type)?;
+        let client = self.client.with(options);
+        client.raw().run("POST", path, Some(bytes), false)
+    }
+
     /// Deletes what is at a path.
     ///
     /// ```
@@ -130,7 +160,7 @@ impl<'a> Raw<'a> {
                 return Err(cut());
             }
             if whole {
-                return Ok(body);
+                return Ok((answer.status, owned(answer.headers()), body));
             }
             let cause = Cause::Decode {
                 expected: "of a size to be read at once",
@@ -143,8 +173,11 @@ impl<'a> Raw<'a> {
             })
         })?;
         done.charge.settle(&Usage::default());
+        let (status, headers, body) = done.value;
         Ok(RawAnswer {
-            body: done.value,
+            body,
+            status,
+            headers,
             exchange: done.exchange,
         })
     }
@@ -184,10 +217,51 @@ pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
 pub struct RawAnswer {
     /// The bytes of the body.
     pub body: Vec<u8>,
+    status: u16,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
     exchange: Exchange,
 }
 
+fn owned<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+    headers
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 impl RawAnswer {
+    /// The status, one of success: every other is an error.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::Reply;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// server.push(Reply::json(202, r#"{"status": "queued"}"#));
+    /// let answer = client.raw().get("/v1/jobs/job_01Example")?;
+    /// assert_eq!(answer.status(), 202);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// A header, by its name in upper or lower case; the first, where there are several. One that is
+    /// no text counts as missing.
+    ///
+    /// ```
+    /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
+    /// let file = client.raw().get("/v1/files/file_01Example/content")?;
+    /// println!("{} bytes of {:?}", file.body.len(), file.header("content-type"));
+    /// # Ok(()) }
+    /// ```
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
     /// Reads the body as JSON of a type of yours, or as a [`serde_json::Value`].
     ///
     /// ```

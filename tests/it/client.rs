@@ -414,10 +414,16 @@ fn raw_calls_send_and_return_what_they_are_given() {
         Some(5)
     );
     assert_eq!(got.attempts().len(), 1);
+    assert_eq!(got.status(), 200);
+    assert_eq!(got.header("Anthropic-Ratelimit-Requests-Limit"), Some("5"));
+    assert_eq!(got.header("x-nothing"), None);
     let posted = raw
         .post("/v1/files", &json!({"b": "\u{e9}"}))
         .expect("an answer");
-    assert_eq!(posted.text(), "o\u{fffd}k");
+    assert_eq!(
+        (posted.status(), posted.text()),
+        (201, "o\u{fffd}k".to_owned())
+    );
     let error = posted.json::<Value>().expect_err("no JSON");
     assert_eq!(error.kind(), ErrorKind::Decode);
     assert_eq!(
@@ -438,6 +444,29 @@ fn raw_calls_send_and_return_what_they_are_given() {
     assert_eq!(requests[0].query.as_deref(), Some("a=%20&b=/../c"));
     assert_eq!(requests[1].json(), json!({"b": "\u{e9}"}));
     assert!(requests[0].body.is_empty() && requests[2].body.is_empty());
+}
+
+#[test]
+fn raw_bytes_are_sent_as_they_are_under_their_content_type() {
+    let lab = Lab::new();
+    lab.server
+        .push_all([Reply::status(500), Reply::json(200, "{}")]);
+    let raw = lab.client.raw();
+    let bytes = [0, 0xff, b'\r', b'\n'];
+    raw.post_bytes("/v1/files", "multipart/form-data; boundary=b", &bytes)
+        .expect("an answer");
+    let requests = lab.server.take_requests();
+    assert_eq!(requests.len(), 2);
+    for request in &requests {
+        assert_eq!(request.body, bytes);
+        let types = values(request, "content-type");
+        assert_eq!(types, ["multipart/form-data; boundary=b"]);
+    }
+    let error = raw
+        .post_bytes("/v1/files", "a\nb", &bytes)
+        .expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(lab.client.totals().all.calls, 1);
 }
 
 #[test]

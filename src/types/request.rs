@@ -577,6 +577,25 @@ impl Thinking {
         Thinking::of("disabled")
     }
 
+    /// No thinking, but short notes on the progress between tool calls, which come as thinking blocks.
+    /// For Sonnet 5.5, with an effort of up to `high`.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Thinking, Tool};
+    /// use serde_json::json;
+    ///
+    /// let request = MessageRequest::new("claude-sonnet-5-5", 4096)
+    ///     .thinking(Thinking::between_tools())
+    ///     .effort("medium")
+    ///     .tool(Tool::new("read_file", json!({"type": "object"})))
+    ///     .user("Which of our files is never read?");
+    /// # assert_eq!(serde_json::to_value(&request)?["thinking"], json!({"type": "between_tools"}));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn between_tools() -> Thinking {
+        Thinking::of("between_tools")
+    }
+
     /// Sets what is shown of the thinking: `summarized` or `omitted`.
     ///
     /// ```

@@ -161,6 +161,24 @@ impl CustomTool {
         self.cache_control = Some(control);
         self
     }
+
+    /// Sets a field that this type has no setter for. A field that has one keeps what it was given.
+    ///
+    /// ```
+    /// use anthropic_blocking::Tool;
+    /// use serde_json::json;
+    ///
+    /// // Its input is not held back until it is known to be whole.
+    /// let tool = Tool::new("write_file", json!({"type": "object"}))
+    ///     .field("eager_input_streaming", true);
+    /// assert_eq!(serde_json::to_value(&tool)?["eager_input_streaming"], true);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> CustomTool {
+        self.extra.insert(name.into(), value.into());
+        self
+    }
 }
 
 impl From<CustomTool> for Tool {
@@ -349,5 +367,14 @@ mod tests {
             serde_json::to_value(ToolChoice::tool("n").one_at_a_time()).unwrap(),
             json!({"type":"tool","name":"n","disable_parallel_tool_use":true})
         );
+    }
+
+    #[test]
+    fn a_tool_has_fields_that_are_not_known_here_beside_those_that_are() {
+        let tool = Tool::new("look", json!({}))
+            .field("defer_loading", true)
+            .field("name", "other");
+        let json = json!({"name": "look", "input_schema": {}, "defer_loading": true});
+        assert_eq!(serde_json::to_value(&tool).unwrap(), json);
     }
 }

@@ -22,6 +22,16 @@ pub(crate) struct Failure {
     pub(crate) partial: Option<Box<Message>>,
 }
 
+impl Failure {
+    /// The server has answered, and this is what was wrong with it.
+    pub(crate) fn answered(cause: Cause) -> Failure {
+        Failure {
+            delivery: Delivery::Answered,
+            ..Failure::from(cause)
+        }
+    }
+}
+
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Failure {
         Failure {
@@ -50,11 +60,9 @@ impl From<ErrorEvent> for Failure {
             status: None,
             error: Box::new(event.error),
         };
-        let (delivery, request_id) = (Delivery::Answered, event.request_id);
         Failure {
-            delivery,
-            request_id,
-            ..Failure::from(cause)
+            request_id: event.request_id,
+            ..Failure::answered(cause)
         }
     }
 }
@@ -120,10 +128,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
                 excerpt,
                 source,
             };
-            Failure {
-                delivery: Delivery::Answered,
-                ..Failure::from(cause)
-            }
+            Failure::answered(cause)
         }
     })
 }
@@ -154,9 +159,8 @@ pub(crate) fn read_error(answer: &mut Answer, clock: &Clock) -> Failure {
         }
     };
     Failure {
-        delivery: Delivery::Answered,
         request_id,
-        ..Failure::from(cause)
+        ..Failure::answered(cause)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::answer::{Failure, read_json};
+use crate::answer::read_json;
 use crate::call::Call;
 use crate::client::Client;
 use crate::error::{Error, Result, clean};
-use crate::transport::Answer;
-use crate::types::{Exchange, Usage};
+use crate::types::Exchange;
 
 impl Client {
     /// Asks an endpoint that answers at once, and may be asked again whatever became of it.
@@ -25,18 +24,6 @@ impl Client {
             ..self.call(method, path, body)
         };
         call.ask(|answer| read_json(answer, expected))
-    }
-}
-
-impl Call<'_> {
-    /// Runs a call that costs no tokens.
-    pub(crate) fn ask<T>(
-        &self,
-        mut read: impl FnMut(&mut Answer) -> Result<T, Failure>,
-    ) -> Result<(T, Exchange)> {
-        let done = self.run(|answer, _| read(answer))?;
-        done.charge.settle(&Usage::default());
-        Ok((done.value, done.exchange))
     }
 }
 

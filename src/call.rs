@@ -21,7 +21,7 @@ use crate::sync::Mutex;
 use crate::totals::Books;
 use crate::transport::{Answer, BaseUrl, Headers, Outgoing, Patience, Transport};
 use crate::types::{
-    Attempt, Delivery, ErrorKind, Exchange, Model, RateLimits, RequestId, WaitCause, Waits,
+    Attempt, Delivery, ErrorKind, Exchange, Model, RateLimits, RequestId, Usage, WaitCause, Waits,
 };
 
 /// What a client shares with its clones.
@@ -109,6 +109,16 @@ impl Call<'_> {
     ) -> Result<Done<T>> {
         self.try_until_done(read)
             .inspect_err(|_| self.settings.books.call(self.model, true))
+    }
+
+    /// Runs a call that costs no tokens.
+    pub(crate) fn ask<T>(
+        &self,
+        mut read: impl FnMut(&mut Answer) -> Result<T, Failure>,
+    ) -> Result<(T, Exchange)> {
+        let done = self.run(|answer, _| read(answer))?;
+        done.charge.settle(&Usage::default());
+        Ok((done.value, done.exchange))
     }
 
     fn try_until_done<T>(

@@ -83,8 +83,7 @@ impl Charge {
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(usage, None);
         }
-        self.books.usage(self.model.as_ref(), usage);
-        self.books.call(self.model.as_ref(), false);
+        self.books.settled(self.model.as_ref(), usage);
     }
 
     /// The attempt failed, and was diagnosed. `limits` is of a refusal's head.

@@ -419,6 +419,15 @@ impl fmt::Display for Error {
 }
 
 impl Cause {
+    /// The answer is not what it should be, and nothing of it is to be shown.
+    pub(crate) fn unreadable(expected: &'static str, source: Option<BoxError>) -> Cause {
+        Cause::Decode {
+            expected,
+            excerpt: String::new(),
+            source,
+        }
+    }
+
     /// The cause for a log line: shorter, and with what is behind it.
     pub(crate) fn brief(&self) -> String {
         let mut text = clean(&self.to_string(), 160);

@@ -13,7 +13,7 @@ use crate::client::{Client, Options};
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::retry::RetryPolicy;
 use crate::stream::{MESSAGE, MessageStream, read_message};
-use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock, Usage};
+use crate::types::{CountBody, CreateBody, Message, MessageRequest, ToolUseBlock};
 
 impl Client {
     /// The Messages endpoints.
@@ -165,9 +165,8 @@ impl Messages<'_> {
                 .client
                 .call("POST", "/v1/messages/count_tokens", Some(&body))
         };
-        let done = call.run(|answer, _| read_json::<Count>(answer, "a token count"))?;
-        done.charge.settle(&Usage::default());
-        Ok(done.value.input_tokens)
+        let (count, _) = call.ask(|answer| read_json::<Count>(answer, "a token count"))?;
+        Ok(count.input_tokens)
     }
 
     /// Tells how long these requests would take and which limit would bind, without sending
@@ -327,12 +326,7 @@ impl ToolUseBlock {
 }
 
 fn unlike(action: &'static str, expected: &'static str, error: &serde_json::Error) -> Error {
-    let source = Some(json_error(error));
-    let cause = Cause::Decode {
-        expected,
-        excerpt: String::new(),
-        source,
-    };
+    let cause = Cause::unreadable(expected, Some(json_error(error)));
     Error::new(ErrorKind::Decode, action, cause)
 }
 

@@ -203,11 +203,7 @@ impl<'a, T> Pages<'a, T> {
     }
 
     fn unreadable(&self, expected: &'static str) -> Error {
-        let cause = Cause::Decode {
-            expected,
-            excerpt: String::new(),
-            source: None,
-        };
+        let cause = Cause::unreadable(expected, None);
         self.error(cause)
     }
 
@@ -229,11 +225,8 @@ impl<T: DeserializeOwned> Iterator for Pages<'_, T> {
         loop {
             if let Some(item) = self.page.next() {
                 let read = T::deserialize(&item).map_err(|error| {
-                    self.error(Cause::Decode {
-                        expected: "a list of the expected items",
-                        excerpt: String::new(),
-                        source: Some(json_error(&error)),
-                    })
+                    let expected = "a list of the expected items";
+                    self.error(Cause::unreadable(expected, Some(json_error(&error))))
                 });
                 return Some(read);
             }

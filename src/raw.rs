@@ -8,7 +8,7 @@ use crate::call::encode;
 use crate::client::{Client, Options};
 use crate::error::{Cause, Error, Result, clean, json_error};
 use crate::transport::is_path;
-use crate::types::{Attempt, Delivery, ErrorKind, Exchange, RateLimits, RequestId, Usage, Waits};
+use crate::types::{Attempt, ErrorKind, Exchange, RateLimits, RequestId, Waits};
 
 impl Client {
     /// Any endpoint by its path, for those that this crate has no method for yet.
@@ -154,7 +154,7 @@ impl<'a> Raw<'a> {
         if body.is_none() {
             call.answer_timeout = Some(settings.timeout.unwrap_or(settings.idle_timeout));
         }
-        let done = call.run(|answer, _| {
+        let ((status, headers, body), exchange) = call.ask(|answer| {
             let (body, whole) = read_bytes(answer)?;
             if is_cut(answer, &body) {
                 return Err(cut());
@@ -162,23 +162,14 @@ impl<'a> Raw<'a> {
             if whole {
                 return Ok((answer.status, owned(answer.headers()), body));
             }
-            let cause = Cause::Decode {
-                expected: "of a size to be read at once",
-                excerpt: String::new(),
-                source: None,
-            };
-            Err(Failure {
-                delivery: Delivery::Answered,
-                ..Failure::from(cause)
-            })
+            let cause = Cause::unreadable("of a size to be read at once", None);
+            Err(Failure::answered(cause))
         })?;
-        done.charge.settle(&Usage::default());
-        let (status, headers, body) = done.value;
         Ok(RawAnswer {
             body,
             status,
             headers,
-            exchange: done.exchange,
+            exchange,
         })
     }
 }
@@ -279,11 +270,7 @@ impl RawAnswer {
     /// Kind [`Decode`](ErrorKind::Decode) when the body is no JSON, or not of that type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let cause = Cause::Decode {
-                expected: "JSON of the expected shape",
-                excerpt: String::new(),
-                source: Some(json_error(&error)),
-            };
+            let cause = Cause::unreadable("JSON of the expected shape", Some(json_error(&error)));
             Error::new(ErrorKind::Decode, "reading the answer", cause)
                 .with_answer(
                     self.exchange.request_id.clone(),

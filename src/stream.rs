@@ -17,8 +17,8 @@ use crate::error::{BoxError, Cause, Error, Phase, Result, json_error, spoken};
 use crate::sse::Decoder;
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
-    ApiError, Attempt, Delivery, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent,
-    RequestId, StreamEvent, Waits,
+    ApiError, Attempt, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
+    StreamEvent, Waits,
 };
 
 /// A streamed answer: an iterator over its events, from
@@ -639,15 +639,7 @@ fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
 }
 
 fn unreadable(expected: &'static str, source: BoxError) -> Failure {
-    let cause = Cause::Decode {
-        expected,
-        excerpt: String::new(),
-        source: Some(source),
-    };
-    Failure {
-        delivery: Delivery::Answered,
-        ..Failure::from(cause)
-    }
+    Failure::answered(Cause::unreadable(expected, Some(source)))
 }
 
 /// A stream whose connection broke, whatever broke it, is a broken stream.

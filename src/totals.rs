@@ -123,6 +123,14 @@ impl Books {
         self.write(model, |tally| tally.add_usage(usage));
     }
 
+    /// A call came to a good end, and used so much.
+    pub(crate) fn settled(&self, model: Option<&Model>, usage: &Usage) {
+        self.write(model, |tally| {
+            tally.calls += 1;
+            tally.add_usage(usage);
+        });
+    }
+
     /// A call is over.
     pub(crate) fn call(&self, model: Option<&Model>, is_failed: bool) {
         self.write(model, |tally| {

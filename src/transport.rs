@@ -385,15 +385,7 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
             (Cause::Unusable { what, source }, Delivery::NotSent)
         }
         E::Protocol(_) | E::LargeResponseHeader(..) => {
-            let source = Some(inner(error));
-            (
-                Cause::Decode {
-                    expected: "HTTP",
-                    excerpt: String::new(),
-                    source,
-                },
-                delivery,
-            )
+            (Cause::unreadable("HTTP", Some(inner(error))), delivery)
         }
         error => {
             let (phase, delivery) = match reached(&error) {

@@ -57,7 +57,7 @@ wire_struct! {
     /// assert_eq!(batch.request_counts.total(), 3);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, PartialEq)]
     pub struct MessageBatch {
         /// The batch's id (`msgbatch_…`): all that is needed to find it again.
         req id: String,
@@ -205,22 +205,6 @@ impl MessageBatch {
     /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.exchange.attempts
-    }
-}
-
-impl PartialEq for MessageBatch {
-    fn eq(&self, other: &MessageBatch) -> bool {
-        self.id == other.id
-            && self.kind == other.kind
-            && self.processing_status == other.processing_status
-            && self.request_counts == other.request_counts
-            && self.created_at == other.created_at
-            && self.expires_at == other.expires_at
-            && self.ended_at == other.ended_at
-            && self.cancel_initiated_at == other.cancel_initiated_at
-            && self.archived_at == other.archived_at
-            && self.results_url == other.results_url
-            && self.extra == other.extra
     }
 }
 

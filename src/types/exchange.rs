@@ -198,6 +198,13 @@ pub(crate) struct Exchange {
     pub(crate) attempts: Vec<Attempt>,
 }
 
+/// How it was obtained makes no difference between two answers.
+impl PartialEq for Exchange {
+    fn eq(&self, _: &Exchange) -> bool {
+        true
+    }
+}
+
 impl Exchange {
     /// How long all attempts waited.
     pub(crate) fn waited(&self) -> Waits {

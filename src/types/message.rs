@@ -177,7 +177,7 @@ wire_struct! {
     ///     .user("And a town on it?");
     /// assert_eq!(request.messages.len(), 3);
     /// ```
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, PartialEq)]
     pub struct Message {
         /// The message's id.
         def id: String,
@@ -443,22 +443,6 @@ impl Message {
     /// ```
     pub fn waited(&self) -> Waits {
         self.exchange.waited()
-    }
-}
-
-impl PartialEq for Message {
-    fn eq(&self, other: &Message) -> bool {
-        self.id == other.id
-            && self.kind == other.kind
-            && self.role == other.role
-            && self.model == other.model
-            && self.content == other.content
-            && self.stop_reason == other.stop_reason
-            && self.stop_sequence == other.stop_sequence
-            && self.stop_details == other.stop_details
-            && self.container == other.container
-            && self.usage == other.usage
-            && self.extra == other.extra
     }
 }
 

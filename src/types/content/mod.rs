@@ -69,6 +69,28 @@ pub enum ContentBlock {
     Other(Map<String, Value>),
 }
 
+/// The mark of a block that can have one, shared or mutable as the block is.
+macro_rules! cache_control {
+    ($block:expr) => {
+        match $block {
+            ContentBlock::Text(TextBlock { cache_control, .. })
+            | ContentBlock::Image(ImageBlock { cache_control, .. })
+            | ContentBlock::SearchResult(SearchResultBlock { cache_control, .. })
+            | ContentBlock::ToolUse(ToolUseBlock { cache_control, .. })
+            | ContentBlock::ToolResult(ToolResultBlock { cache_control, .. })
+            | ContentBlock::ServerToolUse(ServerToolUseBlock { cache_control, .. })
+            | ContentBlock::ServerToolResult(ServerToolResultBlock { cache_control, .. })
+            | ContentBlock::Document(DocumentBlock { cache_control, .. })
+            | ContentBlock::ContainerUpload(ContainerUploadBlock { cache_control, .. }) => {
+                Some(cache_control)
+            }
+            ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::Other(_) => None,
+        }
+    };
+}
+
 impl ContentBlock {
     /// Text.
     ///
@@ -314,7 +336,8 @@ impl ContentBlock {
     }
 
     /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
-    /// cannot be marked and stay as they are.
+    /// cannot be marked and stay as they are; so do blocks of an unknown kind, whose fields are for
+    /// you to set.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, ContentBlock};
@@ -325,40 +348,15 @@ impl ContentBlock {
     /// ```
     #[must_use]
     pub fn cached(mut self, control: CacheControl) -> ContentBlock {
-        let slot = match &mut self {
-            ContentBlock::Text(block) => &mut block.cache_control,
-            ContentBlock::Image(block) => &mut block.cache_control,
-            ContentBlock::Document(block) => &mut block.cache_control,
-            ContentBlock::SearchResult(block) => &mut block.cache_control,
-            ContentBlock::ToolUse(block) => &mut block.cache_control,
-            ContentBlock::ToolResult(block) => &mut block.cache_control,
-            ContentBlock::ServerToolUse(block) => &mut block.cache_control,
-            ContentBlock::ServerToolResult(block) => &mut block.cache_control,
-            ContentBlock::ContainerUpload(block) => &mut block.cache_control,
-            ContentBlock::Thinking(_)
-            | ContentBlock::RedactedThinking(_)
-            | ContentBlock::Other(_) => return self,
-        };
-        *slot = Some(control);
+        if let Some(mark) = cache_control!(&mut self) {
+            *mark = Some(control);
+        }
         self
     }
 
     /// Whether this block is marked as the end of a prefix that the server should cache.
     pub(crate) fn is_cached(&self) -> bool {
-        match self {
-            ContentBlock::Text(block) => block.cache_control.is_some(),
-            ContentBlock::Image(block) => block.cache_control.is_some(),
-            ContentBlock::Document(block) => block.cache_control.is_some(),
-            ContentBlock::SearchResult(block) => block.cache_control.is_some(),
-            ContentBlock::ToolUse(block) => block.cache_control.is_some(),
-            ContentBlock::ToolResult(block) => block.cache_control.is_some(),
-            ContentBlock::ServerToolUse(block) => block.cache_control.is_some(),
-            ContentBlock::ServerToolResult(block) => block.cache_control.is_some(),
-            ContentBlock::ContainerUpload(block) => block.cache_control.is_some(),
-            ContentBlock::Thinking(_)
-            | ContentBlock::RedactedThinking(_)
-            | ContentBlock::Other(_) => false,
-        }
+        cache_control!(self).is_some_and(Option::is_some)
     }
 
     /// The text of a text block.

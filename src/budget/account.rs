@@ -197,7 +197,8 @@ impl Account {
         }
     }
 
-    /// The answer began: the host took the request, and `usage` says what its input came to.
+    /// The answer began: the host took the request, and `usage` says what its input came to, or
+    /// nothing at all, as some gateways do before the end.
     pub(crate) fn begun(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
         self.advance(now);
         let input = self.counted_input(usage);
@@ -206,6 +207,7 @@ impl Account {
         };
         gate.accepted(entry.pass);
         self.is_mute |= !self.mirror.knows_any();
+        let Some(input) = input else { return };
         if entry.input.replace(input).is_none() {
             self.estimates.learn_input(&entry.cost, input);
         }
@@ -232,8 +234,9 @@ impl Account {
     pub(crate) fn settle(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
         self.begun(now, key, usage, gate);
         let output = at_most(usage.output_tokens, LARGEST);
-        let Some(entry) = self.close(now, key, |entry, _| {
-            let actual = [1, entry.input.unwrap_or(0), output];
+        let Some(entry) = self.close(now, key, |entry, counted| {
+            // What nobody told stays as promised.
+            let actual = [1, entry.input.unwrap_or(counted[INPUT]), output];
             (actual, actual)
         }) else {
             return;
@@ -499,17 +502,15 @@ impl Account {
         self.pacer.pace(now, &server, &window)
     }
 
-    fn counted_input(&self, usage: &Usage) -> u64 {
-        let reads = match self.counts_cache_reads {
-            true => usage.cache_read_input_tokens.unwrap_or(0),
-            false => 0,
-        };
+    /// The input that counts against limits; `None` where nothing is said of any: no prompt is
+    /// empty.
+    fn counted_input(&self, usage: &Usage) -> Option<u64> {
+        let reads = usage.cache_read_input_tokens.unwrap_or(0);
         let written = usage.cache_creation_input_tokens.unwrap_or(0);
-        let counted = usage
-            .input_tokens
-            .saturating_add(written)
-            .saturating_add(reads);
-        at_most(counted, LARGEST)
+        let fresh = usage.input_tokens.saturating_add(written);
+        let all = fresh.saturating_add(reads);
+        let counted = if self.counts_cache_reads { all } else { fresh };
+        (all > 0).then(|| at_most(counted, LARGEST))
     }
 }
 
@@ -775,6 +776,36 @@ mod tests {
             account.settle(1.0, key, &usage, &mut gate);
             assert_eq!(account.view(1.0).used[INPUT], expected);
         }
+    }
+
+    #[test]
+    fn an_input_of_zero_is_one_that_was_not_told() {
+        let cost = Cost::request().input_bytes(3_500).max_tokens(100);
+        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(10_000));
+        let limits = Limits::per_minute().input_tokens(20_000);
+        account.assume_server(0.0, &limits);
+        for round in 0..10 {
+            let now = f64::from(round) * 61.0;
+            let key = granted(account.try_admit(now, &cost, &mut gate));
+            let before = (account.view(now).used, account.mirror.level(INPUT));
+            account.begun(now, key, &Usage::default(), &mut gate);
+            let after = (account.view(now).used, account.mirror.level(INPUT));
+            assert_eq!(after, before, "it stays as promised");
+            account.settle(now + 1.0, key, &usage(1_000, 10), &mut gate);
+        }
+        let expected = account.expected(&cost)[INPUT];
+        assert!((expected - 1_000.0).abs() < 1e-6, "{expected}");
+        // Nobody ever says what the next one came to.
+        let key = granted(account.try_admit(700.0, &cost, &mut gate));
+        account.settle(701.0, key, &usage(0, 10), &mut gate);
+        assert_eq!(account.view(701.0).used[INPUT], 1_000);
+        assert!((account.expected(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
+        // A prompt that was read from the cache is told, and free.
+        let key = granted(account.try_admit(800.0, &cost, &mut gate));
+        let mut cached = usage(0, 10);
+        cached.cache_read_input_tokens = Some(1_000);
+        account.settle(801.0, key, &cached, &mut gate);
+        assert_eq!(account.view(801.0).used[INPUT], 0);
     }
 
     #[test]

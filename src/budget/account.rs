@@ -280,6 +280,10 @@ impl Account {
                     self.mirror.guess_limits(dimension, &self.window.sums());
                 }
             }
+            // With nothing known it may be any limit.
+            Refusal::Unexplained if self.mirror.guesses(None) => {
+                self.mirror.guess_limits(None, &self.window.sums());
+            }
             // All that was in flight comes back refused: one round, one cut.
             _ if entry.sent < self.cut => {}
             Refusal::Growth | Refusal::Unexplained => self.cut(now),

@@ -102,6 +102,13 @@ fn no_headers(scenario: Scenario) -> Scenario {
     }
 }
 
+fn mute(scenario: Scenario) -> Scenario {
+    Scenario {
+        is_mute: true,
+        ..unknown(no_headers(scenario))
+    }
+}
+
 fn strict(scenario: Scenario) -> Scenario {
     let promise = scenario.promise.strict();
     Scenario {
@@ -302,7 +309,12 @@ fn shared() -> Vec<Goal> {
             1.02,
             (15.0, 20),
         ),
-        goal("4 processes, requests", processes(4, rpm), 1.02, (15.0, 20)),
+        goal(
+            "4 processes, requests",
+            processes(4, rpm.clone()),
+            1.02,
+            (15.0, 20),
+        ),
         goal("4 processes, output", processes(4, otpm), 1.02, (15.0, 20)),
         goal(
             "30% tenant, no headers",
@@ -312,10 +324,12 @@ fn shared() -> Vec<Goal> {
         ),
         goal(
             "unknown, no headers",
-            unknown(no_headers(itpm)),
+            unknown(no_headers(itpm.clone())),
             1.02,
             (110.0, 150),
         ),
+        goal("mute, input", mute(itpm), 1.02, (110.0, 150)),
+        goal("mute, requests", mute(rpm), 1.02, (110.0, 150)),
     ]
 }
 

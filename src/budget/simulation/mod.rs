@@ -39,7 +39,7 @@ struct Scenario {
     /// The headers come after a tenth of an answer's time, however long that is, and show the buckets
     /// as they were when the request arrived.
     has_slow_headers: bool,
-    /// Not even `retry-after`, nor a text that names the limit.
+    /// Refusals do not say why, as those of a gateway in front of the API.
     is_mute: bool,
     /// The client is told the limits beforehand.
     known: bool,

@@ -162,9 +162,6 @@ impl Server {
             ..RateLimits::default()
         };
         if !self.scenario.headers {
-            if self.scenario.is_mute {
-                limits.retry_after = None;
-            }
             return limits;
         }
         let group = |d: usize, level: f64| {

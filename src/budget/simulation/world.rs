@@ -318,7 +318,7 @@ impl World {
         let client = &mut self.clients[at];
         let (account, gate) = (&mut client.account, &mut client.gate);
         let refusal = match no {
-            No::Limit(..) if self.scenario.is_mute => Refusal::Limit(None, None),
+            No::Limit(..) if self.scenario.is_mute => Refusal::Unexplained,
             No::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
             No::Growth => Refusal::Growth,
             No::Overloaded => {

@@ -63,8 +63,8 @@ impl Bucket {
         if !self.is_known() {
             return;
         }
-        if self.guessed {
-            let grown = exp(passed * GROWTH);
+        if self.guessed && self.limit < HIGHEST {
+            let grown = exp(passed * GROWTH).min(HIGHEST / self.limit);
             (self.limit, self.depth) = (self.limit * grown, self.depth * grown);
         }
         let taken = self.foreign * FORGETTING * (1.0 - kept);
@@ -228,6 +228,9 @@ const FORGETTING: f64 = 60.0;
 /// By how much a guessed limit grows per second.
 const GROWTH: f64 = 0.005;
 
+/// How high it grows, per minute: more than anyone has, and a number to reckon with.
+const HIGHEST: f64 = 1e12;
+
 /// Steps towards the time of refill; each comes nearer from below.
 const ROUNDS: usize = 8;
 
@@ -256,6 +259,26 @@ mod tests {
         at_once.refill(30.0, kept(30.0));
         (0..300).for_each(|_| in_steps.refill(0.1, kept(0.1)));
         assert!((at_once.free - in_steps.free).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_guess_grows_to_a_number_and_not_beyond() {
+        for passed in [600.0, 1e5, 1e9, 1e300] {
+            let mut bucket = Bucket::default();
+            bucket.set_limit(60_000.0, 0.25);
+            bucket.guessed = true;
+            for _ in 0..3 {
+                bucket.refill(passed, kept(passed));
+            }
+            let Bucket {
+                limit, depth, free, ..
+            } = bucket;
+            assert!(limit > 1e6 && limit <= HIGHEST * 1.001, "{passed}: {limit}");
+            assert!(
+                (depth - limit / 4.0).abs() < 1.0 && free <= depth * 1.001,
+                "{bucket:?}"
+            );
+        }
     }
 
     #[test]

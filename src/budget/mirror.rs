@@ -548,6 +548,15 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_that_has_grown_for_days_is_brought_down_by_one_refusal() {
+        let mut mirror = Mirror::new();
+        mirror.guess_limits(None, &[100, 50_000, 0]);
+        mirror.refill(200_000.0);
+        mirror.guess_limits(None, &[100, 50_000, 0]);
+        assert_eq!(mirror.view(INPUT).map(|view| view.limit), Some(85_000.0));
+    }
+
+    #[test]
     fn no_limit_is_guessed_to_be_lower_than_the_lowest_there_is() {
         let mut mirror = Mirror::new();
         mirror.guess_limits(None, &[2, 3_000, 500]);

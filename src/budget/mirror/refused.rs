@@ -65,8 +65,9 @@ impl Mirror {
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
-    /// what was `used` in the last minute, and shrink with each round of refusals. No limit is
-    /// guessed to be lower than the lowest there is: who used less was not refused for that.
+    /// what was `used` in the last minute, and shrink with each round of refusals; however far they
+    /// grew meanwhile, from no more than twice the use. No limit is guessed to be lower than the
+    /// lowest there is: who used less was not refused for that.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
         if self.now < self.last_round + ROUND && self.buckets.iter().any(|b| b.guessed) {
             return;
@@ -78,8 +79,8 @@ impl Mirror {
             }
             let used = used[told] as f64;
             if bucket.guessed {
-                let limit = (bucket.limit * BACK_OFF).max(LOWEST[told]);
-                bucket.set_limit(limit, GUESSED_DEPTH);
+                let limit = bucket.limit.min(2.0 * used) * BACK_OFF;
+                bucket.set_limit(limit.max(LOWEST[told]), GUESSED_DEPTH);
             } else if !bucket.is_known() && used * BACK_OFF > LOWEST[told] {
                 bucket.guessed = true;
                 bucket.set_limit(used * BACK_OFF, GUESSED_DEPTH);

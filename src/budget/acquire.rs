@@ -85,7 +85,7 @@ impl Budget {
                 return Err(Denied::Refused(cause));
             }
         }
-        let waiter = lane.enter(ticket, ask.cost);
+        let waiter = lane.enter(start, ticket, ask.cost);
         drop(state);
         let place = Place {
             shared,
@@ -144,7 +144,6 @@ impl Budget {
         deadline: Option<Time>,
     ) -> Result<Reservation, Denied> {
         let (shared, waiter) = (place.shared, &*place.waiter);
-        let (mut waits, mut seen) = (Waits::default(), None);
         let refused = |waits: &Waits| {
             let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
             ask.max_wait.map(|most| most.saturating_sub(waited))
@@ -156,13 +155,11 @@ impl Budget {
                 return Err(Denied::Stopped);
             }
             let now = shared.now();
-            if let Some((since, cause)) = seen {
-                waits.add(cause, seconds(now - since));
-            }
             let (lane, gate) = state.lane(ask.class);
+            let waits = lane.waited(now, waiter);
             let (until, cause) = match lane.turn(waiter, now, gate) {
                 Ok(key) => {
-                    lane.leave(waiter);
+                    lane.leave(now, waiter);
                     let reservation = Reservation::new(self.clone(), ask.class, key, waiter.ticket);
                     return Ok(reservation.after(waits));
                 }
@@ -170,7 +167,6 @@ impl Budget {
                 Err(Later::NotBefore(time, cause)) => (Some(time), cause),
                 Err(Later::OnEvent(cause)) => (None, cause),
             };
-            seen = Some((now, cause));
             // An event may better what is waited for, but not the lower bound.
             let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
             if deadline.is_some_and(|deadline| now >= deadline || best > deadline) {
@@ -255,8 +251,10 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
+        // By the lock: times of others are not before it.
+        let now = self.shared.now();
         if let Some(lane) = state.lanes.get_mut(self.class) {
-            lane.leave(&self.waiter);
+            lane.leave(now, &self.waiter);
         }
     }
 }

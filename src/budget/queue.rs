@@ -5,7 +5,7 @@
 //! and its successor, which becomes the head.
 
 use crate::sync::Condvar;
-use crate::types::WaitCause;
+use crate::types::{WaitCause, Waits};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,15 +15,25 @@ use super::cost::{Cost, Time};
 use super::entries::Key;
 use super::gate::Gate;
 use super::ruling::Later;
+use super::seconds;
 
 /// The requests of one class: its account, and those who wait.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) account: Account,
-    waiters: VecDeque<Arc<Waiter>>,
+    waiters: VecDeque<Place>,
     next_ticket: u64,
+    /// Up to when what is waited for is booked, and what the head waits for since.
+    booked: (Time, WaitCause),
     /// What the head sleeps to; `None` where it waits for an event, or has not looked yet.
     head_until: Option<Time>,
+}
+
+/// One in line, and what it waited for so far.
+#[derive(Debug)]
+struct Place {
+    waiter: Arc<Waiter>,
+    waits: Waits,
 }
 
 /// One that waits.
@@ -40,6 +50,7 @@ impl Lane {
             account,
             waiters: VecDeque::new(),
             next_ticket: 0,
+            booked: (0.0, WaitCause::Turn),
             head_until: None,
         }
     }
@@ -54,38 +65,63 @@ impl Lane {
     pub(super) fn is_next(&self, ticket: u64) -> bool {
         self.waiters
             .front()
-            .is_none_or(|head| ticket <= head.ticket)
+            .is_none_or(|head| ticket <= head.waiter.ticket)
     }
 
     /// Takes a place in the order of the tickets.
-    pub(super) fn enter(&mut self, ticket: u64, cost: Cost) -> Arc<Waiter> {
+    pub(super) fn enter(&mut self, now: Time, ticket: u64, cost: Cost) -> Arc<Waiter> {
+        self.book(now);
         let waiter = Arc::new(Waiter {
             ticket,
             cost,
             wake: Condvar::new(),
         });
-        let place = self.waiters.partition_point(|other| other.ticket < ticket);
+        let before = |other: &Place| other.waiter.ticket < ticket;
+        let place = self.waiters.partition_point(before);
         if place == 0 {
             self.head_until = None;
         }
-        self.waiters.insert(place, Arc::clone(&waiter));
+        let queued = Place {
+            waiter: Arc::clone(&waiter),
+            waits: Waits::default(),
+        };
+        self.waiters.insert(place, queued);
         waiter
     }
 
     /// Gives up a place; if it was the first, the next one gets the baton.
-    pub(super) fn leave(&mut self, waiter: &Waiter) {
-        let Some(place) = self
-            .waiters
-            .iter()
-            .position(|other| other.ticket == waiter.ticket)
-        else {
+    pub(super) fn leave(&mut self, now: Time, waiter: &Waiter) {
+        let Some(place) = self.place(waiter) else {
             return;
         };
+        self.book(now);
         self.waiters.remove(place);
         if place == 0 {
             self.head_until = None;
+            self.booked.1 = WaitCause::Turn;
             self.wake_head();
         }
+    }
+
+    /// What a waiter has waited for until now: who stands behind the head waits for what the head
+    /// waits for.
+    pub(super) fn waited(&mut self, now: Time, waiter: &Waiter) -> Waits {
+        self.book(now);
+        let place = self.place(waiter);
+        place.map_or_else(Waits::default, |place| self.waiters[place].waits.clone())
+    }
+
+    fn book(&mut self, now: Time) {
+        let (since, cause) = self.booked;
+        for place in &mut self.waiters {
+            place.waits.add(cause, seconds(now - since));
+        }
+        self.booked.0 = now;
+    }
+
+    fn place(&self, waiter: &Waiter) -> Option<usize> {
+        let mut waiters = self.waiters.iter();
+        waiters.position(|place| place.waiter.ticket == waiter.ticket)
     }
 
     /// Takes a waiter in if it is its turn and there is room. Otherwise, if it is the head, what
@@ -102,10 +138,12 @@ impl Lane {
                 head.map_or(WaitCause::Turn, |(_, cause)| cause),
             ));
         }
+        self.book(now);
         let result = self.account.try_admit(now, &waiter.cost, gate);
-        self.head_until = match result {
-            Err(Later::NotBefore(time, _)) => Some(time),
-            _ => None,
+        (self.head_until, self.booked.1) = match result {
+            Err(Later::NotBefore(time, cause)) => (Some(time), cause),
+            Err(Later::OnEvent(cause)) => (None, cause),
+            _ => (None, WaitCause::Turn),
         };
         result
     }
@@ -115,7 +153,7 @@ impl Lane {
         let Some(head) = self.waiters.front() else {
             return;
         };
-        let better = match self.account.outlook(now, &head.cost, gate) {
+        let better = match self.account.outlook(now, &head.waiter.cost, gate) {
             Ok(()) | Err(Later::Never(_)) => true,
             Err(Later::NotBefore(time, _)) => self
                 .head_until
@@ -129,19 +167,19 @@ impl Lane {
 
     pub(super) fn wake_head(&self) {
         if let Some(head) = self.waiters.front() {
-            head.wake.notify_one();
+            head.waiter.wake.notify_one();
         }
     }
 
     pub(super) fn wake_all(&self) {
-        for waiter in &self.waiters {
-            waiter.wake.notify_one();
+        for place in &self.waiters {
+            place.waiter.wake.notify_one();
         }
     }
 
     /// What those who wait ask for, in their order.
     pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
-        self.waiters.iter().map(|waiter| waiter.cost)
+        self.waiters.iter().map(|place| place.waiter.cost)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -151,7 +189,7 @@ impl Lane {
     /// The earliest time at which a request could go that stands behind the tickets below its own.
     pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost, gate: &mut Gate) -> Time {
         let mut queued = [0.0; 3];
-        let before = self.waiters.iter();
+        let before = self.waiters.iter().map(|place| &place.waiter);
         for other in before.take_while(|other| other.ticket < ticket) {
             // By what is known now, not by what was when it came.
             let expected = self.account.expected(&other.cost);
@@ -195,7 +233,7 @@ impl Lane {
         gate: &mut Gate,
     ) -> Option<(Option<Time>, WaitCause)> {
         let head = self.waiters.front()?;
-        outlook(&mut self.account, now, &head.cost, gate)
+        outlook(&mut self.account, now, &head.waiter.cost, gate)
     }
 }
 
@@ -214,3 +252,58 @@ fn outlook(
 
 /// Half a millisecond: less is not worth a thread's wake-up.
 const WORTH_WAKING: Time = 0.0005;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Limits;
+    use crate::budget::reading::{Reading, Refusal};
+    use crate::types::Dimension;
+    use fastrand::Rng;
+    use std::time::Duration;
+
+    fn lane(limits: Limits) -> (Lane, Gate) {
+        let dice = Rng::with_seed(1);
+        let account = Account::new(limits, false, dice.clone());
+        (Lane::new(account), Gate::new(dice))
+    }
+
+    #[test]
+    fn who_stands_behind_the_head_waits_for_what_the_head_waits_for_at_each_time() {
+        let (mut lane, mut gate) = lane(Limits::per_minute().requests(100));
+        let cost = Cost::request();
+        let key = lane.account.try_admit(0.0, &cost, &mut gate).expect("room");
+        let pause = Reading {
+            retry_after: Some(20.0),
+            ..Reading::default()
+        };
+        let account = &mut lane.account;
+        account.refused(0.0, key, Refusal::Unexplained, &pause, &mut gate);
+        let [head, second] = [1, 2].map(|ticket| lane.enter(0.0, ticket, cost));
+        let until = |ruling: Result<Key, Later>| match ruling {
+            Err(Later::NotBefore(time, cause)) => (time, cause),
+            other => panic!("{other:?}"),
+        };
+        let (pause, why) = until(lane.turn(&head, 0.0, &mut gate));
+        assert_eq!(why, WaitCause::Pause);
+        lane.turn(&second, 0.0, &mut gate).expect_err("behind");
+        // Meanwhile there are new limits: the head waits for them now.
+        let limits = Limits::per_minute().requests(1);
+        lane.account.set_limits(1.0, limits);
+        let (time, why) = until(lane.turn(&head, pause, &mut gate));
+        assert_eq!(why, WaitCause::Limit(Dimension::Requests));
+        lane.turn(&head, time, &mut gate).expect("room");
+        lane.leave(time, &head);
+        let (next, last) = until(lane.turn(&second, time, &mut gate));
+        let mut expected = Waits::default();
+        for (cause, from, to) in [
+            (WaitCause::Pause, 0.0, pause),
+            (why, pause, time),
+            (last, time, next),
+        ] {
+            expected.add(cause, seconds(to - from));
+        }
+        assert_eq!(lane.waited(next, &second), expected);
+        assert!(expected.of(why) > Duration::from_secs(39), "{expected:?}");
+    }
+}

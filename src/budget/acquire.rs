@@ -8,7 +8,7 @@ use log::{Level, log};
 
 use super::class::ModelClass;
 use super::cost::{Cost, Time};
-use super::queue::Waiter;
+use super::queue::{Lack, Patience, Waiter};
 use super::reservation::Reservation;
 use super::ruling::{Excess, Later};
 use super::{Budget, OnWait, Shared, State, Wait, seconds};
@@ -55,6 +55,10 @@ impl Budget {
         let shared = &*self.shared;
         let start = shared.now();
         let deadline = ask.patience.map(|patience| start + patience.as_secs_f64());
+        let patience = Patience {
+            deadline,
+            max_wait: ask.max_wait,
+        };
         let mut state = lock(&shared.state);
         let (lane, gate) = state.lane(ask.class);
         let ticket = ask.ticket.unwrap_or_else(|| lane.ticket());
@@ -70,29 +74,23 @@ impl Budget {
             }
         }
         let at_best = lane.at_best(start, ticket, &ask.cost, gate);
-        if deadline.is_some_and(|deadline| at_best > deadline) {
-            let cause = lane.cause_for(start, ticket, &ask.cost, gate);
-            return Err(Denied::Late {
-                at_least: seconds(at_best - start),
-                cause,
+        if let Some(lack) = patience.lack(start, at_best, lane.refused_until(start, gate)) {
+            return Err(match lack {
+                Lack::Time => Denied::Late {
+                    at_least: seconds(at_best - start),
+                    cause: lane.cause_for(start, ticket, &ask.cost, gate),
+                },
+                Lack::Wait(cause) => Denied::Refused(cause),
             });
         }
-        if let Some((until, cause)) = lane.refused_until(start, gate) {
-            if ask
-                .max_wait
-                .is_some_and(|most| seconds(until - start) > most)
-            {
-                return Err(Denied::Refused(cause));
-            }
-        }
-        let waiter = lane.enter(start, ticket, ask.cost);
+        let waiter = lane.enter(start, ticket, ask.cost, patience);
         drop(state);
         let place = Place {
             shared,
             class: ask.class,
             waiter,
         };
-        self.wait_in(&place, ask, start, deadline)
+        self.wait_in(&place, ask, start)
     }
 
     /// How long a request that comes back with its old ticket will wait at least, and for what.
@@ -135,19 +133,23 @@ impl Budget {
         state.lanes.values().for_each(|lane| lane.wake_all());
     }
 
+    /// Wakes those who wait and have no patience for a pause or an overload that has begun.
+    pub(super) fn wake_impatient(&self) {
+        let now = self.shared.now();
+        let state = lock(&self.shared.state);
+        for lane in state.lanes.values() {
+            lane.wake_impatient(now, &state.gate);
+        }
+    }
+
     /// Waits for the turn of a place, and for room then.
     fn wait_in(
         &self,
         place: &Place<'_>,
         ask: &Ask<'_>,
         start: Time,
-        deadline: Option<Time>,
     ) -> Result<Reservation, Denied> {
         let (shared, waiter) = (place.shared, &*place.waiter);
-        let refused = |waits: &Waits| {
-            let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
-            ask.max_wait.map(|most| most.saturating_sub(waited))
-        };
         let mut announced = false;
         let mut state = lock(&shared.state);
         loop {
@@ -169,16 +171,22 @@ impl Budget {
             };
             // An event may better what is waited for, but not the lower bound.
             let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
-            if deadline.is_some_and(|deadline| now >= deadline || best > deadline) {
-                return Err(Denied::Late {
-                    at_least: seconds(best.max(until.unwrap_or(now)) - start),
-                    cause,
-                });
-            }
+            let left = waiter.patience.after(&waits);
             let is_refused = matches!(cause, WaitCause::Pause | WaitCause::Overload);
-            let left = refused(&waits);
-            if is_refused && left.is_some_and(|left| left.is_zero()) {
-                return Err(Denied::Refused(cause));
+            let lack = match left.lack(now, best, lane.refused_until(now, gate)) {
+                None if left.is_over(now) => Some(Lack::Time),
+                None if is_refused && left.is_spent() => Some(Lack::Wait(cause)),
+                lack => lack,
+            };
+            match lack {
+                Some(Lack::Time) => {
+                    return Err(Denied::Late {
+                        at_least: seconds(best.max(until.unwrap_or(now)) - start),
+                        cause,
+                    });
+                }
+                Some(Lack::Wait(cause)) => return Err(Denied::Refused(cause)),
+                None => {}
             }
             if !announced {
                 let at_least = match cause {
@@ -210,13 +218,16 @@ impl Budget {
                     continue;
                 }
             }
-            // A refusal that comes meanwhile wakes nobody: who has no time left for one looks again.
+            // A refusal that comes meanwhile wakes who had too little patience from the start: who
+            // has used it up looks again.
             let least = match is_refused {
                 true => Duration::ZERO,
                 false => LOOK_AGAIN,
             };
-            let given_up = left.map(|left| now + left.max(least).as_secs_f64());
-            let end = [deadline, given_up].into_iter().flatten().reduce(Time::min);
+            let given_up = left.max_wait;
+            let given_up = given_up.map(|left| now + left.max(least).as_secs_f64());
+            let ends = [left.deadline, given_up].into_iter().flatten();
+            let end = ends.reduce(Time::min);
             state = shared.wait(state, waiter, until, end);
         }
     }
@@ -238,6 +249,23 @@ impl Shared {
             until.and_then(instant),
             deadline.and_then(instant),
         )
+    }
+}
+
+impl Patience {
+    /// What is left of it after those waits.
+    fn after(self, waits: &Waits) -> Patience {
+        let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
+        let max_wait = self.max_wait.map(|most| most.saturating_sub(waited));
+        Patience { max_wait, ..self }
+    }
+
+    fn is_over(&self, now: Time) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    fn is_spent(&self) -> bool {
+        self.max_wait.is_some_and(|left| left.is_zero())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::types::{WaitCause, Waits};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::account::Account;
 use super::cost::{Cost, Time};
@@ -41,7 +42,46 @@ struct Place {
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) cost: Cost,
+    pub(super) patience: Patience,
     pub(super) wake: Condvar,
+}
+
+/// How long a request will wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until when, whatever it waits for.
+    pub(super) deadline: Option<Time>,
+    /// How long for pauses and overloads.
+    pub(super) max_wait: Option<Duration>,
+}
+
+/// What a request lacks that could go one day.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Lack {
+    /// It would be after the deadline.
+    Time,
+    /// It will not wait so long for a pause or an overload.
+    Wait(WaitCause),
+}
+
+impl Patience {
+    /// What a request lacks that can go at `best` at the earliest, and not before the server has
+    /// refused all of them for the last time.
+    pub(super) fn lack(
+        &self,
+        now: Time,
+        best: Time,
+        refused_until: Option<(Time, WaitCause)>,
+    ) -> Option<Lack> {
+        if self.deadline.is_some_and(|deadline| best > deadline) {
+            return Some(Lack::Time);
+        }
+        let (until, cause) = refused_until?;
+        let is_long = |most: Duration| seconds(until - now) > most;
+        self.max_wait
+            .is_some_and(is_long)
+            .then_some(Lack::Wait(cause))
+    }
 }
 
 impl Lane {
@@ -69,11 +109,18 @@ impl Lane {
     }
 
     /// Takes a place in the order of the tickets.
-    pub(super) fn enter(&mut self, now: Time, ticket: u64, cost: Cost) -> Arc<Waiter> {
+    pub(super) fn enter(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        cost: Cost,
+        patience: Patience,
+    ) -> Arc<Waiter> {
         self.book(now);
         let waiter = Arc::new(Waiter {
             ticket,
             cost,
+            patience,
             wake: Condvar::new(),
         });
         let before = |other: &Place| other.waiter.ticket < ticket;
@@ -177,6 +224,19 @@ impl Lane {
         }
     }
 
+    /// Wakes those who will not wait as long as the server refuses all requests.
+    pub(super) fn wake_impatient(&self, now: Time, gate: &Gate) {
+        let Some(refused) = self.refused_until(now, gate) else {
+            return;
+        };
+        for Place { waiter, .. } in &self.waiters {
+            let lack = waiter.patience.lack(now, refused.0, Some(refused));
+            if lack.is_some() {
+                waiter.wake.notify_one();
+            }
+        }
+    }
+
     /// What those who wait ask for, in their order.
     pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
         self.waiters.iter().map(|place| place.waiter.cost)
@@ -260,7 +320,6 @@ mod tests {
     use crate::budget::reading::{Reading, Refusal};
     use crate::types::Dimension;
     use fastrand::Rng;
-    use std::time::Duration;
 
     fn lane(limits: Limits) -> (Lane, Gate) {
         let dice = Rng::with_seed(1);
@@ -279,7 +338,12 @@ mod tests {
         };
         let account = &mut lane.account;
         account.refused(0.0, key, Refusal::Unexplained, &pause, &mut gate);
-        let [head, second] = [1, 2].map(|ticket| lane.enter(0.0, ticket, cost));
+        let patience = Patience {
+            deadline: None,
+            max_wait: None,
+        };
+        let mut enter = |ticket| lane.enter(0.0, ticket, cost, patience);
+        let [head, second] = [1, 2].map(&mut enter);
         let until = |ruling: Result<Key, Later>| match ruling {
             Err(Later::NotBefore(time, cause)) => (time, cause),
             other => panic!("{other:?}"),

@@ -220,6 +220,7 @@ impl Reservation {
         self.budget.update(&self.class, |account, now, gate| {
             account.refused(now, key, refusal, &reading, gate);
         });
+        self.budget.wake_impatient();
     }
 
     /// The server refused it as overloaded, at once or in the middle of its answer. The next
@@ -243,6 +244,7 @@ impl Reservation {
         self.budget.update(&self.class, |account, now, gate| {
             account.overloaded(now, key, wait, gate);
         });
+        self.budget.wake_impatient();
     }
 
     /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{
-    Budget, Client, Dimension, ErrorKind, InputEstimate, Limits, Message, MessageRequest, Model,
-    ModelClass, Options, Prices, RetryPolicy, WaitCause,
+    Budget, Client, Cost, Dimension, ErrorKind, InputEstimate, Limits, Message, MessageRequest,
+    Model, ModelClass, Options, Prices, RateLimits, RetryPolicy, WaitCause,
 };
 
 use crate::matrix::limited;
@@ -385,6 +386,48 @@ fn nobody_waits_longer_for_a_refusal_than_max_wait() {
         (lab.server.request_count(), lab.clock.sleeps()),
         (2, vec![])
     );
+}
+
+#[test]
+fn a_pause_that_is_longer_than_their_patience_ends_the_wait_of_all_in_line() {
+    let limits = Limits::per_minute().requests(1);
+    let lab = Lab::on(ManualClock::held(), |builder| builder.limits(limits));
+    let (budget, class) = (lab.client.budget(), ModelClass::of("claude-haiku-4-5"));
+    let cost = Cost::request().max_tokens(10);
+    let refused = budget.reserve(&class, cost, None).expect("room");
+    let patient = RetryPolicy::new().max_wait(Duration::MAX);
+    let waits = [
+        Options::new().retry(patient),
+        Options::new(),
+        Options::new().retry(patient).deadline(seconds(3_000)),
+    ]
+    .map(|options| {
+        let client = lab.client.with(options);
+        let before = budget.snapshot()[0].waiting;
+        let thread = thread::spawn(move || client.messages().create(&request()));
+        while budget.snapshot()[0].waiting == before {
+            thread::yield_now();
+        }
+        thread
+    });
+    refused.refuse(None, &RateLimits::from_headers([("retry-after", "3600")]));
+    let [patient, impatient, hurried] = waits;
+    let mut texts = Vec::new();
+    for thread in [impatient, hurried] {
+        let error = ends(move || thread.join()).expect("no panic");
+        let error = error.expect_err("a pause of an hour");
+        assert_eq!(error.kind(), ErrorKind::RateLimit, "{error}");
+        texts.push(error.to_string());
+    }
+    assert!(
+        texts[0].contains("max_wait permits no longer wait"),
+        "{texts:?}"
+    );
+    assert!(texts[1].contains("no room within 50 min"), "{texts:?}");
+    assert_eq!(budget.snapshot()[0].waiting, 1);
+    lab.client.shutdown();
+    let error = patient.join().expect("no panic").expect_err("shut down");
+    assert_eq!(error.kind(), ErrorKind::Shutdown);
 }
 
 #[test]

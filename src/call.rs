@@ -310,8 +310,8 @@ impl<'a> Progress<'a> {
         Err(self.error(last, Some(reason)))
     }
 
-    /// Why a next try is out of the question that would come so late.
-    fn too_late(&self, wait: Duration) -> Option<String> {
+    /// Why a next try is out of the question that would come so late, or after so long a pause.
+    fn too_late(&self, wait: Duration, pause: Duration) -> Option<String> {
         let shown = spoken(wait);
         if self.left().is_some_and(|left| wait >= left) {
             return Some(format!(
@@ -321,7 +321,7 @@ impl<'a> Progress<'a> {
         if self
             .tries
             .patience()
-            .is_some_and(|patience| wait > patience)
+            .is_some_and(|patience| pause > patience)
         {
             let used_up = self.tries.used_up();
             return Some(format!("the next try would be in {shown}: {used_up}"));
@@ -459,8 +459,8 @@ impl<'a> Progress<'a> {
         match (decision, &call.cost, in_line) {
             (Decision::GiveUp(reason), ..) => Err(self.error(back, reason)),
             (Decision::Queue, Some((class, cost)), Some(ticket)) => {
-                let (at_least, _) = core.budget.at_least(class, ticket, cost);
-                if let Some(reason) = self.too_late(at_least) {
+                let (at_least, pause) = core.budget.at_least(class, ticket, cost);
+                if let Some(reason) = self.too_late(at_least, pause) {
                     return Err(self.error(back, Some(reason)));
                 }
                 info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(at_least));
@@ -478,7 +478,7 @@ impl<'a> Progress<'a> {
                     }
                 }
                 if self.left().is_some_and(|left| wait >= left) {
-                    let reason = self.too_late(wait);
+                    let reason = self.too_late(wait, Duration::ZERO);
                     return Err(self.error(back, reason));
                 }
                 info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));

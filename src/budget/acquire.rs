@@ -93,19 +93,22 @@ impl Budget {
         self.wait_in(&place, ask, start)
     }
 
-    /// How long a request that comes back with its old ticket will wait at least, and for what.
+    /// How long a request that comes back with its old ticket will wait at least, and how long of
+    /// it for a pause or an overload.
     pub(crate) fn at_least(
         &self,
         class: &ModelClass,
         ticket: u64,
         cost: &Cost,
-    ) -> (Duration, WaitCause) {
+    ) -> (Duration, Duration) {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let (lane, gate) = state.lane(class);
         let at_best = lane.at_best(now, ticket, cost, gate);
-        let cause = lane.cause_for(now, ticket, cost, gate);
-        (seconds(at_best - now), cause)
+        let refused_until = lane
+            .refused_until(now, gate)
+            .map_or(now, |(until, _)| until);
+        (seconds(at_best - now), seconds(refused_until - now))
     }
 
     /// How many requests wait in the shortest line of these classes; where none is named, in all.

@@ -431,6 +431,17 @@ fn a_pause_that_is_longer_than_their_patience_ends_the_wait_of_all_in_line() {
 }
 
 #[test]
+fn own_limits_do_not_use_up_what_a_refused_call_will_wait_for_the_server() {
+    let policy = RetryPolicy::new().max_wait(seconds(30));
+    let limits = Limits::per_minute().requests(1);
+    let lab = Lab::with(|builder| builder.limits(limits).retry(policy));
+    lab.server.push(Reply::rate_limited(1));
+    let waited = lab.ask().expect("an answer").waited();
+    let own = waited.of(WaitCause::Limit(Dimension::Requests));
+    assert!(own > seconds(55), "{waited:?}");
+}
+
+#[test]
 fn an_absurd_usage_locks_nobody_out() {
     for output in [u64::from(u32::MAX), u64::MAX] {
         let limits = Limits::per_minute().requests(1_000).output_tokens(8_000);

@@ -243,6 +243,7 @@ impl Account {
         };
         self.estimates.learn_output(&entry.cost, output);
         self.mirror.succeeded();
+        self.pacer.succeeded();
         self.pauses = 0;
         if let Some(most) = &mut self.most_open {
             *most += 1.0 / most.max(1.0);
@@ -274,7 +275,7 @@ impl Account {
                     let due = Due::new(&estimate, entry.cost.max_tokens);
                     self.mirror.refused(&due, dimension, reading);
                     if dimension == Some(Dimension::Requests) && self.mirror.is_tight(reading) {
-                        self.pacer.tighten();
+                        self.pacer.tighten(now);
                     }
                 } else {
                     self.mirror.guess_limits(dimension, &self.window.sums());

@@ -15,13 +15,17 @@ pub(crate) struct Pacer {
     /// Since when the speed doubles every ten seconds, and from what.
     ramp_from: Time,
     ramp_start: f64,
+    /// At what the next ramp begins.
+    start: f64,
     /// As it was when the pace was asked for last.
     speed: f64,
     last_sent: Time,
     /// The fastest that requests go, in multiples of the limit.
     top: f64,
-    /// Refusals showed that the server counts requests over less than a minute.
+    /// Refusals showed that the server counts requests over less than a minute, and when the last
+    /// one did.
     tight: bool,
+    tightened: Time,
 }
 
 /// How fast each dimension may be spent now, per second; unlimited where nothing is known.
@@ -33,10 +37,12 @@ impl Pacer {
             due: [f64::NEG_INFINITY; 3],
             ramp_from: 0.0,
             ramp_start: START,
+            start: START,
             speed: START,
             last_sent: f64::NEG_INFINITY,
             top: FASTEST_REQUESTS,
             tight: false,
+            tightened: f64::NEG_INFINITY,
         }
     }
 
@@ -44,7 +50,10 @@ impl Pacer {
     /// each. The stored minute of a bucket is spent at up to twice its rate; a window has none.
     pub(crate) fn pace(&mut self, now: Time, server: &Each<f64>, window: &Each<f64>) -> Pace {
         if now - self.last_sent > REST {
-            self.ramp_from = now;
+            (self.ramp_from, self.ramp_start) = (now, self.start);
+        }
+        if self.tight && now - self.tightened > MEMORY {
+            (self.tight, self.top) = (false, FASTEST_REQUESTS);
         }
         let speed = self.speed(now);
         self.speed = speed;
@@ -99,23 +108,31 @@ impl Pacer {
     }
 
     /// The server counts requests over less than a minute: space them evenly, and slower each
-    /// time it says so.
-    pub(crate) fn tighten(&mut self) {
-        self.tight = true;
+    /// time it says so. An hour after it said so last, that is tried anew.
+    pub(crate) fn tighten(&mut self, now: Time) {
+        (self.tight, self.tightened) = (true, now);
         self.top = (self.top.min(1.0) * 0.975).max(0.5);
     }
 
     /// Use grew too fast for the server: at `from`, go on at half the speed and grow again.
     pub(crate) fn restart(&mut self, now: Time, from: Time) {
         let speed = self.ramp_start * exp2((now - self.ramp_from) / DOUBLING);
-        self.ramp_start = (speed.min(1.0) / 2.0).max(SLOWEST);
+        self.start = (speed.min(1.0) / 2.0).max(SLOWEST);
+        self.ramp_start = self.start;
         self.ramp_from = from;
         self.last_sent = self.last_sent.max(now);
     }
 
+    /// A success: the next run may begin a little faster again.
+    pub(crate) fn succeeded(&mut self) {
+        if self.start < START {
+            self.start = (self.start * HEALING).min(START);
+        }
+    }
+
     /// Whether refusals showed that the pace matters to the server.
     pub(crate) fn is_careful(&self) -> bool {
-        self.tight || self.ramp_start < START
+        self.tight || self.start < START
     }
 
     /// Nothing is sent before `until`; those that wait for it go at the pace then, not all at once.
@@ -164,6 +181,12 @@ const START: f64 = 0.25;
 
 /// However often the server says that use grew too fast.
 const SLOWEST: f64 = 1.0 / 32.0;
+
+/// By how much each success lifts the start of the next run: 210 of them from the slowest.
+const HEALING: f64 = 1.01;
+
+/// For so many seconds it is remembered that requests must be spaced.
+const MEMORY: f64 = 3_600.0;
 
 /// Seconds in which the speed doubles.
 const DOUBLING: f64 = 10.0;
@@ -265,9 +288,13 @@ mod tests {
     fn tightened_requests_are_spaced_evenly() {
         let mut pacer = Pacer::new();
         run(&mut pacer, 0.0, 60.0, 2.0, 0.0);
-        pacer.tighten();
+        pacer.tighten(60.0);
         let count = run(&mut pacer, 60.0, 160.0, 2.0, 0.0);
         assert!((190..=198).contains(&count), "{count}");
+        let count = run(&mut pacer, 160.0, 3_660.0, 2.0, 0.0);
+        assert!(pacer.is_careful() && count < 7_000, "{count}");
+        let count = run(&mut pacer, 3_660.0, 3_760.0, 2.0, 0.0);
+        assert!(!pacer.is_careful() && count > 240, "{count}");
     }
 
     #[test]
@@ -281,5 +308,22 @@ mod tests {
             pacer.restart(30.0, 30.0);
         }
         assert!(run(&mut pacer, 30.0, 40.0, 100.0, 0.0) > 10);
+    }
+
+    #[test]
+    fn successes_bring_back_the_speed_at_which_a_run_begins() {
+        let first_second = |pacer: &mut Pacer, start| run(pacer, start, start + 1.0, 100.0, 0.0);
+        let usual = first_second(&mut Pacer::new(), 0.0);
+        let mut pacer = Pacer::new();
+        for _ in 0..10 {
+            pacer.restart(0.0, 0.0);
+        }
+        let slow = first_second(&mut pacer, 0.0);
+        assert!(slow * 4 < usual && pacer.is_careful(), "{slow} of {usual}");
+        (0..210).for_each(|_| pacer.succeeded());
+        assert!(!pacer.is_careful());
+        // The run that is under way goes on as it was.
+        assert_eq!(pacer.speed(0.0), SLOWEST);
+        assert_eq!(first_second(&mut pacer, 100.0), usual);
     }
 }

@@ -413,7 +413,10 @@ impl<'a> Progress<'a> {
             should_retry: head.should_retry,
         });
         let in_line = charge.ticket();
-        charge.lose(&verdict, &failure, &head.rate_limits);
+        let excess = charge.lose(&verdict, &failure, &head.rate_limits);
+        if excess.is_some() {
+            verdict.cure = Cure::Nothing;
+        }
         if is_cut {
             verdict.kind = ErrorKind::Shutdown;
         }
@@ -457,7 +460,10 @@ impl<'a> Progress<'a> {
         };
         let next = self.attempts.len() + 1;
         match (decision, &call.cost, in_line) {
-            (Decision::GiveUp(reason), ..) => Err(self.error(back, reason)),
+            (Decision::GiveUp(reason), ..) => {
+                let reason = reason.or_else(|| excess.map(|excess| excess.to_string()));
+                Err(self.error(back, reason))
+            }
             (Decision::Queue, Some((class, cost)), Some(ticket)) => {
                 let (at_least, pause) = core.budget.at_least(class, ticket, cost);
                 if let Some(reason) = self.too_late(at_least, pause) {

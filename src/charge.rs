@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::accumulate::overwrite_usage;
 use crate::answer::Failure;
-use crate::budget::Reservation;
+use crate::budget::{Excess, Reservation};
 use crate::diagnose::{Cure, Verdict};
 use crate::error::Cause;
 use crate::totals::Books;
@@ -86,9 +86,16 @@ impl Charge {
         self.books.settled(self.model.as_ref(), usage);
     }
 
-    /// The attempt failed, and was diagnosed. `limits` is of a refusal's head.
-    pub(crate) fn lose(mut self, verdict: &Verdict, failure: &Failure, limits: &RateLimits) {
+    /// The attempt failed, and was diagnosed. `limits` is of a refusal's head. Returns why it can
+    /// never succeed, where a refusal shows that the request is larger than a limit.
+    pub(crate) fn lose(
+        mut self,
+        verdict: &Verdict,
+        failure: &Failure,
+        limits: &RateLimits,
+    ) -> Option<Excess> {
         self.is_open = false;
+        let mut excess = None;
         let error = match &failure.cause {
             Cause::Api { error, .. } => Some(&**error),
             _ => None,
@@ -101,13 +108,14 @@ impl Charge {
                 (ErrorKind::RateLimit, _) if failure.streamed => {
                     reservation.refuse(error, &RateLimits::default());
                 }
-                (ErrorKind::RateLimit, _) => reservation.refuse(error, limits),
+                (ErrorKind::RateLimit, _) => excess = reservation.refused(error, limits),
                 (ErrorKind::Overloaded, _) => reservation.overloaded(limits.retry_after),
                 _ => reservation.fail(failure.delivery),
             }
         }
         let partial = failure.partial.as_ref();
         self.count_broken(partial.map(|partial| &partial.usage));
+        excess
     }
 
     /// The attempt was given up before it was sent.

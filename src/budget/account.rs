@@ -296,7 +296,8 @@ impl Account {
         }
         let pace = self.pace(self.pause);
         self.pacer.hold(self.pause, &pace);
-        self.excess(&estimate)
+        let proven = || proven_excess(refusal, reading, &estimate);
+        self.excess(&estimate).or_else(proven)
     }
 
     /// The host refused the request as overloaded, at once or in the midst of its answer.
@@ -517,6 +518,22 @@ impl Account {
         let counted = if self.counts_cache_reads { all } else { fresh };
         (all > 0).then(|| at_most(counted, LARGEST))
     }
+}
+
+/// A request for which the server has no room in a full bucket, and which is larger than that by
+/// our reckoning, too: one that no pause helps, also where that is a guess.
+fn proven_excess(refusal: Refusal, reading: &Reading, estimate: &Estimate) -> Option<Excess> {
+    let Refusal::Limit(Some(Dimension::InputTokens), named) = refusal else {
+        return None;
+    };
+    let told = reading.told[INPUT];
+    let limit = told.limit.or(named)?;
+    let is_full = told.remaining? >= limit;
+    (is_full && estimate.mean[INPUT] > limit).then(|| Excess {
+        dimension: Dimension::InputTokens,
+        estimate: whole(estimate.mean[INPUT]),
+        limit: whole(limit),
+    })
 }
 
 /// No request has more tokens than this: what says so is an error, and must not weigh for hours.
@@ -827,6 +844,37 @@ mod tests {
         );
         account.set_limits(0.0, Limits::per_minute().input_tokens(100));
         granted(account.try_admit(0.0, &SMALL, &mut gate));
+    }
+
+    #[test]
+    fn what_a_full_bucket_has_no_room_for_can_never_fit_although_its_size_is_a_guess() {
+        let cost = Cost::request().input_bytes(70_000).max_tokens(100);
+        let (name, other) = (Dimension::InputTokens, Dimension::OutputTokens);
+        for (dimension, remaining, limit, expected) in [
+            (name, 10_000.0, 10_000.0, true),
+            // Others were there, or our guess fits it.
+            (name, 9_000.0, 10_000.0, false),
+            (name, 30_000.0, 30_000.0, false),
+            (other, 10_000.0, 10_000.0, false),
+        ] {
+            let (mut account, mut gate) = unlimited();
+            let key = granted(account.try_admit(0.0, &cost, &mut gate));
+            let mut reading = Reading::default();
+            reading.told[INPUT] = Told {
+                limit: Some(limit),
+                remaining: Some(remaining),
+            };
+            let refusal = Refusal::Limit(Some(dimension), Some(limit));
+            let excess = account.refused(0.3, key, refusal, &reading, &mut gate);
+            assert_eq!(
+                excess.is_some(),
+                expected,
+                "{dimension:?} {remaining} {limit}"
+            );
+            assert!(
+                excess.is_none_or(|excess| (excess.estimate, excess.limit) == (20_000, 10_000))
+            );
+        }
     }
 
     #[test]

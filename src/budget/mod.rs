@@ -53,6 +53,7 @@ pub use self::cost::{Cost, InputEstimate};
 pub use self::limits::Limits;
 pub use self::plan::Plan;
 pub use self::reservation::Reservation;
+pub(crate) use self::ruling::Excess;
 pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
 
 /// What may be sent when, shared by all threads that send.

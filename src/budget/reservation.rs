@@ -6,6 +6,7 @@ use super::Budget;
 use super::class::ModelClass;
 use super::entries::Key;
 use super::reading::{Reading, Refusal};
+use super::ruling::Excess;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
@@ -213,14 +214,24 @@ impl Reservation {
     /// assert!(matches!(next, Admission::NotBefore(wait) if wait.as_secs() >= 29));
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
-    pub fn refuse(mut self, error: Option<&ApiError>, limits: &RateLimits) {
-        let Some(key) = self.key.take() else { return };
+    pub fn refuse(self, error: Option<&ApiError>, limits: &RateLimits) {
+        self.refused(error, limits);
+    }
+
+    /// The same; returns why waiting does not cure it after all, where that is so.
+    pub(crate) fn refused(
+        mut self,
+        error: Option<&ApiError>,
+        limits: &RateLimits,
+    ) -> Option<Excess> {
+        let key = self.key.take()?;
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
         let reading = Reading::of_class(&self.class, limits);
-        self.budget.update(&self.class, |account, now, gate| {
-            account.refused(now, key, refusal, &reading, gate);
+        let excess = self.budget.update(&self.class, |account, now, gate| {
+            account.refused(now, key, refusal, &reading, gate)
         });
         self.budget.wake_impatient();
+        excess.flatten()
     }
 
     /// The server refused it as overloaded, at once or in the middle of its answer. The next

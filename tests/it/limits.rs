@@ -139,6 +139,27 @@ fn a_request_larger_than_the_server_permits_ends_after_its_429() {
 }
 
 #[test]
+fn a_request_that_is_too_large_for_a_full_bucket_by_our_guess_is_not_sent_again() {
+    let lab = Lab::new();
+    let refused = limited("This would exceed the rate limit of 1,000 input tokens per minute")
+        .header("anthropic-ratelimit-input-tokens-limit", "1000")
+        .header("anthropic-ratelimit-input-tokens-remaining", "1000")
+        .header("retry-after", "10");
+    lab.server.push(refused);
+    let large = request().user("word ".repeat(2_000));
+    let error = lab.client.messages().create(&large).expect_err("too large");
+    assert_eq!(error.kind(), ErrorKind::RateLimit, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("can never fit the limit of 1000"),
+        "{error}"
+    );
+    assert!(!error.is_retryable());
+    assert_eq!(lab.server.request_count(), 1);
+}
+
+#[test]
 fn input_is_counted_where_that_is_asked_for() {
     let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Counted));
     lab.server.push_all([

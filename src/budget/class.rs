@@ -18,7 +18,11 @@ use crate::types::Model;
 /// assert_ne!(ModelClass::of("claude-opus-5"), ModelClass::of("claude-opus-5-5"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ModelClass(Arc<str>);
+pub struct ModelClass {
+    name: Arc<str>,
+    /// Of the same models in fast mode; the name says so, too.
+    is_fast: bool,
+}
 
 impl ModelClass {
     /// The class that a model belongs to.
@@ -38,7 +42,7 @@ impl ModelClass {
             line.strip_prefix(**shared)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         });
-        ModelClass(shared.copied().unwrap_or(line).into())
+        ModelClass::slow(shared.copied().unwrap_or(line).into())
     }
 
     /// A class by a name of your own, for limits that are divided otherwise.
@@ -53,16 +57,46 @@ impl ModelClass {
     ///     .limits(all, Limits::per_minute().requests(100));
     /// ```
     pub fn named(name: impl Into<String>) -> ModelClass {
-        ModelClass(name.into().into())
+        ModelClass::slow(name.into().into())
     }
 
-    /// The class of the same models in fast mode, which has limits of its own.
-    pub(crate) fn fast(&self) -> ModelClass {
-        ModelClass::named(format!("{self}{FAST}"))
+    /// The class of the same models in fast mode, for which the server has limits of their own. What
+    /// a [`Budget`](crate::Budget) permits the class it permits this one as well, each by itself,
+    /// unless it is told otherwise.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
+    ///
+    /// // Nobody is to pay for fast mode.
+    /// let opus = ModelClass::of("claude-opus-5");
+    /// let budget = Budget::new().limits(opus.fast(), Limits::per_minute().requests(0));
+    /// assert!(budget.try_reserve(&opus.fast(), Cost::request()).is_err());
+    /// assert!(budget.try_reserve(&opus, Cost::request()).is_ok());
+    /// ```
+    #[must_use]
+    pub fn fast(&self) -> ModelClass {
+        match self.is_fast {
+            true => self.clone(),
+            false => ModelClass {
+                name: format!("{self}{FAST}").into(),
+                is_fast: true,
+            },
+        }
     }
 
     pub(crate) fn is_fast(&self) -> bool {
-        self.0.ends_with(FAST)
+        self.is_fast
+    }
+
+    /// Of a class of models in fast mode, that of the same models otherwise.
+    pub(crate) fn base(&self) -> Option<ModelClass> {
+        let name = self.name.strip_suffix(FAST).filter(|_| self.is_fast)?;
+        Some(ModelClass::slow(name.into()))
+    }
+
+    fn slow(name: Arc<str>) -> ModelClass {
+        let is_fast = false;
+        ModelClass { name, is_fast }
     }
 
     /// The name.
@@ -75,12 +109,12 @@ impl ModelClass {
     /// assert_eq!(metric, r#"claude_waiting{class="claude-opus-4"} 3"#);
     /// ```
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// Whether tokens read from the cache count as input, as they do on Haiku 3.5 only.
     pub(crate) fn counts_cache_reads(&self) -> bool {
-        self.0.contains("3-5-haiku")
+        self.name.contains("3-5-haiku")
     }
 }
 
@@ -92,7 +126,7 @@ impl AsRef<str> for ModelClass {
 
 impl fmt::Display for ModelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -131,6 +165,17 @@ mod tests {
         ] {
             assert_eq!(ModelClass::of(model).as_str(), class, "{model}");
         }
+    }
+
+    #[test]
+    fn fast_mode_is_no_matter_of_a_name() {
+        let fast = ModelClass::of("claude-opus-5").fast();
+        assert_eq!(fast.as_str(), "claude-opus-5 fast");
+        assert_eq!(fast.base(), Some(ModelClass::of("claude-opus-5")));
+        assert_eq!(fast.fast(), fast);
+        let own = ModelClass::named("claude-opus-5 fast");
+        assert!(!own.is_fast() && own != fast);
+        assert_eq!(own.base(), None);
     }
 
     #[test]

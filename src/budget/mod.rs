@@ -199,10 +199,8 @@ impl Budget {
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        state.limits.insert(class.clone(), limits);
-        if let Some(lane) = state.lanes.get_mut(&class) {
-            lane.account.set_limits(now, limits);
-        }
+        state.limits.insert(class, limits);
+        state.set_limits(now);
         state.wake_better(now);
         drop(state);
         self
@@ -220,19 +218,8 @@ impl Budget {
     pub fn default_limits(self, limits: Limits) -> Budget {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let State {
-            lanes,
-            limits: own,
-            default_limits,
-            ..
-        } = &mut *state;
-        *default_limits = limits;
-        for (_, lane) in lanes
-            .iter_mut()
-            .filter(|(class, _)| !own.contains_key(class))
-        {
-            lane.account.set_limits(now, limits);
-        }
+        state.default_limits = limits;
+        state.set_limits(now);
         state.wake_better(now);
         drop(state);
         self
@@ -459,8 +446,8 @@ impl State {
             ..
         } = self;
         let lane = lanes.entry(class.clone()).or_insert_with(|| {
-            let limits = limits.get(class).unwrap_or(default_limits);
-            let mut account = Account::new(*limits, class.counts_cache_reads(), dice.fork());
+            let limits = limits_of(class, limits).unwrap_or(*default_limits);
+            let mut account = Account::new(limits, class.counts_cache_reads(), dice.fork());
             if let Some(assumed) = assumed.get(class) {
                 account.assume_server(0.0, assumed);
             }
@@ -469,11 +456,25 @@ impl State {
         (lane, gate)
     }
 
+    /// Has all classes keep to the limits that are set now.
+    fn set_limits(&mut self, now: Time) {
+        for (class, lane) in &mut self.lanes {
+            let limits = limits_of(class, &self.limits).unwrap_or(self.default_limits);
+            lane.account.set_limits(now, limits);
+        }
+    }
+
     fn wake_better(&mut self, now: Time) {
         for lane in self.lanes.values_mut() {
             lane.wake_if_better(now, &mut self.gate);
         }
     }
+}
+
+/// What is set for a class, or, in fast mode, for the same models otherwise.
+fn limits_of(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Option<Limits> {
+    let set = |class: &ModelClass| limits.get(class).copied();
+    set(class).or_else(|| set(&class.base()?))
 }
 
 fn seconds(time: Time) -> Duration {

@@ -132,6 +132,28 @@ fn a_request_larger_than_the_limit_is_refused_at_once() {
 }
 
 #[test]
+fn limits_of_a_class_hold_for_its_fast_mode_unless_that_has_some() {
+    let class = class();
+    let requests = |requests| Limits::per_minute().requests(requests);
+    let may = |budget: &Budget, class: &ModelClass| {
+        let admission = budget.try_reserve(class, small());
+        matches!(admission, Ok(Admission::Granted(_)))
+    };
+    let budget = Budget::new().limits(class.clone(), requests(1));
+    // Each by itself.
+    for class in [&class, &class.fast()] {
+        assert!(may(&budget, class) && !may(&budget, class), "{class}");
+    }
+    let budget = budget.default_limits(Limits::per_minute());
+    assert!(!may(&budget, &class.fast()));
+    let budget = budget.limits(class.clone(), requests(60_000));
+    assert!(may(&budget, &class.fast()));
+    let budget = budget.limits(class.fast(), requests(0));
+    let budget = budget.limits(class.clone(), requests(60_000));
+    assert!(may(&budget, &class) && !may(&budget, &class.fast()));
+}
+
+#[test]
 fn what_was_never_sent_costs_nothing_and_what_is_dropped_stays_charged() {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(60_000));
     granted(&budget).fail(Delivery::NotSent);

@@ -86,7 +86,8 @@ impl Bucket {
     }
 
     /// The first header: what the bucket was taken to be before is no measure.
-    pub(crate) fn begin(&mut self, remaining: f64) {
+    pub(crate) fn begin(&mut self, now: Time, remaining: f64) {
+        self.read = now;
         self.guessed = false;
         self.foreign = 0.0;
         let free = (remaining - self.promised).max(0.0);
@@ -279,6 +280,19 @@ mod tests {
                 "{bucket:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_others_took_since_the_first_header_is_spread_over_that_time() {
+        let foreign = |first: Time| {
+            let mut bucket = Bucket::default();
+            bucket.set_limit(60_000.0, 1.0);
+            bucket.begin(first, 60_000.0);
+            bucket.compare(1, 9_500.0, (60_000.0, 60_000.0), 100.0, 2.0, 0.0);
+            bucket.foreign
+        };
+        // 50,000 in 50 s and in 5 s.
+        assert_eq!((foreign(50.0), foreign(95.0)), (300.0, 950.0));
     }
 
     #[test]

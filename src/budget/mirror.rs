@@ -227,7 +227,7 @@ impl Mirror {
                     bucket.set_limit(limit, 1.0);
                 }
                 if first {
-                    bucket.begin(told.remaining.unwrap_or(limit).min(limit));
+                    bucket.begin(self.now, told.remaining.unwrap_or(limit).min(limit));
                     continue;
                 }
             }

@@ -273,8 +273,7 @@ impl Account {
                 }
                 if !self.mirror.guesses(dimension) {
                     let due = Due::new(&estimate, entry.cost.max_tokens);
-                    self.mirror.refused(&due, dimension, reading);
-                    if dimension == Some(Dimension::Requests) && self.mirror.is_tight(reading) {
+                    if self.mirror.refused(&due, dimension, reading) {
                         self.pacer.tighten(now);
                     }
                 } else {

@@ -527,6 +527,20 @@ mod tests {
     }
 
     #[test]
+    fn refusals_for_requests_although_some_are_left_say_so_once_per_round() {
+        let mut mirror = Mirror::new();
+        mirror.assume(&[Some(6_000.0), None, None]);
+        let mut reading = Reading::default();
+        reading.told[REQUESTS] = told(6_000.0, 5_000.0);
+        let mut refused = |now| {
+            mirror.refill(now);
+            mirror.refused(&due(0.0, 0.0, 0.0), Some(Dimension::Requests), &reading)
+        };
+        let times = [1.0, 1.0, 1.0, 2.5, 3.5];
+        assert_eq!(times.map(&mut refused), [true, false, false, false, true]);
+    }
+
+    #[test]
     fn without_headers_limits_are_guessed_from_use_and_grow() {
         let mut mirror = Mirror::new();
         mirror.refill(10.0);

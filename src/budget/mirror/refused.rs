@@ -9,8 +9,14 @@ use super::{Bucket, Due, Mirror, RESERVED, told_of};
 
 impl Mirror {
     /// The server refused a request, which has been completed at no cost. The headers of
-    /// the refusal are an upper bound at once.
-    pub(crate) fn refused(&mut self, due: &Due, dimension: Option<Dimension>, reading: &Reading) {
+    /// the refusal are an upper bound at once. Returns whether it was for requests although some
+    /// remain, and so shows that the server counts them over less than a minute: once per round.
+    pub(crate) fn refused(
+        &mut self,
+        due: &Due,
+        dimension: Option<Dimension>,
+        reading: &Reading,
+    ) -> bool {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
             if let Some(remaining) = reading.told[told_of(d)]
                 .remaining
@@ -51,6 +57,9 @@ impl Mirror {
             self.last_round = self.now;
         }
         self.record();
+        let left = reading.told[REQUESTS].remaining;
+        let is_odd = left.is_some_and(|left| left >= 1.0);
+        new_round && is_odd && dimension == Some(Dimension::Requests)
     }
 
     fn refused_for(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
@@ -105,13 +114,6 @@ impl Mirror {
         }
         self.trace = Trace::new();
         self.record();
-    }
-
-    /// Whether a refusal for requests came although some remain: the server counts them over less
-    /// than a minute. True once per round; ask after [`refused`](Mirror::refused).
-    pub(crate) fn is_tight(&self, reading: &Reading) -> bool {
-        let left = reading.told[REQUESTS].remaining;
-        self.last_round == self.now && left.is_some_and(|left| left >= 1.0)
     }
 
     /// Whether the limit of a dimension, or of all, is unknown or a guess.

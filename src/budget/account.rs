@@ -40,8 +40,8 @@ pub(crate) struct Account {
     cut: Time,
     /// Pauses in a row, without a success between them.
     pauses: i32,
-    /// The most requests at once, after the server said that there were too many.
-    most_open: Option<f64>,
+    /// The most requests at once, after the server said that there were too many, and until when.
+    most_open: Option<(f64, Time)>,
     /// An answer came without any header: there is nothing to wait for.
     is_mute: bool,
     counts_cache_reads: bool,
@@ -151,11 +151,10 @@ impl Account {
             return Err(Later::Never(excess));
         }
         let in_flight = self.mirror.in_flight();
-        if self
-            .most_open
-            .is_some_and(|most| in_flight as f64 + 1.0 > most.max(1.0))
-        {
-            return Err(Later::OnEvent(WaitCause::Concurrency));
+        if let Some((most, until)) = self.most_open {
+            if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
+                return Err(Later::NotBefore(until, WaitCause::Concurrency));
+            }
         }
         if in_flight > 0 && self.is_probing() {
             // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
@@ -170,6 +169,7 @@ impl Account {
             let why = WaitCause::Server(dimension);
             return Err(match self.travelling.front() {
                 Some((sent, _)) => Later::NotBefore(sent + ARRIVED, why),
+                None if self.mirror.fades(dimension) => Later::NotBefore(now + FADING, why),
                 None => Later::OnEvent(why),
             });
         }
@@ -245,7 +245,7 @@ impl Account {
         self.mirror.succeeded();
         self.pacer.succeeded();
         self.pauses = 0;
-        if let Some(most) = &mut self.most_open {
+        if let Some((most, _)) = &mut self.most_open {
             *most += 1.0 / most.max(1.0);
         }
     }
@@ -289,7 +289,8 @@ impl Account {
             Refusal::Growth | Refusal::Unexplained => self.cut(now),
             Refusal::Concurrency => {
                 let open = self.mirror.in_flight() as f64 + 1.0;
-                self.most_open = Some((0.75 * open).max(1.0));
+                let until = self.pause.max(now) + CROWDED;
+                self.most_open = Some(((0.75 * open).max(1.0), until));
                 self.cut(now);
             }
         }
@@ -541,6 +542,12 @@ const LARGEST: u64 = 1 << 24;
 /// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
 const SPREAD: f64 = 50.0;
 
+/// For so many seconds after the pause, a refusal limits the requests at once.
+const CROWDED: f64 = 60.0;
+
+/// After so many seconds margins that fade are looked at again.
+const FADING: f64 = 5.0;
+
 /// A pause doubles so often, to half a minute.
 const MOST_PAUSES: i32 = 6;
 
@@ -751,6 +758,43 @@ mod tests {
             sent.windows(2).all(|pair| pair[1] - pair[0] > 0.01),
             "{sent:?}"
         );
+    }
+
+    #[test]
+    fn a_minute_after_there_were_too_many_at_once_more_may_go() {
+        let (mut account, mut gate) = account(Limits::per_minute().requests(1_000));
+        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
+        let reading = Reading {
+            retry_after: Some(1.0),
+            ..Reading::default()
+        };
+        account.refused(0.0, key, Refusal::Concurrency, &reading, &mut gate);
+        granted(account.try_admit(5.0, &SMALL, &mut gate));
+        let (time, why) = not_before(account.try_admit(5.0, &SMALL, &mut gate));
+        assert!(
+            why == WaitCause::Concurrency && (61.0..61.2).contains(&time),
+            "{time}"
+        );
+        granted(account.try_admit(time, &SMALL, &mut gate));
+    }
+
+    #[test]
+    fn who_waits_for_room_that_time_may_bring_looks_again() {
+        let (mut account, mut gate) = unlimited();
+        account.assume_server(0.0, &Limits::per_minute().output_tokens(2_000));
+        let cost = Cost::request().input_tokens(10).max_tokens(2_000);
+        let key = granted(account.try_admit(0.0, &cost, &mut gate));
+        let server = WaitCause::Server(Dimension::OutputTokens);
+        let ruling = account.try_admit(9.0, &cost, &mut gate);
+        assert_eq!(ruling, Err(Later::OnEvent(server)), "only its end helps");
+        let mut reading = Reading::default();
+        reading.told[OUTPUT] = Told {
+            limit: Some(2_000.0),
+            remaining: Some(0.0),
+        };
+        account.learn(9.0, key, &reading);
+        let ruling = account.try_admit(9.0, &cost, &mut gate);
+        assert_eq!(ruling, Err(Later::NotBefore(14.0, server)));
     }
 
     #[test]

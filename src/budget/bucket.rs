@@ -54,6 +54,11 @@ impl Bucket {
         self.foreign != 0.0 || self.noise != 0.0
     }
 
+    /// Whether time alone changes its margins or its depth to speak of.
+    pub(crate) fn fades(&self) -> bool {
+        self.guessed || self.foreign > 0.005 * self.rate() || self.noise > 0.001 * self.depth
+    }
+
     pub(crate) fn rate(&self) -> f64 {
         self.limit / MINUTE
     }

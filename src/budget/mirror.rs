@@ -299,6 +299,11 @@ impl Mirror {
             .then_some(Dimension::InputTokens)
     }
 
+    /// Whether time alone lowers what must be free of a dimension, or raises what it holds.
+    pub(crate) fn fades(&self, dimension: Dimension) -> bool {
+        self.buckets[self.believed(dimension.at())].fades()
+    }
+
     /// What is known of a bucket.
     pub(crate) fn view(&self, d: usize) -> Option<ServerView> {
         self.buckets[self.believed(d)].view()

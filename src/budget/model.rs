@@ -63,7 +63,7 @@ fn open() -> Budget {
     budget
 }
 
-/// A budget with room for one request at a time: who waits waits for an event, not for a time.
+/// A budget with room for one request at a time: who waits waits for an event, or half a minute.
 fn narrow() -> Budget {
     let budget = budget();
     let error = br#"{"type": "rate_limit_error",
@@ -75,7 +75,7 @@ fn narrow() -> Budget {
     budget
 }
 
-const LONG: Duration = Duration::from_secs(1_000);
+const LONG: Duration = Duration::from_secs(30);
 
 /// A budget with room for a small request, and for a large one in a minute.
 fn crowded() -> Budget {

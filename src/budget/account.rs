@@ -101,7 +101,7 @@ impl Account {
         self.window.set_limits(limits);
     }
 
-    /// Sets what the server is known to allow, where no header says so yet.
+    /// Sets what the server is known to allow, until a header says otherwise.
     pub(crate) fn assume_server(&mut self, now: Time, limits: &Limits) {
         self.advance(now);
         let limits = Dimension::ALL.map(|d| limits.of(d).map(|limit| limit as f64));

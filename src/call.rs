@@ -291,22 +291,22 @@ impl<'a> Progress<'a> {
                     Some(reservation),
                 ));
             }
-            Err(Denied::Stopped) => return Err(self.stopped(last)),
             Err(denied) => denied,
+        };
+        let reason = match denied {
+            Denied::Stopped => return Err(self.stopped(last)),
+            Denied::Exceeds(excess) => excess.to_string(),
+            Denied::Late { cause, .. } => {
+                format!("the next try would be after the deadline: {cause}")
+            }
+            Denied::Refused(_) => self.tries.used_up(),
         };
         let Some(mut last) = last else {
             return Err(denied.into_error(call.action(), patience));
         };
-        let reason = match denied {
-            Denied::Exceeds(excess) => {
-                last.verdict.cure = Cure::Nothing;
-                excess.to_string()
-            }
-            Denied::Late { cause, .. } => {
-                format!("the next try would be after the deadline: {cause}")
-            }
-            Denied::Refused(_) | Denied::Stopped => self.tries.used_up(),
-        };
+        if matches!(denied, Denied::Exceeds(_)) {
+            last.verdict.cure = Cure::Nothing;
+        }
         Err(self.error(last, Some(reason)))
     }
 

@@ -401,7 +401,7 @@ impl Tries {
         }
         let asked = retry_after.unwrap_or_default();
         if self.waited.saturating_add(asked) > self.policy.max_wait && !asked.is_zero() {
-            return self.wait(asked, retry_after);
+            return self.give_up(retry_after);
         }
         self.waited = self.waited.saturating_add(asked);
         self.counted += 1;

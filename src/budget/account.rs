@@ -35,9 +35,9 @@ pub(crate) struct Account {
     /// Sent, and not yet taken to have arrived; oldest first.
     travelling: VecDeque<(Time, Key)>,
     /// Nothing is sent before.
-    pause: Time,
+    paused_until: Time,
     /// When the pace was last cut: what was sent before belongs to that cut.
-    cut: Time,
+    last_cut: Time,
     /// Pauses in a row, without a success between them.
     pauses: i32,
     /// The most requests at once, after the server said that there were too many, and until when.
@@ -78,8 +78,8 @@ impl Account {
             estimates: Estimates::new(),
             entries: Entries::new(),
             travelling: VecDeque::new(),
-            pause: 0.0,
-            cut: f64::NEG_INFINITY,
+            paused_until: 0.0,
+            last_cut: f64::NEG_INFINITY,
             pauses: 0,
             most_open: None,
             is_mute: false,
@@ -285,17 +285,17 @@ impl Account {
                 self.mirror.guess_limits(None, &self.window.sums());
             }
             // All that was in flight comes back refused: one round, one cut.
-            _ if entry.sent < self.cut => {}
+            _ if entry.sent < self.last_cut => {}
             Refusal::Growth | Refusal::Unexplained => self.cut(now),
             Refusal::Concurrency => {
                 let open = self.mirror.in_flight() as f64 + 1.0;
-                let until = self.pause.max(now) + CROWDED;
+                let until = self.paused_until.max(now) + CROWDED;
                 self.most_open = Some(((0.75 * open).max(1.0), until));
                 self.cut(now);
             }
         }
-        let pace = self.pace(self.pause);
-        self.pacer.hold(self.pause, &pace);
+        let pace = self.pace(self.paused_until);
+        self.pacer.hold(self.paused_until, &pace);
         let proven = || proven_excess(refusal, reading, &estimate);
         self.excess(&estimate).or_else(proven)
     }
@@ -345,7 +345,7 @@ impl Account {
             false => self.pacer.earliest(now, pace),
         };
         let times = [
-            Some((self.pause, WaitCause::Pause)),
+            Some((self.paused_until, WaitCause::Pause)),
             gate.earliest(now).map(|time| (time, WaitCause::Overload)),
             limit.map(|(time, dimension)| (time, WaitCause::Limit(dimension))),
             match room {
@@ -369,14 +369,14 @@ impl Account {
         self.advance(now);
         let estimate = self.estimate(cost);
         let due = Due::new(&estimate, cost.max_tokens);
-        self.pause
+        self.paused_until
             .max(self.window.at_best(now, queued, &estimate))
             .max(self.mirror.at_best(queued, &due))
     }
 
     /// Until when the server asked to wait.
     pub(crate) fn pause(&self) -> Time {
-        self.pause
+        self.paused_until
     }
 
     /// What is in flight.
@@ -393,7 +393,7 @@ impl Account {
             used: self.window.sums(),
             in_flight: self.mirror.in_flight(),
             server: [0, 1, 2].map(|d| self.mirror.view(d)),
-            pause_until: self.pause,
+            pause_until: self.paused_until,
         }
     }
 
@@ -440,15 +440,15 @@ impl Account {
     }
 
     fn cut(&mut self, now: Time) {
-        self.cut = now;
-        self.pacer.restart(now, self.pause);
+        self.last_cut = now;
+        self.pacer.restart(now, self.paused_until);
     }
 
     /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
     /// a floor that grows, and so do those for which it did not say how long: refusals that find
     /// the account paused belong to that pause.
     fn pause_for(&mut self, now: Time, asked: Option<f64>) {
-        if now >= self.pause {
+        if now >= self.paused_until {
             self.pauses = (self.pauses + 1).min(MOST_PAUSES);
         }
         let doubled = 2f64.powi(self.pauses - 1);
@@ -458,7 +458,7 @@ impl Account {
             None => doubled,
         };
         // Processes that were told the same do not come back in one instant.
-        self.pause = self.pause.max(now + wait + 0.1 * self.dice.f64());
+        self.paused_until = self.paused_until.max(now + wait + 0.1 * self.dice.f64());
     }
 
     fn estimate(&self, cost: &Cost) -> Estimate {

@@ -101,11 +101,11 @@ impl Gate {
             State::Open => self.close(now, 0),
             // All that was in flight comes back refused: one storm, one pause.
             State::Closed { .. } | State::Opening { .. } if pass.0 <= self.closed => self.state,
+            State::Closed { failed, .. } => self.close(now, (failed + 1).min(MOST_FAILED)),
             // Taken, and refused in the middle of the answer: the host is not well yet.
-            State::Closed { failed, .. } | State::Opening { failed, .. } if !was_young => {
+            State::Opening { failed, .. } if !was_young => {
                 self.close(now, (failed + 1).min(MOST_FAILED))
             }
-            State::Closed { failed, .. } => self.close(now, (failed + 1).min(MOST_FAILED)),
             // A host that took one request and refuses the next is as bad as it was.
             State::Opening { width, failed, .. } if width < 2.0 => self.close(now, failed / 2),
             State::Opening {

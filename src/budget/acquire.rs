@@ -203,7 +203,7 @@ impl Budget {
                     let wait = Wait {
                         class: ask.class.clone(),
                         cause,
-                        at_least: Some(at_least),
+                        at_least,
                         waiting: lane.waiting(),
                     };
                     let on_wait = state.on_wait.clone();
@@ -292,15 +292,12 @@ impl Drop for Place<'_> {
 
 impl Wait {
     fn announce(&self, level: Level, on_wait: Option<&OnWait>) {
-        let at_least = self
-            .at_least
-            .map(|wait| format!(" {} at least", spoken(wait)));
         log!(
             target: "anthropic_blocking",
             level,
-            "{}: waiting{}: {} ({} in line)",
+            "{}: waiting {} at least: {} ({} in line)",
             self.class,
-            at_least.unwrap_or_default(),
+            spoken(self.at_least),
             self.cause,
             self.waiting,
         );

@@ -112,8 +112,8 @@ pub struct Wait {
     pub class: ModelClass,
     /// What it waits for, or what the request at the head of its queue waits for.
     pub cause: WaitCause,
-    /// How long at least, where that can be told.
-    pub at_least: Option<Duration>,
+    /// How long at least.
+    pub at_least: Duration,
     /// How many requests of the class wait, this one included.
     pub waiting: usize,
 }

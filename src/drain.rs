@@ -15,37 +15,31 @@ use crate::transport::AnswerBody;
 /// What a client knows of the bodies of its streams: whether they end when their stream does.
 ///
 /// They should, and most often the end is there already. But where it does not come nobody wants to
-/// wait for it: the answer is complete. So a body whose end is not to be expected is read by a thread,
-/// for which the call waits a moment; a host whose bodies did end is spared the thread.
+/// wait for it: the answer is complete. So the body of a host of which nothing is known is read by a
+/// thread, for which the call waits a moment. One whose bodies did end is spared the thread; should
+/// it change its mind, calls of that moment wait for their idle timeout, once.
 #[derive(Debug, Default)]
 pub(crate) struct Endings(AtomicU32);
 
 impl Endings {
     /// Reads the rest of a body. Where that does not come, the connection is dropped.
     pub(crate) fn drain(&self, body: AnswerBody) {
-        // One call at a time takes the end for granted; as long as it does not have it, the others
-        // are careful.
-        let next = |known: u32| {
-            Some(if known == SURE {
-                0
-            } else {
-                known.saturating_sub(1)
-            })
-        };
-        let known = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        let known = known.unwrap_or_else(|known| known);
+        let known = self.0.load(Ordering::Relaxed);
         let end = match known {
             SURE => rest(body),
             0 => rest_in_a_moment(body),
-            _ => return,
+            _ => {
+                // Two that count at once count once: it is about that many.
+                self.0.store(known - 1, Ordering::Relaxed);
+                return;
+            }
         };
         let known = match end {
             End::Come => SURE,
-            End::Late if known != SURE => STREAMS_WITHOUT_END,
             // Once is no habit.
-            End::Late | End::Broken => return,
+            End::Late if known == SURE => 0,
+            End::Late => STREAMS_WITHOUT_END,
+            End::Broken => return,
         };
         self.0.store(known, Ordering::Relaxed);
     }

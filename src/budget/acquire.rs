@@ -192,18 +192,18 @@ impl Budget {
                 None => {}
             }
             if !announced {
-                let at_least = match cause {
+                let expected = match cause {
                     // It may come at any time.
                     WaitCause::FirstAnswer => best,
                     _ => until.unwrap_or(best),
                 };
-                let at_least = seconds(at_least - now);
-                if at_least >= WORTH_SAYING {
+                let expected = seconds(expected - now);
+                if expected >= WORTH_SAYING {
                     announced = true;
                     let wait = Wait {
                         class: ask.class.clone(),
                         cause,
-                        at_least,
+                        expected,
                         waiting: lane.waiting(),
                     };
                     let on_wait = state.on_wait.clone();
@@ -295,9 +295,9 @@ impl Wait {
         log!(
             target: "anthropic_blocking",
             level,
-            "{}: waiting {} at least: {} ({} in line)",
+            "{}: waiting about {}: {} ({} in line)",
             self.class,
-            spoken(self.at_least),
+            spoken(self.expected),
             self.cause,
             self.waiting,
         );

@@ -102,7 +102,7 @@ type OnWait = dyn Fn(&Wait) + Send + Sync;
 /// use anthropic_blocking::{Budget, Wait};
 ///
 /// let budget = Budget::new().on_wait(|wait: &Wait| {
-///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.at_least);
+///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.expected);
 /// });
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +112,8 @@ pub struct Wait {
     pub class: ModelClass,
     /// What it waits for, or what the request at the head of its queue waits for.
     pub cause: WaitCause,
-    /// How long at least.
-    pub at_least: Duration,
+    /// How long, as things stand: an answer that ends, or costs less than expected, shortens it.
+    pub expected: Duration,
     /// How many requests of the class wait, this one included.
     pub waiting: usize,
 }

@@ -421,7 +421,7 @@ fn a_panic_of_who_waits_lets_the_next_one_go() {
     check("panic in line", || {
         let budget = crowded().on_wait(|wait| {
             // The large one waits for room, the other one only for its turn.
-            if wait.waiting == 1 || wait.at_least > Duration::from_secs(50) {
+            if wait.waiting == 1 || wait.expected > Duration::from_secs(50) {
                 resume_unwind(Box::new("a panic"));
             }
         });

@@ -22,19 +22,14 @@ use super::seconds;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) account: Account,
-    waiters: VecDeque<Place>,
+    waiters: VecDeque<Arc<Waiter>>,
     next_ticket: u64,
-    /// Up to when what is waited for is booked, and what the head waits for since.
+    /// What the heads of the line have waited for, one after the other.
+    waits: Waits,
+    /// Up to when that is booked, and what the head waits for since.
     booked: (Time, WaitCause),
     /// What the head sleeps to; `None` where it waits for an event, or has not looked yet.
     head_until: Option<Time>,
-}
-
-/// One in line, and what it waited for so far.
-#[derive(Debug)]
-struct Place {
-    waiter: Arc<Waiter>,
-    waits: Waits,
 }
 
 /// One that waits.
@@ -44,6 +39,8 @@ pub(super) struct Waiter {
     pub(super) cost: Cost,
     pub(super) patience: Patience,
     pub(super) wake: Condvar,
+    /// What the heads had waited for when it came.
+    before: Waits,
 }
 
 /// How long a request will wait.
@@ -90,6 +87,7 @@ impl Lane {
             account,
             waiters: VecDeque::new(),
             next_ticket: 0,
+            waits: Waits::default(),
             booked: (0.0, WaitCause::Turn),
             head_until: None,
         }
@@ -105,7 +103,7 @@ impl Lane {
     pub(super) fn is_next(&self, ticket: u64) -> bool {
         self.waiters
             .front()
-            .is_none_or(|head| ticket <= head.waiter.ticket)
+            .is_none_or(|head| ticket <= head.ticket)
     }
 
     /// Takes a place in the order of the tickets.
@@ -122,23 +120,20 @@ impl Lane {
             cost,
             patience,
             wake: Condvar::new(),
+            before: self.waits.clone(),
         });
-        let before = |other: &Place| other.waiter.ticket < ticket;
-        let place = self.waiters.partition_point(before);
+        let place = self.waiters.partition_point(|other| other.ticket < ticket);
         if place == 0 {
             self.head_until = None;
         }
-        let queued = Place {
-            waiter: Arc::clone(&waiter),
-            waits: Waits::default(),
-        };
-        self.waiters.insert(place, queued);
+        self.waiters.insert(place, Arc::clone(&waiter));
         waiter
     }
 
     /// Gives up a place; if it was the first, the next one gets the baton.
     pub(super) fn leave(&mut self, now: Time, waiter: &Waiter) {
-        let Some(place) = self.place(waiter) else {
+        let mut waiters = self.waiters.iter();
+        let Some(place) = waiters.position(|other| other.ticket == waiter.ticket) else {
             return;
         };
         self.book(now);
@@ -154,21 +149,15 @@ impl Lane {
     /// waits for.
     pub(super) fn waited(&mut self, now: Time, waiter: &Waiter) -> Waits {
         self.book(now);
-        let place = self.place(waiter);
-        place.map_or_else(Waits::default, |place| self.waiters[place].waits.clone())
+        self.waits.since(&waiter.before)
     }
 
     fn book(&mut self, now: Time) {
         let (since, cause) = self.booked;
-        for place in &mut self.waiters {
-            place.waits.add(cause, seconds(now - since));
+        if !self.waiters.is_empty() {
+            self.waits.add(cause, seconds(now - since));
         }
         self.booked.0 = now;
-    }
-
-    fn place(&self, waiter: &Waiter) -> Option<usize> {
-        let mut waiters = self.waiters.iter();
-        waiters.position(|place| place.waiter.ticket == waiter.ticket)
     }
 
     /// Takes a waiter in if it is its turn and there is room. Otherwise, if it is the head, what
@@ -200,7 +189,7 @@ impl Lane {
         let Some(head) = self.waiters.front() else {
             return;
         };
-        let better = match self.account.outlook(now, &head.waiter.cost, gate) {
+        let better = match self.account.outlook(now, &head.cost, gate) {
             Ok(()) | Err(Later::Never(_)) => true,
             Err(Later::NotBefore(time, _)) => self
                 .head_until
@@ -214,13 +203,13 @@ impl Lane {
 
     pub(super) fn wake_head(&self) {
         if let Some(head) = self.waiters.front() {
-            head.waiter.wake.notify_one();
+            head.wake.notify_one();
         }
     }
 
     pub(super) fn wake_all(&self) {
-        for place in &self.waiters {
-            place.waiter.wake.notify_one();
+        for waiter in &self.waiters {
+            waiter.wake.notify_one();
         }
     }
 
@@ -229,7 +218,7 @@ impl Lane {
         let Some(refused) = self.refused_until(now, gate) else {
             return;
         };
-        for Place { waiter, .. } in &self.waiters {
+        for waiter in &self.waiters {
             let lack = waiter.patience.lack(now, refused.0, Some(refused));
             if lack.is_some() {
                 waiter.wake.notify_one();
@@ -239,7 +228,7 @@ impl Lane {
 
     /// What those who wait ask for, in their order.
     pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
-        self.waiters.iter().map(|place| place.waiter.cost)
+        self.waiters.iter().map(|waiter| waiter.cost)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -249,7 +238,7 @@ impl Lane {
     /// The earliest time at which a request could go that stands behind the tickets below its own.
     pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost, gate: &mut Gate) -> Time {
         let mut queued = [0.0; 3];
-        let before = self.waiters.iter().map(|place| &place.waiter);
+        let before = self.waiters.iter();
         for other in before.take_while(|other| other.ticket < ticket) {
             // By what is known now, not by what was when it came.
             let expected = self.account.expected(&other.cost);
@@ -293,7 +282,7 @@ impl Lane {
         gate: &mut Gate,
     ) -> Option<(Option<Time>, WaitCause)> {
         let head = self.waiters.front()?;
-        outlook(&mut self.account, now, &head.waiter.cost, gate)
+        outlook(&mut self.account, now, &head.cost, gate)
     }
 }
 

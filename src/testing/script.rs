@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::stream::{StreamScript, quoted};
-use crate::types::{self, ContentBlock, ToolUseBlock};
+use crate::types::{Content as MessageContent, ContentBlock, ToolUseBlock};
 
 /// One answer of a [`TestServer`](super::TestServer), with its faults; cheap to clone.
 ///
@@ -98,10 +98,10 @@ impl Reply {
     /// assert_eq!(message.content.len(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn message(content: impl Into<types::Content>) -> Self {
+    pub fn message(content: impl Into<MessageContent>) -> Self {
         let blocks = match content.into() {
-            types::Content::Text(text) => vec![ContentBlock::text(text)],
-            types::Content::Blocks(blocks) => blocks,
+            MessageContent::Text(text) => vec![ContentBlock::text(text)],
+            MessageContent::Blocks(blocks) => blocks,
         };
         Reply::new(Content::Message(blocks.into()))
     }

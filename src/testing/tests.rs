@@ -5,11 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::{Reply, StreamScript, TestServer};
-use crate::client::Client;
-use crate::types::{ContentBlock, MessageRequest, StopReason, ThinkingBlock, ToolUseBlock};
 
 mod limits;
 
@@ -114,36 +110,6 @@ fn unscripted_requests_are_answered_like_the_api() {
         .ask(&request("GET", "/v1/models/claude-haiku-4-5", ""))
         .json();
     assert_eq!(model["id"], "claude-haiku-4-5-20251001");
-}
-
-#[test]
-fn a_message_of_blocks_is_the_same_in_one_piece_and_streamed() {
-    let server = started();
-    let call = ToolUseBlock::new("toolu_1", "temperature", json!({"town": "Lima"}));
-    let search = json!({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search",
-        "input": {"query": "Lima"}});
-    let blocks = [
-        ThinkingBlock::new("A town is meant.", "c2lnbmVk").into(),
-        ContentBlock::text("Let me look."),
-        serde_json::from_value(search).expect("a block"),
-        ContentBlock::from(call),
-    ];
-    server.push_all([
-        Reply::message(blocks.clone()),
-        Reply::message(blocks.clone()),
-    ]);
-    let builder = Client::builder().api_key("k").base_url(server.base_url());
-    let client = builder.stream_underneath(false).build().expect("settings");
-    let request = MessageRequest::new("claude-opus-5", 64).user("Is it warm in Lima?");
-    let whole = client.messages().create(&request).expect("an answer");
-    let stream = client.messages().stream(&request).expect("a stream");
-    let streamed = stream.final_message().expect("an answer");
-    for message in [&whole, &streamed] {
-        assert_eq!(message.content, blocks);
-        assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
-        // 16 bytes of thinking, 12 of text, 15 of input.
-        assert_eq!(message.usage.output_tokens, 11);
-    }
 }
 
 #[test]

@@ -187,6 +187,15 @@ impl Waits {
         }
     }
 
+    /// What was added since there was no more than `before`.
+    pub(crate) fn since(&self, before: &Waits) -> Waits {
+        let mut waits = Waits::default();
+        for (cause, wait) in self.iter() {
+            waits.add(cause, wait.saturating_sub(before.of(cause)));
+        }
+        waits
+    }
+
     pub(crate) fn add_all(&mut self, others: &Waits) {
         others
             .iter()
@@ -211,6 +220,9 @@ mod tests {
         assert_eq!(waits.of(WaitCause::Pause), Duration::from_secs(4));
         assert_eq!(waits.of(WaitCause::Turn), Duration::ZERO);
         assert_eq!(waits.total(), Duration::from_secs(6));
+        let since = waits.since(&copy);
+        assert_eq!(since, copy);
+        assert!(waits.since(&waits).is_empty());
         waits.add(WaitCause::Backoff, Duration::MAX);
         assert_eq!(waits.total(), Duration::MAX);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{
     Client, ClientBuilder, ContentBlock, Delivery, Error, ErrorKind, MessageRequest, MessageStream,
-    Options, RetryPolicy, StopReason, StreamEvent,
+    Options, RetryPolicy, StopReason, StreamEvent, ThinkingBlock, ToolUseBlock,
 };
 use serde_json::json;
 
@@ -765,4 +765,34 @@ fn answers_and_tool_inputs_are_read_into_types_of_the_callers() {
     let error = message.json::<Vec<u8>>().expect_err("no list");
     assert_eq!(error.kind(), ErrorKind::Decode);
     assert!(!format!("{error:?}").contains("Oslo"), "{error:?}");
+}
+
+#[test]
+fn a_message_of_blocks_is_the_same_in_one_piece_and_streamed() {
+    let server = TestServer::start().expect("a port");
+    let call = ToolUseBlock::new("toolu_1", "temperature", json!({"town": "Lima"}));
+    let search = json!({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search",
+        "input": {"query": "Lima"}});
+    let blocks = [
+        ThinkingBlock::new("A town is meant.", "c2lnbmVk").into(),
+        ContentBlock::text("Let me look."),
+        serde_json::from_value(search).expect("a block"),
+        ContentBlock::from(call),
+    ];
+    server.push_all([
+        Reply::message(blocks.clone()),
+        Reply::message(blocks.clone()),
+    ]);
+    let builder = Client::builder().api_key("k").base_url(server.base_url());
+    let client = builder.stream_underneath(false).build().expect("settings");
+    let request = MessageRequest::new("claude-opus-5", 64).user("Is it warm in Lima?");
+    let whole = client.messages().create(&request).expect("an answer");
+    let stream = client.messages().stream(&request).expect("a stream");
+    let streamed = stream.final_message().expect("an answer");
+    for message in [&whole, &streamed] {
+        assert_eq!(message.content, blocks);
+        assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
+        // 16 bytes of thinking, 12 of text, 15 of input.
+        assert_eq!(message.usage.output_tokens, 11);
+    }
 }

@@ -44,10 +44,7 @@ fn main() -> Result<()> {
     });
     let mut batches = client.batches().resubmit(1).on_progress(|progress| {
         let (batch, waited) = (progress.batch, progress.waited.as_secs());
-        eprintln!(
-            "{} is {} after {waited} s",
-            batch.id, batch.processing_status
-        );
+        eprintln!("{}: {} after {waited} s", batch.id, batch.processing_status);
     });
     if server.is_none() {
         batches = batches.journal("towns.journal");

@@ -1,4 +1,4 @@
-//! One client, eight threads, one line each: the client is cloned by nobody and shared by all.
+//! One client, eight threads, one line each: the client is shared, not cloned.
 //!
 //! ```text
 //! cargo run --example threads

@@ -50,7 +50,7 @@ impl Price {
         }
     }
 
-    /// Sets what input costs that is read from the cache.
+    /// Sets the price of input that is read from the cache, in dollars per million tokens.
     ///
     /// ```
     /// use anthropic_blocking::{Price, Tokens};

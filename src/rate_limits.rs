@@ -9,8 +9,8 @@ impl RateLimits {
     /// Reads the headers of an answer that other code received, for a [`Budget`](crate::Budget) by
     /// itself.
     ///
-    /// Names may be in any case; headers of other kinds are passed over, and values that are none.
-    /// Where `retry-after` is a date, it counts from the answer's own `date`, or from the time of day.
+    /// Names may be in any case; other headers, and values that cannot be read, are ignored. Where
+    /// `retry-after` is a date, it counts from the answer's own `date`, or from the time of day.
     ///
     /// ```
     /// use anthropic_blocking::RateLimits;

@@ -49,7 +49,7 @@ impl RetryPolicy {
         }
     }
 
-    /// One attempt, no waiting: every failure comes back at once.
+    /// One attempt: every failure comes back at once. The request still waits in line for room.
     ///
     /// ```
     /// use anthropic_blocking::{Client, Options, RetryPolicy};

@@ -358,8 +358,8 @@ impl<'a> Batches<'a> {
     /// The results of a batch that has ended, in no order: an iterator that reads line by line, in
     /// flat memory. Asks for the batch first, to know how many results there must be.
     ///
-    /// The key goes to the client's base URL only: where the batch says that its results are
-    /// elsewhere, they are asked for there all the same.
+    /// The key goes to the client's base URL only: even if the batch names another host for its
+    /// results, they are asked for at the base URL.
     ///
     /// ```
     /// # fn read(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
@@ -399,8 +399,9 @@ impl<'a> Batches<'a> {
 
     /// Waits until a batch has ended.
     ///
-    /// Looks at it at intervals that grow from 2 s to 60 s, or as the server suggests. A look that
-    /// fails is passed over, unless it says that no other can succeed, or ten before it failed too.
+    /// Looks at it at intervals that grow from 2 s to 60 s, or as the server suggests. A poll that
+    /// fails is ignored, unless it shows that no later one can succeed, or the ten before it failed
+    /// as well.
     ///
     /// Blocks up to 24 hours, or for the [`deadline`](Batches::deadline). The batch goes on
     /// whatever becomes of the program: another one can wait for it.

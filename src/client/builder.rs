@@ -423,7 +423,7 @@ impl ClientBuilder {
     }
 
     /// Sets the most that may be spent in any 60 seconds, for each class of models by itself. By
-    /// default nothing: the client uses what the server allows, which it learns from the answers.
+    /// default unlimited: the client uses what the server allows, which it learns from the answers.
     ///
     /// ```
     /// use anthropic_blocking::{Client, Limits};

@@ -154,8 +154,8 @@ impl Client {
         self.core.transport.shutdown();
     }
 
-    /// What this client and its copies may send when: limits, use, who waits for what. Give a clone
-    /// of it to another client ([`ClientBuilder::budget`]) to share the limits with it.
+    /// What this client and its copies may send when: limits, use, who waits for what. Pass it to
+    /// the builder of another client ([`ClientBuilder::budget`]) to share the limits with it.
     ///
     /// ```
     /// use anthropic_blocking::Client;

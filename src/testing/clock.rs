@@ -157,7 +157,7 @@ impl ManualClock {
         self.0.elapsed()
     }
 
-    /// How long each sleep was, in the order in which they began, but those taken before.
+    /// How long each sleep was, in the order in which they began, except those already taken.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;

@@ -257,7 +257,7 @@ impl TestServer {
         self.shared.state().is_keeping = keep;
     }
 
-    /// Copies of all requests so far, in order of arrival, but those taken before.
+    /// Copies of all requests so far, in order of arrival, except those already taken.
     ///
     /// ```
     /// use anthropic_blocking::testing::TestServer;

@@ -77,6 +77,11 @@ fn narrow() -> Budget {
 
 const LONG: Duration = Duration::from_secs(30);
 
+/// Whether the refusal of a [`narrow`] budget still counts: a minute after it others may go as well.
+fn is_narrow() -> bool {
+    passed() < Duration::from_secs(60)
+}
+
 /// A budget with room for a small request, and for a large one in a minute.
 fn crowded() -> Budget {
     let limits = Limits::per_minute().input_tokens(1_000);
@@ -117,7 +122,7 @@ impl Book {
     fn alone(&self, reservation: &Reservation) {
         let mut book = self.0.lock().expect("no panic");
         book.0 += 1;
-        assert_eq!(book.0, 1, "two at a time");
+        assert!(book.0 == 1 || !is_narrow(), "two at a time");
         book.1.push(reservation.ticket());
     }
 
@@ -184,7 +189,8 @@ fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
         });
         join(threads);
         let tickets = book.tickets();
-        assert!(tickets.len() == 3 && ascends(&tickets), "{tickets:?}");
+        assert!(tickets.len() == 3, "{tickets:?}");
+        assert!(ascends(&tickets) || !is_narrow(), "{tickets:?}");
         assert_timely(LONG);
         assert_at_rest(&budget);
     });
@@ -296,7 +302,11 @@ fn all_who_wait_hear_that_they_are_to_stop() {
         });
         is_stopped.store(true, Ordering::SeqCst);
         budget.wake_all();
-        assert_eq!(join(threads), [Err(Denied::Stopped); 2]);
+        let ends = join(threads);
+        assert!(
+            ends == [Err(Denied::Stopped); 2] || !is_narrow(),
+            "{ends:?}"
+        );
         drop(held);
         join([other]);
         assert_at_rest(&budget);

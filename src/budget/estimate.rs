@@ -93,7 +93,9 @@ impl Estimates {
             Input::Tokens(_) => 1.0,
         };
         if size > 0 {
-            let ratio = tokens as f64 * per_token / size as f64;
+            // What cannot come from the bytes, a document by its id or results of a search, says
+            // nothing of those of others.
+            let ratio = (tokens as f64 * per_token / size as f64).min(HIGHEST_RATIO);
             let exact = usize::from(matches!(cost.input, Input::Tokens(_)));
             self.ratios[usize::from(cost.cached)][exact].learn(ratio);
         }
@@ -201,6 +203,9 @@ const BANDS: usize = 20;
 /// English prose and code have 3 to 4 bytes per token; the ratio is learned.
 const BYTES_PER_TOKEN: f64 = 3.5;
 
+/// No token is much shorter than a byte.
+const HIGHEST_RATIO: f64 = 4.0;
+
 /// So many samples make sure enough to refuse a request for its size.
 const SURE: u32 = 5;
 
@@ -213,6 +218,18 @@ mod tests {
     use crate::budget::cost::{INPUT, OUTPUT};
 
     const COST: Cost = Cost::request().input_bytes(3_500).max_tokens(4_096);
+
+    #[test]
+    fn input_that_no_byte_shows_does_not_spoil_the_estimate_of_others() {
+        let mut estimates = Estimates::new();
+        let tiny = Cost::request().input_bytes(100).max_tokens(100);
+        for _ in 0..20 {
+            (0..9).for_each(|_| estimates.learn_input(&COST, 1_000));
+            estimates.learn_input(&tiny, 100_000);
+        }
+        let mean = estimates.estimate(&COST, false).mean[INPUT];
+        assert!((1_000.0..1_500.0).contains(&mean), "{mean}");
+    }
 
     #[test]
     fn nothing_learned_gives_the_prior() {

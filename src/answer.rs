@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::clock::Clock;
 use crate::drain::read_for;
 use crate::error::{Cause, Phase, clean, json_error};
 use crate::transport::{Answer, AnswerBody, Fault};
@@ -135,8 +134,8 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
 
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
 /// as it came: the status says enough.
-pub(crate) fn read_error(answer: &mut Answer, clock: &Clock) -> Failure {
-    let body = read_for(answer.take_body(), LONGEST_ERROR, clock, LARGEST_ERROR);
+pub(crate) fn read_error(answer: &mut Answer) -> Failure {
+    let body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
     let mut request_id = None;
     let cause = match ApiError::from_body(&body) {
         Some((error, id)) => {

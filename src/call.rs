@@ -248,7 +248,7 @@ impl<'a> Progress<'a> {
                             sent,
                         });
                     }
-                    (head, read_error(&mut answer, clock))
+                    (head, read_error(&mut answer))
                 }
                 Err(fault) => (Head::default(), fault.into()),
             };

@@ -13,7 +13,7 @@ use crate::types::{MessageRequest, Model, Tokens, Usage};
 ///
 /// // Dollars per million tokens.
 /// const HAIKU: Price = Price::new(1.0, 5.0);
-/// assert_eq!(HAIKU.of(&Tokens::new(1_000_000, 200_000)), 2.0);
+/// assert_eq!(HAIKU.cost(&Tokens::new(1_000_000, 200_000)), 2.0);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -57,7 +57,7 @@ impl Price {
     ///
     /// let mut tokens = Tokens::new(0, 0);
     /// tokens.cache_read = 2_000_000;
-    /// assert_eq!(Price::new(4.0, 20.0).cache_read(0.25).of(&tokens), 0.5);
+    /// assert_eq!(Price::new(4.0, 20.0).cache_read(0.25).cost(&tokens), 0.5);
     /// ```
     #[must_use]
     pub const fn cache_read(mut self, dollars: f64) -> Price {
@@ -81,9 +81,9 @@ impl Price {
     /// use anthropic_blocking::{Price, Tokens};
     ///
     /// let tokens = Tokens::new(2_000_000, 100_000);
-    /// assert_eq!(Price::new(3.0, 15.0).of(&tokens), 7.5);
+    /// assert_eq!(Price::new(3.0, 15.0).cost(&tokens), 7.5);
     /// ```
-    pub fn of(&self, tokens: &Tokens) -> f64 {
+    pub fn cost(&self, tokens: &Tokens) -> f64 {
         let parts = [
             (tokens.input, self.input),
             (tokens.cache_write_5m, self.cache_write_5m),
@@ -193,7 +193,7 @@ impl Prices {
     ///     .set("claude-haiku-4-5", Price::new(1.0, 5.0))
     ///     .set_long("claude-haiku-4-5", Price::new(2.0, 10.0));
     /// let model = Model::new("claude-haiku-4-5");
-    /// assert_eq!(prices.of(&model, &Usage::new(200_000, 0)), Some(0.4));
+    /// assert_eq!(prices.cost(&model, &Usage::new(200_000, 0)), Some(0.4));
     /// ```
     #[must_use]
     pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
@@ -208,11 +208,11 @@ impl Prices {
     /// ```
     /// use anthropic_blocking::{Price, Prices};
     ///
-    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0)).of_batches();
+    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0)).for_batches();
     /// assert_eq!(prices.get("claude-haiku-4-5").map(|price| price.output), Some(2.5));
     /// ```
     #[must_use]
-    pub fn of_batches(mut self) -> Prices {
+    pub fn for_batches(mut self) -> Prices {
         for rates in self.models.values_mut() {
             rates.usual = rates.usual.times(0.5);
             rates.long = rates.long.times(0.5);
@@ -239,18 +239,18 @@ impl Prices {
     /// use anthropic_blocking::{Message, Prices};
     ///
     /// # fn tell(message: &Message) {
-    /// let cost = Prices::published().of(&message.model, &message.usage);
+    /// let cost = Prices::published().cost(&message.model, &message.usage);
     /// println!("{cost:?} dollars");
     /// # }
     /// ```
-    pub fn of(&self, model: &Model, usage: &Usage) -> Option<f64> {
+    pub fn cost(&self, model: &Model, usage: &Usage) -> Option<f64> {
         let rates = self.rates(model)?;
         let tokens = Tokens::of(usage);
         let is_long = tokens.all_input() > LONG_PROMPT;
         let tools = usage.server_tool_use.as_ref();
         let searches = tools.map_or(0, |tools| tools.web_search_requests);
         let price = if is_long { rates.long } else { rates.usual };
-        Some(price.of(&tokens) + searches as f64 * self.per_search)
+        Some(price.cost(&tokens) + searches as f64 * self.per_search)
     }
 
     /// The most that a request can cost; `None` for a model without a price.
@@ -266,9 +266,9 @@ impl Prices {
 
     fn of_tally(&self, model: &Model, tally: &Tally) -> Option<f64> {
         let rates = self.rates(model)?;
-        let extra = rates.long.of(&tally.long_prompts) - rates.usual.of(&tally.long_prompts);
+        let extra = rates.long.cost(&tally.long_prompts) - rates.usual.cost(&tally.long_prompts);
         let searches = tally.web_searches as f64 * self.per_search;
-        Some(rates.usual.of(&tally.tokens) + extra + searches)
+        Some(rates.usual.cost(&tally.tokens) + extra + searches)
     }
 
     fn rates(&self, model: &Model) -> Option<&Rates> {
@@ -321,13 +321,13 @@ impl Plan {
     /// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
     /// let plan = client.messages().plan(requests)?;
     /// let alone = plan.cost(&Prices::published());
-    /// let batched = plan.cost(&Prices::published().of_batches());
+    /// let batched = plan.cost(&Prices::published().for_batches());
     /// println!("{alone:?} dollars now, {batched:?} as a batch");
     /// # Ok(()) }
     /// ```
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
         let costs = self.by_model.iter();
-        let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.of(tokens)));
+        let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));
         let is_known = self.requests == 0 || !self.by_model.is_empty();
         sum(cost).filter(|_| is_known)
     }
@@ -386,8 +386,8 @@ mod tests {
         }));
         let model = Model::new("claude-haiku-4-5-20251001");
         let expected = 1.0 + 0.5 + 0.2 * 1.25 + 0.1 * 2.0 + 0.1 + 0.03;
-        assert_dollars(prices.of(&model, &usage), expected);
-        let half = prices.of_batches().of(&model, &usage);
+        assert_dollars(prices.cost(&model, &usage), expected);
+        let half = prices.for_batches().cost(&model, &usage);
         assert_dollars(half, (expected - 0.03) / 2.0 + 0.03);
     }
 
@@ -397,8 +397,8 @@ mod tests {
         let model = Model::new("claude-haiku-5-5");
         let short = usage(serde_json::json!({"input_tokens": 100_000, "output_tokens": 0}));
         let long = usage(serde_json::json!({"input_tokens": 100_001, "output_tokens": 0}));
-        assert_dollars(prices.of(&model, &short), 0.01);
-        assert_dollars(prices.of(&model, &long), 0.050_000_5);
+        assert_dollars(prices.cost(&model, &short), 0.01);
+        assert_dollars(prices.cost(&model, &long), 0.050_000_5);
         assert_dollars(prices.at_most(&model, 1_000, 1_000_000), 0.500_2);
     }
 
@@ -429,7 +429,7 @@ mod tests {
         let prices = Prices::published()
             .set_long("claude-haiku-4-5-20251001", Price::new(3.0, 15.0))
             .set_long("unheard-of", Price::new(4.0, 20.0));
-        let cost = |model: &str, usage| prices.of(&Model::new(model), usage);
+        let cost = |model: &str, usage| prices.cost(&Model::new(model), usage);
         assert_dollars(cost("claude-haiku-4-5-20251001", &long), 3.0);
         assert_dollars(cost("claude-haiku-4-5-20251001", &short), 0.1);
         assert_dollars(cost("claude-haiku-4-5", &long), 1.0);

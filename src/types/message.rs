@@ -455,7 +455,7 @@ impl Usage {
     /// // What a thousand such answers would cost.
     /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0));
     /// let usage = Usage::new(1_000 * 500, 1_000 * 300);
-    /// assert_eq!(prices.of(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
+    /// assert_eq!(prices.cost(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
     /// ```
     pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
         Usage {

@@ -10,7 +10,7 @@ use super::message::Usage;
 /// let mut tokens = Tokens::new(2_000, 500);
 /// tokens.cache_read = 8_000;
 /// assert_eq!(tokens.all_input(), 10_000);
-/// let dollars = Price::new(1.0, 5.0).of(&tokens);
+/// let dollars = Price::new(1.0, 5.0).cost(&tokens);
 /// assert!((dollars - 0.0053).abs() < 1e-9);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,7 +55,7 @@ impl Tokens {
     /// use anthropic_blocking::{Price, Tokens};
     ///
     /// const ARTICLE: Tokens = Tokens::new(4_000, 1_000);
-    /// assert_eq!(Price::new(0.5, 2.0).of(&ARTICLE), 0.004);
+    /// assert_eq!(Price::new(0.5, 2.0).cost(&ARTICLE), 0.004);
     /// ```
     pub const fn new(input: u64, output: u64) -> Tokens {
         Tokens {

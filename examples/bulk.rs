@@ -104,7 +104,7 @@ fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::E
             return is_enough.then_some(ExitCode::SUCCESS).ok_or(error.into());
         }
     }
-    let (progress, reason) = (run.progress(), run.stopped());
+    let (progress, reason) = (run.progress(), run.stop_cause());
     drop(run);
     bar.finish_and_clear();
     sum_up(&progress);
@@ -189,21 +189,21 @@ fn bar(
 }
 
 fn draw(bar: &ProgressBar, progress: &Progress) {
-    let mut message = format!("{} under way", progress.under_way);
+    let mut message = format!("{} under way", progress.in_flight);
     if progress.failed > 0 {
         message += &format!(", {} failed", progress.failed);
     }
     if let Some(dollars) = progress.cost {
         message += &format!(" | ${dollars:.4}");
     }
-    if let Some(left) = progress.left {
-        message += &format!(" | {} left", spoken(left));
+    if let Some(remaining) = progress.remaining {
+        message += &format!(" | {} left", spoken(remaining));
     }
     if let Some(cause) = progress.cause {
         message += &format!(" | {} waiting: {cause}", progress.waiting);
     }
     bar.set_message(message);
-    bar.set_position(progress.over());
+    bar.set_position(progress.finished());
 }
 
 fn sum_up(progress: &Progress) {

@@ -41,7 +41,7 @@ struct State {
     done: u64,
     failed: u64,
     skipped: u64,
-    under_way: u64,
+    in_flight: u64,
     total: Option<u64>,
     /// The most that what is under way can cost, in dollars.
     at_stake: f64,
@@ -150,7 +150,7 @@ impl Crew {
             state.failed += 1;
             return Err(self.not_run(&state));
         }
-        state.under_way += 1;
+        state.in_flight += 1;
         Ok(())
     }
 
@@ -184,10 +184,10 @@ impl Crew {
             };
             if spent + state.at_stake + most <= limit {
                 state.at_stake += most;
-                state.under_way += 1;
+                state.in_flight += 1;
                 return Ok(most);
             }
-            if state.under_way == 0 {
+            if state.in_flight == 0 {
                 let [spent, most, limit] = [spent, most, limit].map(dollars);
                 let reason = format!(
                     "{spent} of the spend limit of {limit} is spent, and the next request could \
@@ -240,7 +240,7 @@ impl Crew {
     /// Ends an item that was begun. What only failed because the run was stopped says so.
     fn end<T>(&self, result: Result<T>, like: Option<&MessageRequest>) -> Result<T> {
         let mut state = lock(&self.state);
-        state.under_way -= 1;
+        state.in_flight -= 1;
         let result = match result {
             Ok(value) => {
                 state.done += 1;
@@ -331,30 +331,30 @@ impl Crew {
             failed: state.failed,
             skipped: state.skipped,
             total: state.total,
-            under_way: state.under_way,
+            in_flight: state.in_flight,
             waiting: 0,
             cause: None,
             cost: self.spent(&state, &totals),
             totals,
             elapsed: self.time(),
-            left: None,
+            remaining: None,
         };
         drop(state);
         let head = self.client.budget().head();
         (progress.waiting, progress.cause) = head;
-        progress.left = self.left(&progress, like);
+        progress.remaining = self.remaining(&progress, like);
         progress
     }
 
     /// As long as it took so far for as many, or as long as the limits ask for requests like this.
-    fn left(&self, progress: &Progress, like: Option<&MessageRequest>) -> Option<Duration> {
+    fn remaining(&self, progress: &Progress, like: Option<&MessageRequest>) -> Option<Duration> {
         let worked = progress.done + progress.failed;
-        let left = progress.total?.saturating_sub(progress.over());
+        let left = progress.total?.saturating_sub(progress.finished());
         if worked == 0 {
             return None;
         }
         let by_speed = scale(progress.elapsed, left as f64 / worked as f64);
-        let unsent = left.saturating_sub(progress.under_way);
+        let unsent = left.saturating_sub(progress.in_flight);
         let tried = unsent.min(MOST_TRIED);
         let by_limits = like.filter(|_| tried > 0).and_then(|request| {
             let messages = self.client.messages();

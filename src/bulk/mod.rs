@@ -251,7 +251,7 @@ impl<'a> Bulk<'a> {
     /// # fn ask(client: &Client, requests: Vec<(u32, MessageRequest)>) -> Result<()> {
     /// let mut run = client.bulk().spend_limit(20.0).run(requests)?;
     /// let answered = run.by_ref().filter(|(_, answer)| answer.is_ok()).count();
-    /// match run.stopped() {
+    /// match run.stop_cause() {
     ///     Some(reason) => println!("{answered} answers, then: {reason}"),
     ///     None => println!("all of them, for {:?} dollars", run.progress().cost),
     /// }
@@ -289,7 +289,8 @@ impl<'a> Bulk<'a> {
     ///
     /// # fn ask(client: &Client) {
     /// let bulk = client.bulk().on_progress(|progress| {
-    ///     eprint!("\r{} of {:?}, {:?} left", progress.over(), progress.total, progress.left);
+    ///     let (total, remaining) = (progress.total, progress.remaining);
+    ///     eprint!("\r{} of {total:?}, {remaining:?} left", progress.finished());
     /// });
     /// # }
     /// ```

@@ -74,7 +74,7 @@ fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
         assert_eq!(threads.map(join), [Ok(()); 2]);
         assert_timely();
         let now = crew.now();
-        assert_eq!((now.under_way, now.failed), (0, 2));
+        assert_eq!((now.in_flight, now.failed), (0, 2));
     });
 }
 
@@ -89,7 +89,7 @@ fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
         assert_timely();
         let ended = crew.end_request(Ok(()), at_stake, &request());
         ended.expect("it went well");
-        assert_eq!(crew.now().under_way, 0);
+        assert_eq!(crew.now().in_flight, 0);
     });
 }
 

@@ -31,8 +31,9 @@ pub struct Progress {
     pub skipped: u64,
     /// All items, where the iterator knows how many it has.
     pub total: Option<u64>,
-    /// Items that threads work on, waiting or sent.
-    pub under_way: u64,
+    /// Items that threads work on. Those of them that wait for room count here; they do not in
+    /// [`ClassSnapshot::in_flight`](crate::ClassSnapshot::in_flight).
+    pub in_flight: u64,
     /// Requests that wait in the budget, those of others included.
     pub waiting: usize,
     /// What the first of them waits for.
@@ -46,22 +47,22 @@ pub struct Progress {
     pub elapsed: Duration,
     /// How long it will still take, roughly: as the limits allow, or as fast as it went so far,
     /// whichever is longer. `None` while that cannot be told.
-    pub left: Option<Duration>,
+    pub remaining: Option<Duration>,
 }
 
 impl Progress {
-    /// How many items are over, well or not.
+    /// How many items are finished, well or not: the sum of `done`, `failed` and `skipped`.
     ///
     /// ```
     /// use anthropic_blocking::Progress;
     ///
     /// /// As far as a bar of 40 characters is full.
     /// fn bar(progress: &Progress) -> Option<String> {
-    ///     let full = 40 * progress.over() / progress.total?.max(1);
+    ///     let full = 40 * progress.finished() / progress.total?.max(1);
     ///     Some("#".repeat(full as usize))
     /// }
     /// ```
-    pub fn over(&self) -> u64 {
+    pub fn finished(&self) -> u64 {
         self.done + self.failed + self.skipped
     }
 }

@@ -224,12 +224,12 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     ///
     /// # fn finish(mut run: BulkRun<u32>) {
     /// let failed = run.by_ref().filter(|(_, answer)| answer.is_err()).count();
-    /// if let Some(reason) = run.stopped() {
+    /// if let Some(reason) = run.stop_cause() {
     ///     eprintln!("{failed} were not sent or failed: {reason}");
     /// }
     /// # }
     /// ```
-    pub fn stopped(&self) -> Option<String> {
+    pub fn stop_cause(&self) -> Option<String> {
         self.shared.crew.reason()
     }
 }
@@ -281,7 +281,7 @@ impl<K> Drop for BulkRun<K> {
 impl<K> fmt::Debug for BulkRun<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BulkRun")
-            .field("stopped", &self.shared.crew.reason())
+            .field("stop_cause", &self.shared.crew.reason())
             .finish_non_exhaustive()
     }
 }

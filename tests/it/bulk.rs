@@ -134,7 +134,7 @@ fn what_dooms_all_stops_the_run_at_once() {
             assert_eq!(count(kind), 400 - ok - not_run);
         }
         assert!(lab.server.request_count() <= 1 + 10 + 4);
-        assert!(run.stopped().expect("a reason").contains("no"));
+        assert!(run.stop_cause().expect("a reason").contains("no"));
         let progress = run.progress();
         assert_eq!((progress.done, progress.failed), (10, 390));
     }
@@ -305,7 +305,7 @@ fn stopping_finishes_what_is_under_way() {
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     let stop = run.stopper();
     thread::spawn(stop).join().expect("no panic");
-    assert_eq!(run.stopped().as_deref(), Some("it was asked to"));
+    assert_eq!(run.stop_cause().as_deref(), Some("it was asked to"));
     hold.open();
     let answers = texts(run);
     let ok = answers.values().filter(|text| text.is_ok()).count();
@@ -399,7 +399,7 @@ fn a_panic_of_the_iterator_goes_on_in_the_consumer() {
     assert_eq!(said.downcast_ref::<&str>(), Some(&"no twenty"));
     assert_eq!(taken.len(), 20);
     assert!(run.next().is_none());
-    assert!(run.stopped().expect("a reason").contains("panicked"));
+    assert!(run.stop_cause().expect("a reason").contains("panicked"));
 }
 
 #[test]
@@ -555,13 +555,13 @@ fn one_request_of_a_prefix_goes_ahead_until_its_answer_begins() {
     let items = (0..8).map(|number| (number, prefixed(number, "a long prefix")));
     let mut run = swift(&lab.client, 4).run(items).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 1, HANG));
-    wait_until(|| run.progress().under_way == 4);
+    wait_until(|| run.progress().in_flight == 4);
     assert_eq!(lab.server.request_count(), 1 + 1);
     hold.open();
     for _ in 0..7 {
         run.next().expect("an answer").1.expect("well");
     }
-    assert_eq!(run.progress().under_way, 1);
+    assert_eq!(run.progress().in_flight, 1);
     lab.client.shutdown();
     let (_, leader) = run.next().expect("the one that went ahead");
     assert_eq!(leader.expect_err("cut").kind(), ErrorKind::Shutdown);
@@ -587,7 +587,7 @@ fn a_mark_in_each_question_does_not_tell_prefixes_apart() {
     });
     let run = swift(&lab.client, 4).run(items).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 1, HANG));
-    wait_until(|| run.progress().under_way == 4);
+    wait_until(|| run.progress().in_flight == 4);
     assert_eq!(lab.server.request_count(), 1 + 1);
     hold.open();
     assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 4);
@@ -620,7 +620,7 @@ fn prefixes_do_not_wait_for_each_other_and_none_for_nothing() {
         let (count, bulk) = (items.len(), swift(&lab.client, 7));
         let run = bulk.warm_first(is_warm).run(items).expect("a run");
         assert!(lab.server.wait_for_requests(1 + expected, HANG));
-        wait_until(|| run.progress().under_way == count as u64);
+        wait_until(|| run.progress().in_flight == count as u64);
         assert_eq!(lab.server.request_count(), 1 + expected);
         hold.open();
         assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
@@ -643,7 +643,7 @@ fn when_the_one_ahead_fails_another_goes() {
     let first = run.next().expect("the first").1;
     assert_eq!(first.expect_err("odd").kind(), ErrorKind::InvalidRequest);
     assert!(lab.server.wait_for_requests(1 + 2, HANG));
-    wait_until(|| run.progress().under_way == 3);
+    wait_until(|| run.progress().in_flight == 3);
     assert_eq!(lab.server.request_count(), 1 + 2);
     hold.open();
     assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
@@ -701,7 +701,7 @@ fn a_run_stops_before_it_could_cost_more_than_its_limit() {
         assert_eq!(answers.len(), 500);
         assert!(ok > 100 && ok < 500, "{ok}");
         assert_eq!(lab.server.request_count(), 1 + ok);
-        let reason = run.stopped().expect("a reason");
+        let reason = run.stop_cause().expect("a reason");
         assert!(
             reason.contains(" of the spend limit of $5.00 is spent, and the next request could"),
             "{reason}"
@@ -811,12 +811,12 @@ fn progress_adds_up_is_rare_and_comes_at_the_end() {
     assert_eq!(texts(bulk.run(jobs(60)).expect("a run")).len(), 60);
     let reports = std::mem::take(&mut *told.lock().expect("no panic"));
     assert_eq!(reports.len(), 2, "{reports:?}");
-    assert_eq!(reports[0].over(), 1);
+    assert_eq!(reports[0].finished(), 1);
     let last = &reports[1];
     assert_eq!((last.done, last.failed, last.skipped), (54, 6, 0));
-    assert_eq!((last.total, last.under_way), (Some(60), 0));
+    assert_eq!((last.total, last.in_flight), (Some(60), 0));
     assert_eq!((last.totals.all.calls, last.totals.all.failed), (60, 6));
-    assert_eq!(last.left, Some(Duration::ZERO));
+    assert_eq!(last.remaining, Some(Duration::ZERO));
     assert!(last.cost.is_some_and(|cost| cost > 0.0));
 
     // A tenth of a second for each: a report for each, in order.
@@ -828,7 +828,7 @@ fn progress_adds_up_is_rare_and_comes_at_the_end() {
     assert_eq!(results.len(), 20);
     let reports = told.lock().expect("no panic");
     assert!((2..=21).contains(&reports.len()), "{}", reports.len());
-    assert!(reports.is_sorted_by_key(|progress| progress.over()));
+    assert!(reports.is_sorted_by_key(|progress| progress.finished()));
     assert_eq!(reports[reports.len() - 1].done, 20);
 }
 

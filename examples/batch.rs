@@ -33,7 +33,7 @@ fn main() -> Result<()> {
             false => BatchOutcome::Expired,
             true => BatchOutcome::Message("Fish, rain, hills and old wood.".into()),
         });
-        server.batch_looks(0);
+        server.batch_polls(0);
         Ok(server)
     })?;
 

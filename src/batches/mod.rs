@@ -101,7 +101,7 @@ impl<'a> Batches<'a> {
     /// use std::time::Duration;
     ///
     /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
-    /// # server.batch_looks(usize::MAX);
+    /// # server.batch_polls(usize::MAX);
     /// # let client = Client::builder().api_key("test").base_url(server.base_url());
     /// # let client = client.clock(&clock).build()?;
     /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Lima?");
@@ -117,7 +117,7 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Sets a function that is called after each look at a batch that is waited for.
+    /// Sets a function that is called after each poll of a batch that is waited for.
     ///
     /// ```no_run
     /// # let client = anthropic_blocking::Client::from_env()?;
@@ -139,7 +139,7 @@ impl<'a> Batches<'a> {
     /// use anthropic_blocking::{Client, MessageRequest};
     ///
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # server.batch_looks(0);
+    /// # server.batch_polls(0);
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let ask = |n| MessageRequest::new("claude-haiku-4-5", 64).user(format!("Prime? {n}"));
     /// // The first results can be had when the first batch has ended.

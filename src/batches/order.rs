@@ -98,7 +98,7 @@ impl BatchRun {
     /// use anthropic_blocking::{Client, MessageRequest};
     ///
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # server.batch_looks(0);
+    /// # server.batch_polls(0);
     /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
     /// # let requests = [("lima", MessageRequest::new("claude-haiku-4-5", 64).user("Lima?"))];
     /// let mut run = client.batches().run(requests)?;

@@ -29,8 +29,8 @@ pub struct BatchProgress<'a> {
     pub batch: &'a MessageBatch,
     /// How long has been waited so far.
     pub waited: Duration,
-    /// When it will be looked at next; `None` once it has ended.
-    pub next_look: Option<Duration>,
+    /// In how long it will be polled again; `None` once it has ended.
+    pub next_poll: Option<Duration>,
 }
 
 impl Batches<'_> {
@@ -43,7 +43,7 @@ impl Batches<'_> {
         loop {
             let left = self.left(start, clock.now());
             let is_last = left.is_some_and(|left| left.is_zero());
-            let wait = match self.look(id, left) {
+            let wait = match self.poll(id, left) {
                 Ok(batch) if batch.is_ended() => {
                     self.report(&batch, clock.now() - start, None);
                     return Ok(batch);
@@ -73,7 +73,7 @@ impl Batches<'_> {
             if is_last {
                 return Err(too_late(id, clock.now() - start));
             }
-            // The last look is at the deadline itself.
+            // The last poll is at the deadline itself.
             let wait = self
                 .left(start, clock.now())
                 .map_or(wait, |left| left.min(wait));
@@ -88,9 +88,9 @@ impl Batches<'_> {
     }
 
     /// Asks for the batch; with a deadline not for longer than that, but for a moment at least.
-    fn look(&self, id: &str, left: Option<Duration>) -> Result<MessageBatch> {
+    fn poll(&self, id: &str, left: Option<Duration>) -> Result<MessageBatch> {
         let own = self.client.settings().deadline;
-        match left.map(|left| left.max(LAST_LOOK)) {
+        match left.map(|left| left.max(LAST_POLL)) {
             Some(left) if own.is_none_or(|own| left < own) => {
                 let hurried = self.client.with(Options::new().deadline(left));
                 hurried.batches().get(id)
@@ -105,12 +105,12 @@ impl Batches<'_> {
             .map(|deadline| deadline.saturating_sub(passed))
     }
 
-    fn report(&self, batch: &MessageBatch, waited: Duration, next_look: Option<Duration>) {
+    fn report(&self, batch: &MessageBatch, waited: Duration, next_poll: Option<Duration>) {
         if let Some(report) = &self.on_progress {
             report(&BatchProgress {
                 batch,
                 waited,
-                next_look,
+                next_poll,
             });
         }
     }
@@ -133,12 +133,12 @@ fn waiting(id: &str) -> String {
     format!("waiting for {}", clean(id, 100))
 }
 
-/// Whether a failed look says nothing about the next one.
+/// Whether a failed poll says nothing about the next one.
 fn may_pass(error: &Error) -> bool {
     error.is_retryable() && error.kind() != ErrorKind::Shutdown
 }
 
-/// How long to wait between looks: as the server suggests, else further and further apart.
+/// How long to wait between polls: as the server suggests, else further and further apart.
 #[derive(Debug)]
 struct Pace {
     next: Duration,
@@ -153,7 +153,7 @@ impl Pace {
         }
     }
 
-    /// The next wait, up to a tenth longer so that many waiters do not look in one instant.
+    /// The next wait, up to a tenth longer so that many waiters do not poll in one instant.
     fn next(&mut self, suggested: Option<Duration>) -> Duration {
         let own = self.next;
         self.next = (own * 3 / 2).min(LONGEST);
@@ -168,10 +168,10 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A suggestion beyond this is taken for a mistake.
 const LONGEST_SUGGESTED: Duration = Duration::from_secs(600);
 
-/// How long a look at the deadline may take.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How long a poll at the deadline may take.
+const LAST_POLL: Duration = Duration::from_secs(1);
 
-/// How many looks may fail in a row. Each was tried as often as the policy permits.
+/// How many polls may fail in a row. Each was tried as often as the policy permits.
 const MOST_FAILURES: u32 = 10;
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_come_further_and_further_apart() {
+    fn polls_come_further_and_further_apart() {
         let mut pace = Pace::new(Rng::with_seed(7));
         let mut least = SHORTEST;
         for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Message batches of the test server: kept in memory, and ended by being looked at.
+//! Message batches of the test server: kept in memory, and ended by being polled.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -45,13 +45,13 @@ pub enum BatchOutcome {
 }
 
 impl TestServer {
-    /// Sets after how many looks at it a batch has ended: `GET` of the batch itself says so that
-    /// many times that it is in progress. By default once. [`usize::MAX`] is never.
+    /// Sets how many polls find a batch in progress: that many times `GET` of the batch says so, and
+    /// the next time that it has ended. By default 1; with 0 it ends at once, with [`usize::MAX`]
+    /// never.
     ///
-    /// Time plays no part here. But as the API does, the server suggests to look again in 10 s: give
-    /// a client that waits a [`ManualClock`](super::ManualClock), or end batches at once, with 0.
-    /// A batch that is canceled in between ends with the next look; of its
-    /// requests, as many have been carried out as of the looks have been made.
+    /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
+    /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
+    /// ends with the next poll; after one poll of two, half of its requests have been carried out.
     ///
     /// ```
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
@@ -59,14 +59,14 @@ impl TestServer {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// server.batch_looks(2);
+    /// server.batch_polls(2);
     /// let id = client.batches().create([("lima", request)])?.id;
-    /// let looks = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
-    /// assert_eq!(looks.map(|look| look.ok()), [Some(false), Some(false), Some(true)]);
+    /// let polls = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
+    /// assert_eq!(polls.map(|poll| poll.ok()), [Some(false), Some(false), Some(true)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn batch_looks(&self, looks: usize) {
-        lock(self.batches()).looks = looks;
+    pub fn batch_polls(&self, polls: usize) {
+        lock(self.batches()).polls = polls;
     }
 
     /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
@@ -113,7 +113,7 @@ impl TestServer {
 
 /// The batches of one server.
 pub(super) struct Batches {
-    looks: usize,
+    polls: usize,
     outcome: Option<Arc<Outcome>>,
     count: usize,
     /// The oldest first.
@@ -128,8 +128,8 @@ struct Batch {
     id: String,
     created: u64,
     entries: Vec<Entry>,
-    looks_left: usize,
-    looks: usize,
+    polls_left: usize,
+    polls: usize,
     canceled: bool,
     /// How many requests were carried out before the batch was canceled, once it has ended.
     ended: Option<usize>,
@@ -159,7 +159,7 @@ enum End {
 impl Default for Batches {
     fn default() -> Self {
         Batches {
-            looks: 1,
+            polls: 1,
             outcome: None,
             count: 0,
             all: Vec::new(),
@@ -202,7 +202,7 @@ fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
                 return refusal(404, "not_found_error", &message);
             };
             match (method, rest) {
-                ("GET", []) => batches.all[at].look(&base),
+                ("GET", []) => batches.all[at].poll(&base),
                 ("POST", ["cancel"]) => batches.all[at].cancel(&base),
                 ("GET", ["results"]) => batches.all[at].results(),
                 ("DELETE", []) if batches.all[at].ended.is_some() => {
@@ -234,8 +234,8 @@ fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Re
         id: format!("msgbatch_test_{:06}", batches.count),
         created,
         entries,
-        looks_left: batches.looks,
-        looks: batches.looks,
+        polls_left: batches.polls,
+        polls: batches.polls,
         canceled: false,
         ended: None,
     };
@@ -341,12 +341,12 @@ impl Entry {
 }
 
 impl Batch {
-    fn look(&mut self, base: &str) -> Reply {
-        if self.ended.is_none() && (self.canceled || self.looks_left == 0) {
-            let done = match self.looks {
+    fn poll(&mut self, base: &str) -> Reply {
+        if self.ended.is_none() && (self.canceled || self.polls_left == 0) {
+            let done = match self.polls {
                 _ if !self.canceled => self.entries.len(),
                 0 | usize::MAX => 0,
-                looks => self.entries.len() * (looks - self.looks_left) / looks,
+                polls => self.entries.len() * (polls - self.polls_left) / polls,
             };
             self.ended = Some(done);
         }
@@ -354,7 +354,7 @@ impl Batch {
         match self.ended {
             Some(_) => reply,
             None => {
-                self.looks_left -= 1;
+                self.polls_left -= 1;
                 // As it was recorded.
                 reply.by_default("retry-after", 10)
             }

@@ -21,8 +21,8 @@ use super::script::{Content, Fault, Reply};
 /// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults of
 /// a real network, and records what it was asked. What is not scripted it answers like the API:
 /// messages echo the last text of the user, as JSON or as a stream, batches do so for each of their
-/// requests once they were looked at ([`batch_looks`](TestServer::batch_looks)), and faulty requests
-/// get the API's errors.
+/// requests once they were polled ([`batch_polls`](TestServer::batch_polls)), and faulty requests get
+/// the API's errors.
 ///
 /// A request takes its reply from the first of these that has one: the queue for its method and path
 /// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function

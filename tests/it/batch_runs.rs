@@ -302,7 +302,7 @@ fn a_batch_that_was_refused_may_be_mended() {
 #[test]
 fn a_deadline_holds_for_all_batches_of_a_run() {
     let lab = Lab::new();
-    lab.server.batch_looks(usize::MAX);
+    lab.server.batch_polls(usize::MAX);
     let batches = lab.client.batches().batch_size(1).deadline(seconds(100));
     let error = batches.run(entries(3)).expect_err("a deadline");
     assert_eq!(error.kind(), ErrorKind::Timeout);

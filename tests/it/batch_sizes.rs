@@ -71,7 +71,7 @@ fn a_batch_of_256_mb_is_sent_and_one_byte_more_is_refused() {
 fn a_batch_of_100_000_requests_takes_its_body_and_no_more() {
     let server = server();
     server.keep_requests(false);
-    server.batch_looks(0);
+    server.batch_polls(0);
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args([
             "--exact",

@@ -87,7 +87,7 @@ fn what_cannot_be_a_batch_is_refused_before_it_is_sent() {
 #[test]
 fn a_batch_goes_on_until_it_is_canceled_and_is_then_deleted() {
     let lab = Lab::new();
-    lab.server.batch_looks(usize::MAX);
+    lab.server.batch_polls(usize::MAX);
     let batches = lab.client.batches();
     let id = batches.create(entries(2)).expect("a batch").id;
     let again = batches.get(&id).expect("the batch");
@@ -208,12 +208,12 @@ fn each_way_in_which_a_request_can_end_is_told_apart() {
 #[test]
 fn a_wait_looks_as_often_as_the_server_suggests() {
     let lab = Lab::new();
-    lab.server.batch_looks(4);
+    lab.server.batch_polls(4);
     let seen = Mutex::new(Vec::new());
     let batches = lab.client.batches().on_progress(|progress| {
         seen.lock()
             .expect("no panic")
-            .push((progress.waited, progress.next_look));
+            .push((progress.waited, progress.next_poll));
     });
     let id = batches.create(entries(1)).expect("a batch").id;
     batches.wait(&id).expect("its end");
@@ -225,9 +225,9 @@ fn a_wait_looks_as_often_as_the_server_suggests() {
     );
     drop(batches);
     let seen = seen.into_inner().expect("no panic");
-    let waits: Vec<_> = seen.iter().filter_map(|look| look.1).collect();
+    let waits: Vec<_> = seen.iter().filter_map(|poll| poll.1).collect();
     assert_eq!(waits, sleeps);
-    assert_eq!(seen.last().expect("a look"), &(lab.clock.elapsed(), None));
+    assert_eq!(seen.last().expect("a poll"), &(lab.clock.elapsed(), None));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn without_a_suggestion_looks_come_further_and_further_apart() {
     assert_eq!(
         lab.clock.elapsed(),
         seconds(3600),
-        "the last look is at the deadline"
+        "the last poll is at the deadline"
     );
     let sleeps = lab.clock.sleeps();
     assert!(is_stretched(sleeps[0], seconds(2)));
@@ -293,7 +293,7 @@ fn a_wait_survives_looks_that_fail() {
 #[test]
 fn a_shutdown_ends_a_wait() {
     let lab = Lab::on(ManualClock::held(), |builder| builder);
-    lab.server.batch_looks(usize::MAX);
+    lab.server.batch_polls(usize::MAX);
     let id = lab.client.batches().create(entries(1)).expect("a batch").id;
     let client = lab.client.clone();
     let waiting = std::thread::spawn(move || client.batches().wait(&id));

@@ -17,7 +17,7 @@ use super::seconds;
 /// # let budget = anthropic_blocking::Budget::new();
 /// for class in budget.snapshot().iter().filter(|class| class.waiting > 0) {
 ///     let (waiting, cause) = (class.waiting, class.cause);
-///     println!("{}: {waiting} wait for {cause:?}, {:?} more", class.class, class.for_another);
+///     println!("{}: {waiting} wait for {cause:?}, {:?} more", class.class, class.expected_wait);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ pub struct ClassSnapshot {
     /// What the first of them waits for.
     pub cause: Option<WaitCause>,
     /// How long it will still wait, where that can be told.
-    pub for_another: Option<Duration>,
+    pub expected_wait: Option<Duration>,
 }
 
 /// One of the three dimensions of a class.
@@ -96,7 +96,7 @@ impl ClassSnapshot {
             in_flight: view.in_flight,
             waiting: lane.waiting(),
             cause: head.map(|(_, cause)| cause),
-            for_another: head
+            expected_wait: head
                 .and_then(|(until, _)| until)
                 .map(|until| seconds(until - now)),
         }

@@ -224,7 +224,7 @@ fn limits_that_are_lifted_let_all_waiting_threads_go() {
     let head = budget.snapshot()[0].clone();
     let limit = |cause| matches!(cause, WaitCause::Limit(_) | WaitCause::Pace(_));
     assert!(head.cause.is_some_and(limit), "{head:?}");
-    assert!(head.for_another.expect("a time") > Duration::from_secs(50));
+    assert!(head.expected_wait.expect("a time") > Duration::from_secs(50));
     drop(budget.clone().limits(class(), Limits::per_minute()));
     for thread in threads {
         thread.join().expect("no panic");

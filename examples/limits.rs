@@ -70,7 +70,7 @@ fn main() -> Result<()> {
         totals.tokens.output,
     );
     println!("The threads waited, all together:");
-    for (cause, wait) in totals.waited.iter() {
+    for (cause, wait) in &totals.waited {
         println!("{:>8.1} s  {cause}", wait.as_secs_f64());
     }
     Ok(())

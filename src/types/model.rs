@@ -1,6 +1,8 @@
 //! Models by name, and what the server says about them.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,6 +20,11 @@ use super::wire::{Absent, Field, Misfit, open_enum, wire_struct};
 /// let model = Model::new("claude-haiku-4-5");
 /// let request = MessageRequest::new(&model, 64).user("Hello?");
 /// assert_eq!(request.model.as_str(), "claude-haiku-4-5");
+///
+/// // For parsers of command lines; no string is refused.
+/// let parsed: Model = "claude-haiku-4-5".parse()?;
+/// assert_eq!(parsed, model);
+/// # Ok::<(), std::convert::Infallible>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -87,6 +94,20 @@ impl From<&str> for Model {
 impl From<String> for Model {
     fn from(id: String) -> Model {
         Model(id)
+    }
+}
+
+impl From<&String> for Model {
+    fn from(id: &String) -> Model {
+        Model(id.clone())
+    }
+}
+
+impl FromStr for Model {
+    type Err = Infallible;
+
+    fn from_str(id: &str) -> Result<Model, Infallible> {
+        Ok(Model::from(id))
     }
 }
 
@@ -184,6 +205,13 @@ impl From<&ModelInfo> for Model {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn every_kind_of_string_is_a_model() {
+        let id = String::from("m");
+        let models = [Model::from(&id), Model::from("m"), "m".parse().unwrap()];
+        assert!(models.iter().all(|model| *model == Model::new(&id)));
+    }
 
     #[test]
     fn what_a_model_says_survives_both_directions() {

@@ -352,6 +352,26 @@ impl MessageRequest {
         self
     }
 
+    /// Adds several tools to those that there are.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageRequest, Tool};
+    /// use serde_json::json;
+    ///
+    /// let place = json!({"type": "object", "properties": {"town": {"type": "string"}}});
+    /// let weather = ["get_temp", "get_wind"].map(|name| Tool::new(name, place.clone()));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
+    ///     .tool(json!({"type": "web_search_20260318", "name": "web_search"}))
+    ///     .tools(weather)
+    ///     .user("How warm is Lima, and why?");
+    /// assert_eq!(request.tools.len(), 3);
+    /// ```
+    #[must_use]
+    pub fn tools(mut self, tools: impl IntoIterator<Item: Into<Tool>>) -> MessageRequest {
+        self.tools.extend(tools.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets how the model chooses among the tools.
     ///
     /// ```

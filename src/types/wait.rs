@@ -1,6 +1,8 @@
 //! What calls wait for, and how long they did.
 
 use std::fmt;
+use std::iter::Copied;
+use std::slice;
 use std::time::Duration;
 
 /// What a limit counts.
@@ -86,7 +88,7 @@ impl fmt::Display for WaitCause {
 ///
 /// ```
 /// # fn show(message: &anthropic_blocking::Message) {
-/// for (cause, wait) in message.waited().iter() {
+/// for (cause, wait) in &message.waited() {
 ///     println!("{wait:?}: {cause}");
 /// }
 /// # }
@@ -200,6 +202,15 @@ impl Waits {
         others
             .iter()
             .for_each(|(cause, wait)| self.add(cause, wait));
+    }
+}
+
+impl<'a> IntoIterator for &'a Waits {
+    type Item = (WaitCause, Duration);
+    type IntoIter = Copied<slice::Iter<'a, (WaitCause, Duration)>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().copied()
     }
 }
 

@@ -39,7 +39,7 @@ The key is the number of the line where there is none.
 
   --journal PATH     keep the answers here, and do not ask again for those that are here already
   --only-new         write no lines for those
-  --concurrency N    requests at once, at most (64)
+  --concurrency N    requests at once, at most; 1 or more (64)
   --model NAME       for prompts (claude-haiku-4-5)
   --max-tokens N     for prompts (1024)
   --system TEXT      for prompts; cached where it is long enough
@@ -238,7 +238,7 @@ fn sum_up(progress: &Progress) {
     );
     if !progress.totals.all.waited.is_empty() {
         eprintln!("The threads waited, all together:");
-        for (cause, wait) in progress.totals.all.waited.iter() {
+        for (cause, wait) in &progress.totals.all.waited {
             eprintln!("{:>9}  {cause}", spoken(wait));
         }
     }
@@ -296,7 +296,10 @@ impl Options {
                 "--help" | "-h" => return Ok(None),
                 "--only-new" => options.only_new = true,
                 "--journal" => options.journal = Some(value()?),
-                "--concurrency" => options.concurrency = parse(name, &value()?)?,
+                "--concurrency" => match parse(name, &value()?)? {
+                    0 => return Err("--concurrency must be at least 1".into()),
+                    requests => options.concurrency = requests,
+                },
                 "--model" => options.model = value()?,
                 "--max-tokens" => options.max_tokens = parse(name, &value()?)?,
                 "--system" => options.system = Some(value()?),

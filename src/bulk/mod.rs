@@ -105,7 +105,7 @@ impl<'a> Bulk<'a> {
     /// How long it takes by default until all threads may work: a minute.
     pub const DEFAULT_RAMP_UP: Duration = Duration::from_secs(60);
 
-    /// Sets the most requests at once, at least 1, by default [64](Bulk::DEFAULT_CONCURRENCY). Each
+    /// Sets the most requests at once, by default [64](Bulk::DEFAULT_CONCURRENCY); 0 counts as 1. Each
     /// has a thread. A thread is added only while fewer than two requests wait in the budget for a
     /// class of models that the run uses: more threads would not send anything sooner.
     ///

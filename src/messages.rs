@@ -54,9 +54,6 @@ impl Messages<'_> {
     /// the stream is tried again like any other, because nothing was handed out yet. See
     /// [`stream_underneath`](crate::ClientBuilder::stream_underneath) for the other way.
     ///
-    /// Blocks until the answer is there, through rate limits and overloads, for as long as the
-    /// client's [`RetryPolicy`](crate::RetryPolicy) and deadline permit.
-    ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest};
     ///
@@ -66,6 +63,25 @@ impl Messages<'_> {
     /// println!("{}", message.text());
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
+    ///
+    /// # How long it blocks
+    ///
+    /// Until the answer is there, or an error. By default nothing bounds the whole: set a
+    /// [`deadline`](crate::ClientBuilder::deadline), which bounds all of this together.
+    ///
+    /// | it waits for | by default | bounded by |
+    /// |---|---|---|
+    /// | room under limits that are known, in line with other calls | as long as it takes | the deadline |
+    /// | limits and overloads that the server answered with (429, 529) | 10 minutes in all | [`RetryPolicy::max_wait`](crate::RetryPolicy::max_wait) |
+    /// | the host's address | as long as the system takes | the deadline |
+    /// | a connection | 5 s for each attempt | [`connect_timeout`](crate::ClientBuilder::connect_timeout) |
+    /// | a sign of life from the server | 180 s at a time | [`idle_timeout`](crate::ClientBuilder::idle_timeout) |
+    /// | the end of an answer whose events keep coming | as long as it takes | `max_tokens`, the deadline |
+    /// | pauses after failures | 1 to 16 s before each of four more attempts, or as long as the server asks | [`RetryPolicy`](crate::RetryPolicy) |
+    ///
+    /// With `stream_underneath(false)` the [`timeout`](crate::ClientBuilder::timeout) takes the place
+    /// of the idle timeout: 10 minutes until the answer begins, and again for reading it. With
+    /// [`InputEstimate::Counted`] counting comes before, for at most 10 s.
     ///
     /// # Errors
     ///
@@ -107,7 +123,9 @@ impl Messages<'_> {
     ///
     /// Blocks until the first content is there, through rate limits, overloads and broken
     /// connections, as [`create`](Messages::create) does: up to then nothing was handed out, so
-    /// that the stream can be begun again. What fails later is the stream's last item.
+    /// that the stream can be begun again. What fails later is the stream's last item. From then on
+    /// each item is waited for as long as the idle timeout permits. A deadline bounds the whole, the
+    /// reading included.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};

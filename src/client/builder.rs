@@ -32,6 +32,67 @@ use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wir
 ///     .build()?;
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
+///
+/// # Settings and defaults
+///
+/// The last column says whether a copy of the client, made by [`Client::with`], can have another value
+/// for one call or many. "Yes" means the method of the same name of [`Options`](crate::Options), and a
+/// header its method [`header`](crate::Options::header).
+///
+/// | setting | default | for a copy |
+/// |---|---|---|
+/// | [`api_key`], [`auth_token`] | none, and one of them must be set; [`env`] looks into the environment | header `x-api-key` or `authorization` |
+/// | [`base_url`] | [`Client::DEFAULT_BASE_URL`]; [`env`] looks into the environment | no |
+/// | [`version`] | [`Client::DEFAULT_VERSION`] | header `anthropic-version` |
+/// | [`beta`] | none | yes, adds to the client's |
+/// | [`header`] | none; [`env`] looks into the environment | yes |
+/// | [`user_agent`] | this crate's name and version | header `user-agent` |
+/// | [`connect_timeout`] | 5 s | yes |
+/// | [`idle_timeout`] | 180 s | yes |
+/// | [`timeout`] | 10 minutes for messages in one piece, new batches and raw posts, else the idle timeout | yes |
+/// | [`deadline`] | none | yes |
+/// | [`retry`] | [`RetryPolicy::new`]: | yes, as a whole |
+/// | – [`max_attempts`](RetryPolicy::max_attempts) | 5 | |
+/// | – [`initial_backoff`](RetryPolicy::initial_backoff) | 1 s | |
+/// | – [`max_backoff`](RetryPolicy::max_backoff) | 16 s | |
+/// | – [`max_wait`](RetryPolicy::max_wait) | 10 minutes | |
+/// | – [`max_repeats`](RetryPolicy::max_repeats) | 1 | |
+/// | [`stream_underneath`] | yes | yes |
+/// | [`input_estimate`] | [`InputEstimate::Learned`] | yes |
+/// | [`limits`] | none but the server's | no |
+/// | [`budget`] | one of its own | no |
+/// | [`proxy`], [`no_proxy`] | as the environment says, none for loopback addresses | no |
+/// | [`root_certificates`] | Mozilla's | no |
+/// | [`allow_http`] | no | no |
+/// | [`seed`] | random | no |
+///
+/// The features `native-tls`, `platform-verifier` and `testing` add a setting each, none of them for
+/// a copy. Runs have settings of their own, with the defaults in their docs: see
+/// [`Bulk`](crate::Bulk) and [`Batches`](crate::Batches). What a request asks for is set in the
+/// [`MessageRequest`](crate::MessageRequest).
+///
+/// [`api_key`]: ClientBuilder::api_key
+/// [`auth_token`]: ClientBuilder::auth_token
+/// [`env`]: ClientBuilder::env
+/// [`base_url`]: ClientBuilder::base_url
+/// [`version`]: ClientBuilder::version
+/// [`beta`]: ClientBuilder::beta
+/// [`header`]: ClientBuilder::header
+/// [`user_agent`]: ClientBuilder::user_agent
+/// [`connect_timeout`]: ClientBuilder::connect_timeout
+/// [`idle_timeout`]: ClientBuilder::idle_timeout
+/// [`timeout`]: ClientBuilder::timeout
+/// [`deadline`]: ClientBuilder::deadline
+/// [`retry`]: ClientBuilder::retry
+/// [`stream_underneath`]: ClientBuilder::stream_underneath
+/// [`input_estimate`]: ClientBuilder::input_estimate
+/// [`limits`]: ClientBuilder::limits
+/// [`budget`]: ClientBuilder::budget
+/// [`proxy`]: ClientBuilder::proxy
+/// [`no_proxy`]: ClientBuilder::no_proxy
+/// [`root_certificates`]: ClientBuilder::root_certificates
+/// [`allow_http`]: ClientBuilder::allow_http
+/// [`seed`]: ClientBuilder::seed
 #[derive(Debug, Default, Clone)]
 #[must_use]
 pub struct ClientBuilder {
@@ -234,9 +295,9 @@ impl ClientBuilder {
     }
 
     /// Sets how long one attempt may wait for an answer that comes in one piece, and again as long
-    /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages and raw posts, and the
-    /// idle timeout for token counts and other quick answers. An answer that is streamed, also
-    /// underneath `create`, is bounded by the idle timeout and the deadline only.
+    /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages, new batches and raw
+    /// posts, and the idle timeout for token counts and other quick answers. An answer that is
+    /// streamed, also underneath `create`, is bounded by the idle timeout and the deadline only.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -804,6 +865,24 @@ mod tests {
         }
         let empty = Client::builder().header("x-api-key", " ").build();
         assert!(empty.is_err());
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_the_docs_list() {
+        let client = Client::builder().api_key("key").build();
+        let settings = client.expect("valid settings").settings;
+        assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+        assert_eq!(settings.idle_timeout, Duration::from_secs(180));
+        assert_eq!((settings.timeout, settings.deadline), (None, None));
+        let policy = RetryPolicy::new()
+            .max_attempts(5)
+            .initial_backoff(Duration::from_secs(1))
+            .max_backoff(Duration::from_secs(16))
+            .max_wait(Duration::from_secs(600))
+            .max_repeats(1);
+        assert_eq!(settings.retry, policy);
+        assert!(settings.stream_underneath);
+        assert_eq!(settings.input_estimate, InputEstimate::Learned);
     }
 
     #[test]

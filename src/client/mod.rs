@@ -110,7 +110,14 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// A cheap copy with other settings, for one call or many.
+    /// A cheap copy with other settings, for one call or many: what [`Options`] has, which is timeouts,
+    /// the deadline, the retry policy, headers, betas, and how answers and estimates come.
+    ///
+    /// The base URL, the proxy, TLS and the budget with its limits are those of the client, and stay:
+    /// another value of these takes another client, which may have the same
+    /// [budget](ClientBuilder::budget). Another key can be given as the header `x-api-key`; its
+    /// requests count in the same budget. The [table of settings](ClientBuilder#settings-and-defaults)
+    /// says this of each.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest, Options};

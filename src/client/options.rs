@@ -207,7 +207,8 @@ impl Options {
         self
     }
 
-    /// Sets a header in place of the client's.
+    /// Sets a header in place of the client's. `x-api-key` or `authorization` takes the place of the
+    /// client's key or token, whichever it has.
     ///
     /// ```
     /// use anthropic_blocking::testing::TestServer;

@@ -26,12 +26,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// request id. Neither the text nor the `Debug` form contains keys, prompts or answers beyond a
 /// short excerpt of an error body.
 ///
+/// `{error}` is one line for users. `{error:?}` is one line for logs: the kind, the same text, and the
+/// causes behind it, down to that of the operating system. What each try met is in
+/// [`attempts`](Error::attempts).
+///
 /// ```
 /// use anthropic_blocking::{Client, ErrorKind};
 ///
 /// let error = Client::new("").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Config);
 /// assert_eq!(error.to_string(), "building the client: the API key is empty");
+/// assert_eq!(format!("{error:?}"), "[configuration] building the client: the API key is empty");
 /// ```
 pub struct Error(Box<Inner>);
 

@@ -28,7 +28,9 @@ pub enum ErrorKind {
     Config,
     /// The request is wrong, or more than the endpoint takes. The same request fails again.
     InvalidRequest,
-    /// The credentials are missing, wrong, revoked, or not allowed to do this.
+    /// The server refused the credentials (401 or 403): they are wrong, revoked, not allowed to do
+    /// this, or missing, because something on the way took them out. Where none are set, no client is
+    /// built: that is [`Config`](ErrorKind::Config).
     Auth,
     /// Money: a spend limit, credit or billing. Waiting does not help, a person must act.
     Billing,

@@ -1,6 +1,6 @@
 //! One of the server's token buckets: its arithmetic, and what headers teach about it.
 
-use super::cost::{REQUESTS, Time};
+use super::cost::{REQUESTS, Time, greater, lesser};
 use super::powers::exp;
 
 /// One of the server's buckets.
@@ -77,7 +77,7 @@ impl Bucket {
         self.noise *= kept;
         let level = self.free + self.held;
         let refilled = level + self.rate() * passed - taken;
-        self.free += refilled.min(self.depth.max(level)) - level;
+        self.free += lesser(refilled, greater(self.depth, level)) - level;
     }
 
     /// How long it takes to refill by `tokens`: foreign use is forgotten meanwhile. Never too long.
@@ -105,7 +105,7 @@ impl Bucket {
     /// Free and held together never exceed the depth.
     pub(crate) fn clip(&mut self) {
         if self.is_known() {
-            self.free = self.free.min(self.depth - self.held);
+            self.free = lesser(self.free, self.depth - self.held);
         }
     }
 
@@ -138,16 +138,16 @@ impl Bucket {
         if d != REQUESTS {
             margin += 0.01 * self.depth;
         }
-        let spread = 2.0 * (self.variance + variance).max(0.0).sqrt();
-        margin += spread.min(0.1 * self.depth);
+        let spread = 2.0 * greater(self.variance + variance, 0.0).sqrt();
+        margin += lesser(spread, 0.1 * self.depth);
         if self.foreign > 0.005 * self.rate() {
             // Others are here: stay off the floor.
-            margin += (0.08 * self.depth).min(0.3 * self.seen);
+            margin += lesser(0.08 * self.depth, 0.3 * self.seen);
         }
-        let cost = cost.min(self.depth);
-        let mut margin = margin.min(self.depth - cost);
+        let cost = lesser(cost, self.depth);
+        let mut margin = lesser(margin, self.depth - cost);
         if idle {
-            margin = margin.min(0.25 * self.depth);
+            margin = lesser(margin, 0.25 * self.depth);
         }
         cost + margin
     }

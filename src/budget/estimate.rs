@@ -1,7 +1,7 @@
 //! What requests will cost, learned from what they did cost: bytes to input tokens, and the length
 //! of answers.
 
-use super::cost::{Cost, Each, Input, at_most, whole};
+use super::cost::{Cost, Each, Input, at_most, lesser, whole};
 
 /// What a request is expected to cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,10 +63,10 @@ impl Estimates {
         let most = cost.max_tokens as f64;
         let length = answers.length.or_prior(3, || {
             // 5.3: half of `max_tokens`, at most 1,024, and wide.
-            let mean = (most / 2.0).min(1024.0);
+            let mean = lesser(most / 2.0, 1024.0);
             (mean, mean * mean / 4.0)
         });
-        let output = length.mean.min(most);
+        let output = lesser(length.mean, most);
         let promise = match (strict, cost.input) {
             (true, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
             (true, Input::Bytes(_)) => {

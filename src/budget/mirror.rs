@@ -5,7 +5,7 @@ mod refused;
 use crate::types::Dimension;
 
 use super::bucket::{self, Bucket, Followed, ServerView};
-use super::cost::{Each, INPUT, OUTPUT, REQUESTS, Time};
+use super::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 use super::estimate::Estimate;
 use super::reading::{Reading, Told};
 use super::trace::Trace;
@@ -143,7 +143,7 @@ impl Mirror {
             cost,
             held: cost,
             variance,
-            spent: self.buckets.map(|bucket| bucket.spent),
+            spent: self.buckets.each_ref().map(|bucket| bucket.spent),
             sent: self.now,
         };
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
@@ -198,7 +198,7 @@ impl Mirror {
                 (bucket.held, bucket.promised, bucket.variance) = (0.0, 0.0, 0.0);
             }
             // A debt of more than a bucket is no bucket's: a header will say what is left.
-            bucket.free = (bucket.free + hold.cost[d] - actual).max(-bucket.depth);
+            bucket.free = greater(bucket.free + hold.cost[d] - actual, -bucket.depth);
             bucket.clip();
         }
         self.record();
@@ -378,7 +378,7 @@ impl Mirror {
     }
 
     fn hold_only(&mut self, hold: &mut Hold, d: usize, rest: f64) {
-        let rest = rest.min(hold.held[d]);
+        let rest = lesser(rest, hold.held[d]);
         self.buckets[d].held -= hold.held[d] - rest;
         hold.held[d] = rest;
     }
@@ -395,10 +395,9 @@ impl Mirror {
     }
 
     fn record(&mut self) {
-        let low = self.buckets.map(|bucket| bucket.free + bucket.corrected);
-        let mut high = self
-            .buckets
-            .map(|bucket| bucket.free + bucket.promised + bucket.corrected);
+        let buckets = self.buckets.each_ref();
+        let low = buckets.map(|bucket| bucket.free + bucket.corrected);
+        let mut high = buckets.map(|bucket| bucket.free + bucket.promised + bucket.corrected);
         // What is reserved is charged at once.
         let reserved = &self.buckets[RESERVED];
         high[RESERVED] = reserved.free + reserved.held + reserved.corrected;

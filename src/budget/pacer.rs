@@ -2,7 +2,7 @@
 
 use crate::types::Dimension;
 
-use super::cost::{Each, REQUESTS, Time};
+use super::cost::{Each, REQUESTS, Time, greater, lesser};
 use super::powers::{exp2, ln_1p};
 
 /// Spreads requests out. Debt-style: a large request goes at once, and those behind it wait until
@@ -63,8 +63,8 @@ impl Pacer {
                 REQUESTS => (self.top, self.top),
                 _ => (FASTEST_SERVER, FASTEST_WINDOW),
             };
-            let server = server[d] * speed.min(server_top);
-            pace[d] = server.min(window[d] * speed.min(window_top));
+            let server = server[d] * lesser(speed, server_top);
+            pace[d] = lesser(server, window[d] * lesser(speed, window_top));
         }
         pace
     }
@@ -87,7 +87,7 @@ impl Pacer {
     /// Nothing is owed any more; what comes next gets no burst for that.
     pub(crate) fn forgive(&mut self, now: Time, pace: &Pace) {
         for d in 0..3 {
-            self.due[d] = self.due[d].min(now + self.tolerance(d, pace));
+            self.due[d] = lesser(self.due[d], now + self.tolerance(d, pace));
         }
     }
 
@@ -95,9 +95,9 @@ impl Pacer {
     pub(crate) fn admit(&mut self, now: Time, cost: &Each<f64>, pace: &Pace) {
         self.last_sent = now;
         // What is owed is paid at the speed to come, up to that of the limit.
-        let growth = (self.top.min(1.0) / self.speed).max(1.0);
+        let growth = greater(lesser(self.top, 1.0) / self.speed, 1.0);
         for d in (0..3).filter(|d| cost[*d] > 0.0) {
-            self.due[d] = self.due[d].max(now) + time_to_pay(cost[d] / pace[d], growth);
+            self.due[d] = greater(self.due[d], now) + time_to_pay(cost[d] / pace[d], growth);
         }
     }
 
@@ -149,7 +149,7 @@ impl Pacer {
         match d {
             REQUESTS if self.tight => 0.0,
             // The first of a burst of one second's requests is not late.
-            REQUESTS => (TOLERANCE - 1.0 / pace[d]).max(0.0),
+            REQUESTS => greater(TOLERANCE - 1.0 / pace[d], 0.0),
             _ => TOLERANCE,
         }
     }
@@ -166,7 +166,7 @@ impl Pacer {
 /// has grown by so much.
 fn time_to_pay(seconds: f64, growth: f64) -> f64 {
     const UNIT: f64 = DOUBLING / std::f64::consts::LN_2;
-    let growing = seconds.min(UNIT * (growth - 1.0));
+    let growing = lesser(seconds, UNIT * (growth - 1.0));
     if growing <= 0.0 || seconds < NO_TIME {
         return seconds;
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bucket::Followed;
-use super::cost::Time;
+use super::cost::{Time, greater, lesser};
 
 /// Lowest and highest levels by half seconds, in terms that corrections do not change.
 #[derive(Debug, Clone)]
@@ -28,12 +28,12 @@ impl Trace {
     /// Takes note of levels at `now`. Between two notes levels only rise, so the later one bounds
     /// what was in between.
     pub(crate) fn record(&mut self, now: Time, low: &Followed<f64>, high: &Followed<f64>) {
-        let number = (now.max(0.0) * PER_SECOND) as u64;
+        let number = number_of(now);
         match self.spans.back_mut().filter(|span| span.number >= number) {
             Some(span) => {
                 for d in 0..4 {
-                    span.low[d] = span.low[d].min(low[d]);
-                    span.high[d] = span.high[d].max(high[d]);
+                    span.low[d] = lesser(span.low[d], low[d]);
+                    span.high[d] = greater(span.high[d], high[d]);
                 }
             }
             None => {
@@ -49,7 +49,7 @@ impl Trace {
 
     /// Lowest and highest since `time`, or since the oldest note.
     pub(crate) fn since(&self, time: Time) -> Followed<(f64, f64)> {
-        let number = (time.max(0.0) * PER_SECOND) as u64;
+        let number = number_of(time);
         let start = self.spans.partition_point(|span| span.number < number);
         // The level of before holds until the next note.
         let start = match self.spans.get(start) {
@@ -59,12 +59,17 @@ impl Trace {
         let mut ranges = [(f64::INFINITY, f64::NEG_INFINITY); 4];
         for span in self.spans.range(start..) {
             for (d, range) in ranges.iter_mut().enumerate() {
-                range.0 = range.0.min(span.low[d]);
-                range.1 = range.1.max(span.high[d]);
+                range.0 = lesser(range.0, span.low[d]);
+                range.1 = greater(range.1, span.high[d]);
             }
         }
         ranges
     }
+}
+
+/// The number of the half second; what is negative becomes 0.
+fn number_of(time: Time) -> u64 {
+    (time * PER_SECOND) as u64
 }
 
 const PER_SECOND: f64 = 2.0;

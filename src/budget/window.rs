@@ -2,7 +2,7 @@
 
 use crate::types::Dimension;
 
-use super::cost::{Each, OUTPUT, Time, whole};
+use super::cost::{Each, OUTPUT, Time, at_most, greater, whole};
 use super::estimate::Estimate;
 use super::limits::Limits;
 
@@ -159,10 +159,10 @@ impl Window {
             return 0;
         }
         let promised = (self.promised[d] + estimate.promise[d]) as f64;
-        let variance = self.variance[d].max(0.0)
+        let variance = greater(self.variance[d], 0.0)
             + estimate.variance[d]
             + promised * promised * estimate.doubt[d];
-        whole(2.0 * variance.sqrt()).min(limit / 10)
+        at_most(whole(2.0 * variance.sqrt()), limit / 10)
     }
 
     /// When `tokens` of the sum will have left.
@@ -232,7 +232,7 @@ impl Window {
 
 fn slot_of(now: Time) -> u64 {
     // The first slot is not 0, so that no slot number is negative.
-    SLOTS + (now.max(0.0) * PER_SECOND).floor() as u64
+    SLOTS + (now * PER_SECOND) as u64
 }
 
 /// When the slot `number - SLOTS` leaves, which is when `number` begins.

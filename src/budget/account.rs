@@ -234,7 +234,7 @@ impl Account {
     pub(crate) fn settle(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
         self.begun(now, key, usage, gate);
         let output = at_most(usage.output_tokens, LARGEST);
-        let Some(entry) = self.close(now, key, |entry, counted| {
+        let Some(entry) = self.close(key, |entry, counted| {
             // What nobody told stays as promised.
             let actual = [1, entry.input.unwrap_or(counted[INPUT]), output];
             (actual, actual)
@@ -262,7 +262,7 @@ impl Account {
     ) -> Option<Excess> {
         self.learn(now, key, reading);
         // A refusal costs nothing at the server, as far as is known, but a request here.
-        let entry = self.close(now, key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
+        let entry = self.close(key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
         gate.forget(entry.pass);
         self.pause_for(now, reading.retry_after);
         let estimate = self.estimate(&entry.cost);
@@ -302,7 +302,8 @@ impl Account {
 
     /// The host refused the request as overloaded, at once or in the midst of its answer.
     pub(crate) fn overloaded(&mut self, now: Time, key: Key, wait: Option<f64>, gate: &mut Gate) {
-        let entry = self.close(now, key, |entry, _| {
+        self.advance(now);
+        let entry = self.close(key, |entry, _| {
             let actual = [1, entry.input.unwrap_or(0), entry.output];
             (actual, actual)
         });
@@ -313,7 +314,8 @@ impl Account {
 
     /// The request failed otherwise: never sent, answered with an error, or nobody knows.
     pub(crate) fn failed(&mut self, now: Time, key: Key, delivery: Delivery, gate: &mut Gate) {
-        let entry = self.close(now, key, |entry, counted| match delivery {
+        self.advance(now);
+        let entry = self.close(key, |entry, counted| match delivery {
             Delivery::NotSent => ([0; 3], [0; 3]),
             Delivery::Answered => {
                 let actual = [1, entry.input.unwrap_or(0), entry.output];
@@ -421,14 +423,13 @@ impl Account {
         self.mirror.refill(now);
     }
 
-    /// Ends an entry with what it came to for the mirror and for the window.
+    /// Ends an entry, at the time to which all machines have moved on, with what it came to for the
+    /// mirror and for the window.
     fn close(
         &mut self,
-        now: Time,
         key: Key,
         actual: impl FnOnce(&Entry, Each<u64>) -> (Each<u64>, Each<u64>),
     ) -> Option<Entry> {
-        self.advance(now);
         let mut entry = self.entries.take(key)?;
         let (for_mirror, for_window) = actual(&entry, entry.stamp.counted());
         self.mirror

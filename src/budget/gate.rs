@@ -58,6 +58,9 @@ impl Gate {
 
     /// When the next request may pass; `None` for now.
     pub(crate) fn earliest(&mut self, now: Time) -> Option<Time> {
+        if self.state == State::Open {
+            return None;
+        }
         self.expire(now);
         let (width, hold) = match self.state {
             State::Open => return None,

@@ -140,6 +140,10 @@ impl Window {
             };
             // What is larger than the limit goes alone.
             let cost = estimate.promise[d].min(limit);
+            if self.sums[d] + cost + limit / MARGIN <= limit {
+                // No margin is larger.
+                continue;
+            }
             let need = self.sums[d] + cost + self.margin(d, estimate).min(limit - cost);
             if need > limit {
                 let time = self.gone(d, need - limit);
@@ -162,7 +166,7 @@ impl Window {
         let variance = greater(self.variance[d], 0.0)
             + estimate.variance[d]
             + promised * promised * estimate.doubt[d];
-        at_most(whole(2.0 * variance.sqrt()), limit / 10)
+        at_most(whole(2.0 * variance.sqrt()), limit / MARGIN)
     }
 
     /// When `tokens` of the sum will have left.
@@ -247,6 +251,9 @@ const PER_SECOND: f64 = 4.0;
 const SLOTS: u64 = 241;
 
 const MINUTE: f64 = 60.0;
+
+/// What is kept free for unsure estimates is at most this part of the limit.
+const MARGIN: u64 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ pub(crate) struct Trace {
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
-    number: u64,
+    number: i64,
     low: Followed<f64>,
     high: Followed<f64>,
 }
@@ -39,7 +39,7 @@ impl Trace {
             None => {
                 let (low, high) = (*low, *high);
                 self.spans.push_back(Span { number, low, high });
-                let oldest = number.saturating_sub(KEPT);
+                let oldest = number - KEPT;
                 while self.spans.front().is_some_and(|span| span.number < oldest) {
                     self.spans.pop_front();
                 }
@@ -67,15 +67,15 @@ impl Trace {
     }
 }
 
-/// The number of the half second; what is negative becomes 0.
-fn number_of(time: Time) -> u64 {
-    (time * PER_SECOND) as u64
+/// The number of the half second.
+fn number_of(time: Time) -> i64 {
+    (time * PER_SECOND) as i64
 }
 
 const PER_SECOND: f64 = 2.0;
 
 /// Ten minutes: as long as any answer takes.
-const KEPT: u64 = 1_200;
+const KEPT: i64 = 1_200;
 
 #[cfg(test)]
 mod tests {

@@ -236,7 +236,7 @@ impl Window {
 
 fn slot_of(now: Time) -> u64 {
     // The first slot is not 0, so that no slot number is negative.
-    SLOTS + (now * PER_SECOND) as u64
+    SLOTS.saturating_add_signed((now * PER_SECOND) as i64)
 }
 
 /// When the slot `number - SLOTS` leaves, which is when `number` begins.

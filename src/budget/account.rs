@@ -61,13 +61,6 @@ struct Entry {
     output: u64,
 }
 
-/// A request that may be sent: what it is taken to cost, and at which pace.
-struct Admissible {
-    estimate: Estimate,
-    pace: Pace,
-    due: Due,
-}
-
 impl Account {
     /// An account under `limits`, of which nothing is known yet.
     pub(crate) fn new(limits: Limits, counts_cache_reads: bool, dice: Rng) -> Account {
@@ -110,7 +103,9 @@ impl Account {
 
     /// Says whether a request may be sent now, and if not, why and until when.
     pub(crate) fn outlook(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<(), Later> {
-        self.admissible(now, cost, gate).map(|_| ())
+        self.advance(now);
+        let (estimate, due) = self.reckon(cost);
+        self.admissible(now, &estimate, &due, gate).map(|_| ())
     }
 
     /// Takes in a request if it may be sent now; otherwise says why and until when not.
@@ -120,11 +115,9 @@ impl Account {
         cost: &Cost,
         gate: &mut Gate,
     ) -> Result<Key, Later> {
-        let Admissible {
-            estimate,
-            pace,
-            due,
-        } = self.admissible(now, cost, gate)?;
+        self.advance(now);
+        let (estimate, due) = self.reckon(cost);
+        let pace = self.admissible(now, &estimate, &due, gate)?;
         if self.is_free_of_pace() {
             self.pacer.forgive(now, &pace);
         }
@@ -143,11 +136,15 @@ impl Account {
         Ok(key)
     }
 
-    /// What a request that may be sent now will be taken to cost.
-    fn admissible(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<Admissible, Later> {
-        self.advance(now);
-        let estimate = self.estimate(cost);
-        if let Some(excess) = self.excess(&estimate) {
+    /// At which pace a request may be sent now.
+    fn admissible(
+        &mut self,
+        now: Time,
+        estimate: &Estimate,
+        due: &Due,
+        gate: &mut Gate,
+    ) -> Result<Pace, Later> {
+        if let Some(excess) = self.excess(estimate) {
             return Err(Later::Never(excess));
         }
         let in_flight = self.mirror.in_flight();
@@ -163,8 +160,7 @@ impl Account {
             }
         }
         let pace = self.pace(now);
-        let due = Due::new(&estimate, cost.max_tokens);
-        let room = self.mirror.room(&due);
+        let room = self.mirror.room(due);
         if let Room::Later(dimension) = room {
             let why = WaitCause::Server(dimension);
             return Err(match self.travelling.front() {
@@ -173,14 +169,10 @@ impl Account {
                 None => Later::OnEvent(why),
             });
         }
-        if let Some((time, why)) = self.latest(now, &estimate, &pace, room, gate) {
-            return Err(Later::NotBefore(time, why));
+        match self.latest(now, estimate, &pace, room, gate) {
+            Some((time, why)) => Err(Later::NotBefore(time, why)),
+            None => Ok(pace),
         }
-        Ok(Admissible {
-            estimate,
-            pace,
-            due,
-        })
     }
 
     /// The headers of an answer arrived, whatever its status.
@@ -369,8 +361,7 @@ impl Account {
     /// can better.
     pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
         self.advance(now);
-        let estimate = self.estimate(cost);
-        let due = Due::new(&estimate, cost.max_tokens);
+        let (estimate, due) = self.reckon(cost);
         self.paused_until
             .max(self.window.at_best(now, queued, &estimate))
             .max(self.mirror.at_best(queued, &due))
@@ -465,6 +456,13 @@ impl Account {
     fn estimate(&self, cost: &Cost) -> Estimate {
         let strict = self.window.limits().is_strict();
         self.estimates.estimate(cost, strict)
+    }
+
+    /// What a request will cost by the window's measure, and by the server's.
+    fn reckon(&self, cost: &Cost) -> (Estimate, Due) {
+        let estimate = self.estimate(cost);
+        let due = Due::new(&estimate, cost.max_tokens);
+        (estimate, due)
     }
 
     fn excess(&self, estimate: &Estimate) -> Option<Excess> {

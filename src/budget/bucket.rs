@@ -49,9 +49,9 @@ impl Bucket {
         self.limit > 0.0
     }
 
-    /// Whether there is something to forget.
-    pub(crate) fn remembers(&self) -> bool {
-        self.foreign != 0.0 || self.noise != 0.0
+    /// A measure of what there is to forget: neither is ever negative.
+    pub(crate) fn remembered(&self) -> f64 {
+        self.foreign + self.noise
     }
 
     /// Whether time alone changes its margins or its depth to speak of.

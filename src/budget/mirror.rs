@@ -100,7 +100,8 @@ impl Mirror {
             return;
         }
         self.now = now;
-        let kept = match self.buckets.iter().any(Bucket::remembers) {
+        let to_forget: f64 = self.buckets.iter().map(Bucket::remembered).sum();
+        let kept = match to_forget > 0.0 {
             true => bucket::kept(passed),
             false => 1.0,
         };
@@ -266,10 +267,14 @@ impl Mirror {
 
     /// What each bucket refills per second for this client; unlimited where unknown.
     pub(crate) fn rates(&self) -> Each<f64> {
-        [REQUESTS, INPUT, OUTPUT].map(|d| match &self.buckets[self.believed(d)] {
-            bucket if bucket.is_known() => bucket.rate() - bucket.foreign,
-            _ => f64::INFINITY,
-        })
+        let mut rates = [f64::INFINITY; 3];
+        for (d, rate) in rates.iter_mut().enumerate() {
+            let bucket = &self.buckets[self.believed(d)];
+            if bucket.is_known() {
+                *rate = bucket.rate() - bucket.foreign;
+            }
+        }
+        rates
     }
 
     /// The earliest time at which `queued` and a request can all have been admitted: margins and

@@ -190,9 +190,10 @@ impl Reservation {
     /// ```
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
+        let reading = limits.map(|limits| Reading::of_class(&self.class, limits));
         self.budget.update(&self.class, |account, now, gate| {
-            if let Some(limits) = limits {
-                account.learn(now, key, &Reading::of_class(&self.class, limits));
+            if let Some(reading) = &reading {
+                account.learn(now, key, reading);
             }
             account.settle(now, key, usage, gate);
         });

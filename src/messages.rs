@@ -278,9 +278,9 @@ impl Messages<'_> {
             .input_bytes(weight.bytes)
             .cached(weight.is_cached)
             .max_tokens(request.max_tokens);
-        let class = self.client.budget().class_of(&request.model);
         let is_fast = request.speed.as_deref() == Some("fast");
-        (if is_fast { class.fast() } else { class }, cost)
+        let class = self.client.budget().class_for(&request.model, is_fast);
+        (class, cost)
     }
 }
 

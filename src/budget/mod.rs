@@ -247,7 +247,9 @@ impl Budget {
         self
     }
 
-    /// Decides otherwise than [`ModelClass::of`] which models share limits.
+    /// Decides otherwise than [`ModelClass::of`] which models share limits. What the closure says
+    /// stands, in fast mode as well. Each class that it names is kept as long as the budget: name
+    /// few, not a new one for each request.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Model, ModelClass};
@@ -293,9 +295,16 @@ impl Budget {
     /// assert_eq!(Budget::new().class_of(&model), ModelClass::of("claude-opus-4-5"));
     /// ```
     pub fn class_of(&self, model: &Model) -> ModelClass {
+        self.class_for(model, false)
+    }
+
+    /// The class that a request belongs to: that of its model, in fast mode unless the caller's
+    /// closure decides.
+    pub(crate) fn class_for(&self, model: &Model, is_fast: bool) -> ModelClass {
         let classify = lock(&self.shared.state).classify.clone();
         match classify {
             Some(classify) => classify(model),
+            None if is_fast => ModelClass::of(model).fast(),
             None => ModelClass::of(model),
         }
     }
@@ -321,7 +330,10 @@ impl Budget {
     /// # Errors
     ///
     /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or there is no room
-    /// before the deadline; the text says when there would be.
+    /// before the deadline; the text says when there would be. Where a pause after a refusal lasts
+    /// beyond the deadline, the kind is [`RateLimit`](crate::ErrorKind::RateLimit), and
+    /// [`Overloaded`](crate::ErrorKind::Overloaded) where that is the pause of an overloaded host.
+    /// Without a deadline only a request that is larger than a limit fails.
     pub fn reserve(
         &self,
         class: &ModelClass,

@@ -121,8 +121,7 @@ impl Crew {
     fn uses(&self, model: &Model, is_fast: bool) {
         let budget = self.client.budget();
         // The caller's closure may panic, which the call that needs it tells of.
-        let class = catch_unwind(AssertUnwindSafe(|| budget.class_of(model)));
-        let class = class.map(|class| if is_fast { class.fast() } else { class });
+        let class = catch_unwind(AssertUnwindSafe(|| budget.class_for(model, is_fast)));
         if let Ok(class) = class {
             lock(&self.state).classes.insert(class);
         }
@@ -470,3 +469,27 @@ const BETWEEN_REPORTS: Duration = Duration::from_millis(100);
 
 /// The time that the limits ask for is tried with so many requests at most.
 const MOST_TRIED: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_fast_mode_a_run_stands_in_its_line_or_in_the_one_that_the_caller_chose() {
+        let client = Client::builder().api_key("test").build().unwrap();
+        let crew = Crew::new(&client.bulk(), None);
+        let model = Model::new("claude-opus-5");
+        crew.uses(&model, true);
+        let fast = ModelClass::of("claude-opus-5").fast();
+        assert_eq!(lock(&crew.state).classes, BTreeSet::from([fast.clone()]));
+        drop(
+            client
+                .budget()
+                .clone()
+                .classify(|_| ModelClass::named("all")),
+        );
+        crew.uses(&model, true);
+        let all = ModelClass::named("all");
+        assert_eq!(lock(&crew.state).classes, BTreeSet::from([all, fast]));
+    }
+}

@@ -347,6 +347,22 @@ fn fast_mode_and_other_models_have_limits_of_their_own() {
 }
 
 #[test]
+fn a_class_that_the_caller_chose_stands_in_fast_mode_as_well() {
+    let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(10)));
+    let all = ModelClass::named("all");
+    let budget = lab.client.budget().clone();
+    drop(budget.classify(|_| ModelClass::named("all")));
+    let fast = || request().speed("fast");
+    lab.client.messages().create(&fast()).expect("an answer");
+    lab.client.messages().create(&request()).expect("an answer");
+    let plan = lab.client.messages().plan([&fast()]).expect("a plan");
+    assert_eq!(plan.requests, 1);
+    let classes = lab.client.budget().snapshot();
+    assert_eq!(classes.len(), 1, "{classes:?}");
+    assert_eq!((&classes[0].class, classes[0].requests.used), (&all, 2));
+}
+
+#[test]
 fn a_retried_request_keeps_its_place_before_those_that_came_later() {
     // The first request is refused; seven others wait behind it meanwhile, and there is room for
     // one.

@@ -245,6 +245,9 @@ impl<'a> Bulk<'a> {
     /// A [`map`](Bulk::map) does not know what is asked for: it begins no item once the limit is
     /// spent, at the usual prices.
     ///
+    /// What is no amount, a negative number or NaN, is an error of kind [`Config`](ErrorKind::Config):
+    /// of `run` itself, and of each item of a `map`.
+    ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
     ///
@@ -326,6 +329,12 @@ impl<'a> Bulk<'a> {
         F: Fn(&Client, T) -> Result<R> + Sync,
     {
         let items: Vec<T> = items.into_iter().collect();
+        if self.misuse().is_some() {
+            return items
+                .iter()
+                .filter_map(|_| self.misuse().map(Err))
+                .collect();
+        }
         let crew = Crew::new(self, Some(items.len() as u64));
         let results = Mutex::new(Vec::with_capacity(items.len()));
         let items = Mutex::new(items.into_iter().enumerate());
@@ -392,14 +401,28 @@ impl<'a> Bulk<'a> {
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](ErrorKind::Config) when the journal cannot be used, or no thread be started.
+    /// Kind [`Config`](ErrorKind::Config) when the journal cannot be used, no thread be started, or the
+    /// [`spend_limit`](Bulk::spend_limit) is no amount.
     pub fn run<K, I>(&self, requests: I) -> Result<BulkRun<K>>
     where
         K: ToString + Send + 'static,
         I: IntoIterator<Item = (K, MessageRequest)>,
         I::IntoIter: Send + 'static,
     {
+        if let Some(error) = self.misuse() {
+            return Err(error);
+        }
         BulkRun::start(self, Box::new(requests.into_iter()))
+    }
+
+    /// What is wrong with the settings.
+    fn misuse(&self) -> Option<Error> {
+        let limit = self
+            .spend_limit
+            .filter(|limit| limit.is_nan() || *limit < 0.0)?;
+        let what = format!("a spend limit of {limit}: give an amount in dollars, of 0 or more");
+        let cause = Cause::Refused(what.into());
+        Some(Error::new(ErrorKind::Config, "a bulk run", cause))
     }
 }
 

@@ -793,6 +793,44 @@ fn a_map_begins_nothing_once_its_limit_is_spent() {
     );
 }
 
+#[test]
+fn a_spend_limit_that_is_no_amount_is_an_error_before_anything_is_sent() {
+    let lab = primed();
+    for (limit, said) in [
+        (f64::NAN, "NaN"),
+        (-0.5, "-0.5"),
+        (f64::NEG_INFINITY, "-inf"),
+    ] {
+        let text =
+            format!("a bulk run: a spend limit of {said}: give an amount in dollars, of 0 or more");
+        let bulk = swift(&lab.client, 2).spend_limit(limit);
+        let error = bulk.run(jobs(3)).expect_err("no amount");
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::Config, text.clone())
+        );
+        let results = bulk.map(0..3, |client, number| {
+            client.messages().create(&ask(number))
+        });
+        assert_eq!(results.len(), 3);
+        for result in results {
+            let error = result.expect_err("no amount");
+            assert_eq!(
+                (error.kind(), error.to_string()),
+                (ErrorKind::Config, text.clone())
+            );
+        }
+    }
+    // Nothing may be spent, or all.
+    let nothing = swift(&lab.client, 2).spend_limit(0.0);
+    let answers = texts(nothing.run(jobs(3)).expect("a run"));
+    assert!(answers.values().all(|text| text.is_err()), "{answers:?}");
+    assert_eq!(lab.server.request_count(), 1);
+    let all = swift(&lab.client, 2).spend_limit(f64::INFINITY);
+    let answers = texts(all.run(jobs(3)).expect("a run"));
+    assert!(answers.values().all(|text| text.is_ok()), "{answers:?}");
+}
+
 // Progress.
 
 #[test]

@@ -7,8 +7,10 @@ use crate::types::Dimension;
 /// As a promise ([`Budget::limits`](crate::Budget::limits)) it holds whatever the server would
 /// allow, in any 60 seconds, not only in minutes of the clock. Requests never exceed it. Tokens are
 /// estimated before they are spent and corrected as the answer arrives, so that a minute may exceed
-/// it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict). Leave
-/// it unset to use all that the server allows: the server's limits are learned from its answers.
+/// it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict). Until
+/// five answers of a class have taught how large its requests are, none is refused for its size
+/// where that is a guess: one request may exceed a limit of tokens by any amount. Leave it unset to
+/// use all that the server allows: the server's limits are learned from its answers.
 ///
 /// ```
 /// use anthropic_blocking::Limits;

@@ -118,6 +118,23 @@ fn requests_over_the_limit_wait_and_say_how_long() {
 }
 
 #[test]
+fn what_a_pause_keeps_beyond_the_deadline_fails_as_its_cause_does() {
+    let soon = Some(Duration::from_secs(5));
+    let kind = |budget: &Budget| {
+        let error = budget.reserve(&class(), small(), soon).expect_err("late");
+        assert!(error.is_retryable(), "{error}");
+        error.kind()
+    };
+    let budget = Budget::new();
+    let pause = RateLimits::from_headers([("retry-after", "30")]);
+    granted(&budget).refuse(None, &pause);
+    assert_eq!(kind(&budget), ErrorKind::RateLimit);
+    let budget = Budget::new();
+    granted(&budget).overloaded(Some(Duration::from_secs(30)));
+    assert_eq!(kind(&budget), ErrorKind::Overloaded);
+}
+
+#[test]
 fn a_request_larger_than_the_limit_is_refused_at_once() {
     let budget = Budget::new().default_limits(Limits::per_minute().input_tokens(1_000));
     let large = Cost::request().input_tokens(5_000).max_tokens(10);

@@ -99,7 +99,7 @@ fn show(budget: &Budget) {
 
 /// Use in the last minute, and what is thought to be left at the server now.
 fn shown(name: &str, dimension: &DimensionSnapshot) -> String {
-    let left = match (dimension.server_left, dimension.server_limit) {
+    let left = match (dimension.server_remaining, dimension.server_limit) {
         (Some(left), Some(limit)) => format!("{left} left of {limit}"),
         _ => "limit unknown".into(),
     };

@@ -400,7 +400,7 @@ impl Budget {
     /// ```
     /// # let budget = anthropic_blocking::Budget::new();
     /// for class in budget.snapshot() {
-    ///     let (used, left) = (class.requests.used, class.requests.server_left);
+    ///     let (used, left) = (class.requests.used, class.requests.server_remaining);
     ///     println!("{}: {used} requests in the last minute, {left:?} left", class.class);
     /// }
     /// ```

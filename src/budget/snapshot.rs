@@ -64,7 +64,7 @@ pub struct DimensionSnapshot {
     /// The server's limit per minute, where it is known.
     pub server_limit: Option<u64>,
     /// What is thought to be left of it now, beside what is promised to requests in flight.
-    pub server_left: Option<u64>,
+    pub server_remaining: Option<u64>,
     /// What others seem to use of it per minute.
     pub foreign: Option<u64>,
 }
@@ -83,7 +83,7 @@ impl ClassSnapshot {
                 limit: view.limits.of(dimension),
                 used: view.used[dimension.at()],
                 server_limit: server.map(|server| server.limit.max(0.0) as u64),
-                server_left: server.map(|server| server.free.max(0.0) as u64),
+                server_remaining: server.map(|server| server.free.max(0.0) as u64),
                 foreign: server.map(|server| server.foreign.max(0.0) as u64),
             }
         };

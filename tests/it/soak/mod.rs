@@ -149,7 +149,7 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
             let is_full = |(limit, left): (u64, u64)| {
                 left == limit || may_be_guess && left.abs_diff(limit / 4) < 2
             };
-            let bucket = dimension.server_limit.zip(dimension.server_left);
+            let bucket = dimension.server_limit.zip(dimension.server_remaining);
             let is_idle = dimension.used == 0 && bucket.is_none_or(is_full);
             report.check(is_idle, || {
                 format!("{name} of {}: {dimension:?}", class.class)

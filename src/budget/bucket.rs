@@ -142,7 +142,14 @@ impl Bucket {
         margin += lesser(spread, 0.1 * self.depth);
         if self.foreign > 0.005 * self.rate() {
             // Others are here: stay off the floor.
-            margin += lesser(0.08 * self.depth, 0.3 * self.seen);
+            let lent = 0.3 * self.seen;
+            let mut floor = lesser(0.08 * self.depth, lent);
+            if d != REQUESTS {
+                // What is smaller than a quarter of the bucket leaves room for what is not: who has
+                // one of these would wait for the others for ever.
+                floor = greater(floor, lesser(0.25 * self.depth, lent) - cost);
+            }
+            margin += floor;
         }
         let cost = lesser(cost, self.depth);
         let mut margin = lesser(margin, self.depth - cost);
@@ -242,6 +249,7 @@ const ROUNDS: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::cost::INPUT;
     use super::*;
 
     #[test]
@@ -309,5 +317,23 @@ mod tests {
         assert_eq!(bucket.need(1, 900.0, 1e12, false), 1_000.0);
         assert_eq!(bucket.need(1, 5_000.0, 1e12, false), 1_000.0);
         assert_eq!(bucket.need(1, 100.0, 1e12, true), 350.0);
+    }
+
+    #[test]
+    fn where_others_are_small_requests_leave_room_for_large_ones() {
+        let mut bucket = Bucket::default();
+        bucket.set_limit(10_000.0, 1.0);
+        bucket.seen = 10_000.0;
+        let need = |bucket: &Bucket, d, cost| bucket.need(d, cost, 0.0, false).round();
+        assert_eq!(need(&bucket, INPUT, 100.0), 200.0);
+        bucket.foreign = 0.5 * bucket.rate();
+        for (cost, needed) in [(100.0, 2_600.0), (1_000.0, 2_600.0), (4_000.0, 4_900.0)] {
+            assert_eq!(need(&bucket, INPUT, cost), needed, "{cost}");
+        }
+        // One is like the other.
+        assert_eq!(need(&bucket, REQUESTS, 1.0), 801.0);
+        // Others that never leave much are not waited for.
+        bucket.seen = 1_000.0;
+        assert_eq!(need(&bucket, INPUT, 100.0), 500.0);
     }
 }

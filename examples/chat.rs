@@ -94,11 +94,8 @@ fn answer(client: &Client, request: &mut MessageRequest) -> Result<Option<StopRe
         if !message.text().is_empty() {
             println!();
         }
-        // The answer goes back unchanged, so that the model sees what it said and asked for. The
-        // server refuses empty ones.
-        if !message.content.is_empty() {
-            request.push(&message);
-        }
+        // The answer goes back, so that the model sees what it said and asked for.
+        request.push(&message);
         // Each call must have its result in the next turn.
         let results: Vec<ContentBlock> = message.tool_uses().map(run_tool).collect();
         if results.is_empty() {

@@ -294,23 +294,11 @@ fn mend_text(block: &mut ContentBlock, text: &str) {
     }
 }
 
-/// The input of a tool call, of whichever kind.
-fn input_of(block: &mut ContentBlock) -> Option<&mut Value> {
-    match block {
-        ContentBlock::ToolUse(block) => Some(&mut block.input),
-        ContentBlock::ServerToolUse(block) => Some(&mut block.input),
-        ContentBlock::Other(block) if is_tool_use(block) => {
-            Some(block.entry("input").or_insert(Value::Null))
-        }
-        _ => None,
-    }
-}
-
 fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
     if text.is_empty() || *state == Input::Done {
         return;
     }
-    let Some(input) = input_of(block) else {
+    let Some(input) = block.input_mut() else {
         return;
     };
     if *state == Input::Raw {
@@ -343,7 +331,7 @@ fn finish(message: &mut Message, place: Option<&mut Place>) {
             forget(&mut call.extra, "input", false);
         }
     }
-    if let Some(input) = block.filter(|_| is_raw).and_then(input_of) {
+    if let Some(input) = block.filter(|_| is_raw).and_then(ContentBlock::input_mut) {
         match input.as_str().map(serde_json::from_str) {
             None | Some(Err(_) | Ok(Value::String(_) | Value::Null)) => {}
             Some(Ok(parsed)) if is_deeper(&parsed, DEEPEST_INPUT) => {}
@@ -498,12 +486,6 @@ fn push_str(value: &mut Value, text: &str) {
 
 fn is_type(object: &Map<String, Value>, name: &str) -> bool {
     object.get("type").and_then(Value::as_str) == Some(name)
-}
-
-/// Whether a block of a kind without a type of its own is a tool call, such as `mcp_tool_use`.
-fn is_tool_use(block: &Map<String, Value>) -> bool {
-    let kind = block.get("type").and_then(Value::as_str);
-    kind.is_some_and(|kind| kind.ends_with("tool_use"))
 }
 
 /// The length of a value as JSON, which stands for its size in memory.

@@ -1,5 +1,7 @@
 //! Messages: the turns of a conversation, and the answer.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::content::{Content, ContentBlock, ToolUseBlock};
@@ -102,6 +104,42 @@ impl MessageParam {
             extra: Map::new(),
         }
     }
+
+    /// The turn as the server takes it; `None` where nothing of it can be sent. What it answered may
+    /// be refused when it comes back: text that is empty, or blank without other text beside it, a
+    /// turn without content, input of a tool call that is no object.
+    pub(super) fn sendable(&self) -> Option<Cow<'_, MessageParam>> {
+        let blocks = match &self.content {
+            _ if self.role != Role::Assistant => return Some(Cow::Borrowed(self)),
+            Content::Text(text) => return (!is_blank(text)).then_some(Cow::Borrowed(self)),
+            Content::Blocks(blocks) => blocks,
+        };
+        let mut texts = blocks.iter().filter_map(ContentBlock::as_text);
+        let has_text = texts.any(|text| !is_blank(text));
+        let is_taken = |block: &ContentBlock| match block.as_text() {
+            Some(text) => has_text && !text.is_empty(),
+            None => true,
+        };
+        if !blocks.iter().any(is_taken) {
+            return None;
+        }
+        let is_fine = |block: &ContentBlock| is_taken(block) && !block.has_odd_input();
+        if blocks.iter().all(is_fine) {
+            return Some(Cow::Borrowed(self));
+        }
+        let taken = blocks.iter().filter(|block| is_taken(block));
+        let mut taken: Vec<ContentBlock> = taken.cloned().collect();
+        taken.iter_mut().for_each(ContentBlock::wrap_odd_input);
+        Some(Cow::Owned(MessageParam {
+            role: self.role.clone(),
+            content: Content::Blocks(taken),
+            extra: self.extra.clone(),
+        }))
+    }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 impl From<Message> for MessageParam {

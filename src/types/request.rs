@@ -1,5 +1,7 @@
 //! The request for a message.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::{Map, Value};
@@ -9,7 +11,7 @@ use super::json::Written;
 use super::message::MessageParam;
 use super::model::Model;
 use super::tool::{Tool, ToolChoice};
-use super::wire::{Fields, wire_struct};
+use super::wire::{Field, Fields, wire_struct};
 
 wire_struct! {
     /// A request for a message: what [`Messages::create`](crate::Messages::create) takes.
@@ -190,6 +192,11 @@ impl MessageRequest {
     }
 
     /// Adds a turn: a [`MessageParam`], or a [`Message`](crate::Message) as it was answered.
+    ///
+    /// The model sometimes answers what the server does not take back, and each later request would
+    /// be refused. So turns of the model's are sent without empty text, and not at all without
+    /// content; the input of a tool call that was cut off is sent inside of an object, see
+    /// [`raw_input`](crate::ToolUseBlock::raw_input). The request itself keeps what was answered.
     ///
     /// ```
     /// use anthropic_blocking::{Message, MessageRequest};
@@ -652,12 +659,7 @@ pub(crate) struct CreateBody<'a> {
 
 impl Serialize for CreateBody<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut entries = self.request.entries();
-        entries.retain(|(name, _)| *name != "stream");
-        if self.stream {
-            entries.push(("stream", Written::Bool(true)));
-        }
-        Written::Object(entries).serialize(to)
+        write_body(self.request, &["stream"], self.stream, to)
     }
 }
 
@@ -679,10 +681,37 @@ impl Serialize for CountBody<'_> {
             "inference_geo",
             "diagnostics",
         ];
-        let mut entries = self.0.entries();
-        entries.retain(|(name, _)| !NOT_COUNTED.contains(name));
-        Written::Object(entries).serialize(to)
+        write_body(self.0, NOT_COUNTED, false, to)
     }
+}
+
+/// Writes a request without these fields, and with the turns as the server takes them.
+fn write_body<S: Serializer>(
+    request: &MessageRequest,
+    without: &[&str],
+    stream: bool,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let turns = mended(&request.messages);
+    let mut entries = request.entries();
+    entries.retain(|(name, _)| !without.contains(name));
+    if let Some(turns) = &turns {
+        let messages = entries.iter_mut().find(|(name, _)| *name == "messages");
+        if let Some((_, messages)) = messages {
+            *messages = Written::Array(turns.iter().map(|turn| turn.write()).collect());
+        }
+    }
+    if stream {
+        entries.push(("stream", Written::Bool(true)));
+    }
+    Written::Object(entries).serialize(to)
+}
+
+/// The turns as the server takes them, where these are others.
+fn mended(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> {
+    let is_fine = |turn: &MessageParam| matches!(turn.sendable(), Some(Cow::Borrowed(_)));
+    let are_fine = turns.iter().all(is_fine);
+    (!are_fine).then(|| turns.iter().filter_map(MessageParam::sendable).collect())
 }
 
 #[cfg(test)]

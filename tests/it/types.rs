@@ -335,3 +335,95 @@ fn the_result_of_a_call_names_its_id_and_its_toolset() {
     let block = call.error("no such button");
     assert_eq!(serde_json::to_value(block).expect("JSON"), error);
 }
+
+#[test]
+fn answers_that_the_server_does_not_take_back_do_not_spoil_a_conversation() {
+    let lab = Lab::new();
+    let cut = StreamScript::new()
+        .message_start(5)
+        .tool_use("toolu_1", "look", [r#"{"town": "Li"#])
+        .message_delta("max_tokens", 9)
+        .message_stop();
+    let nothing = StreamScript::new().message_start(5).finish();
+    let empty = StreamScript::new()
+        .message_start(5)
+        .text_block([""])
+        .finish();
+    let replies = [cut, nothing, empty].map(Reply::stream);
+    lab.server.push_all(replies);
+    let mut request = request();
+    for turn in ["a", "b", "c"] {
+        let answer = lab.client.messages().create(&request).expect("an answer");
+        let results: Vec<_> = answer
+            .tool_uses()
+            .map(|call| call.error("no whole input"))
+            .collect();
+        request.push(&answer);
+        if !results.is_empty() {
+            request.push(MessageParam::user(results));
+        }
+        request.push(MessageParam::user(turn));
+    }
+    let kept = request.clone();
+    lab.client.messages().create(&request).expect("an answer");
+    lab.client
+        .messages()
+        .count_tokens(&request)
+        .expect("a count");
+    assert_eq!(request, kept);
+
+    let answered = json!([{"type":"tool_use","id":"toolu_1","name":"look",
+        "input":{"INVALID_JSON":r#"{"town": "Li"#}}]);
+    for sent in &lab.server.requests()[3..] {
+        let messages = &sent.json()["messages"];
+        let mut roles = messages.as_array().expect("turns").iter();
+        assert!(roles.by_ref().skip(2).all(|turn| turn["role"] == "user"));
+        assert_eq!(messages[1]["content"], answered);
+    }
+}
+
+#[test]
+fn turns_of_the_model_are_sent_as_the_server_takes_them() {
+    let text = |text: &str| json!({"type":"text","text":text});
+    let call = |input: Value| json!({"type":"tool_use","id":"t","name":"n","input":input});
+    let invalid = |text: &str| json!({"INVALID_JSON": text});
+    let thought = json!({"type":"thinking","thinking":"","signature":"s"});
+    let mcp = |input: Value| json!({"type":"mcp_tool_use","id":"m","name":"n","input":input});
+    let server = |input: Value| json!({"type":"server_tool_use","id":"s","name":"n","input":input});
+    let fine = json!([text("a"), text(" "), thought, text("b"), call(json!({"a": 1})), mcp(json!({}))]);
+    let bare = json!({"type":"tool_use","id":"t","name":"n"});
+    for (answered, sent) in [
+        (fine.clone(), Some(fine)),
+        (json!("a"), Some(json!("a"))),
+        (json!(""), None),
+        (json!(" \n"), None),
+        (json!([]), None),
+        (json!([text(""), text("\n\n")]), None),
+        (json!([text(""), text(" "), text("a")]), Some(json!([text(" "), text("a")]))),
+        (json!([thought, text(" "), call(json!({}))]), Some(json!([thought, call(json!({}))]))),
+        (json!([call(json!("{"))]), Some(json!([call(invalid("{"))]))),
+        (json!([call(json!([1]))]), Some(json!([call(invalid("[1]"))]))),
+        (json!([call(json!(null))]), Some(json!([call(json!({}))]))),
+        (json!([bare]), Some(json!([call(json!({}))]))),
+        (json!([mcp(json!("{"))]), Some(json!([mcp(invalid("{"))]))),
+        (json!([server(json!("{"))]), Some(json!([server(invalid("{"))]))),
+    ] {
+        for role in ["assistant", "user"] {
+            let lab = Lab::new();
+            let turn = json!({"role": role, "content": answered});
+            let turn: MessageParam = serde_json::from_value(turn).expect("a turn");
+            let asked = request().message(turn).user("go on");
+            lab.client.messages().create(&asked).expect("an answer");
+            let body = lab.server.requests()[0].json();
+            let expected = match role {
+                "user" => Some(&answered),
+                _ => sent.as_ref(),
+            };
+            match expected {
+                Some(content) => assert_eq!(&body["messages"][1]["content"], content),
+                None => assert_eq!(body["messages"].as_array().map(Vec::len), Some(2), "{body}"),
+            }
+            assert_eq!(asked.messages.len(), 3);
+        }
+    }
+}

@@ -545,6 +545,9 @@ impl ToolUseBlock {
 
     /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
     ///
+    /// Answer such a call with an [`error`](ToolUseBlock::error). The server takes objects only, so
+    /// that a request sends the text as `{"INVALID_JSON": "…"}`.
+    ///
     /// ```
     /// use anthropic_blocking::ToolUseBlock;
     /// use serde_json::json;

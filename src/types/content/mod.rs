@@ -4,6 +4,7 @@ mod blocks;
 mod source;
 
 use std::io;
+use std::mem;
 use std::path::Path;
 
 use serde::de::Deserializer;
@@ -359,6 +360,46 @@ impl ContentBlock {
         cache_control!(self).is_some_and(Option::is_some)
     }
 
+    /// The input of a tool call, of whichever kind.
+    pub(crate) fn input_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            ContentBlock::ToolUse(block) => Some(&mut block.input),
+            ContentBlock::ServerToolUse(block) => Some(&mut block.input),
+            ContentBlock::Other(block) if is_tool_use(block) => {
+                Some(block.entry("input").or_insert(Value::Null))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this is a tool call whose input is no object, as the server gives them, and does not
+    /// take them.
+    pub(super) fn has_odd_input(&self) -> bool {
+        match self {
+            ContentBlock::ToolUse(block) => !block.input.is_object(),
+            ContentBlock::ServerToolUse(block) => !block.input.is_object(),
+            ContentBlock::Other(block) => {
+                is_tool_use(block) && !block.get("input").is_some_and(Value::is_object)
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts the input of a tool call that is no object into one.
+    pub(super) fn wrap_odd_input(&mut self) {
+        let Some(input) = self.input_mut() else {
+            return;
+        };
+        let mut object = Map::new();
+        match mem::take(input) {
+            Value::Object(whole) => object = whole,
+            Value::Null => {}
+            Value::String(raw) => drop(object.insert(INVALID.to_owned(), raw.into())),
+            other => drop(object.insert(INVALID.to_owned(), other.to_string().into())),
+        }
+        *input = Value::Object(object);
+    }
+
     /// The text of a text block.
     ///
     /// ```
@@ -467,6 +508,15 @@ impl Serialize for ContentBlock {
         wire::serialize(self, to)
     }
 }
+
+/// Whether a block of a kind without a type of its own is a tool call, such as `mcp_tool_use`.
+fn is_tool_use(block: &Map<String, Value>) -> bool {
+    let kind = block.get("type").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind.ends_with("tool_use"))
+}
+
+/// Under which name input that is no object is sent back: the one that the API's documentation has.
+const INVALID: &str = "INVALID_JSON";
 
 /// Blocks that have a type of their own as blocks of any kind.
 macro_rules! into_block {

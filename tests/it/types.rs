@@ -62,7 +62,7 @@ fn content_that_is_no_list_of_objects_is_no_message() {
 
 #[test]
 fn blocks_that_programs_build_have_the_documented_shape() {
-    let blocks: [(ContentBlock, Value); 7] = [
+    let blocks: [(ContentBlock, Value); 9] = [
         (
             ContentBlock::search_result("s", "t", "x"),
             json!({"type":"search_result","source":"s","title":"t",
@@ -86,6 +86,14 @@ fn blocks_that_programs_build_have_the_documented_shape() {
         (
             ThinkingBlock::new("hm", "s").into(),
             json!({"type":"thinking","thinking":"hm","signature":"s"}),
+        ),
+        (
+            ThinkingBlock::new("", "s").into(),
+            json!({"type":"thinking","thinking":"","signature":"s"}),
+        ),
+        (
+            anthropic_blocking::RedactedThinkingBlock::new("d").into(),
+            json!({"type":"redacted_thinking","data":"d"}),
         ),
         (
             TextBlock::new("a").into(),

@@ -344,9 +344,39 @@ impl ThinkingBlock {
     /// assert_eq!(message.text(), "The Tagus.");
     /// ```
     pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
+        let thinking = thinking.into();
+        let mut extra = Map::new();
+        if thinking.is_empty() {
+            // The server wants the field even where the reasoning is omitted.
+            extra.insert("thinking".to_owned(), Value::from(""));
+        }
         ThinkingBlock {
-            thinking: thinking.into(),
+            thinking,
             signature: signature.into(),
+            extra,
+        }
+    }
+}
+
+impl RedactedThinkingBlock {
+    /// Encrypted reasoning as the server gave it, which you stored.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, RedactedThinkingBlock, ThinkingBlock};
+    ///
+    /// /// A block of a database's row.
+    /// fn block(kind: &str, text: &str, secret: &str) -> ContentBlock {
+    ///     match kind {
+    ///         "thinking" => ThinkingBlock::new(text, secret).into(),
+    ///         "redacted_thinking" => RedactedThinkingBlock::new(secret).into(),
+    ///         _ => ContentBlock::text(text),
+    ///     }
+    /// }
+    /// # assert_eq!(block("redacted_thinking", "", "c2VjcmV0").kind(), "redacted_thinking");
+    /// ```
+    pub fn new(data: impl Into<String>) -> RedactedThinkingBlock {
+        RedactedThinkingBlock {
+            data: data.into(),
             extra: Map::new(),
         }
     }

@@ -680,6 +680,10 @@ impl Serialize for CountBody<'_> {
             "container",
             "inference_geo",
             "diagnostics",
+            // Of betas.
+            "thread",
+            "fallbacks",
+            "fallback_credit_token",
         ];
         write_body(self.0, NOT_COUNTED, false, to)
     }
@@ -785,13 +789,19 @@ mod tests {
 
     #[test]
     fn counting_sends_only_what_counts() {
-        let request = MessageRequest::new("m", 5)
-            .user("a")
-            .system("s")
-            .temperature(1.0);
-        assert_eq!(
-            serde_json::to_value(CountBody(&request)).unwrap(),
-            json!({"model":"m","messages":[{"role":"user","content":"a"}],"system":"s"})
-        );
+        let counted = json!({"model":"m","messages":[{"role":"user","content":"a"}],"system":"s",
+            "tools":[{"name":"t","input_schema":{}}],"tool_choice":{"type":"none"},
+            "thinking":{"type":"adaptive"},"output_config":{"effort":"low"},
+            "cache_control":{"type":"ephemeral"},"speed":"fast","context_management":{},
+            "mcp_servers":[],"compaction":{"type":"summarize"},"billing_policy":{}});
+        let others = json!({"stream":true,"max_tokens":5,"stop_sequences":["x"],
+            "metadata":{"user_id":"u"},"temperature":1.0,"top_p":1.0,"top_k":1,
+            "service_tier":"auto","container":"c","inference_geo":"us","diagnostics":{},
+            "thread":{"type":"create"},"fallbacks":"default","fallback_credit_token":"f"});
+        let mut all = counted.clone();
+        let fields = all.as_object_mut().unwrap();
+        fields.extend(others.as_object().unwrap().clone());
+        let request: MessageRequest = serde_json::from_value(all).unwrap();
+        assert_eq!(serde_json::to_value(CountBody(&request)).unwrap(), counted);
     }
 }

@@ -46,8 +46,12 @@ impl Weight {
                     self.bytes = self.bytes.saturating_sub(data) + IMAGE;
                     self.most = self.most.saturating_sub(data) + LARGEST_IMAGE;
                 }
-                ContentBlock::Document(document) if document.source.kind != "text" => {
-                    self.add_document(&document.source);
+                ContentBlock::Document(document) => {
+                    let source = &document.source;
+                    if source.kind != "text" {
+                        self.add_document(source);
+                    }
+                    source.content.iter().for_each(|content| self.add(content));
                 }
                 ContentBlock::ToolResult(result) => {
                     result.content.iter().for_each(|content| self.add(content));
@@ -117,6 +121,10 @@ mod tests {
             assert_eq!(bytes, body - 400_000 + IMAGE);
             assert_eq!(most(block), (body, body - 400_000 + 81_796));
         }
+        let image = ContentBlock::image("image/png", &[7; 300_000]);
+        let page = ContentBlock::document_from(Source::content(vec![image]));
+        let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![page]));
+        assert_eq!(bytes, body - 400_000 + IMAGE);
         let pdf = ContentBlock::pdf(&[7; 300_000]);
         let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
         assert_eq!(bytes, body - 400_000 + 40_000);

@@ -9,8 +9,8 @@ use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
 use anthropic_blocking::{
     ApiError, BatchEntry, BatchResults, BatchRun, Budget, BulkRun, Client, Content, ContentBlock,
     Error, ErrorKind, Message, MessageBatch, MessageParam, MessageRequest, MessageStream,
-    ModelInfo, Reservation, StopReason, StreamEvent, TextBlock, ThinkingBlock, Tool, ToolUseBlock,
-    Usage,
+    ModelInfo, Reservation, Source, StopReason, StreamEvent, TextBlock, ThinkingBlock, Tool,
+    ToolUseBlock, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,7 +62,7 @@ fn content_that_is_no_list_of_objects_is_no_message() {
 
 #[test]
 fn blocks_that_programs_build_have_the_documented_shape() {
-    let blocks: [(ContentBlock, Value); 9] = [
+    let blocks: [(ContentBlock, Value); 10] = [
         (
             ContentBlock::search_result("s", "t", "x"),
             json!({"type":"search_result","source":"s","title":"t",
@@ -100,6 +100,11 @@ fn blocks_that_programs_build_have_the_documented_shape() {
             json!({"type":"text","text":"a"}),
         ),
         (ContentBlock::text("a"), json!({"type":"text","text":"a"})),
+        (
+            ContentBlock::document_from(Source::content([ContentBlock::text("a")])),
+            json!({"type":"document","source":{"type":"content",
+                "content":[{"type":"text","text":"a"}]}}),
+        ),
     ];
     for (block, expected) in blocks {
         assert_eq!(serde_json::to_value(&block).expect("JSON"), expected);
@@ -398,7 +403,14 @@ fn turns_of_the_model_are_sent_as_the_server_takes_them() {
     let thought = json!({"type":"thinking","thinking":"","signature":"s"});
     let mcp = |input: Value| json!({"type":"mcp_tool_use","id":"m","name":"n","input":input});
     let server = |input: Value| json!({"type":"server_tool_use","id":"s","name":"n","input":input});
-    let fine = json!([text("a"), text(" "), thought, text("b"), call(json!({"a": 1})), mcp(json!({}))]);
+    let fine = json!([
+        text("a"),
+        text(" "),
+        thought,
+        text("b"),
+        call(json!({"a": 1})),
+        mcp(json!({}))
+    ]);
     let bare = json!({"type":"tool_use","id":"t","name":"n"});
     for (answered, sent) in [
         (fine.clone(), Some(fine)),
@@ -407,14 +419,26 @@ fn turns_of_the_model_are_sent_as_the_server_takes_them() {
         (json!(" \n"), None),
         (json!([]), None),
         (json!([text(""), text("\n\n")]), None),
-        (json!([text(""), text(" "), text("a")]), Some(json!([text(" "), text("a")]))),
-        (json!([thought, text(" "), call(json!({}))]), Some(json!([thought, call(json!({}))]))),
+        (
+            json!([text(""), text(" "), text("a")]),
+            Some(json!([text(" "), text("a")])),
+        ),
+        (
+            json!([thought, text(" "), call(json!({}))]),
+            Some(json!([thought, call(json!({}))])),
+        ),
         (json!([call(json!("{"))]), Some(json!([call(invalid("{"))]))),
-        (json!([call(json!([1]))]), Some(json!([call(invalid("[1]"))]))),
+        (
+            json!([call(json!([1]))]),
+            Some(json!([call(invalid("[1]"))])),
+        ),
         (json!([call(json!(null))]), Some(json!([call(json!({}))]))),
         (json!([bare]), Some(json!([call(json!({}))]))),
         (json!([mcp(json!("{"))]), Some(json!([mcp(invalid("{"))]))),
-        (json!([server(json!("{"))]), Some(json!([server(invalid("{"))]))),
+        (
+            json!([server(json!("{"))]),
+            Some(json!([server(invalid("{"))])),
+        ),
     ] {
         for role in ["assistant", "user"] {
             let lab = Lab::new();

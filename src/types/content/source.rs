@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Map;
 
+use super::Content;
 use crate::types::wire::wire_struct;
 
 wire_struct! {
@@ -30,6 +31,8 @@ wire_struct! {
         opt url: String,
         /// The id of an uploaded file.
         opt file_id: String,
+        /// The document, in blocks of text and images.
+        opt content: Content,
     }
 }
 
@@ -116,6 +119,27 @@ impl Source {
         source
     }
 
+    /// A document of which each block is cited as a whole: blocks of text and images.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
+    ///
+    /// // Paragraph by paragraph, where a plain text would be cited sentence by sentence.
+    /// let statutes = ["§ 1: Members pay 10 a year.", "§ 2: Members meet in May."];
+    /// let source = Source::content(statutes.map(ContentBlock::text));
+    /// let question = ContentBlock::text("What do members pay?");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![DocumentBlock::new(source).cited().into(), question]);
+    /// # let json = serde_json::to_value(&request.messages[0].content)?;
+    /// # assert_eq!(json[0]["source"]["content"][1]["text"], "§ 2: Members meet in May.");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn content(content: impl Into<Content>) -> Source {
+        let mut source = Source::of("content");
+        source.content = Some(content.into());
+        source
+    }
+
     fn of(kind: &str) -> Source {
         Source {
             kind: kind.to_owned(),
@@ -123,6 +147,7 @@ impl Source {
             data: None,
             url: None,
             file_id: None,
+            content: None,
             extra: Map::new(),
         }
     }

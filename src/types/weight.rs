@@ -1,5 +1,7 @@
 //! How much of a request counts as text, for a guess at its tokens.
 
+use serde_json::Value;
+
 use super::content::{Content, ContentBlock, Source};
 use super::request::MessageRequest;
 use super::tool::Tool;
@@ -56,9 +58,21 @@ impl Weight {
                 ContentBlock::ToolResult(result) => {
                     result.content.iter().for_each(|content| self.add(content));
                 }
+                ContentBlock::ServerToolResult(result) => self.add_found(&result.content),
                 _ => {}
             }
         }
+    }
+
+    /// What a tool of the server's found. Of that only a page that was fetched is not text, if it is a
+    /// PDF.
+    fn add_found(&mut self, found: &Value) {
+        let source = found.get("content").and_then(|page| page.get("source"));
+        let Some(source) = source.filter(|source| source["type"] == "base64") else {
+            return;
+        };
+        let data = source["data"].as_str().map_or(0, str::len) as u64;
+        self.bytes = self.bytes.saturating_sub(data) + data / PDF;
     }
 
     fn add_document(&mut self, source: &Source) {
@@ -91,6 +105,7 @@ const DOCUMENT: u64 = 35_000;
 mod tests {
     use super::*;
     use crate::types::CacheControl;
+    use serde_json::json;
 
     fn weight(request: &MessageRequest) -> (u64, u64, bool) {
         let body = serde_json::to_vec(request).unwrap().len();
@@ -129,6 +144,22 @@ mod tests {
         let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
         assert_eq!(bytes, body - 400_000 + 40_000);
         assert_eq!(most(pdf), (body, body));
+    }
+
+    #[test]
+    fn a_pdf_that_was_fetched_does_not_weigh_its_bytes() {
+        let found = |kind: &str| {
+            let source = json!({"type": kind, "media_type": "x", "data": "x".repeat(400_000)});
+            let page = json!({"type": "document", "source": source});
+            let result = json!({"type": "web_fetch_result", "content": page});
+            let block = json!({"type": "web_fetch_tool_result", "tool_use_id": "s",
+                "content": result});
+            let block: ContentBlock = serde_json::from_value(block).unwrap();
+            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).assistant(block));
+            body - bytes
+        };
+        assert_eq!(found("base64"), 360_000);
+        assert_eq!(found("text"), 0);
     }
 
     #[test]

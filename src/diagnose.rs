@@ -57,7 +57,7 @@ pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
     let kind = kind_of(status, error, symptom);
     let advice = advice(status, error, symptom);
     let verdict = |cure| Verdict { kind, cure, advice };
-    if kind == ErrorKind::Billing || error.is_some_and(is_final) {
+    if kind == ErrorKind::Billing || error.is_some_and(ApiError::is_final) {
         return verdict(Cure::Nothing);
     }
     let cure = match (kind, symptom.retry_after) {
@@ -120,7 +120,7 @@ fn status_of(kind: &ApiErrorType) -> u16 {
 }
 
 fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> ErrorKind {
-    if status == 402 || error.is_some_and(is_about_money) {
+    if status == 402 || error.is_some_and(ApiError::is_about_money) {
         return ErrorKind::Billing;
     }
     let overloaded = error.is_some_and(|error| error.kind == ApiErrorType::Overloaded);
@@ -137,42 +137,6 @@ fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Erro
         _ if overloaded && !not_load => ErrorKind::Overloaded,
         _ => ErrorKind::Server,
     }
-}
-
-/// Spend limits and credit, whatever the status: by code where there is one, else by the texts
-/// that have none.
-fn is_about_money(error: &ApiError) -> bool {
-    match error.error_code() {
-        Some(code) => {
-            code.ends_with("_spend_limit_reached")
-                || matches!(
-                    code,
-                    "linked_organization_billing_unavailable"
-                        | "user_profile_billing_not_authorized"
-                        | "user_profile_not_billable"
-                )
-        }
-        None => {
-            error.kind == ApiErrorType::Billing
-                || [
-                    "You have reached your specified",
-                    "You have reached your API usage limits",
-                    "credit balance is too low",
-                    "Extra usage is required",
-                    "out of extra usage",
-                ]
-                .iter()
-                .any(|text| error.message.contains(text))
-        }
-    }
-}
-
-/// Causes that no retry can cure although their status says otherwise.
-fn is_final(error: &ApiError) -> bool {
-    matches!(
-        error.error_code(),
-        Some("organization_on_hold" | "skill_read_blocked_undecryptable")
-    )
 }
 
 fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Option<&'static str> {

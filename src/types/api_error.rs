@@ -83,6 +83,42 @@ impl ApiError {
         self.details.as_ref()?.get("error_code")?.as_str()
     }
 
+    /// Spend limits and credit, whatever the status: by code where there is one, else by the texts
+    /// that have none.
+    pub(crate) fn is_about_money(&self) -> bool {
+        match self.error_code() {
+            Some(code) => {
+                code.ends_with("_spend_limit_reached")
+                    || matches!(
+                        code,
+                        "linked_organization_billing_unavailable"
+                            | "user_profile_billing_not_authorized"
+                            | "user_profile_not_billable"
+                    )
+            }
+            None => {
+                self.kind == ApiErrorType::Billing
+                    || [
+                        "You have reached your specified",
+                        "You have reached your API usage limits",
+                        "credit balance is too low",
+                        "Extra usage is required",
+                        "out of extra usage",
+                    ]
+                    .iter()
+                    .any(|text| self.message.contains(text))
+            }
+        }
+    }
+
+    /// Causes that no retry can cure although their status says otherwise.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self.error_code(),
+            Some("organization_on_hold" | "skill_read_blocked_undecryptable")
+        )
+    }
+
     /// Reads an error body: the documented envelope, the bare error object that edges send, or the
     /// looser shapes of gateways.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {

@@ -385,15 +385,19 @@ impl BatchResult {
     pub fn is_retryable(&self) -> bool {
         match self {
             BatchResult::Expired(_) => true,
-            BatchResult::Errored(failure) => !matches!(
-                failure.error.error.kind,
-                ApiErrorType::InvalidRequest
-                    | ApiErrorType::Authentication
-                    | ApiErrorType::Billing
-                    | ApiErrorType::Permission
-                    | ApiErrorType::NotFound
-                    | ApiErrorType::RequestTooLarge
-            ),
+            BatchResult::Errored(failure) => {
+                let error = &failure.error.error;
+                let is_refusal = matches!(
+                    error.kind,
+                    ApiErrorType::InvalidRequest
+                        | ApiErrorType::Authentication
+                        | ApiErrorType::Billing
+                        | ApiErrorType::Permission
+                        | ApiErrorType::NotFound
+                        | ApiErrorType::RequestTooLarge
+                );
+                !is_refusal && !error.is_about_money() && !error.is_final()
+            }
             _ => false,
         }
     }
@@ -517,6 +521,19 @@ mod tests {
         assert!(!of(json!({"type":"canceled"})).is_retryable());
         assert!(!of(json!({"type":"succeeded","message":{"content":[]}})).is_retryable());
         assert_eq!(errored("api_error").error().unwrap().message, "m");
+        let limited = |code: &str| {
+            of(
+                json!({"type":"errored","error":{"type":"error","error":{"type":"rate_limit_error",
+                "message":"m","details":{"error_code":code}}}}),
+            )
+        };
+        assert!(limited("ramp_limit_exceeded").is_retryable());
+        assert!(!limited("enforced_spend_limit_reached").is_retryable());
+        let spent = of(
+            json!({"type":"errored","error":{"error":{"type":"rate_limit_error",
+            "message":"You have reached your API usage limits: wait until 2026-12-01"}}}),
+        );
+        assert!(!spent.is_retryable());
         assert_eq!(of(json!({"type":"postponed"})).as_str(), "postponed");
     }
 

@@ -407,6 +407,8 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
         output_tokens_details,
         server_tool_use,
         service_tier,
+        inference_geo,
+        speed,
         extra: said,
     } = update;
     let mut growth = 0;
@@ -436,6 +438,8 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     overwrite!(output_tokens_details);
     overwrite!(server_tool_use);
     overwrite!(service_tier);
+    overwrite!(inference_geo);
+    overwrite!(speed);
     growth
 }
 
@@ -755,10 +759,10 @@ mod tests {
                 "service_tier":"standard","server_tool_use":{"web_search_requests":1,"new":2},
                 "iterations":[{"type":"message"}],"inference_geo":"us"})
         );
-        assert_eq!(
-            accumulator.message().unwrap().usage.total_input_tokens(),
-            25
-        );
+        let usage = &accumulator.message().unwrap().usage;
+        assert_eq!(usage.total_input_tokens(), 25);
+        assert_eq!(usage.inference_geo.as_deref(), Some("us"));
+        assert_eq!(usage.speed, None);
     }
 
     #[test]

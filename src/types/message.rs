@@ -293,6 +293,10 @@ wire_struct! {
         opt server_tool_use: ServerToolUsage,
         /// `standard`, `priority` or `batch`.
         opt service_tier: String,
+        /// Where the model ran, such as `us` or `global`.
+        opt inference_geo: String,
+        /// `standard` or `fast`.
+        opt speed: String,
     }
 }
 

@@ -290,6 +290,8 @@ wire_struct! {
     ///     println!("{}", block.text);
     ///     for citation in block.citations.iter().flatten() {
     ///         println!("  from {:?}: {}", citation.document_title, citation.cited_text);
+    ///         let from = citation.extra.get("start_char_index").and_then(|index| index.as_u64());
+    ///         println!("  beginning at {from:?}");
     ///     }
     /// }
     /// # }
@@ -308,6 +310,8 @@ wire_struct! {
         opt title: String,
         /// The address of the page cited.
         opt url: String,
+        /// The source of the search result cited, as the request named it.
+        opt source: String,
     }
 }
 

@@ -269,7 +269,8 @@ impl MessageRequest {
     /// use anthropic_blocking::MessageRequest;
     /// use serde_json::json;
     ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256).metadata("team-12");
+    /// let team = String::from("team-12");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256).metadata(&team);
     /// assert_eq!(serde_json::to_value(&request)?["metadata"], json!({"user_id": "team-12"}));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -542,6 +543,12 @@ impl From<&str> for Metadata {
             user_id: Some(user_id.to_owned()),
             extra: Map::new(),
         }
+    }
+}
+
+impl From<&String> for Metadata {
+    fn from(user_id: &String) -> Metadata {
+        Metadata::from(user_id.as_str())
     }
 }
 

@@ -66,7 +66,8 @@ pub enum ContentBlock {
     ServerToolResult(ServerToolResultBlock),
     /// A file made available to the code execution container.
     ContainerUpload(ContainerUploadBlock),
-    /// Any other block, as the JSON object that it is.
+    /// Any other block, as the JSON object that it is. To send one, read it from its JSON, as
+    /// `serde_json::from_value` does.
     Other(Map<String, Value>),
 }
 
@@ -337,8 +338,8 @@ impl ContentBlock {
     }
 
     /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
-    /// cannot be marked and stay as they are; so do blocks of an unknown kind, whose fields are for
-    /// you to set.
+    /// cannot be marked and stay as they are; so do blocks of an unknown kind: set the
+    /// [`field`](ContentBlock::field) `cache_control` of those that can.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, ContentBlock};
@@ -352,6 +353,38 @@ impl ContentBlock {
         if let Some(mark) = cache_control!(&mut self) {
             *mark = Some(control);
         }
+        self
+    }
+
+    /// Sets a field that this block has no field for. One that it has keeps what it was given.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    /// use serde_json::json;
+    ///
+    /// // Rather an error than an answer about what can no longer be made out.
+    /// let plan = ContentBlock::image_url("https://example.com/plan.png")
+    ///     .field("transformations", json!({"oversized_image": "error"}));
+    /// assert_eq!(serde_json::to_value(&plan)?["transformations"]["oversized_image"], "error");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> ContentBlock {
+        let extra = match &mut self {
+            ContentBlock::Text(block) => &mut block.extra,
+            ContentBlock::Image(block) => &mut block.extra,
+            ContentBlock::Document(block) => &mut block.extra,
+            ContentBlock::SearchResult(block) => &mut block.extra,
+            ContentBlock::Thinking(block) => &mut block.extra,
+            ContentBlock::RedactedThinking(block) => &mut block.extra,
+            ContentBlock::ToolUse(block) => &mut block.extra,
+            ContentBlock::ToolResult(block) => &mut block.extra,
+            ContentBlock::ServerToolUse(block) => &mut block.extra,
+            ContentBlock::ServerToolResult(block) => &mut block.extra,
+            ContentBlock::ContainerUpload(block) => &mut block.extra,
+            ContentBlock::Other(object) => object,
+        };
+        extra.insert(name.into(), value.into());
         self
     }
 
@@ -821,5 +854,37 @@ mod tests {
             serde_json::to_value(block).unwrap(),
             json!({"type":"text","text":"a","cache_control":{"type":"ephemeral","ttl":"1h"}})
         );
+    }
+
+    #[test]
+    fn every_kind_of_block_takes_fields_that_are_not_known_here() {
+        for kind in [
+            "text",
+            "image",
+            "document",
+            "search_result",
+            "thinking",
+            "redacted_thinking",
+            "tool_use",
+            "tool_result",
+            "server_tool_use",
+            "web_search_tool_result",
+            "container_upload",
+            "future",
+        ] {
+            let mut json = json!({"type":kind,"text":"a","source":{"type":"url"},"title":"t",
+                "content":[],"data":"d","id":"i","name":"n","tool_use_id":"t","file_id":"f"});
+            if kind == "search_result" {
+                json["source"] = json!("s");
+            }
+            let block: ContentBlock = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(
+                matches!(block, ContentBlock::Other(_)),
+                kind == "future",
+                "{kind}"
+            );
+            json["new"] = json!(1);
+            assert_eq!(serde_json::to_value(block.field("new", 1)).unwrap(), json);
+        }
     }
 }

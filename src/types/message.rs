@@ -187,7 +187,8 @@ open_enum! {
         ToolUse = "tool_use",
         /// A long turn with server tools was paused: send the content back to go on.
         PauseTurn = "pause_turn",
-        /// It declined; see [`Message::stop_details`].
+        /// It declined; see [`Message::stop_details`]. Take the turn that was refused out of the
+        /// conversation before you go on.
         Refusal = "refusal",
         /// The context window is full.
         ContextWindowExceeded = "model_context_window_exceeded",

@@ -247,7 +247,8 @@ macro_rules! wire_struct {
         #[non_exhaustive]
         pub struct $name {
             $( $(#[$field_meta])* pub $field: $crate::types::wire::wire_struct!(@type $kind $type), )*
-            /// Fields that this version does not know, kept and written again.
+            /// Fields that this version does not know, kept and written again; also known ones that
+            /// came as null, as their default or in another shape.
             pub extra: serde_json::Map<String, serde_json::Value>,
             $( $( $(#[$skip_meta])* pub(crate) $skip: $skip_type, )* )?
         }

@@ -124,17 +124,18 @@ impl Transport {
 
     /// Sends a request and waits for the head of the answer.
     pub(crate) fn send(&self, outgoing: &Outgoing<'_>) -> Result<Answer, Fault> {
+        let rest = outgoing.body.unwrap_or_default();
         let mut handed = Handed {
-            rest: outgoing.body.unwrap_or_default(),
-            empty: false,
+            rest,
+            empty: rest.is_empty(),
         };
         let result = match outgoing.body {
             Some(_) => self.exchange(outgoing, SendBody::from_reader(&mut handed)),
             None => self.exchange(outgoing, SendBody::none()),
         };
-        let delivery = match outgoing.body {
-            Some(_) if !handed.empty => Delivery::NotSent,
-            _ => Delivery::Unknown,
+        let delivery = match handed.empty {
+            true => Delivery::Unknown,
+            false => Delivery::NotSent,
         };
         match result {
             Ok(response) => {
@@ -253,6 +254,7 @@ fn tls(wiring: &Wiring) -> Result<TlsConfig> {
 }
 
 /// A body that knows whether it was read to its end: before that, no server can have acted on it.
+/// One without bytes is not read at all.
 struct Handed<'a> {
     rest: &'a [u8],
     empty: bool,

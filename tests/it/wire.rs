@@ -441,6 +441,20 @@ fn a_server_that_stops_reading_is_given_up_and_nothing_was_sent() {
 }
 
 #[test]
+fn a_request_with_an_empty_body_is_repeated_once_like_any_other() {
+    let server = server();
+    server.answer_with(|_| Reply::status(200).reset_before_headers());
+    let builder = builder(&server).clock(&ManualClock::new());
+    let client = builder.build().expect("valid settings");
+    let raw = client.raw();
+    let error = raw
+        .post_bytes("/v1/x/start", "application/json", b"")
+        .expect_err("a connection that breaks");
+    let deliveries: Vec<Delivery> = error.attempts().iter().map(|one| one.delivery).collect();
+    assert_eq!(deliveries, [Delivery::Unknown; 2], "{error:?}");
+}
+
+#[test]
 fn a_connection_that_died_in_the_pool_is_not_used() {
     for last in [
         Reply::message("Seven.")

@@ -58,7 +58,8 @@ impl<'a> Raw<'a> {
 
     /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
     ///
-    /// Blocks until the answer is there, as the other calls do.
+    /// Blocks until the answer is there, as the other calls do; a large one may take as long as it
+    /// takes, while it comes.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
@@ -152,7 +153,8 @@ impl<'a> Raw<'a> {
         let mut call = self.client.call(method, path, body);
         call.repeatable = repeatable;
         if body.is_none() {
-            call.answer_timeout = Some(settings.timeout.unwrap_or(settings.idle_timeout));
+            // A file may take its time, as long as it comes.
+            call.answer_timeout = settings.timeout;
         }
         let ((status, headers, body), exchange) = call.ask(|answer| {
             let (body, whole) = read_bytes(answer)?;

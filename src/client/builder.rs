@@ -49,7 +49,7 @@ use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wir
 /// | [`user_agent`] | this crate's name and version | header `user-agent` |
 /// | [`connect_timeout`] | 5 s | yes |
 /// | [`idle_timeout`] | 180 s | yes |
-/// | [`timeout`] | 10 minutes for messages in one piece, new batches and raw posts, else the idle timeout | yes |
+/// | [`timeout`] | 10 minutes for messages in one piece, new batches and raw posts, none for other raw calls, else the idle timeout | yes |
 /// | [`deadline`] | none | yes |
 /// | [`retry`] | [`RetryPolicy::new`]: | yes, as a whole |
 /// | – [`max_attempts`](RetryPolicy::max_attempts) | 5 | |
@@ -297,7 +297,8 @@ impl ClientBuilder {
     /// Sets how long one attempt may wait for an answer that comes in one piece, and again as long
     /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages, new batches and raw
     /// posts, and the idle timeout for token counts and other quick answers. An answer that is
-    /// streamed, also underneath `create`, is bounded by the idle timeout and the deadline only.
+    /// streamed, also underneath `create`, is bounded by the idle timeout and the deadline only; so is
+    /// one to a raw `get` or `delete`, unless this is set.
     ///
     /// ```
     /// use anthropic_blocking::Client;

@@ -297,6 +297,18 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
 }
 
 #[test]
+fn a_file_that_comes_slowly_is_read_to_its_end() {
+    // Never silent for long, and longer than the idle timeout in all.
+    let server = server();
+    server.push(Reply::json(200, "x".repeat(200)).dribble(10, millis(50)));
+    let builder = builder(&server).idle_timeout(millis(700));
+    let builder = builder.retry(RetryPolicy::none());
+    let client = builder.build().expect("valid settings");
+    let file = client.raw().get("/v1/files/f/content").expect("a file");
+    assert_eq!(file.body.len(), 200);
+}
+
+#[test]
 fn an_error_whose_body_stalls_is_what_its_status_says() {
     let reply = Reply::error(500, "api_error", "m").stall(10);
     let step = answered(500, reply, ErrorKind::Server, Wait::Over);

@@ -25,6 +25,8 @@ pub(crate) struct Wiring {
     pub(crate) user_agent: String,
     /// May contain a password.
     pub(crate) proxy: Option<Secret>,
+    /// Where it was found, if code does not set it.
+    pub(crate) proxy_variable: Option<String>,
     pub(crate) roots: Roots,
     pub(crate) native_tls: bool,
 }
@@ -111,9 +113,7 @@ impl Transport {
             .timeout_recv_response(patience.answer.and_then(bounded))
             .timeout_recv_body(patience.answer.and_then(bounded))
             .proxy(None);
-        if let Some(url) = &wiring.proxy {
-            let proxy = Proxy::new(&url.0)
-                .map_err(|error| Error::config_from("the proxy's URL is invalid", error.into()))?;
+        if let Some(proxy) = proxy(wiring)? {
             config = config.proxy(Some(proxy));
         }
         Ok(Transport {
@@ -215,6 +215,20 @@ const LONGEST_HEAD: usize = BUFFER / 2;
 
 /// How long an idle connection is kept. It is probed before it is used again.
 const IDLE_AGE: Duration = Duration::from_secs(30);
+
+fn proxy(wiring: &Wiring) -> Result<Option<Proxy>> {
+    let Some(Secret(url)) = &wiring.proxy else {
+        return Ok(None);
+    };
+    let what = match &wiring.proxy_variable {
+        Some(name) => format!("the proxy's URL in {name} is invalid"),
+        None => "the proxy's URL is invalid".to_owned(),
+    };
+    match Proxy::new(url) {
+        Ok(proxy) => Ok(Some(proxy)),
+        Err(error) => Err(Error::config_from(what, error.into())),
+    }
+}
 
 fn tls(wiring: &Wiring) -> Result<TlsConfig> {
     let roots = match &wiring.roots {

@@ -365,14 +365,19 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5://127.0.0.1:9050`.
+    /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5h://127.0.0.1:9050`.
+    /// With `socks4` and `socks5` the host's name is looked up here, otherwise by the proxy.
+    ///
     /// By default the environment is followed, except to a loopback address: `HTTPS_PROXY` (for an
-    /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host.
+    /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host. That is a list
+    /// of hosts, domains (`.example.com`, with all below), addresses and blocks of them (`10.0.0.0/8`),
+    /// with a port or for all; `*` is everything. Names in lower case count as well.
     ///
     /// ```
     /// use anthropic_blocking::Client;
     ///
-    /// let client = Client::builder().api_key("test").proxy("socks5://127.0.0.1:9050").build()?;
+    /// // The names of hosts are looked up at the other end, and nobody here learns them.
+    /// let client = Client::builder().api_key("test").proxy("socks5h://127.0.0.1:9050").build()?;
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
@@ -601,8 +606,14 @@ impl ClientBuilder {
             )));
         }
         if !self.ignore_proxies && self.wiring.proxy.is_none() && !base.is_loopback() {
-            let var = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
-            self.wiring.proxy = proxy_for(&base, var).map(Secret);
+            let var = |name: &str| {
+                let value = env::var(name).ok()?.trim().to_owned();
+                Some(value).filter(|value| !value.is_empty())
+            };
+            if let Some((name, url)) = proxy_for(&base, var) {
+                self.wiring.proxy = Some(Secret(url));
+                self.wiring.proxy_variable = Some(name);
+            }
         }
         if self.wiring.user_agent.is_empty() {
             self.wiring.user_agent = USER_AGENT.to_owned();

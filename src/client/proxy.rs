@@ -1,23 +1,27 @@
 //! The proxy that is used where none is set.
 
+use std::net::IpAddr;
+
 use crate::transport::BaseUrl;
 
-/// The proxy that the environment names for a host.
-pub(super) fn proxy_for(base: &BaseUrl, var: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let any = |name: &str| var(&name.to_ascii_uppercase()).or_else(|| var(name));
-    let host = bare(base.host()).to_ascii_lowercase();
-    let excepted = any("no_proxy").is_some_and(|list| {
-        list.split(',')
-            .map(|name| name.trim().trim_start_matches("*.").trim_start_matches('.'))
-            .any(|name| {
-                let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
-                let below = host
-                    .strip_suffix(&name)
-                    .is_some_and(|rest| rest.ends_with('.'));
-                name == "*" || (!name.is_empty() && (name == host || below))
-            })
+/// The proxy that the environment names for a host, and the variable that does.
+pub(super) fn proxy_for(
+    base: &BaseUrl,
+    var: impl Fn(&str) -> Option<String>,
+) -> Option<(String, String)> {
+    // What a visitor of a CGI program sends as the header `Proxy` is there as `HTTP_PROXY`.
+    let is_foreign = |name: &str| name == "HTTP_PROXY" && var("REQUEST_METHOD").is_some();
+    let any = |name: &str| {
+        let names = [name.to_ascii_uppercase(), name.to_owned()].into_iter();
+        let mut own = names.filter(|name| !is_foreign(name));
+        own.find_map(|name| var(&name).map(|value| (name, value)))
+    };
+    let target = Target::of(base);
+    let is_excepted = any("no_proxy").is_some_and(|(_, list)| {
+        list.split(|c: char| c == ',' || c.is_whitespace())
+            .any(|entry| target.is_meant_by(entry))
     });
-    if excepted {
+    if is_excepted {
         return None;
     }
     let own = if base.is_secure() {
@@ -28,12 +32,79 @@ pub(super) fn proxy_for(base: &BaseUrl, var: impl Fn(&str) -> Option<String>) ->
     own.or_else(|| any("all_proxy"))
 }
 
-/// A host without its port, and an IPv6 address without its brackets, as exceptions name it.
-fn bare(host: &str) -> &str {
-    if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        return address;
+/// Where a client's requests go, as exceptions name it.
+struct Target {
+    /// In lower case; an IPv6 address without its brackets.
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    fn of(base: &BaseUrl) -> Target {
+        let usual = if base.is_secure() { 443 } else { 80 };
+        let (host, port) = parts(base.host());
+        Target {
+            host: plain(host),
+            port: port.unwrap_or(usual),
+        }
     }
-    host.rsplit_once(':').map_or(host, |(host, _)| host)
+
+    /// Whether an entry of `NO_PROXY` names this: `host`, `.domain`, `*.domain`, an address, a block of
+    /// addresses such as `10.0.0.0/8`, each with or without a port, or `*`.
+    fn is_meant_by(&self, entry: &str) -> bool {
+        if entry == "*" {
+            return true;
+        }
+        if let Some((network, bits)) = entry.split_once('/') {
+            return self.is_within(network, bits).unwrap_or(false);
+        }
+        let (name, port) = parts(entry);
+        let name = name.trim_start_matches("*.").trim_start_matches('.');
+        let name = plain(name);
+        let above = self.host.strip_suffix(&name);
+        let is_below = above.is_some_and(|above| above.ends_with('.')) && !self.is_address();
+        let is_meant = name == self.host || is_below;
+        !name.is_empty() && is_meant && port.is_none_or(|port| port == self.port)
+    }
+
+    fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+
+    /// Whether it is an address whose first bits are those of a network.
+    fn is_within(&self, network: &str, bits: &str) -> Option<bool> {
+        let bits: u32 = bits.parse().ok()?;
+        let other = match (self.host.parse().ok()?, plain(network).parse().ok()?) {
+            (IpAddr::V4(host), IpAddr::V4(network)) => {
+                let rest = 32_u32.checked_sub(bits)?;
+                u128::from(host.to_bits() ^ network.to_bits()).checked_shr(rest)
+            }
+            (IpAddr::V6(host), IpAddr::V6(network)) => {
+                let rest = 128_u32.checked_sub(bits)?;
+                (host.to_bits() ^ network.to_bits()).checked_shr(rest)
+            }
+            _ => return None,
+        };
+        Some(other.unwrap_or(0) == 0)
+    }
+}
+
+/// A host and its port, where it has one.
+fn parts(text: &str) -> (&str, Option<u16>) {
+    let is_host = |host: &str| !host.contains(':') || host.ends_with(']');
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) => (host, port.parse().ok()),
+        _ => (text, None),
+    }
+}
+
+/// A name in lower case; an IPv6 address without brackets, and in its one canonical form.
+fn plain(host: &str) -> String {
+    let host = host.trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.trim_end_matches('.').to_ascii_lowercase(),
+    }
 }
 
 #[cfg(test)]
@@ -47,7 +118,8 @@ mod tests {
                 let found = vars.iter().find(|(var, _)| *var == name);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            proxy_for(&BaseUrl::parse(url).expect("a URL"), var)
+            let found = proxy_for(&BaseUrl::parse(url).expect("a URL"), var);
+            found.map(|(_, value)| value)
         };
         let all = [
             ("HTTPS_PROXY", "s"),
@@ -67,6 +139,13 @@ mod tests {
             ("x, .example", true),
             ("*.example", true),
             ("pi.example", false),
+            ("localhost 127.0.0.1\tapi.example", true),
+            ("api.example:8443", true),
+            (".example:8443", true),
+            ("api.example:443", false),
+            ("api.example.", true),
+            ("10.0.0.0/8,.corp", false),
+            (",", false),
             ("", false),
         ] {
             let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
@@ -77,11 +156,50 @@ mod tests {
             for (list, excepted) in [
                 ("2001:db8::1", true),
                 ("[2001:db8::1]", true),
+                ("2001:DB8:0::1", true),
+                ("2001:db8::/32", true),
+                ("2001:db9::/32", false),
+                ("::/0", true),
                 ("2001:db8:", false),
             ] {
                 let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
                 assert_eq!(proxy(url, &vars).is_none(), excepted, "{url}, {list}");
             }
         }
+        for (list, excepted) in [
+            ("10.0.0.0/8", true),
+            ("10.1.2.3/32", true),
+            ("0.0.0.0/0", true),
+            ("10.1.2.3", true),
+            ("10.1.2.3:443", true),
+            ("10.2.0.0/16", false),
+            ("10.1.2.2/32", false),
+            ("10.0.0.0/33", false),
+            ("10.0.0.0/", false),
+            ("::/0", false),
+            ("10.1.2.3:80", false),
+            ("1.2.3", false),
+        ] {
+            let vars = [("HTTPS_PROXY", "s"), ("NO_PROXY", list)];
+            let found = proxy("https://10.1.2.3", &vars);
+            assert_eq!(found.is_none(), excepted, "{list}");
+        }
+    }
+
+    #[test]
+    fn the_visitor_of_a_cgi_program_names_no_proxy() {
+        let base = BaseUrl::parse("http://api.example").expect("a URL");
+        let vars = [
+            ("REQUEST_METHOD", "GET"),
+            ("HTTP_PROXY", "http://evil.example"),
+            ("http_proxy", "http://proxy.example"),
+        ];
+        let among = |vars: &[(&str, &str)], name: &str| {
+            let found = vars.iter().find(|(var, _)| *var == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let (name, _) = proxy_for(&base, |name| among(&vars, name)).expect("the owner's");
+        assert_eq!(name, "http_proxy");
+        assert_eq!(proxy_for(&base, |name| among(&vars[..2], name)), None);
     }
 }

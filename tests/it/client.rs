@@ -578,6 +578,12 @@ fn a_proxy_that_was_set_is_asked_for_a_tunnel() {
 /// process of its own: `asks_as_the_environment_says`.
 #[track_caller]
 fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
+    output_in_environment(server, variables).is_ok()
+}
+
+/// The same, with what it said when it failed.
+#[track_caller]
+fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Result<(), String> {
     let mut command = Command::new(std::env::current_exe().expect("this test's path"));
     command.args([
         "--ignored",
@@ -587,6 +593,9 @@ fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
     for name in ["API_KEY", "AUTH_TOKEN", "CUSTOM_HEADERS"] {
         command.env_remove(format!("ANTHROPIC_{name}"));
     }
+    for name in ["HTTPS_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
     command
         .env(CHILD, "1")
         .env("ANTHROPIC_BASE_URL", format!("{}/", server.base_url()));
@@ -594,7 +603,10 @@ fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
         .envs(variables.iter().copied())
         .output()
         .expect("a process");
-    output.status.success()
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stdout).into_owned()),
+    }
 }
 
 /// Set where the server of a test listens, so that no real key is ever used.
@@ -635,4 +647,26 @@ fn the_environment_is_followed() {
     assert!(values(&requests[0], "authorization").is_empty());
     assert_eq!(values(&requests[1], "authorization"), ["Bearer token"]);
     assert!(values(&requests[1], "x-api-key").is_empty());
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_trimmed_and_an_unusable_one_is_named() {
+    let (proxy, target) = (server(), server());
+    let elsewhere = ("ANTHROPIC_BASE_URL", "https://api.example");
+    let key = ("ANTHROPIC_API_KEY", "key");
+    let url = format!(" {}\n", proxy.base_url());
+    proxy.answer_with(|_| Reply::status(407));
+    let refused = output_in_environment(&target, &[elsewhere, key, ("HTTPS_PROXY", &url)]);
+    let refused = refused.expect_err("a proxy that refuses");
+    assert!(
+        refused.contains("the proxy refuses to connect"),
+        "{refused}"
+    );
+    assert_eq!(proxy.take_requests()[0].method, "CONNECT");
+    let wrong = [elsewhere, key, ("https_proxy", "ftp://proxy.example")];
+    let wrong = output_in_environment(&target, &wrong).expect_err("no proxy");
+    assert!(
+        wrong.contains("the proxy's URL in https_proxy is invalid"),
+        "{wrong}"
+    );
 }

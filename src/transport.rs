@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use ureq::http::uri::PathAndQuery;
+use ureq::http::uri::{Authority, PathAndQuery};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody, Timeout};
@@ -224,10 +224,27 @@ fn proxy(wiring: &Wiring) -> Result<Option<Proxy>> {
         Some(name) => format!("the proxy's URL in {name} is invalid"),
         None => "the proxy's URL is invalid".to_owned(),
     };
-    match Proxy::new(url) {
-        Ok(proxy) => Ok(Some(proxy)),
-        Err(error) => Err(Error::config_from(what, error.into())),
+    let proxy = match Proxy::new(url) {
+        Ok(proxy) => proxy,
+        Err(error) => return Err(Error::config_from(what, error.into())),
+    };
+    let uri = proxy.uri();
+    let ends = matches!(uri.path(), "" | "/") && uri.query().is_none() && !url.contains('#');
+    if !ends || !uri.authority().is_some_and(has_usable_port) {
+        // Otherwise what stands before that character of a password would be the host.
+        return Err(Error::config(format!(
+            "{what}: nothing may follow its host and port; in a user name or a password # / ? and \
+             the like must be percent-encoded"
+        )));
     }
+    Ok(Some(proxy))
+}
+
+/// Whether an address has a port that there is, or none.
+fn has_usable_port(authority: &Authority) -> bool {
+    let address = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = address.strip_prefix(authority.host()).unwrap_or("");
+    port.is_empty() || matches!(authority.port_u16(), Some(1..))
 }
 
 fn tls(wiring: &Wiring) -> Result<TlsConfig> {
@@ -588,11 +605,7 @@ impl BaseUrl {
         if authority.host().is_empty() || text.contains('#') {
             return wrong("is no valid URL");
         }
-        let port = authority
-            .as_str()
-            .strip_prefix(authority.host())
-            .unwrap_or("");
-        if !port.is_empty() && !matches!(authority.port_u16(), Some(1..)) {
+        if !has_usable_port(authority) {
             return wrong("has no valid port");
         }
         let loopback = is_loopback(authority.host());

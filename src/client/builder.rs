@@ -366,7 +366,8 @@ impl ClientBuilder {
     }
 
     /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5h://127.0.0.1:9050`.
-    /// With `socks4` and `socks5` the host's name is looked up here, otherwise by the proxy.
+    /// What is special in a user name or a password must be percent-encoded. With `socks4` and `socks5`
+    /// the host's name is looked up here, otherwise by the proxy.
     ///
     /// By default the environment is followed, except to a loopback address: `HTTPS_PROXY` (for an
     /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host. That is a list

@@ -128,6 +128,20 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
         ),
         (key().proxy(""), "the proxy's URL is invalid"),
         (
+            key().proxy("http://user:pass#word@proxy.example:3128"),
+            UNENCODED,
+        ),
+        (
+            key().proxy("http://user:12/34@proxy.example:3128"),
+            UNENCODED,
+        ),
+        (
+            key().proxy("http://user:12?34@proxy.example:3128"),
+            UNENCODED,
+        ),
+        (key().proxy("http://proxy.example:312888"), UNENCODED),
+        (key().proxy("http://proxy.example:0"), UNENCODED),
+        (
             key().root_certificates("no certificate"),
             "there is no PEM certificate in the root certificates",
         ),
@@ -151,6 +165,24 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
             !error.is_retryable() && error.attempts().is_empty(),
             "row {index}"
         );
+    }
+}
+
+const UNENCODED: &str = "the proxy's URL is invalid: nothing may follow its host and port; in a user \
+                         name or a password # / ? and the like must be percent-encoded";
+
+#[test]
+fn proxies_with_encoded_passwords_or_without_a_scheme_are_fine() {
+    for url in [
+        "http://user:12%2334%2F@proxy.example:3128/",
+        "http://user:p@ss:word@proxy.example:3128",
+        "user@proxy.example:3128",
+        "proxy.example",
+        "socks5h://[::1]:1080",
+        "https://[2001:db8::1]",
+    ] {
+        let client = Client::builder().api_key("k").proxy(url).build();
+        assert!(client.is_ok(), "{url}: {client:?}");
     }
 }
 

@@ -243,6 +243,9 @@ fn errors_of_settings_do_not_show_them() {
         keyless(&server)
             .api_key(KEY)
             .proxy(format!("http://user:{PASSWORD}@")),
+        keyless(&server)
+            .api_key(KEY)
+            .proxy(format!("http://user:#{PASSWORD}@proxy.example:1")),
         keyless(&server).api_key(KEY).base_url(url("https://")),
         keyless(&server).api_key(KEY).base_url(url("https://user:")),
         keyless(&server).api_key(KEY).base_url(url("http://user:")),

@@ -176,11 +176,16 @@ impl Call<'_> {
         self.core.sleeper.is_stopped() || self.settings.stop.is_ending()
     }
 
-    /// What the call does, and to whom where that one was not reached.
+    /// What the call does, and to whom and by which way where that one was not reached.
     fn doing(&self, cause: &Cause) -> String {
-        match cause.is_out_of_reach() {
-            true => format!("{} to {}", self.action(), self.core.base.host()),
-            false => self.action(),
+        let action = self.action();
+        if !cause.is_out_of_reach() {
+            return action;
+        }
+        let host = self.core.base.host();
+        match self.core.transport.proxy() {
+            Some(proxy) => format!("{action} to {host} through the proxy {proxy}"),
+            None => format!("{action} to {host}"),
         }
     }
 

@@ -455,6 +455,7 @@ impl Cause {
             } | Cause::TimeLimit {
                 limit: TimeLimit::Connect
             } | Cause::Certificate { .. }
+                | Cause::Unusable { .. }
         )
     }
 }

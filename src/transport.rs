@@ -17,6 +17,8 @@ use crate::types::Delivery;
 pub(crate) struct Transport {
     agent: Agent,
     patience: Patience,
+    /// Host and port of the proxy, for texts.
+    proxy: Option<String>,
 }
 
 /// What the connections are made with.
@@ -113,13 +115,22 @@ impl Transport {
             .timeout_recv_response(patience.answer.and_then(bounded))
             .timeout_recv_body(patience.answer.and_then(bounded))
             .proxy(None);
-        if let Some(proxy) = proxy(wiring)? {
-            config = config.proxy(Some(proxy));
+        let proxy = proxy(wiring)?;
+        let shown = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
+        let through = proxy.as_ref().map(shown);
+        if proxy.is_some() {
+            config = config.proxy(proxy);
         }
         Ok(Transport {
             agent: config.build().into(),
             patience,
+            proxy: through,
         })
+    }
+
+    /// The proxy that connections go through.
+    pub(crate) fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// Sends a request and waits for the head of the answer.

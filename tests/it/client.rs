@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anthropic_blocking::testing::{RecordedRequest, Reply, TestServer};
 use anthropic_blocking::{
-    Client, ClientBuilder, ErrorKind, MessageRequest, Model, Options, StopReason,
+    Client, ClientBuilder, ErrorKind, MessageRequest, Model, Options, RetryPolicy, StopReason,
 };
 use serde_json::{Value, json};
 
-use crate::support::{KEY, Lab, PROMPT, builder, keyless, request, seconds, server};
+use crate::support::{KEY, Lab, PROMPT, builder, closed_port, keyless, request, seconds, server};
 
 #[test]
 fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
@@ -604,6 +604,31 @@ fn a_proxy_that_was_set_is_asked_for_a_tunnel() {
     assert_eq!(values(&requests[1], "x-api-key"), [KEY]);
     assert!(values(&requests[1], "proxy-authorization").is_empty());
     assert_eq!(requests[0].connection, requests[1].connection);
+}
+
+#[test]
+fn the_proxy_is_named_where_nothing_is_reached_through_it() {
+    let through = |proxy: String| {
+        let builder = Client::builder().api_key(KEY);
+        let builder = builder.base_url("https://api.example").proxy(proxy);
+        let builder = builder.retry(RetryPolicy::none());
+        let client = builder.build().expect("valid settings");
+        client.raw().post("/v1/x", &1).expect_err("no way through")
+    };
+    let port = closed_port();
+    let error = through(format!("http://user:password@127.0.0.1:{port}"));
+    let proxy = format!("POST /v1/x to api.example through the proxy 127.0.0.1:{port}");
+    assert_eq!(error.to_string(), format!("{proxy}: connecting failed"));
+    let proxy = server();
+    proxy.push(Reply::status(407));
+    let error = through(proxy.base_url().to_owned());
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = format!(
+        "POST /v1/x to api.example through the proxy {}: the proxy refuses to connect; check its \
+         URL, user name and password",
+        proxy.address()
+    );
+    assert_eq!(error.to_string(), text);
 }
 
 /// The environment of a process cannot be changed safely while it has threads, so this asks a

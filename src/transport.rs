@@ -133,6 +133,12 @@ impl Transport {
         self.proxy.as_deref()
     }
 
+    /// Whether connections leave this machine whatever their host, because a proxy is elsewhere.
+    pub(crate) fn leads_away(&self) -> bool {
+        let host = |proxy: &str| proxy.rsplit_once(':').map(|(host, _)| is_loopback(host));
+        self.proxy().and_then(host) == Some(false)
+    }
+
     /// Sends a request and waits for the head of the answer.
     pub(crate) fn send(&self, outgoing: &Outgoing<'_>) -> Result<Answer, Fault> {
         let rest = outgoing.body.unwrap_or_default();

@@ -454,8 +454,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Permits `http` to hosts that are not loopback, by default refused: the key and the prompts
-    /// can be read by everyone on the way.
+    /// Permits `http` to hosts that are not loopback, and through proxies that are not, by default
+    /// refused: the key and the prompts can be read by everyone on the way.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -591,8 +591,8 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// Kind [`Config`](crate::ErrorKind::Config): no key, or more than one; a key, header or user
-    /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host that is
-    /// not loopback; a timeout of zero; an unusable proxy or root certificate; limits beside a
+    /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host, or by way of a
+    /// proxy, that is not loopback; a timeout of zero; an unusable proxy or root certificate; limits beside a
     /// budget.
     pub fn build(mut self) -> Result<Client> {
         if let Some(problem) = self.unreadable.take() {
@@ -655,10 +655,18 @@ impl ClientBuilder {
                 ));
             }
         };
+        let transport = Transport::new(&self.wiring, patience)?;
+        if !base.is_secure() && transport.leads_away() && !self.allow_http {
+            return Err(Error::config(format!(
+                "the base URL {} would send the key unencrypted to the proxy; use no_proxy, or \
+                 allow_http",
+                base.as_str()
+            )));
+        }
         let sleeper = Sleeper::new(self.clock);
         let core = Core {
             base,
-            transport: Transport::new(&self.wiring, patience)?,
+            transport,
             budget,
             batches: Mutex::default(),
             dice: Mutex::new(dice),

@@ -303,6 +303,34 @@ fn the_key_goes_unencrypted_to_loopback_only() {
     }
 }
 
+#[test]
+fn the_key_goes_unencrypted_through_proxies_on_loopback_only() {
+    let through = |proxy: &str| {
+        let builder = Client::builder().api_key(KEY).proxy(proxy);
+        builder.base_url("http://localhost:8080")
+    };
+    for proxy in ["http://127.0.0.1:3128", "socks5h://localhost", "[::1]:3128"] {
+        through(proxy).build().expect(proxy);
+    }
+    for proxy in [
+        "http://proxy.example:3128",
+        "socks5://10.0.0.1",
+        "[2001:db8::1]:3128",
+    ] {
+        let error = through(proxy).build().expect_err(proxy);
+        let text = "building the client: the base URL http://localhost:8080 would send the key \
+                    unencrypted to the proxy; use no_proxy, or allow_http";
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::Config, text)
+        );
+        through(proxy).allow_http(true).build().expect(proxy);
+        through(proxy).no_proxy().build().expect(proxy);
+        let secure = through(proxy).base_url("https://localhost:8080");
+        secure.build().expect(proxy);
+    }
+}
+
 #[track_caller]
 fn hides_all(what: &str, text: &str) {
     for secret in SECRETS {

@@ -35,8 +35,9 @@ pub(crate) struct Wiring {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Roots {
+    /// Mozilla's; with the operating system's TLS what that trusts.
     #[default]
-    WebPki,
+    Usual,
     Pem(Vec<u8>),
     #[cfg_attr(
         not(feature = "platform-verifier"),
@@ -266,7 +267,8 @@ fn has_usable_port(authority: &Authority) -> bool {
 
 fn tls(wiring: &Wiring) -> Result<TlsConfig> {
     let roots = match &wiring.roots {
-        Roots::WebPki => RootCerts::WebPki,
+        Roots::Usual if wiring.native_tls => RootCerts::PlatformVerifier,
+        Roots::Usual => RootCerts::WebPki,
         Roots::Platform => RootCerts::PlatformVerifier,
         Roots::Pem(pem) => {
             let mut certificates = Vec::new();
@@ -440,10 +442,8 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         error => {
             let (phase, delivery) = match reached(&error) {
                 Some(phase) if sending => (phase, Delivery::NotSent),
-                // Bytes that make no sense before anything was sent are the handshake's.
-                None if sending && delivery == Delivery::NotSent && is_garbage(&error) => {
-                    (Phase::Tls, delivery)
-                }
+                // Bytes that make no sense, and are not HTTP's, are the handshake's.
+                None if sending && is_garbage(&error) => (Phase::Tls, delivery),
                 None if sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
                 _ => (phase, delivery),
             };
@@ -466,6 +466,8 @@ fn reached(error: &ureq::Error) -> Option<Phase> {
         E::HostNotFound => Some(Phase::Resolve),
         E::ConnectionFailed | E::ConnectProxyFailed(_) => Some(Phase::Connect),
         E::Tls(_) | E::TlsRequired | E::Rustls(_) => Some(Phase::Tls),
+        #[cfg(feature = "native-tls")]
+        E::NativeTls(_) | E::Der(_) => Some(Phase::Tls),
         E::Io(io) => match io.kind() {
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::HostUnreachable
@@ -734,6 +736,28 @@ mod tests {
             let fault = fault(error, Delivery::Unknown, Phase::Head);
             assert_eq!(fault.delivery, Delivery::NotSent);
             assert!(matches!(fault.cause, Cause::Unusable { .. }), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn the_operating_systems_tls_trusts_what_the_operating_system_does() {
+        let roots = |native_tls, roots| {
+            let wiring = Wiring {
+                native_tls,
+                roots,
+                ..Wiring::default()
+            };
+            tls(&wiring).expect("roots").root_certs().clone()
+        };
+        let pem = || {
+            let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+            Roots::Pem(pem.into())
+        };
+        assert!(matches!(roots(false, Roots::Usual), RootCerts::WebPki));
+        let own = roots(true, Roots::Usual);
+        assert!(matches!(own, RootCerts::PlatformVerifier));
+        for native_tls in [false, true] {
+            assert!(matches!(roots(native_tls, pem()), RootCerts::Specific(_)));
         }
     }
 

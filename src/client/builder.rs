@@ -62,7 +62,7 @@ use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wir
 /// | [`limits`] | none but the server's | no |
 /// | [`budget`] | one of its own | no |
 /// | [`proxy`], [`no_proxy`] | as the environment says, none for loopback addresses | no |
-/// | [`root_certificates`] | Mozilla's | no |
+/// | [`root_certificates`] | Mozilla's, or with `native_tls` the operating system's | no |
 /// | [`allow_http`] | no | no |
 /// | [`seed`] | random | no |
 ///
@@ -408,7 +408,7 @@ impl ClientBuilder {
 
     /// Trusts the servers that these root certificates vouch for, and no others: one or more
     /// certificates in PEM form. For proxies that inspect traffic. By default Mozilla's roots are
-    /// trusted, as compiled in.
+    /// trusted, as compiled in; with the feature and the setting `native_tls` the operating system's.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -438,7 +438,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses the operating system's TLS instead of rustls.
+    /// Uses the operating system's TLS instead of rustls, and trusts what that trusts, unless
+    /// [`root_certificates`](ClientBuilder::root_certificates) says otherwise.
     ///
     /// ```
     /// use anthropic_blocking::Client;

@@ -387,6 +387,21 @@ fn a_handshake_that_fails_is_tried_again_because_nothing_was_sent() {
         error.to_string().contains("the TLS handshake failed"),
         "{error}"
     );
+    let tunes: &[fn(ClientBuilder) -> ClientBuilder] = &[
+        |builder| builder,
+        #[cfg(feature = "native-tls")]
+        |builder| builder.native_tls(),
+    ];
+    for tune in tunes {
+        let builder = tune(Client::builder().api_key(KEY).base_url(&url));
+        let builder = builder.retry(RetryPolicy::none());
+        let client = builder.build().expect("valid settings");
+        let ways = [client.raw().get("/v1/x"), client.raw().post("/v1/x", &1)];
+        for error in ways.map(|way| way.expect_err("no TLS")) {
+            let text = error.to_string();
+            assert!(text.contains("the TLS handshake failed"), "{error:?}");
+        }
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) struct Transport {
     patience: Patience,
     /// Host and port of the proxy, for texts.
     proxy: Option<String>,
+    is_socks: bool,
 }
 
 /// What the connections are made with.
@@ -119,6 +120,7 @@ impl Transport {
         let proxy = proxy(wiring)?;
         let shown = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
         let through = proxy.as_ref().map(shown);
+        let is_socks = proxy.as_ref().is_some_and(is_socks);
         if proxy.is_some() {
             config = config.proxy(proxy);
         }
@@ -126,6 +128,7 @@ impl Transport {
             agent: config.build().into(),
             patience,
             proxy: through,
+            is_socks,
         })
     }
 
@@ -166,6 +169,7 @@ impl Transport {
                     body,
                 })
             }
+            Err(error) if self.is_socks => Err(fault_of_socks(error, delivery)),
             Err(error) => Err(fault(error, delivery, Phase::Head)),
         }
     }
@@ -427,7 +431,7 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         }
         E::Timeout(_) => (limit(TimeLimit::Deadline), delivery),
         E::ConnectProxyFailed(ref answer) if is_refusal(answer) => {
-            let what = "the proxy refuses to connect; check its URL, user name and password".into();
+            let what = REFUSAL.into();
             let source = inner(error);
             (Cause::Unusable { what, source }, Delivery::NotSent)
         }
@@ -458,6 +462,67 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
     };
     Fault { cause, delivery }
 }
+
+/// The same for an exchange through a SOCKS proxy, whose refusals come as errors of the connection.
+fn fault_of_socks(error: ureq::Error, delivery: Delivery) -> Fault {
+    let said = match &error {
+        // Those of the system have a number.
+        ureq::Error::Io(io) if io.raw_os_error().is_none() => io.to_string(),
+        _ => return fault(error, delivery, Phase::Head),
+    };
+    let is = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    let cause = if is(&SOCKS_REFUSES) {
+        Cause::Unusable {
+            what: REFUSAL.into(),
+            source: inner(error),
+        }
+    } else if is(&SOCKS_FAILS) {
+        Cause::Transport {
+            phase: Phase::Connect,
+            source: inner(error),
+        }
+    } else {
+        return fault(error, delivery, Phase::Head);
+    };
+    Fault {
+        cause,
+        delivery: Delivery::NotSent,
+    }
+}
+
+fn is_socks(proxy: &Proxy) -> bool {
+    use ureq::ProxyProtocol as P;
+    !matches!(proxy.protocol(), P::Http | P::Https)
+}
+
+/// What ureq says when a SOCKS proxy refuses whoever asks; no other try helps.
+const SOCKS_REFUSES: [&str; 6] = [
+    "auth method",
+    "authentication failed",
+    "invalid username",
+    "invalid password",
+    "not allowed by ruleset",
+    "user-ids",
+];
+
+/// What it says when such a proxy cannot connect, or is none.
+const SOCKS_FAILS: [&str; 13] = [
+    "general SOCKS server failure",
+    "network unreachable",
+    "host unreachable",
+    "connection refused",
+    "TTL expired",
+    "command not supported",
+    "address kind not supported",
+    "address type",
+    "request rejected or failed",
+    "identd",
+    "invalid response",
+    "invalid reserved byte",
+    "failed to fill whole buffer",
+];
+
+const REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
 
 /// The phase of an error that can only come before anything is sent.
 fn reached(error: &ureq::Error) -> Option<Phase> {

@@ -420,6 +420,67 @@ fn a_handshake_that_is_not_answered_ends_with_the_connect_timeout() {
     );
 }
 
+/// A SOCKS proxy that says this, piece by piece: an answer for each thing it is told.
+fn socks(pieces: &'static [&'static [u8]]) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.expect("a client");
+            for piece in pieces {
+                let _ = socket.read(&mut [0; 1024]).expect("a client that speaks");
+                socket.write_all(piece).expect("a client that listens");
+            }
+        }
+    });
+    format!("socks5h://user:password@{address}")
+}
+
+#[test]
+fn a_socks_proxy_that_refuses_is_told_from_one_that_cannot_connect() {
+    let ask = |pieces, post: bool| {
+        let builder = Client::builder().api_key(KEY).clock(&ManualClock::new());
+        let builder = builder.base_url("https://api.example").proxy(socks(pieces));
+        let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
+        let client = builder.retry(policy).build().expect("valid settings");
+        let answer = match post {
+            true => client.raw().post("/v1/x", &1),
+            false => client.raw().delete("/v1/x"),
+        };
+        let error = answer.expect_err("no way through");
+        let text = error.to_string();
+        assert!(
+            text.contains("to api.example through the proxy 127"),
+            "{text}"
+        );
+        for attempt in error.attempts() {
+            assert_eq!(attempt.delivery, Delivery::NotSent, "{error:?}");
+        }
+        (error.kind(), error.attempts().len(), text)
+    };
+    for post in [true, false] {
+        for refusal in [
+            &[b"\x05\xff" as &[u8]] as &[&[u8]],
+            &[b"\x05\x02", b"\x01\x01"],
+            &[b"\x05\x00", b"\x05\x02"],
+        ] {
+            let (kind, attempts, text) = ask(refusal, post);
+            assert_eq!((kind, attempts), (ErrorKind::Config, 1), "{text}");
+            assert!(text.contains("the proxy refuses to connect"), "{text}");
+        }
+        for failure in [
+            &[b"\x05\x00" as &[u8], b"\x05\x04"] as &[&[u8]],
+            &[b"\x05\x00", b"\x05\x05"],
+            &[b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+            &[],
+        ] {
+            let (kind, attempts, text) = ask(failure, post);
+            assert_eq!((kind, attempts), (ErrorKind::Connection, 2), "{text}");
+            assert!(text.contains("connecting failed"), "{text}");
+        }
+    }
+}
+
 /// More than the sockets of two sides hold.
 fn large() -> String {
     "x".repeat(12 << 20)

@@ -12,7 +12,7 @@ use crate::answer::{Failure, read_error};
 use crate::budget::{Ask, Budget, Cost, Denied, InputEstimate, ModelClass};
 use crate::charge::Charge;
 use crate::clock::{Sleeper, Stop, lock};
-use crate::diagnose::{Cure, Symptom, Verdict, diagnose};
+use crate::diagnose::{Cure, DOUBLED, STRANGER, Symptom, Verdict, diagnose};
 use crate::drain::Endings;
 use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
 use crate::rate_limits;
@@ -417,6 +417,10 @@ impl<'a> Progress<'a> {
             retry_after,
             should_retry: head.should_retry,
         });
+        let is_vague = matches!(verdict.advice, None | Some(STRANGER));
+        if head.status == Some(404) && is_vague && core.base.ends_with_version() {
+            verdict.advice = Some(DOUBLED);
+        }
         let in_line = charge.ticket();
         let excess = charge.lose(&verdict, &failure, &head.rate_limits);
         if excess.is_some() {

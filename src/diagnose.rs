@@ -139,6 +139,11 @@ fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Erro
     }
 }
 
+/// Whether an error lacks the type that all those of the API have.
+fn is_foreign(error: &ApiError) -> bool {
+    error.kind.as_str().is_empty()
+}
+
 fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Option<&'static str> {
     let says = |text: &str| error.is_some_and(|error| error.message.contains(text));
     match error.and_then(ApiError::error_code) {
@@ -183,9 +188,9 @@ fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Optio
     }
     match status {
         300..=399 => Some(REDIRECT),
-        404 | 405 | 501 if error.is_none() => Some(STRANGER),
-        401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         404 if says("model") => Some("check the model's id; the model may be retired"),
+        404 | 405 | 501 if error.is_none_or(is_foreign) => Some(STRANGER),
+        401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),
         429 if symptom.should_retry == Some(false) => Some(
             "the server rules out a retry: a single request may be larger than the whole limit \
@@ -199,7 +204,9 @@ const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit 
                            wait for the date in the message";
 const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
                         address is the right one, make it the base URL";
-const STRANGER: &str = "the answer is not the API's: check the base URL";
+pub(crate) const STRANGER: &str = "the answer is not the API's: check the base URL";
+pub(crate) const DOUBLED: &str = "the base URL ends with /v1, and every path begins with it: leave \
+                                  it out of the base URL";
 const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
                            traffic, give its root certificate to the client builder";
 
@@ -223,7 +230,7 @@ mod tests {
     ) -> Verdict {
         let details = (!code.is_empty()).then(|| json!({"error_code": code}));
         let error = json!({"type": kind, "message": message, "details": details});
-        let cause = if kind.is_empty() {
+        let cause = if kind.is_empty() && message.is_empty() {
             Cause::Status {
                 status,
                 excerpt: String::new(),
@@ -620,6 +627,8 @@ mod tests {
             ),
             (401, ("authentication_error", "", "m"), "check the key"),
             (404, NONE, "check the base URL"),
+            (404, ("", "", "Not Found"), "check the base URL"),
+            (404, ("", "", "no such model"), "check the model's id"),
             (
                 404,
                 ("not_found_error", "", "model: claude-0"),

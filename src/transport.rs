@@ -712,6 +712,11 @@ impl BaseUrl {
         self.loopback
     }
 
+    /// Whether the paths of the API, which begin with this, make it double.
+    pub(crate) fn ends_with_version(&self) -> bool {
+        self.text.ends_with("/v1")
+    }
+
     pub(crate) fn join(&self, path: &str) -> String {
         [self.text.as_str(), path].concat()
     }

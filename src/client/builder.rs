@@ -194,7 +194,7 @@ impl ClientBuilder {
     }
 
     /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
-    /// every endpoint's.
+    /// every endpoint's, which begins with `/v1`.
     ///
     /// ```
     /// use anthropic_blocking::Client;

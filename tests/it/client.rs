@@ -358,6 +358,42 @@ fn a_path_in_the_base_url_is_a_prefix_of_every_path() {
 }
 
 #[test]
+fn a_path_that_nobody_knows_is_blamed_on_the_base_url() {
+    let server = server();
+    let advice = |prefix: &str, reply: Reply| {
+        let url = format!("{}{prefix}", server.base_url());
+        let client = builder(&server).base_url(url).build();
+        server.push(reply);
+        let client = client.expect("valid settings");
+        let error = client.messages().create(&request()).expect_err("a 404");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        error.to_string()
+    };
+    let own = || Reply::error(404, "not_found_error", "Not found");
+    let doubled = "the base URL ends with /v1, and every path begins with it";
+    for reply in [
+        own(),
+        Reply::status(404),
+        Reply::json(404, r#"{"detail":"Not Found"}"#),
+    ] {
+        let text = advice("/v1/", reply);
+        assert!(text.contains(doubled), "{text}");
+    }
+    let text = advice("", Reply::json(404, r#"{"detail":"Not Found"}"#));
+    assert!(
+        text.contains("the answer is not the API's: check the base URL"),
+        "{text}"
+    );
+    let model = || Reply::error(404, "not_found_error", "model: claude-0");
+    for prefix in ["", "/v1"] {
+        let text = advice(prefix, model());
+        assert!(text.contains("check the model's id"), "{text}");
+    }
+    let text = advice("", own());
+    assert!(!text.contains("base URL"), "{text}");
+}
+
+#[test]
 fn a_request_is_sent_as_it_was_built() {
     let full = MessageRequest::new("claude-opus-5", 500)
         .system("Be brief.")

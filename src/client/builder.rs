@@ -741,9 +741,7 @@ impl ClientBuilder {
             )?;
         }
         if CREDENTIALS.iter().any(|name| headers.is_empty_text(name)) {
-            return Err(Error::config(
-                "a header that should prove who is calling is empty",
-            ));
+            return Err(Error::config(EMPTY_CREDENTIAL));
         }
         match CREDENTIALS
             .iter()
@@ -775,6 +773,8 @@ const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"
 /// The headers that prove who is calling; exactly one of them is sent.
 pub(super) const CREDENTIALS: [&str; 2] = ["x-api-key", "authorization"];
 
+pub(super) const EMPTY_CREDENTIAL: &str = "a header that should prove who is calling is empty";
+
 fn is_credential(name: &str) -> bool {
     CREDENTIALS
         .iter()
@@ -791,9 +791,11 @@ fn add_credential(
     if secret.is_empty() {
         return Err(Error::config(format!("{what} is empty")));
     }
-    if secret.contains(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
+    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '\'');
+    if secret.contains(is_odd) {
         return Err(Error::config(format!(
-            "{what} contains a line break, a blank or another character that no key has"
+            "{what} contains a line break, a blank, a quotation mark or another character that no key \
+             has"
         )));
     }
     if headers.contains(name) {

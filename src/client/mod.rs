@@ -89,7 +89,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space.
+    /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space or
+    /// quotation marks.
     pub fn new(api_key: impl Into<String>) -> Result<Client> {
         Client::builder().api_key(api_key).build()
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::builder::CREDENTIALS;
+use super::builder::{CREDENTIALS, EMPTY_CREDENTIAL};
 #[cfg(doc)]
 use super::{Client, ClientBuilder};
 use crate::budget::InputEstimate;
 use crate::call::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::retry::RetryPolicy;
 use crate::transport::{Headers, Secret};
 
@@ -225,9 +225,13 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](crate::ErrorKind::Config) when the name or the value cannot be sent.
+    /// Kind [`Config`](crate::ErrorKind::Config) when the name or the value cannot be sent, or a
+    /// credential is empty.
     pub fn header(mut self, name: &str, value: &str) -> Result<Options> {
         Headers::default().set(name, value)?;
+        if is_credential(name) && value.trim().is_empty() {
+            return Err(Error::config(EMPTY_CREDENTIAL));
+        }
         self.headers
             .push((name.to_owned(), Secret(value.to_owned())));
         Ok(self)

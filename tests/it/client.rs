@@ -24,13 +24,13 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
         ),
         (Client::builder().api_key(""), "the API key is empty"),
         (Client::builder().auth_token(""), "the auth token is empty"),
-        (
-            Client::builder().api_key("k\n"),
-            "the API key contains a line break, a blank or another character that no key has",
-        ),
+        (Client::builder().api_key("k\n"), ODD_KEY),
+        (Client::builder().api_key("\"k\""), ODD_KEY),
+        (Client::builder().api_key("'k'"), ODD_KEY),
         (
             Client::builder().auth_token("Bearer t"),
-            "the auth token contains a line break, a blank or another character that no key has",
+            "the auth token contains a line break, a blank, a quotation mark or another character \
+             that no key has",
         ),
         (
             key().auth_token("t"),
@@ -168,6 +168,8 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
     }
 }
 
+const ODD_KEY: &str = "the API key contains a line break, a blank, a quotation mark or another character \
+                       that no key has";
 const UNENCODED: &str = "the proxy's URL is invalid: nothing may follow its host and port; in a user \
                          name or a password # / ? and the like must be percent-encoded";
 
@@ -197,6 +199,12 @@ fn options_that_cannot_be_sent_are_refused_by_their_setters() {
         refused(Options::new().header("host", "x")),
         "building the client: the header host is the client's own"
     );
+    for name in ["x-api-key", "Authorization"] {
+        assert_eq!(
+            refused(Options::new().header(name, " ")),
+            "building the client: a header that should prove who is calling is empty"
+        );
+    }
     for option in [
         Options::new().header("a b", "v"),
         Options::new().header("a", "v\n"),

@@ -187,12 +187,12 @@ impl Transport {
             _ => Method::POST,
         };
         *request.uri_mut() = outgoing.url.parse().map_err(ureq::http::Error::from)?;
-        *request.headers_mut() = outgoing.headers.0.clone();
-        if let Some(length) = length {
-            request
-                .headers_mut()
-                .insert("content-length", HeaderValue::from(length));
-        }
+        let mut headers = outgoing.headers.0.clone();
+        match length {
+            Some(length) => headers.insert("content-length", HeaderValue::from(length)),
+            None => headers.remove("content-type"),
+        };
+        *request.headers_mut() = headers;
         let patience = outgoing.patience;
         if patience == self.patience {
             return self.agent.run(request);

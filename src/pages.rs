@@ -33,7 +33,7 @@ use crate::types::Exchange;
 #[must_use = "nothing is asked for before the first item is"]
 pub struct Pages<'a, T> {
     client: &'a Client,
-    /// Path and query, without those parts of the query that turn the pages.
+    /// Path and query.
     path: String,
     limit: Option<u32>,
     turn: Turn,
@@ -156,9 +156,13 @@ impl<'a, T> Pages<'a, T> {
 
     /// Asks for the next page; `None` once there is none.
     fn turn(&mut self) -> Option<Result<()>> {
-        let mut path = self.path.clone();
         let limit = self.limit.map(|limit| ("limit", limit.to_string()));
         let cursor = self.cursor.clone().map(|cursor| (self.turn.name(), cursor));
+        let mut path = without(&self.path, |name| match name {
+            "limit" => limit.is_some(),
+            "after_id" | "before_id" | "page" => cursor.is_some(),
+            _ => false,
+        });
         for (name, value) in limit.into_iter().chain(cursor) {
             let separator = if path.contains('?') { '&' } else { '?' };
             path = format!("{path}{separator}{name}={}", escaped(&value));
@@ -252,13 +256,27 @@ impl<T> fmt::Debug for Pages<'_, T> {
     }
 }
 
+/// A path less those parts of its query whose names are these: a page has only one place in a list.
+fn without(path: &str, is_moot: impl Fn(&str) -> bool) -> String {
+    let Some((path, query)) = path.split_once('?') else {
+        return path.to_owned();
+    };
+    let name = |part: &&str| part.split('=').next().is_some_and(|name| !is_moot(name));
+    let query: Vec<&str> = query.split('&').filter(name).collect();
+    match query.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}?{}", query.join("&")),
+    }
+}
+
 /// A list goes in circles that has so many pages without any item in a row.
 const MOST_EMPTY: usize = 100;
 
 impl<'a> Raw<'a> {
     /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of
     /// files, or by ids (`has_more`, `last_id`); its items as a type of yours, or as
-    /// [`serde_json::Value`]. The path may have a query: `/v1/models?lifecycle[]=retired`.
+    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one that
+    /// says where to begin.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;

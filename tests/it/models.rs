@@ -136,6 +136,36 @@ fn an_empty_page_of_tokens_may_have_a_successor() {
 }
 
 #[test]
+fn a_list_by_path_may_begin_where_its_query_says() {
+    for (path, first, second) in [
+        ("?after_id=z", "after_id=z", "after_id=a"),
+        (
+            "?limit=2&after_id=z&x=y",
+            "after_id=z&x=y&limit=7",
+            "x=y&limit=7&after_id=a",
+        ),
+        (
+            "?x=after_id",
+            "x=after_id&limit=7",
+            "x=after_id&limit=7&after_id=a",
+        ),
+    ] {
+        let lab = Lab::new();
+        lab.server.push_all([
+            page(json!([{"id": "a"}]), "a", "a", true),
+            page(json!([{"id": "b"}]), "b", "b", false),
+        ]);
+        let raw = lab.client.raw();
+        let mut list = raw.pages::<ModelInfo>(format!("/v1/files{path}"));
+        if first.contains("limit") {
+            list = list.limit(7);
+        }
+        assert_eq!(ids(list), ["a", "b"]);
+        assert_eq!(queries(&lab), [first, second]);
+    }
+}
+
+#[test]
 fn lists_by_path_are_read_to_their_ends_however_their_pages_are_turned() {
     let lab = Lab::new();
     let list = lab.client.raw().pages::<ModelInfo>("/v1/models?x=y");

@@ -443,6 +443,12 @@ fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         E::Protocol(_) | E::LargeResponseHeader(..) => {
             (Cause::unreadable("HTTP", Some(inner(error))), delivery)
         }
+        // What is wrong with the connection has other kinds.
+        #[cfg(feature = "gzip")]
+        E::Decompress(_, ref io) if io.kind() == io::ErrorKind::InvalidInput => (
+            Cause::unreadable("gzip, as it says", Some(inner(error))),
+            delivery,
+        ),
         error => {
             let (phase, delivery) = match reached(&error) {
                 Some(phase) if sending => (phase, Delivery::NotSent),

@@ -217,6 +217,16 @@ fn what_is_not_http_fails_at_once() {
     }));
 }
 
+#[cfg(feature = "gzip")]
+#[test]
+fn what_is_not_compressed_although_it_says_so_fails_at_once() {
+    let reply = Reply::json(200, MESSAGE).header("content-encoding", "gzip");
+    let step = broken(reply, ErrorKind::Decode, Wait::Over);
+    check([case("plain", [step])
+        .ways(&[Plain, Streamed, Post])
+        .says(["the answer is not gzip, as it says"])]);
+}
+
 #[test]
 fn a_silent_server_is_given_up_and_asked_once_more() {
     use ErrorKind::Timeout;

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::drain::read_for;
 use crate::error::{Cause, Phase, clean, json_error};
-use crate::transport::{Answer, AnswerBody, Fault};
+use crate::transport::{Answer, AnswerBody, Fault, Headers};
 use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_answer};
 
 /// Why an attempt failed, as far as its reader knows.
@@ -133,9 +133,13 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
 }
 
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
-/// as it came: the status says enough.
-pub(crate) fn read_error(answer: &mut Answer) -> Failure {
-    let body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
+/// as it came: the status says enough. Where it repeats what `sent` proves who is calling with, as some
+/// gateways do, that is taken out.
+pub(crate) fn read_error(answer: &mut Answer, sent: &Headers) -> Failure {
+    let mut body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
+    for secret in sent.credentials() {
+        hide(secret.as_bytes(), &mut body);
+    }
     let mut request_id = None;
     let cause = match ApiError::from_body(&body) {
         Some((error, id)) => {
@@ -160,6 +164,20 @@ pub(crate) fn read_error(answer: &mut Answer) -> Failure {
     Failure {
         request_id,
         ..Failure::answered(cause)
+    }
+}
+
+/// Writes over a secret, wherever it stands. What is too short for one may be a word.
+fn hide(secret: &[u8], text: &mut [u8]) {
+    if secret.len() < SHORTEST_SECRET {
+        return;
+    }
+    let mut start = 0;
+    while let Some(piece) = text.get_mut(start..start + secret.len()) {
+        if piece == secret {
+            piece.fill(b'*');
+        }
+        start += 1;
     }
 }
 
@@ -200,6 +218,9 @@ const LARGEST_ANSWER: usize = 128 << 20;
 
 /// How long an error body is waited for that stalls, or comes in drops: the status says enough.
 const LONGEST_ERROR: Duration = Duration::from_secs(5);
+
+/// No key has less bytes.
+const SHORTEST_SECRET: usize = 12;
 
 /// The most bytes of an error body.
 const LARGEST_ERROR: usize = 64 << 10;

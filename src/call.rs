@@ -253,7 +253,7 @@ impl<'a> Progress<'a> {
                             sent,
                         });
                     }
-                    (head, read_error(&mut answer))
+                    (head, read_error(&mut answer, &call.settings.headers))
                 }
                 Err(fault) => (Head::default(), fault.into()),
             };

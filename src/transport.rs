@@ -611,6 +611,14 @@ impl Headers {
             .is_some_and(|value| value.as_bytes().trim_ascii().is_empty())
     }
 
+    /// What proves who is calling.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &str> {
+        let values = ["x-api-key", "authorization"].into_iter();
+        let values = values.filter_map(|name| self.0.get(name)?.to_str().ok());
+        // Without the scheme.
+        values.filter_map(|value| value.rsplit(' ').next())
+    }
+
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }

@@ -274,6 +274,51 @@ fn errors_of_settings_do_not_show_them() {
 }
 
 #[test]
+fn a_key_that_the_server_repeats_is_not_shown() {
+    let server = server();
+    for (builder, secret) in [
+        (keyless(&server).api_key(KEY), KEY),
+        (keyless(&server).auth_token(TOKEN), TOKEN),
+    ] {
+        let client = builder.build().expect("valid settings");
+        // So that a shortened text would end within it.
+        let filler = "x".repeat(190);
+        for (reply, shown) in [
+            (
+                Reply::error(
+                    401,
+                    "authentication_error",
+                    &format!("unknown key: {secret}!"),
+                ),
+                "unknown key: *",
+            ),
+            (
+                Reply::html(403, &format!("Forbidden to {secret}")),
+                "Forbidden to *",
+            ),
+            (Reply::status(401).body(format!("{filler}{secret}")), "x*"),
+            (
+                Reply::status(401).body(format!("{secret}{secret}")),
+                "401: *",
+            ),
+        ] {
+            server.push(reply);
+            let error = client.messages().create(&request()).expect_err("refused");
+            assert!(error.to_string().contains(shown), "{error}");
+            assert!(!error.to_string().contains(&secret[..8]), "{error}");
+            hides_all_in_error(&error);
+            hides_all_in_debug(&error.api_error());
+        }
+    }
+    // What is that short is no key.
+    let client = keyless(&server).api_key("model").build();
+    server.push(Reply::error(404, "not_found_error", "model: claude-0"));
+    let client = client.expect("valid settings");
+    let error = client.messages().create(&request()).expect_err("no model");
+    assert!(error.to_string().contains("model: claude-0"), "{error}");
+}
+
+#[test]
 fn the_key_goes_unencrypted_to_loopback_only() {
     let to = |url: &str| Client::builder().api_key(KEY).base_url(url);
     for url in [

@@ -190,6 +190,7 @@ fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Optio
         300..=399 => Some(REDIRECT),
         404 if says("model") => Some("check the model's id; the model may be retired"),
         404 | 405 | 501 if error.is_none_or(is_foreign) => Some(STRANGER),
+        403 if error.is_none_or(is_foreign) => Some(BLOCKED),
         401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),
         429 if symptom.should_retry == Some(false) => Some(
@@ -205,6 +206,8 @@ const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit 
 const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
                         address is the right one, make it the base URL";
 pub(crate) const STRANGER: &str = "the answer is not the API's: check the base URL";
+const BLOCKED: &str = "the answer is not the API's: something on the way, such as a firewall or a \
+                       gateway, refuses it";
 pub(crate) const DOUBLED: &str = "the base URL ends with /v1, and every path begins with it: leave \
                                   it out of the base URL";
 const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
@@ -634,6 +637,7 @@ mod tests {
                 ("not_found_error", "", "model: claude-0"),
                 "check the model's id",
             ),
+            (403, NONE, "something on the way"),
             (413, NONE, "32 MB"),
             (308, NONE, "base URL"),
         ] {

@@ -599,8 +599,11 @@ impl ClientBuilder {
         if let Some(problem) = self.unreadable.take() {
             return Err(Error::config(problem));
         }
-        let base_url = self.base_url.as_ref().or(self.env.base_url.as_ref());
-        let base = BaseUrl::parse(base_url.map_or(Client::DEFAULT_BASE_URL, |url| &url.0))?;
+        let base = match (&self.base_url, &self.env.base_url) {
+            (Some(url), _) => BaseUrl::parse(&url.0)?,
+            (None, Some(url)) => BaseUrl::parse(&url.0).map_err(from("ANTHROPIC_BASE_URL"))?,
+            (None, None) => BaseUrl::parse(Client::DEFAULT_BASE_URL)?,
+        };
         if base.is_exposed() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted; use https, or allow_http",
@@ -706,7 +709,8 @@ impl ClientBuilder {
                 ));
             };
             if !(self.has_credential() && is_credential(name.trim())) {
-                headers.set(name.trim(), value.trim())?;
+                let set = headers.set(name.trim(), value.trim());
+                set.map_err(from("ANTHROPIC_CUSTOM_HEADERS"))?;
             }
         }
         for (name, value) in &self.headers {
@@ -728,17 +732,19 @@ impl ClientBuilder {
             }
         }
         if let Some(Secret(key)) = key {
-            add_credential(&mut headers, "the API key", key, "x-api-key", key)?;
+            let what = match self.api_key {
+                Some(_) => "the API key",
+                None => "ANTHROPIC_API_KEY",
+            };
+            add_credential(&mut headers, what, key, "x-api-key", key)?;
         }
         if let Some(Secret(token)) = token {
+            let what = match self.auth_token {
+                Some(_) => "the auth token",
+                None => "ANTHROPIC_AUTH_TOKEN",
+            };
             let bearer = format!("Bearer {token}");
-            add_credential(
-                &mut headers,
-                "the auth token",
-                token,
-                "authorization",
-                &bearer,
-            )?;
+            add_credential(&mut headers, what, token, "authorization", &bearer)?;
         }
         if CREDENTIALS.iter().any(|name| headers.is_empty_text(name)) {
             return Err(Error::config(EMPTY_CREDENTIAL));
@@ -804,6 +810,11 @@ fn add_credential(
         )));
     }
     headers.set(name, value)
+}
+
+/// Says of an error in which variable its cause is to be found.
+fn from(variable: &str) -> impl Fn(Error) -> Error {
+    move |error| error.with_reason(format!("it is that of {variable}"))
 }
 
 fn positive(name: &str, given: Option<Duration>, default: u64) -> Result<Duration> {
@@ -954,6 +965,38 @@ mod tests {
             let client = builder.api_key("key").env_from(lookup).build();
             let client = client.expect("valid settings");
             assert_eq!(client.core.base.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn an_unusable_variable_is_named() {
+        let key = ("ANTHROPIC_API_KEY", "key");
+        for (vars, text) in [
+            (
+                vec![("ANTHROPIC_API_KEY", "\"key\"")],
+                "ANTHROPIC_API_KEY contains a line break, a blank, a quotation mark or",
+            ),
+            (
+                vec![("ANTHROPIC_AUTH_TOKEN", "Bearer token")],
+                "ANTHROPIC_AUTH_TOKEN contains a line break, a blank,",
+            ),
+            (
+                vec![key, ("ANTHROPIC_BASE_URL", "gw.example")],
+                "the base URL \"gw.example\" must begin with https://; it is that of \
+                 ANTHROPIC_BASE_URL",
+            ),
+            (
+                vec![key, ("ANTHROPIC_CUSTOM_HEADERS", "host: gw.example")],
+                "the header host is the client's own; it is that of ANTHROPIC_CUSTOM_HEADERS",
+            ),
+        ] {
+            let lookup = |name: &str| {
+                let found = vars.iter().find(|(var, _)| *var == name);
+                Ok(found.map(|(_, value)| (*value).to_owned()))
+            };
+            let error = Client::builder().env_from(lookup).build();
+            let error = error.expect_err("an unusable variable").to_string();
+            assert!(error.contains(text), "{error}");
         }
     }
 

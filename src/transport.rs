@@ -411,7 +411,9 @@ impl AnswerBody {
 fn fault(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
     use ureq::Error as E;
     let sending = phase == Phase::Head;
-    if sending && error.to_string().contains("certificate") {
+    let text = error.to_string();
+    // An alert is what the other side says, of a certificate of ours.
+    if sending && text.contains("certificate") && !text.contains("alert") {
         let cause = Cause::Certificate {
             source: inner(error),
         };
@@ -821,6 +823,18 @@ mod tests {
             assert_eq!(fault.delivery, Delivery::NotSent);
             assert!(matches!(fault.cause, Cause::Unusable { .. }), "{fault:?}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_the_server_misses_is_not_the_servers() {
+        let said = |text: &str| {
+            let error = ureq::Error::from(io::Error::other(text));
+            fault(error, Delivery::Unknown, Phase::Head).cause
+        };
+        let refused = said("invalid peer certificate: UnknownIssuer");
+        assert!(matches!(refused, Cause::Certificate { .. }));
+        let missing = said("tlsv13 alert certificate required");
+        assert!(!matches!(missing, Cause::Certificate { .. }));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) struct Wiring {
     pub(crate) native_tls: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) enum Roots {
     /// Mozilla's; with the operating system's TLS what that trusts.
     #[default]
@@ -45,6 +45,17 @@ pub(crate) enum Roots {
         expect(dead_code, reason = "set by a feature")
     )]
     Platform,
+}
+
+impl fmt::Debug for Roots {
+    /// Without the file, which is long, and may have a private key in it as well.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Roots::Usual => "Usual",
+            Roots::Pem(_) => "Pem",
+            Roots::Platform => "Platform",
+        })
+    }
 }
 
 /// A string that is never printed.

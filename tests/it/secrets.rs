@@ -193,6 +193,9 @@ fn nothing_that_can_be_printed_shows_a_secret() {
         .proxy(format!("http://user:{PASSWORD}@127.0.0.1:1"));
     hides_all_in_debug(&builder);
     hides_all_in_debug(&keyless(&server).auth_token(TOKEN));
+    let pem = keyless(&server).root_certificates(KEY);
+    let bytes = format!("{:?}", KEY.as_bytes());
+    assert!(!format!("{pem:?}").contains(&bytes[1..bytes.len() - 1]));
     hides_all_in_debug(&keyless(&server).header("x-api-key", KEY));
     let client = builder.no_proxy().build().expect("valid settings");
     let options = Options::new()

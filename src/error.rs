@@ -485,12 +485,13 @@ const BUILDING: &str = "building the client";
 const EXCERPT: usize = 400;
 
 /// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
-/// characters, runs of white space as one blank.
+/// characters, nothing that changes the direction of writing, runs of white space as one blank.
 pub(crate) fn clean(text: &str, most: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     for word in text
-        .split(|c: char| c.is_whitespace() || c.is_control())
+        .split(|c: char| c.is_whitespace() || c.is_control() || turns(c))
         .filter(|w| !w.is_empty())
     {
         if length > 0 {
@@ -669,6 +670,7 @@ mod tests {
     #[test]
     fn text_from_outside_is_bounded_and_on_one_line() {
         assert_eq!(clean("a\u{1b}[31m  b\r\n\tc", 100), "a [31m b c");
+        assert_eq!(clean("ab\u{202e}dc \u{2066}e", 100), "ab dc e");
         let long = clean(&"x".repeat(1_000_000), EXCERPT);
         assert_eq!(long.chars().count(), EXCERPT + 1);
     }

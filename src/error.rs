@@ -445,12 +445,12 @@ impl Cause {
         text
     }
 
-    /// Whether the server was never reached.
+    /// Whether the request never reached the server.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         matches!(
             self,
             Cause::Transport {
-                phase: Phase::Resolve | Phase::Connect | Phase::Tls,
+                phase: Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Send,
                 ..
             } | Cause::TimeLimit {
                 limit: TimeLimit::Connect

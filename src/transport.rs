@@ -566,11 +566,11 @@ fn reached(error: &ureq::Error) -> Option<Phase> {
     }
 }
 
-/// Whether a proxy's answer blames the request rather than the proxy: a 4xx status.
+/// Whether a proxy's answer blames the request rather than the proxy or the moment: a 4xx status.
 fn is_refusal(answer: &str) -> bool {
     answer
         .split(|c: char| !c.is_ascii_digit())
-        .any(|word| word.len() == 3 && word.starts_with('4'))
+        .any(|word| word.len() == 3 && word.starts_with('4') && !matches!(word, "408" | "429"))
 }
 
 fn is_garbage(error: &ureq::Error) -> bool {

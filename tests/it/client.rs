@@ -675,6 +675,13 @@ fn the_proxy_is_named_where_nothing_is_reached_through_it() {
         proxy.address()
     );
     assert_eq!(error.to_string(), text);
+    // This may pass.
+    for status in [408, 429, 502, 503] {
+        proxy.push(Reply::status(status));
+        let error = through(proxy.base_url().to_owned());
+        assert_eq!(error.kind(), ErrorKind::Connection, "{status}");
+        assert!(error.is_retryable(), "{status}");
+    }
 }
 
 /// The environment of a process cannot be changed safely while it has threads, so this asks a

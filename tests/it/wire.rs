@@ -517,6 +517,8 @@ fn a_request_that_is_reset_while_it_is_sent_was_not_sent() {
         error.to_string().contains("sending the request failed"),
         "{error}"
     );
+    let to = format!("POST /v1/x to {}: ", server.address());
+    assert!(error.to_string().starts_with(&to), "{error}");
     assert_eq!(server.request_count(), 2);
 }
 

@@ -264,15 +264,23 @@ impl ManualTime {
         self.moved.notify_all();
     }
 
-    /// Blocks until `count` sleeps have begun since the clock was made.
-    pub(crate) fn wait_for_sleeps(&self, count: usize) {
+    /// Blocks until `count` sleeps have begun since the clock was made, at most for `timeout`;
+    /// whether they have.
+    pub(crate) fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
+        let start = now();
         let mut state = lock(&self.state);
         while state.taken + state.sleeps.len() < count {
+            let left = timeout.saturating_sub(now() - start);
+            if left.is_zero() {
+                return false;
+            }
             state = self
                 .moved
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
+        true
     }
 
     fn now(&self) -> Instant {
@@ -379,7 +387,7 @@ mod tests {
         let sleeper = Arc::new(Sleeper::new(Clock::Manual(Arc::clone(&time))));
         let other = Arc::clone(&sleeper);
         let thread = std::thread::spawn(move || other.sleep(Duration::from_secs(10)));
-        time.wait_for_sleeps(1);
+        assert!(time.wait_for_sleeps(1, Duration::from_secs(60)));
         time.advance(Duration::from_secs(9));
         assert!(!thread.is_finished());
         time.advance(Duration::from_secs(1));

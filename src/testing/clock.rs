@@ -67,7 +67,7 @@ impl ManualClock {
     /// ```
     /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
     /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
-    /// use std::thread;
+    /// use std::{thread, time::Duration};
     ///
     /// let server = TestServer::start()?;
     /// server.push(Reply::rate_limited(30));
@@ -81,7 +81,7 @@ impl ManualClock {
     ///     move || client.messages().create(&request)
     /// });
     /// // It waits for the limit. What does a shutdown do to it?
-    /// clock.wait_for_sleeps(1);
+    /// assert!(clock.wait_for_sleeps(1, Duration::from_secs(10)));
     /// client.shutdown();
     /// let error = waiting.join().expect("no panic").unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Shutdown);
@@ -204,7 +204,8 @@ impl ManualClock {
         self.0.take_sleeps()
     }
 
-    /// Blocks, in real time, until `count` sleeps have begun since the clock was made.
+    /// Blocks, in real time, until `count` sleeps have begun since the clock was made, at most for
+    /// `timeout`; whether they have.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;
@@ -218,14 +219,15 @@ impl ManualClock {
     /// # let request = request.user("Hello?");
     /// server.push(Reply::rate_limited(30));
     /// let waiting = thread::spawn(move || client.messages().create(&request));
-    /// clock.wait_for_sleeps(1);
+    /// assert!(clock.wait_for_sleeps(1, Duration::from_secs(10)));
     /// assert_eq!(server.request_count(), 1);
     /// clock.advance(Duration::from_secs(60));
     /// assert!(waiting.join().expect("no panic").is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_for_sleeps(&self, count: usize) {
-        self.0.wait_for_sleeps(count);
+    #[must_use]
+    pub fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
+        self.0.wait_for_sleeps(count, timeout)
     }
 
     pub(crate) fn clock(&self) -> Clock {

@@ -471,7 +471,7 @@ fn a_stranger_is_found_out_without_a_journal_too() {
     let client = lab.client.clone();
     let run = std::thread::spawn(move || client.batches().run(entries(2)).map(drop));
     // No batch was created since, at the first look.
-    clock.wait_for_sleeps(1);
+    assert!(clock.wait_for_sleeps(1, HANG));
     let other = builder(&lab.server).build().expect("a client");
     let strange = entries(3).into_iter().skip(1);
     other.batches().create(strange).expect("a stranger");

@@ -10,7 +10,7 @@ use anthropic_blocking::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PROMPT, is_stretched, request, seconds};
+use crate::support::{HANG, Lab, PROMPT, is_stretched, request, seconds};
 
 const PATH: &str = "/v1/messages/batches";
 
@@ -297,7 +297,7 @@ fn a_shutdown_ends_a_wait() {
     let id = lab.client.batches().create(entries(1)).expect("a batch").id;
     let client = lab.client.clone();
     let waiting = std::thread::spawn(move || client.batches().wait(&id));
-    lab.clock.wait_for_sleeps(1);
+    assert!(lab.clock.wait_for_sleeps(1, HANG));
     lab.client.shutdown();
     let error = waiting.join().expect("no panic").expect_err("a shutdown");
     assert_eq!(error.kind(), ErrorKind::Shutdown);

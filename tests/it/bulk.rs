@@ -205,7 +205,7 @@ fn what_failed_and_was_to_be_tried_again_when_the_run_was_stopped_keeps_its_fail
         lab.server.answer_with(move |_| failing.clone());
         let mut run = swift(&lab.client, 1).run(jobs(2)).expect("a run");
         assert!(lab.server.wait_for_requests(2, HANG));
-        clock.wait_for_sleeps(1);
+        assert!(clock.wait_for_sleeps(1, HANG));
         run.stop();
         let (_, first) = run.next().expect("an answer");
         let error = first.expect_err("it failed");
@@ -463,13 +463,13 @@ fn four_threads_begin_and_the_others_follow() {
     let run = bulk.run(jobs(30)).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     // Of the second to the fourth for nothing, then of the fifth.
-    clock.wait_for_sleeps(4);
+    assert!(clock.wait_for_sleeps(4, HANG));
     // A doubling in ten seconds, in four steps.
     let sleep = clock.sleeps()[3];
     assert!(sleep > seconds(2) && sleep < seconds(3), "{sleep:?}");
     clock.advance(seconds(3));
     assert!(lab.server.wait_for_requests(1 + 5, HANG));
-    clock.wait_for_sleeps(5);
+    assert!(clock.wait_for_sleeps(5, HANG));
     assert_eq!(lab.server.request_count(), 1 + 5);
     clock.advance(seconds(7));
     assert!(lab.server.wait_for_requests(1 + 8, HANG));

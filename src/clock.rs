@@ -1,5 +1,7 @@
 //! Now, wall time and sleep: the only file that reads a clock or stops a thread.
 
+#[cfg(feature = "testing")]
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -221,8 +223,8 @@ struct ManualState {
     sleeps: Vec<Duration>,
     /// How many sleeps were taken out of these.
     taken: usize,
-    /// When the sleep ends that was noted last for a condition variable.
-    last_end: Option<Duration>,
+    /// When those sleeps end that were noted for condition variables, by their addresses.
+    ends: BTreeMap<usize, Duration>,
     held: bool,
 }
 
@@ -319,9 +321,11 @@ impl ManualTime {
             let mut state = lock(&self.state);
             let passed = until.saturating_duration_since(self.start);
             let left = passed.saturating_sub(state.elapsed);
+            let elapsed = state.elapsed;
+            state.ends.retain(|_, end| *end > elapsed);
             // Who looks again sleeps on.
-            if !left.is_zero() && state.last_end != Some(passed) {
-                state.last_end = Some(passed);
+            let sleeper = std::ptr::from_ref(condvar).addr();
+            if !left.is_zero() && state.ends.insert(sleeper, passed) != Some(passed) {
                 self.begin_sleep(&mut state, left);
             }
             // At its end a clock shows no later time: then only an event helps.

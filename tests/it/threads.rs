@@ -8,10 +8,36 @@ use std::thread;
 use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply};
 use anthropic_blocking::{Client, MessageRequest};
 
-use crate::support::{builder, server};
+use crate::support::{HANG, builder, millis, server};
 
 const THREADS: usize = 64;
 const REQUESTS: usize = 10_000;
+
+#[test]
+fn a_held_clock_notes_the_sleep_of_each_thread_once() {
+    let server = server();
+    let clock = ManualClock::held();
+    // The second client waits as long as the first.
+    let clients = [(); 2].map(|()| builder(&server).clock(&clock).build().expect("a client"));
+    server.answer_with(|_| Reply::rate_limited(30));
+    let mut calls = Vec::new();
+    for model in ["claude-haiku-4-5", "claude-opus-5"] {
+        for client in clients.clone() {
+            let request = MessageRequest::new(model, 64).user("Hello?");
+            calls.push(thread::spawn(move || client.messages().create(&request)));
+        }
+    }
+    assert!(clock.wait_for_sleeps(4, HANG), "{:?}", clock.sleeps());
+    // They look again and again meanwhile.
+    assert!(!clock.wait_for_sleeps(5, millis(100)));
+    for client in &clients {
+        client.shutdown();
+    }
+    for call in calls {
+        let called = call.join().expect("no panic");
+        called.expect_err("a shutdown");
+    }
+}
 
 #[test]
 fn each_of_ten_thousand_requests_from_64_threads_gets_its_own_answer() {

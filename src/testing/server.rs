@@ -160,6 +160,10 @@ impl TestServer {
     ///
     /// It answers one request, and goes before the general queue.
     ///
+    /// # Panics
+    ///
+    /// Panics where no request could have the path: it begins with no slash, or has a query.
+    ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, TestServer};
     ///
@@ -170,7 +174,10 @@ impl TestServer {
     /// assert_eq!(server.unused_replies(), 1);
     /// # Ok(()) }
     /// ```
+    #[track_caller]
     pub fn on(&self, method: &str, path: &str, reply: Reply) {
+        let is_path = path.starts_with('/') && !path.contains('?');
+        assert!(is_path, "no request has the path {path:?}");
         let mut state = self.shared.state();
         match state.routes.iter_mut().find(|route| route.is(method, path)) {
             Some(route) => route.queue.push_back(reply),

@@ -219,6 +219,12 @@ fn routes_go_before_the_queue_and_the_queue_before_the_function() {
 }
 
 #[test]
+#[should_panic(expected = "no request has the path \"v1/messages\"")]
+fn a_reply_for_a_path_that_no_request_has_is_a_mistake() {
+    started().on("POST", "v1/messages", Reply::overloaded());
+}
+
+#[test]
 fn headers_replace_those_of_the_server_and_can_be_removed() {
     let server = started();
     let limited = Reply::rate_limited(4);

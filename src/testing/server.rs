@@ -1,5 +1,6 @@
 //! The test server: its queues, its record of requests and its connections.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::batches::{self, Batches};
+use super::canned;
 use super::deliver::{After, Stopper, deliver, lock};
 use super::limited::Limited;
 use super::receive::{Failure, Head, Inbox, RecordedRequest};
@@ -28,6 +30,9 @@ use super::script::{Content, Fault, Reply};
 /// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
 /// ([`answer_with`](TestServer::answer_with)), the canned answers. With
 /// [`limit`](TestServer::limit) the canned messages are subject to rate limits.
+///
+/// Where a function panics that it was given, such as by an assertion, the request is answered with
+/// a 500 that says so in the words of the panic and is not tried again.
 ///
 /// All methods take `&self` and can be called from any thread. Dropping the server stops it.
 ///
@@ -192,7 +197,7 @@ impl TestServer {
     /// Sets the function that answers when no queue has a reply; it replaces an earlier one.
     ///
     /// It is called on the thread of the connection, so several calls can run at once, and stopping
-    /// the server waits for it to return. If it panics, the request is answered with a 500.
+    /// the server waits for it to return.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, TestServer};
@@ -537,25 +542,28 @@ impl Shared {
         let answer = state.answer.clone();
         drop(state);
         self.arrival.notify_all();
-        let reply = match (scripted, answer) {
-            (Some(reply), _) => reply,
-            (None, Some(answer)) => catch_unwind(AssertUnwindSafe(|| answer(&request)))
-                .unwrap_or_else(|_| {
-                    let message = "the function given to answer_with panicked";
-                    Reply::error(500, "api_error", message)
-                }),
-            (None, None) => Reply::canned(),
-        };
-        if matches!(reply.content, Content::Canned) && batches::is_about(&request) {
-            let reply = batches::answer(&self.batches, reply, &request);
-            return (request, serial, reply);
+        // The functions that the caller gave may panic.
+        let reply = catch_unwind(AssertUnwindSafe(|| {
+            let reply = scripted.or_else(|| answer.map(|answer| answer(&request)));
+            self.made(reply.unwrap_or_else(Reply::canned), &request, serial)
+        }));
+        let reply = reply.unwrap_or_else(|panic| panicked(&*panic));
+        (request, serial, reply)
+    }
+
+    /// A reply with the content that the server makes by itself, where it is to.
+    fn made(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
+        if !matches!(reply.content, Content::Canned) {
+            return reply;
+        }
+        if batches::is_about(request) {
+            return batches::answer(&self.batches, reply, request);
         }
         let limited = lock(&self.limited).clone();
-        let reply = match limited.filter(|_| matches!(reply.content, Content::Canned)) {
-            Some(limited) => limited.answer(reply, &request, serial),
+        match limited {
+            Some(limited) => limited.answer(reply, request, serial),
             None => reply,
-        };
-        (request, serial, reply)
+        }
     }
 }
 
@@ -726,6 +734,18 @@ fn record(head: Head, body: Vec<u8>, connection: usize) -> RecordedRequest {
         since_start: Duration::ZERO,
         connection,
     }
+}
+
+/// The reply where a function of the caller's panicked. It would again, so that there is no use in
+/// trying.
+fn panicked(panic: &(dyn Any + Send)) -> Reply {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it did not say why");
+    let message = format!("a function given to the test server panicked: {said}");
+    canned::refusal(500, "api_error", &message)
 }
 
 /// Answers what is no request, and reads on until the client has seen it.

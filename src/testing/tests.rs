@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Reply, StreamScript, TestServer};
+use super::{Reply, ServerLimits, StreamScript, TestServer};
 
 mod limits;
 
@@ -222,6 +222,30 @@ fn routes_go_before_the_queue_and_the_queue_before_the_function() {
 #[should_panic(expected = "no request has the path \"v1/messages\"")]
 fn a_reply_for_a_path_that_no_request_has_is_a_mistake() {
     started().on("POST", "v1/messages", Reply::overloaded());
+}
+
+#[test]
+fn a_function_that_panics_is_quoted_and_not_to_be_asked_again() {
+    let quoted = |server: &TestServer, request: &[u8]| {
+        let answer = Wire::to(server).ask(request);
+        let told = (answer.status, answer.header("x-should-retry"));
+        assert_eq!(told, (500, "false"));
+        let message = answer.json()["error"]["message"].clone();
+        let words = "a function given to the test server panicked: ";
+        let said = message.as_str().and_then(|said| said.strip_prefix(words));
+        said.unwrap_or_else(|| panic!("{message}")).to_owned()
+    };
+    let server = started();
+    server.answer_with(|request| panic!("asked for {}", request.path));
+    assert_eq!(quoted(&server, &post(PLAIN)), "asked for /v1/messages");
+    let server = started();
+    server.limit(ServerLimits::per_minute(9, 9_000, 900).class_by(|_| panic!("no class")));
+    assert_eq!(quoted(&server, &post(PLAIN)), "no class");
+    let server = started();
+    server.batch_outcomes(|id| panic!("no outcome of {id}"));
+    let batch = format!(r#"{{"requests":[{{"custom_id":"a","params":{PLAIN}}}]}}"#);
+    let batch = request("POST", "/v1/messages/batches", &batch);
+    assert_eq!(quoted(&server, &batch), "no outcome of a");
 }
 
 #[test]

@@ -45,9 +45,9 @@ pub enum BatchOutcome {
 }
 
 impl TestServer {
-    /// Sets how many polls find a batch in progress: that many times `GET` of the batch says so, and
-    /// the next time that it has ended. By default 1; with 0 it ends at once, with [`usize::MAX`]
-    /// never.
+    /// Sets how many polls find a batch in progress that is created from now on: that many times
+    /// `GET` of the batch says so, and the next time that it has ended. By default 1; with 0 it ends
+    /// at once, with [`usize::MAX`] never.
     ///
     /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
     /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
@@ -126,6 +126,8 @@ type Outcome = dyn Fn(&str) -> BatchOutcome + Send + Sync;
 
 struct Batch {
     id: String,
+    /// From 1.
+    number: usize,
     created: u64,
     entries: Vec<Entry>,
     polls_left: usize,
@@ -232,6 +234,7 @@ fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Re
     batches.last_created = created;
     let batch = Batch {
         id: format!("msgbatch_test_{:06}", batches.count),
+        number: batches.count,
         created,
         entries,
         polls_left: batches.polls,
@@ -366,14 +369,14 @@ impl Batch {
         Reply::json(200, self.json(base))
     }
 
-    /// All lines, in an order of their own that is always the same.
+    /// All lines, in an order of their own that is the same in every run.
     fn results(&self) -> Reply {
         let Some(done) = self.ended else {
             let message = format!("Message Batch {} has no available results.", self.id);
             return refusal(404, "not_found_error", &message);
         };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        Rng::with_seed(self.created).shuffle(&mut order);
+        Rng::with_seed(self.number as u64).shuffle(&mut order);
         let mut lines = String::new();
         for index in order {
             let entry = &self.entries[index];

@@ -53,6 +53,21 @@ fn a_batch_is_created_waited_for_and_read() {
 }
 
 #[test]
+fn the_order_of_the_results_is_the_same_in_every_run() {
+    let order = || {
+        let lab = Lab::new();
+        let batches = lab.client.batches();
+        let id = batches.create(entries(9)).expect("a batch").id;
+        batches.wait(&id).expect("its end");
+        let results = batches.results(&id).expect("results");
+        let keys = results.map(|entry| entry.expect("a result").custom_id);
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(order(), order());
+    assert!(!order().is_sorted(), "that would be a promise");
+}
+
+#[test]
 fn what_cannot_be_a_batch_is_refused_before_it_is_sent() {
     let lab = Lab::new();
     let refused = |entries: Vec<(&str, MessageRequest)>, words: &str| {

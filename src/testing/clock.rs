@@ -15,7 +15,12 @@ use crate::clock::{Clock, ManualTime};
 /// A client's own budget goes by the client's clock; one that you made with
 /// [`Budget::new`](crate::Budget::new) goes by the machine's.
 ///
-/// Sockets know nothing of this clock: connect and idle timeouts pass in real time.
+/// It is one time for all: where a thread sleeps and the clock jumps, time passes for the others as
+/// well, and for answers that are on their way.
+///
+/// Sockets know nothing of this clock: connect and idle timeouts pass in real time. Nor does a
+/// [`TestServer`](super::TestServer), whose [limits](super::TestServer::limit) fill up in a time of
+/// their own.
 ///
 /// ```
 /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};

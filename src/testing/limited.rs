@@ -26,6 +26,9 @@ impl TestServer {
     /// where they are [`Reply::canned`]. Requests that the canned server would refuse cost nothing
     /// either.
     ///
+    /// Not for a client whose [`ManualClock`](super::ManualClock) jumps: what it waits for takes the
+    /// server real time, so that it comes back at once until its `max_wait` is used up, and fails.
+    ///
     /// ```
     /// use anthropic_blocking::testing::{ServerLimits, TestServer};
     ///

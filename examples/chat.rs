@@ -50,7 +50,9 @@ fn main() -> Result<()> {
     let is_terminal = io::stdin().is_terminal();
     prompt();
     for line in io::stdin().lock().split(b'\n') {
-        let line = line.expect("a readable standard input");
+        let Ok(line) = line.inspect_err(|error| eprintln!("standard input: {error}")) else {
+            break;
+        };
         let line = String::from_utf8_lossy(&line);
         if !is_terminal {
             println!("{}", line.trim_end());

@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::io::{Write, stdout};
+
 use anthropic_blocking::Result;
 use anthropic_blocking::testing::TestServer;
 
@@ -14,7 +16,8 @@ fn main() -> Result<()> {
     let (client, _server) = support::client_or(TestServer::start)?;
     for model in client.models().list() {
         let model = model?;
-        println!(
+        let written = writeln!(
+            stdout(),
             "{:<28} {:<20} {:>9} tokens in, {:>7} out{}",
             model.id.as_str(),
             model.display_name,
@@ -25,6 +28,10 @@ fn main() -> Result<()> {
                 .map(|lifecycle| format!(", {lifecycle}"))
                 .unwrap_or_default(),
         );
+        // Who reads the list has had enough, as `head` has.
+        if written.is_err() {
+            break;
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod draw;
 mod run;
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -76,8 +77,13 @@ fn main() -> ExitCode {
     };
     let svg = picture.svg();
     let Some(file) = options.file else {
-        print!("{svg}");
-        return ExitCode::SUCCESS;
+        return match io::stdout().write_all(svg.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("picture: standard output: {error}");
+                ExitCode::FAILURE
+            }
+        };
     };
     let beside = file.with_extension("md");
     let written = fs::write(&file, &svg).and_then(|()| fs::write(beside, definition(&svg)));

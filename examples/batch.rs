@@ -18,7 +18,7 @@ use anthropic_blocking::{MessageRequest, Result};
 
 fn main() -> Result<()> {
     support::log_to_stderr();
-    let mut towns: Vec<String> = std::env::args().skip(1).collect();
+    let mut towns = support::arguments("[TOWN …]");
     if towns.is_empty() {
         towns = ["Bergen", "Cusco", "Dakar", "Graz", "Hanoi"]
             .map(String::from)

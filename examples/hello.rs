@@ -15,8 +15,9 @@ use anthropic_blocking::{MessageRequest, Result};
 
 fn main() -> Result<()> {
     support::log_to_stderr();
-    let prompt = std::env::args()
-        .nth(1)
+    let mut arguments = support::arguments("[PROMPT]").into_iter();
+    let prompt = arguments
+        .next()
         .unwrap_or_else(|| "Say hello in one sentence.".into());
     let request = MessageRequest::new("claude-haiku-4-5", 256).user(prompt);
 

@@ -25,6 +25,17 @@ pub fn client_or(
     Ok((client, Some(server)))
 }
 
+/// The arguments of the program. An option among them, such as `--help`, is answered with how to
+/// use it: it is no prompt.
+pub fn arguments(usage: &str) -> Vec<String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument.starts_with('-')) {
+        println!("usage: {} {usage}", env!("CARGO_BIN_NAME"));
+        std::process::exit(0);
+    }
+    arguments
+}
+
 /// Prints the client's log lines: every retry, every wait.
 pub fn log_to_stderr() {
     static LOGGER: Stderr = Stderr;

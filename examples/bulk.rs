@@ -64,7 +64,8 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("bulk: {error}");
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            eprintln!("bulk: {error}{}", cause.unwrap_or_default());
             ExitCode::FAILURE
         }
     }
@@ -322,9 +323,10 @@ impl Options {
             let text = std::fs::read_to_string(path).map_err(explain)?;
             let items: std::result::Result<Vec<_>, String> = text
                 .lines()
+                .map(bare)
                 .zip(1..)
-                .filter(|(line, _)| !line.trim().is_empty())
-                .map(|(line, number)| self.item(number, line.trim()))
+                .filter(|(line, _)| !line.is_empty())
+                .map(|(line, number)| self.item(number, line))
                 .collect();
             return Ok(Box::new(
                 items
@@ -349,10 +351,19 @@ impl Options {
             })));
         }
         let (options, has_bad) = (self.clone(), Arc::clone(has_bad_lines));
-        let items = input.lines().zip(1..).filter_map(move |(line, number)| {
-            let item = match line {
-                Ok(line) if line.trim().is_empty() => return None,
-                Ok(line) => options.item(number, line.trim()),
+        let mut is_over = false;
+        let lines = input.lines().zip(1..).take_while(move |(line, _)| {
+            let was_over = is_over;
+            // A line that is no text has lines after it. What cannot be read is told of once.
+            is_over = line
+                .as_ref()
+                .is_err_and(|error| error.kind() != io::ErrorKind::InvalidData);
+            !was_over
+        });
+        let items = lines.filter_map(move |(line, number)| {
+            let item = match line.as_deref().map(bare) {
+                Ok("") => return None,
+                Ok(line) => options.item(number, line),
                 Err(error) => Err(format!("line {number}: {error}")),
             };
             item.inspect_err(|problem| {
@@ -394,7 +405,10 @@ impl Options {
             (request @ Value::Object(_), Value::Null) => serde_json::from_value(request)
                 .map(|request| (key, request))
                 .map_err(|error| format!("no request: {error}")),
-            _ => Err("it has neither a prompt nor a request".into()),
+            (Value::Null, Value::Null) => Err("it has neither a prompt nor a request".into()),
+            (Value::Null, _) => Err("its prompt is no text".into()),
+            (_, Value::Null) => Err("its request is no object".into()),
+            _ => Err("it has both a prompt and a request".into()),
         }
     }
 
@@ -408,6 +422,11 @@ impl Options {
             None => request,
         }
     }
+}
+
+/// A line without the white space around it, nor the mark with which some editors begin a file.
+fn bare(line: &str) -> &str {
+    line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 fn parse<T: std::str::FromStr>(name: &str, value: &str) -> std::result::Result<T, String> {

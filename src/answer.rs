@@ -219,7 +219,7 @@ const LARGEST_ANSWER: usize = 128 << 20;
 /// How long an error body is waited for that stalls, or comes in drops: the status says enough.
 const LONGEST_ERROR: Duration = Duration::from_secs(5);
 
-/// No key has less bytes.
+/// No key has fewer bytes.
 const SHORTEST_SECRET: usize = 12;
 
 /// The most bytes of an error body.

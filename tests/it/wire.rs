@@ -441,6 +441,8 @@ fn socks(pieces: &'static [&'static [u8]]) -> String {
                 let _ = socket.read(&mut [0; 1024]).expect("a client that speaks");
                 socket.write_all(piece).expect("a client that listens");
             }
+            // What is closed with something unread in it is reset, at no certain moment.
+            let _ = socket.read(&mut [0; 1024]);
         }
     });
     format!("socks5h://user:password@{address}")

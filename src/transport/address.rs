@@ -1,0 +1,172 @@
+//! Where requests go: the base URL, and the paths that are appended to it.
+
+use ureq::http::Uri;
+use ureq::http::uri::{Authority, PathAndQuery};
+
+use crate::error::{Error, Result, clean};
+
+/// The address that paths are appended to.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseUrl {
+    text: String,
+    host: String,
+    secure: bool,
+    loopback: bool,
+}
+
+impl BaseUrl {
+    /// Parses `https://host`, `https://host:8443/a/prefix/` and the like.
+    pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
+        // What stands before an @ or in a query may be a secret.
+        let shown = match text.split('?').next() {
+            Some(plain) if !text.contains('@') => format!(" {:?}", clean(plain, 100)),
+            _ => String::new(),
+        };
+        let wrong = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));
+        let Ok(uri) = text.parse::<Uri>() else {
+            return wrong("is no valid URL");
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return wrong("must begin with https://");
+        };
+        if authority.as_str().contains('@') {
+            return Err(Error::config(
+                "the base URL must not contain a user name or password",
+            ));
+        }
+        if uri.query().is_some() {
+            return wrong("must not have a query");
+        }
+        let secure = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return wrong("must begin with https://"),
+        };
+        if authority.host().is_empty() || text.contains('#') {
+            return wrong("is no valid URL");
+        }
+        if !has_usable_port(authority) {
+            return wrong("has no valid port");
+        }
+        let loopback = is_loopback(authority.host());
+        let host = authority.to_string();
+        let text = text.trim_end_matches('/').to_owned();
+        Ok(BaseUrl {
+            text,
+            host,
+            secure,
+            loopback,
+        })
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub(crate) fn is_exposed(&self) -> bool {
+        !self.secure && !self.loopback
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// Whether the paths of the API, which begin with this, make it double.
+    pub(crate) fn ends_with_version(&self) -> bool {
+        self.text.ends_with("/v1")
+    }
+
+    pub(crate) fn join(&self, path: &str) -> String {
+        [self.text.as_str(), path].concat()
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The host, and the port where there is one.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a path can stand in the address of a request.
+pub(crate) fn is_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && path.parse::<PathAndQuery>().is_ok()
+}
+
+/// Whether an address has a port that there is, or none.
+pub(super) fn has_usable_port(authority: &Authority) -> bool {
+    let address = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = address.strip_prefix(authority.host()).unwrap_or("");
+    port.is_empty() || matches!(authority.port_u16(), Some(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_url_keeps_its_prefix_and_loses_its_last_slash() {
+        let url = BaseUrl::parse("https://gw.example:8443/claude/").expect("a URL");
+        assert_eq!(
+            url.join("/v1/messages"),
+            "https://gw.example:8443/claude/v1/messages"
+        );
+    }
+
+    #[test]
+    fn only_loopback_goes_without_tls() {
+        for (url, exposed) in [
+            ("https://api.example", false),
+            ("http://127.0.0.1:8080", false),
+            ("http://127.9.9.9", false),
+            ("http://[::1]:80", false),
+            ("http://LocalHost", false),
+            ("http://localhost.evil.example", true),
+            ("http://10.0.0.1", true),
+            ("http://127.0.0.1.nip.example", true),
+        ] {
+            assert_eq!(
+                BaseUrl::parse(url).expect("a URL").is_exposed(),
+                exposed,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn unusable_base_urls_are_refused() {
+        for url in [
+            "",
+            "api.anthropic.com",
+            "ftp://x",
+            "https://",
+            "https://a b",
+            "https://u:p@x",
+            "https://x?y=1",
+            "https://x/#f",
+            "/v1",
+            "https:///v1",
+            "http://127.0.0.1:99999",
+            "https://x:",
+            "https://x:0",
+            "https://[::1]:abc",
+        ] {
+            assert!(BaseUrl::parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -231,7 +231,7 @@ fn what_is_not_compressed_although_it_says_so_fails_at_once() {
 fn a_silent_server_is_given_up_and_asked_once_more() {
     use ErrorKind::Timeout;
     // A server that stalls sends nothing however long it is waited for.
-    let short = |builder: ClientBuilder| builder.timeout(millis(40)).idle_timeout(millis(40));
+    let short = |builder: ClientBuilder| builder.timeout(millis(100)).idle_timeout(millis(100));
     let mute = || {
         silent(
             Reply::message("x").stall_before_headers(),

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::drain::read_for;
 use crate::error::{Cause, Phase, clean, json_error};
-use crate::transport::{Answer, AnswerBody, Fault, Headers};
+use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_answer};
 
 /// Why an attempt failed, as far as its reader knows.
@@ -117,29 +117,30 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
         true => parse_answer(body).map_err(Some),
         false => Err(None),
     };
-    parsed.map_err(|error| match ApiError::from_envelope(body) {
-        Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
-        None => {
-            let source = error.as_ref().map(json_error);
-            let excerpt = excerpt_of_success(body, answer.header("content-encoding"));
-            let cause = Cause::Decode {
-                expected,
-                excerpt,
-                source,
-            };
-            Failure::answered(cause)
+    parsed.map_err(|error| {
+        let mut body = body.to_vec();
+        answer.hide_credentials(&mut body);
+        match ApiError::from_envelope(&body) {
+            Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
+            None => {
+                let source = error.as_ref().map(json_error);
+                let excerpt = excerpt_of_success(&body, answer.header("content-encoding"));
+                let cause = Cause::Decode {
+                    expected,
+                    excerpt,
+                    source,
+                };
+                Failure::answered(cause)
+            }
         }
     })
 }
 
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
-/// as it came: the status says enough. Where it repeats what `sent` proves who is calling with, as some
-/// gateways do, that is taken out.
-pub(crate) fn read_error(answer: &mut Answer, sent: &Headers) -> Failure {
+/// as it came: the status says enough.
+pub(crate) fn read_error(answer: &mut Answer) -> Failure {
     let mut body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
-    for secret in sent.credentials() {
-        hide(secret.as_bytes(), &mut body);
-    }
+    answer.hide_credentials(&mut body);
     let mut request_id = None;
     let cause = match ApiError::from_body(&body) {
         Some((error, id)) => {
@@ -151,7 +152,7 @@ pub(crate) fn read_error(answer: &mut Answer, sent: &Headers) -> Failure {
         }
         None => {
             let redirect = (300..400).contains(&answer.status);
-            let excerpt = match answer.header("location").filter(|_| redirect) {
+            let excerpt = match answer.shown_header("location").filter(|_| redirect) {
                 Some(location) => format!("redirect to {}", clean(location, 200)),
                 None => excerpt(&body, answer.header("content-encoding")),
             };
@@ -164,20 +165,6 @@ pub(crate) fn read_error(answer: &mut Answer, sent: &Headers) -> Failure {
     Failure {
         request_id,
         ..Failure::answered(cause)
-    }
-}
-
-/// Writes over a secret, wherever it stands. What is too short for one may be a word.
-fn hide(secret: &[u8], text: &mut [u8]) {
-    if secret.len() < SHORTEST_SECRET {
-        return;
-    }
-    let mut start = 0;
-    while let Some(piece) = text.get_mut(start..start + secret.len()) {
-        if piece == secret {
-            piece.fill(b'*');
-        }
-        start += 1;
     }
 }
 
@@ -218,9 +205,6 @@ const LARGEST_ANSWER: usize = 128 << 20;
 
 /// How long an error body is waited for that stalls, or comes in drops: the status says enough.
 const LONGEST_ERROR: Duration = Duration::from_secs(5);
-
-/// No key has fewer bytes.
-const SHORTEST_SECRET: usize = 12;
 
 /// The most bytes of an error body.
 const LARGEST_ERROR: usize = 64 << 10;

@@ -161,7 +161,7 @@ impl Call<'_> {
         let wall = self.core.sleeper.clock().wall();
         Head {
             status: Some(answer.status),
-            request_id: answer.header("request-id").and_then(RequestId::new),
+            request_id: answer.shown_header("request-id").and_then(RequestId::new),
             rate_limits: rate_limits::read(answer.headers(), wall),
             should_retry: match answer.header("x-should-retry") {
                 Some("true") => Some(true),
@@ -253,7 +253,7 @@ impl<'a> Progress<'a> {
                             sent,
                         });
                     }
-                    (head, read_error(&mut answer, &call.settings.headers))
+                    (head, read_error(&mut answer))
                 }
                 Err(fault) => (Head::default(), fault.into()),
             };

@@ -14,7 +14,7 @@ use crate::call::{Call, Core, LOG};
 use crate::charge::Charge;
 use crate::diagnose::{Symptom, diagnose};
 use crate::error::{BoxError, Cause, Error, Phase, Result, json_error, spoken};
-use crate::sse::Decoder;
+use crate::sse::{Decoder, Event};
 use crate::transport::{Answer, AnswerBody, Fault};
 use crate::types::{
     ApiError, Attempt, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
@@ -586,10 +586,7 @@ impl Feed {
                         return Ok(Some(folded));
                     }
                     Ok(None) => continue,
-                    Err(NoEvent::Error(error)) => break Failure::from(*error),
-                    Err(NoEvent::Unreadable(error)) => {
-                        break unreadable("a stream of events", json_error(&error));
-                    }
+                    Err(no_event) => break no_event_of(&event, no_event, &self.body),
                 },
                 Ok(None) => {}
                 Err(error) => break unreadable("a stream of events", error.into()),
@@ -621,12 +618,14 @@ impl Feed {
                 self.decoder.filled(end.len());
             }
         }
-        let event = self.decoder.next_event().ok().flatten();
-        match event.map(|event| RawEvent::decode(event.name, event.data)) {
-            Some(Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_))))) => {
+        let Ok(Some(event)) = self.decoder.next_event() else {
+            return Err(Failure::from(Cause::Truncated));
+        };
+        match RawEvent::decode(event.name, event.data) {
+            Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
                 Ok(RawEvent::Event(event))
             }
-            Some(Err(NoEvent::Error(error))) => Err(Failure::from(*error)),
+            Err(error @ NoEvent::Error(_)) => Err(no_event_of(&event, error, &self.body)),
             _ => Err(Failure::from(Cause::Truncated)),
         }
     }
@@ -636,6 +635,19 @@ impl Feed {
 fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
     accumulator.apply(&event);
     event.into_event()
+}
+
+/// The failure that an event is none, said without the credentials that it may repeat.
+fn no_event_of(event: &Event<'_>, no_event: NoEvent, body: &AnswerBody) -> Failure {
+    let mut data = event.data.to_vec();
+    body.hide_credentials(&mut data);
+    match RawEvent::decode(event.name, &data)
+        .err()
+        .unwrap_or(no_event)
+    {
+        NoEvent::Error(error) => Failure::from(*error),
+        NoEvent::Unreadable(error) => unreadable("a stream of events", json_error(&error)),
+    }
 }
 
 fn unreadable(expected: &'static str, source: BoxError) -> Failure {

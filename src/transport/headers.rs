@@ -36,11 +36,8 @@ impl Headers {
     }
 
     /// What proves who is calling.
-    pub(crate) fn credentials(&self) -> impl Iterator<Item = &str> {
-        let values = ["x-api-key", "authorization"].into_iter();
-        let values = values.filter_map(|name| self.0.get(name)?.to_str().ok());
-        // Without the scheme.
-        values.filter_map(|value| value.rsplit(' ').next())
+    pub(super) fn credentials(&self) -> Credentials {
+        Credentials(["x-api-key", "authorization"].map(|name| self.0.get(name).cloned()))
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
@@ -57,6 +54,42 @@ impl Headers {
             .collect()
     }
 }
+
+/// What a request proves with who is calling: to be taken out of an answer that repeats it, as those
+/// of some gateways do, before that is shown.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credentials([Option<HeaderValue>; 2]);
+
+impl Credentials {
+    /// Writes over them, wherever they stand.
+    pub(super) fn hide(&self, text: &mut [u8]) {
+        for secret in self.secrets() {
+            let mut start = 0;
+            while let Some(piece) = text.get_mut(start..start + secret.len()) {
+                if piece == secret {
+                    piece.fill(b'*');
+                }
+                start += 1;
+            }
+        }
+    }
+
+    /// Whether one of them stands there.
+    pub(super) fn are_in(&self, text: &str) -> bool {
+        let is_in = |secret: &[u8]| text.as_bytes().windows(secret.len()).any(|w| w == secret);
+        self.secrets().any(is_in)
+    }
+
+    /// Without their schemes. What is too short may be a word.
+    fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        let values = self.0.iter().flatten().map(HeaderValue::as_bytes);
+        let bare = values.filter_map(|value| value.rsplit(|byte| *byte == b' ').next());
+        bare.filter(|secret| secret.len() >= SHORTEST_SECRET)
+    }
+}
+
+/// No key has fewer bytes.
+const SHORTEST_SECRET: usize = 12;
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
     let shown = clean(name, 60);

@@ -13,6 +13,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, BodyReader, Proxy, SendBody};
 
 use self::address::{has_usable_port, is_loopback};
+use self::headers::Credentials;
 use crate::error::{Error, Phase, Result};
 use crate::types::Delivery;
 
@@ -174,11 +175,16 @@ impl Transport {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let body = body.into_with_config().limit(u64::MAX).reader();
-                let body = AnswerBody { reader: Some(body) };
+                let credentials = outgoing.headers.credentials();
+                let body = AnswerBody {
+                    reader: Some(body),
+                    credentials: credentials.clone(),
+                };
                 Ok(Answer {
                     status: head.status.as_u16(),
                     headers: head.headers,
                     body,
+                    credentials,
                 })
             }
             Err(error) if self.is_socks => Err(Fault::of_socks(error, delivery)),
@@ -332,6 +338,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: HeaderMap,
     pub(crate) body: AnswerBody,
+    credentials: Credentials,
 }
 
 impl Answer {
@@ -358,15 +365,32 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    /// The same for one that will be shown; one that repeats the request's credentials is missing.
+    pub(crate) fn shown_header(&self, name: &str) -> Option<&str> {
+        self.header(name)
+            .filter(|value| !self.credentials.are_in(value))
+    }
+
+    /// Takes the request's credentials out of a text that will be shown.
+    pub(crate) fn hide_credentials(&self, text: &mut [u8]) {
+        self.credentials.hide(text);
+    }
 }
 
 /// The body of an answer; empty once it was taken.
 #[derive(Default)]
 pub(crate) struct AnswerBody {
     reader: Option<BodyReader<'static>>,
+    credentials: Credentials,
 }
 
 impl AnswerBody {
+    /// Takes the request's credentials out of a text that will be shown.
+    pub(crate) fn hide_credentials(&self, text: &mut [u8]) {
+        self.credentials.hide(text);
+    }
+
     /// Reads some bytes, 0 at the end. Blocks for as long as the exchange's patience lasts.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         let Some(reader) = &mut self.reader else {

@@ -10,6 +10,7 @@ use std::thread;
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{Client, ClientBuilder, Error, ErrorKind, Options, Result, RetryPolicy};
 use log::{LevelFilter, Log, Metadata, Record};
+use serde_json::json;
 
 use crate::support::{KEY, PROMPT, builder, closed_port, keyless, request, seconds, server};
 
@@ -319,6 +320,38 @@ fn a_key_that_the_server_repeats_is_not_shown() {
     let client = client.expect("valid settings");
     let error = client.messages().create(&request()).expect_err("no model");
     assert!(error.to_string().contains("model: claude-0"), "{error}");
+}
+
+#[test]
+fn a_key_that_stands_in_a_success_or_a_header_is_not_shown() {
+    let server = server();
+    let client = keyless(&server).api_key(KEY).build();
+    let client = client.expect("valid settings");
+    let error = |text: &str| json!({"type": "error", "error": {"type": "invalid_request_error", "message": text, KEY: 1}});
+    let event = |text| StreamScript::new().event("error", error(text));
+    let told = format!("told {KEY}");
+    let unended = format!("event: error\ndata: {}\n", error(&told));
+    for reply in [
+        Reply::stream(event(&told)),
+        Reply::stream(StreamScript::new().raw(unended)),
+        Reply::json(200, error(&told).to_string()),
+        Reply::json(200, format!("it is {KEY}")),
+        Reply::status(400).header("request-id", KEY),
+        Reply::status(301).header("location", format!("https://{KEY}.example/{KEY}")),
+    ] {
+        for stream in [false, true] {
+            server.push(reply.clone());
+            let messages = client.messages();
+            let error = match stream {
+                true => messages.stream(&request()).map(drop),
+                false => messages.create(&request()).map(drop),
+            };
+            let error = error.expect_err("refused");
+            hides_all_in_error(&error);
+            hides_all_in_debug(&error.api_error());
+            hides_all_in_debug(&error.attempts());
+        }
+    }
 }
 
 #[test]

@@ -25,15 +25,22 @@ pub fn client_or(
     Ok((client, Some(server)))
 }
 
-/// The arguments of the program. An option among them, such as `--help`, is answered with how to
-/// use it: it is no prompt.
+/// The arguments of the program. An option among them is no prompt: `--help` is answered with how to
+/// use it, any other is a mistake.
 pub fn arguments(usage: &str) -> Vec<String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument.starts_with('-')) {
-        println!("usage: {} {usage}", env!("CARGO_BIN_NAME"));
-        std::process::exit(0);
+    let usage = format!("usage: {} {usage}", env!("CARGO_BIN_NAME"));
+    match arguments.iter().find(|argument| argument.starts_with('-')) {
+        None => arguments,
+        Some(option) if matches!(option.as_str(), "-h" | "--help") => {
+            println!("{usage}");
+            std::process::exit(0);
+        }
+        Some(option) => {
+            eprintln!("there is no option {option}\n{usage}");
+            std::process::exit(2);
+        }
     }
-    arguments
 }
 
 /// Prints the client's log lines: every retry, every wait.

@@ -111,16 +111,18 @@ fn plain(host: &str) -> String {
 mod tests {
     use super::*;
 
+    /// The variable of such an environment that names a proxy, and that.
+    fn named(url: &str, vars: &[(&str, &str)]) -> Option<(String, String)> {
+        let var = |name: &str| {
+            let found = vars.iter().find(|(var, _)| *var == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        proxy_for(&BaseUrl::parse(url).expect("a URL"), var)
+    }
+
     #[test]
     fn the_environment_names_the_proxy_unless_the_host_is_excepted() {
-        let proxy = |url: &str, vars: &[(&str, &str)]| {
-            let var = |name: &str| {
-                let found = vars.iter().find(|(var, _)| *var == name);
-                found.map(|(_, value)| (*value).to_owned())
-            };
-            let found = proxy_for(&BaseUrl::parse(url).expect("a URL"), var);
-            found.map(|(_, value)| value)
-        };
+        let proxy = |url: &str, vars: &[(&str, &str)]| named(url, vars).map(|(_, proxy)| proxy);
         let all = [
             ("HTTPS_PROXY", "s"),
             ("http_proxy", "p"),
@@ -188,18 +190,13 @@ mod tests {
 
     #[test]
     fn the_visitor_of_a_cgi_program_names_no_proxy() {
-        let base = BaseUrl::parse("http://api.example").expect("a URL");
         let vars = [
             ("REQUEST_METHOD", "GET"),
             ("HTTP_PROXY", "http://evil.example"),
             ("http_proxy", "http://proxy.example"),
         ];
-        let among = |vars: &[(&str, &str)], name: &str| {
-            let found = vars.iter().find(|(var, _)| *var == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let (name, _) = proxy_for(&base, |name| among(&vars, name)).expect("the owner's");
+        let (name, _) = named("http://api.example", &vars).expect("the owner's");
         assert_eq!(name, "http_proxy");
-        assert_eq!(proxy_for(&base, |name| among(&vars[..2], name)), None);
+        assert_eq!(named("http://api.example", &vars[..2]), None);
     }
 }

@@ -13,55 +13,28 @@
 
 // Each module imports from those above it only.
 
-// Words: plain data and the errors made of it.
 mod types;
 
-mod sync;
-
 mod clock;
+
 mod error;
 
-// Machines: values and time in, values out.
-mod accumulate;
-mod diagnose;
-mod digest;
-mod rate_limits;
-mod retry;
-mod sse;
-
-// Shared state.
-mod budget;
-
-// The wire.
-mod transport;
-
-mod drain;
-
-// The call.
-mod answer;
-mod totals;
-
-mod prices;
-
-mod charge;
-
-mod call;
-
-// In users' hands.
-mod client;
 mod stream;
-
-mod messages;
-mod raw;
-
-mod ask;
-mod pages;
-
-mod models;
 
 mod journal;
 
-mod batches;
+mod http;
+
+mod prices;
+
+mod budget;
+
+mod call;
+
+mod client;
+
+mod api;
+
 mod bulk;
 
 #[cfg(feature = "testing")]
@@ -75,22 +48,22 @@ pub mod guide;
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use crate::batches::{BatchProgress, BatchResults, BatchRun, Batches};
+pub use crate::api::batches::{BatchProgress, BatchResults, BatchRun, Batches};
+pub use crate::api::messages::Messages;
+pub use crate::api::messages::stream::{MessageStream, TextDeltas};
+pub use crate::api::models::Models;
+pub use crate::api::pages::Pages;
+pub use crate::api::raw::{Raw, RawAnswer};
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
     Plan, Reservation, Wait,
 };
 pub use crate::bulk::{Bulk, BulkRun, Progress};
+pub use crate::call::retry::RetryPolicy;
+pub use crate::call::totals::{Tally, Totals};
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
-pub use crate::messages::Messages;
-pub use crate::models::Models;
-pub use crate::pages::Pages;
 pub use crate::prices::{Price, Prices};
-pub use crate::raw::{Raw, RawAnswer};
-pub use crate::retry::RetryPolicy;
-pub use crate::stream::{MessageStream, TextDeltas};
-pub use crate::totals::{Tally, Totals};
 pub use crate::types::{
     ApiError, ApiErrorType, Attempt, CacheControl, CacheCreation, Citation, CitationsDelta,
     ContainerUploadBlock, Content, ContentBlock, ContentBlockDelta, ContentBlockStart,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::budget::Plan;
-use crate::totals::{LONG_PROMPT, Tally, Totals};
+use crate::call::totals::{LONG_PROMPT, Tally, Totals};
 use crate::types::{MessageRequest, Model, Tokens, Usage};
 
 /// Dollars per million tokens of one model.

@@ -8,13 +8,13 @@ use log::{Level, log};
 
 use super::class::ModelClass;
 use super::cost::{Cost, Time};
+use super::limiter::ruling::{Excess, Later};
 use super::queue::{Lack, Patience, Waiter};
 use super::reservation::Reservation;
-use super::ruling::{Excess, Later};
 use super::{Budget, OnWait, Shared, State, Wait, seconds};
 use crate::clock::lock;
+use crate::clock::sync::MutexGuard;
 use crate::error::{Cause, Error, spoken};
-use crate::sync::MutexGuard;
 use crate::types::{ErrorKind, WaitCause, Waits};
 
 /// A request that wants to be sent.

@@ -5,30 +5,17 @@
 //! the server from refusing. The machines are pure and in files of their own; this one holds the
 //! lock, the clock and the public face.
 
-mod account;
 mod acquire;
-mod bucket;
 mod class;
 mod cost;
-mod entries;
-mod estimate;
-mod gate;
+mod limiter;
 mod limits;
-mod mirror;
 #[cfg(test)]
 mod model;
-mod pacer;
 mod plan;
-mod powers;
 mod queue;
-mod reading;
 mod reservation;
-mod ruling;
-#[cfg(test)]
-mod simulation;
 mod snapshot;
-mod trace;
-mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,23 +24,23 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use self::account::Account;
 use self::cost::Time;
-use self::gate::Gate;
+use self::limiter::account::Account;
+use self::limiter::gate::Gate;
+use self::limiter::ruling::Later;
 use self::queue::Lane;
-use self::ruling::Later;
+use crate::clock::sync::Mutex;
 use crate::clock::{Clock, lock};
 use crate::error::Result;
-use crate::sync::Mutex;
 use crate::types::{Model, WaitCause};
 
 pub(crate) use self::acquire::{Ask, Denied};
 pub use self::class::ModelClass;
 pub use self::cost::{Cost, InputEstimate};
+pub(crate) use self::limiter::ruling::Excess;
 pub use self::limits::Limits;
 pub use self::plan::Plan;
 pub use self::reservation::Reservation;
-pub(crate) use self::ruling::Excess;
 pub use self::snapshot::{ClassSnapshot, DimensionSnapshot};
 
 /// What may be sent when, shared by all threads that send.

@@ -1,4 +1,4 @@
-//! The queue in the orders that its threads can run in; see `src/sync/model.rs`.
+//! The queue in the orders that its threads can run in; see `src/clock/sync/model.rs`.
 #![cfg(model_check)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,8 +11,8 @@ use shuttle::rand::{RngCore, thread_rng};
 use shuttle::thread::{self, JoinHandle};
 
 use super::{Admission, Ask, Budget, Cost, Denied, Limits, ModelClass, Reservation};
+use crate::clock::sync::{check, is_timely, pass, passed, sleep};
 use crate::clock::{Clock, lock};
-use crate::sync::{check, is_timely, pass, passed, sleep};
 use crate::types::{ApiError, Delivery, RateLimits, Usage, WaitCause};
 
 const SMALL: Cost = Cost::request().input_tokens(10).max_tokens(10);

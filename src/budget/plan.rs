@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::account::Account;
 use super::class::ModelClass;
 use super::cost::{Cost, INPUT, OUTPUT, Time, whole};
-use super::entries::Key;
-use super::gate::Gate;
-use super::ruling::Later;
+use super::limiter::account::Account;
+use super::limiter::entries::Key;
+use super::limiter::gate::Gate;
+use super::limiter::ruling::Later;
 use super::{Budget, seconds};
 use crate::clock::lock;
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};

@@ -4,18 +4,18 @@
 //! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
 //! and its successor, which becomes the head.
 
-use crate::sync::Condvar;
+use crate::clock::sync::Condvar;
 use crate::types::{WaitCause, Waits};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::Account;
 use super::cost::{Cost, Time};
-use super::entries::Key;
-use super::gate::Gate;
-use super::ruling::Later;
+use super::limiter::account::Account;
+use super::limiter::entries::Key;
+use super::limiter::gate::Gate;
+use super::limiter::ruling::Later;
 use super::seconds;
 
 /// The requests of one class: its account, and those who wait.
@@ -306,7 +306,7 @@ const WORTH_WAKING: Time = 0.0005;
 mod tests {
     use super::*;
     use crate::budget::Limits;
-    use crate::budget::reading::{Reading, Refusal};
+    use crate::budget::limiter::reading::{Reading, Refusal};
     use crate::types::Dimension;
     use fastrand::Rng;
 

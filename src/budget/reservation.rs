@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Budget;
 use super::class::ModelClass;
-use super::entries::Key;
-use super::reading::{Reading, Refusal};
-use super::ruling::Excess;
+use super::limiter::entries::Key;
+use super::limiter::reading::{Reading, Refusal};
+use super::limiter::ruling::Excess;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].

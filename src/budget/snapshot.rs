@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::class::ModelClass;
 use super::cost::Time;
-use super::gate::Gate;
+use super::limiter::gate::Gate;
 use super::queue::Lane;
 use super::seconds;
 

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::Bulk;
 use super::progress::{OnProgress, Progress};
 use crate::budget::ModelClass;
+use crate::call::retry::scale;
+use crate::call::totals::Totals;
 use crate::client::Client;
 use crate::clock::lock;
+use crate::clock::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::error::{Cause, Error, Result};
 use crate::prices::{Prices, surcharge};
-use crate::retry::scale;
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
-use crate::totals::Totals;
 use crate::types::{ErrorKind, MessageRequest, Model};
 
 /// What the threads of a run share.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::digest::Digest;
+use crate::types::digest::Digest;
 use crate::types::{Content, ContentBlock, MessageRequest, Tool};
 
 impl MessageRequest {

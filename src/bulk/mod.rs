@@ -19,9 +19,9 @@ use self::crew::Crew;
 use self::progress::OnProgress;
 use crate::client::Client;
 use crate::clock::lock;
+use crate::clock::sync::Mutex;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
-use crate::sync::Mutex;
 use crate::types::{ErrorKind, MessageRequest};
 
 pub use self::progress::Progress;

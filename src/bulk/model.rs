@@ -1,4 +1,4 @@
-//! The threads of a run, in the orders that they can run in; see `src/sync/model.rs`.
+//! The threads of a run, in the orders that they can run in; see `src/clock/sync/model.rs`.
 #![cfg(model_check)]
 
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use shuttle::thread::{self, JoinHandle};
 
 use super::crew::Crew;
 use crate::client::Client;
+use crate::clock::sync::{check, is_timely, passed};
 use crate::error::Error;
 use crate::prices::{Price, Prices};
-use crate::sync::{check, is_timely, passed};
 use crate::types::{ErrorKind, MessageRequest};
 
 /// A crew with money for one request at a time.

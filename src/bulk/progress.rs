@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::totals::Totals;
+use crate::call::totals::Totals;
 use crate::types::WaitCause;
 
 pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;

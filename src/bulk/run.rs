@@ -17,9 +17,9 @@ use super::progress::Progress;
 use super::warm::Warmth;
 use super::{Bulk, panicked};
 use crate::clock::lock;
+use crate::clock::sync::Mutex;
 use crate::error::{Cause, Error, Result};
 use crate::journal::{Journal, Place};
-use crate::sync::Mutex;
 use crate::types::{ErrorKind, Message, MessageRequest};
 
 /// The answers of a [bulk run](Bulk::run), as they come: each key of the input once, with the

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::clock::lock;
-use crate::digest::Digest;
+use crate::clock::sync::{Condvar, Mutex};
 use crate::error::Result;
-use crate::sync::{Condvar, Mutex};
+use crate::types::digest::Digest;
 use crate::types::{Message, MessageRequest};
 
 /// Which prefixes the server has in its cache, as far as this run knows.

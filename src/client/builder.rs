@@ -9,13 +9,13 @@ use fastrand::Rng;
 use super::Client;
 use super::proxy::proxy_for;
 use crate::budget::{Budget, InputEstimate, Limits};
+use crate::call::retry::{RetryBudget, RetryPolicy};
 use crate::call::{Core, Settings};
+use crate::clock::sync::Mutex;
 use crate::clock::{Clock, Sleeper, Stop};
-use crate::drain::Endings;
 use crate::error::{Error, Result};
-use crate::retry::{RetryBudget, RetryPolicy};
-use crate::sync::Mutex;
-use crate::transport::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
+use crate::http::drain::Endings;
+use crate::http::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
 
 /// Builds a [`Client`]; every check is made by [`build`](ClientBuilder::build).
 ///

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::{Budget, Cost, ModelClass};
+use crate::call::totals::{Books, Totals};
 use crate::call::{Call, Core, Settings};
 use crate::error::Result;
-use crate::totals::{Books, Totals};
 
 pub use self::builder::ClientBuilder;
 pub use self::options::Options;

@@ -7,9 +7,9 @@ use super::builder::{CREDENTIALS, EMPTY_CREDENTIAL};
 use super::{Client, ClientBuilder};
 use crate::budget::InputEstimate;
 use crate::call::Settings;
+use crate::call::retry::RetryPolicy;
 use crate::error::{Error, Result};
-use crate::retry::RetryPolicy;
-use crate::transport::{Headers, Secret};
+use crate::http::{Headers, Secret};
 
 /// Settings in which a copy of a client differs; see [`Client::with`]. What is not set stays.
 ///

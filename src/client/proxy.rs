@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::transport::BaseUrl;
+use crate::http::BaseUrl;
 
 /// The proxy that the environment names for a host, and the variable that does.
 pub(super) fn proxy_for(

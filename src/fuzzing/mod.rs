@@ -12,17 +12,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::accumulate::Accumulator;
-use crate::diagnose::{Symptom, diagnose};
+use crate::Error;
+use crate::call::classify::{Symptom, diagnose};
 use crate::error::{Cause, json_error};
+use crate::http::rate_limits;
 use crate::journal::Journal;
-use crate::sse::{Decoder, MAX_EVENT};
+use crate::stream::accumulate::Accumulator;
+use crate::stream::sse::{Decoder, MAX_EVENT};
 use crate::types::{
     ApiError, BatchEntry, BatchResult, Content, ContentBlock, Delivery, ErrorAnswer, Message,
     MessageBatch, MessageParam, MessageRequest, ModelInfo, NoEvent, RawEvent, StreamEvent, Tool,
     ToolChoice, Usage,
 };
-use crate::{Error, rate_limits};
 
 #[cfg(test)]
 mod tests;

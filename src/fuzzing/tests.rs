@@ -428,7 +428,7 @@ fn recorded_inputs_pass_every_check() {
         if let Some(corpus) = &corpus {
             let folder = corpus.join(target);
             fs::create_dir_all(&folder).expect("a folder");
-            let name = crate::digest::Digest::of(&input).to_hex();
+            let name = crate::types::digest::Digest::of(&input).to_hex();
             fs::write(folder.join(name), input).expect("space on the disk");
         }
     }

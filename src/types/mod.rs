@@ -3,6 +3,7 @@
 mod api_error;
 mod batch;
 mod content;
+pub(crate) mod digest;
 mod event;
 mod exchange;
 mod id;

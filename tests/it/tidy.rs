@@ -1,65 +1,19 @@
 //! Promises about the source itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The floors, from the ground up: a file imports only from those before it.
-const FLOORS: [&str; 46] = [
-    "types/json",
-    "types/wire",
-    "types/id",
-    "types/model",
-    "types/api_error",
-    "types/wait",
-    "types/exchange",
-    "types/content",
-    "types/tool",
-    "types/message",
-    "types/tokens",
-    "types/request",
-    "types/weight",
-    "types/event",
-    "types/raw_event",
-    "types/batch",
-    "sync",
-    "clock",
-    "error",
-    "sse",
-    "accumulate",
-    "rate_limits",
-    "diagnose",
-    "digest",
-    "retry",
-    "budget",
-    "transport",
-    "drain",
-    "answer",
-    "totals",
-    "prices",
-    "charge",
-    "call",
-    "client",
-    "stream",
-    "messages",
-    "raw",
-    "ask",
-    "pages",
-    "models",
-    "journal",
-    "batches",
-    "bulk",
-    "testing",
-    "guide",
-    "lib",
+/// The floors, from the ground up: a folder imports only from those before it. `lib.rs` lists its
+/// modules in the same order.
+const FLOORS: [&str; 16] = [
+    "types", "clock", "error", "stream", "journal", "http", "prices", "budget", "call", "client",
+    "api", "bulk", "testing", "guide", "fuzzing", "lib",
 ];
 
-/// What stands beside the floors: who imports what although it does not come before.
-const EXCEPTIONS: [(&str, &str); 1] = [
-    // `ClientBuilder::clock`, with the feature `testing`.
-    ("client", "testing"),
-];
+/// Files that import what stands above them, each with its reason.
+const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Words, and the only files that may contain them.
 const PLACES: [(&str, &[&str]); 12] = [
@@ -68,15 +22,10 @@ const PLACES: [(&str, &[&str]); 12] = [
     (".elapsed()", &["clock", "testing"]),
     ("thread::sleep", &[]),
     ("thread::spawn", &[]),
-    ("ureq", &["transport"]),
+    ("ureq", &["http"]),
     ("TcpStream", &[]),
-    (
-        "Mutex",
-        &[
-            "sync", "clock", "call", "client", "budget", "totals", "bulk",
-        ],
-    ),
-    ("Condvar", &["sync", "clock", "budget", "bulk"]),
+    ("Mutex", &["clock", "call", "client", "budget", "bulk"]),
+    ("Condvar", &["clock", "budget", "bulk"]),
     ("RwLock", &[]),
     ("env::", &["client"]),
     ("println!", &[]),
@@ -150,33 +99,76 @@ fn the_normal_build_has_at_most_36_crates() {
 }
 
 #[test]
+fn the_map_in_lib_lists_the_floors_in_order() {
+    let floors: Vec<&str> = FLOORS[..FLOORS.len() - 1].to_vec();
+    assert_eq!(declared_modules(&read(&root().join("src/lib.rs"))), floors);
+}
+
+/// A folder imports from the folders before it in `lib.rs`; a file, from those before it in the
+/// `mod.rs` of its folder.
+#[test]
 fn each_file_imports_only_from_the_floors_below_it() {
-    for file in sources() {
-        let own = file.floor();
-        for (number, other) in file.imports() {
-            let permitted = match (own.as_str(), other.as_str()) {
-                _ if own == other => true,
-                ("lib", _) => true,
-                ("testing", other) => ["clock", "types"].contains(&other),
-                pair if EXCEPTIONS.contains(&pair) => true,
-                (own, other) => position(other) < position(own),
-            };
-            assert!(
-                permitted,
-                "{}:{number} imports {other} from above",
-                file.name
-            );
+    let sources = sources();
+    let order: BTreeMap<&str, Vec<&str>> = sources
+        .iter()
+        .map(|file| (file.module(), declared_modules(&file.text)))
+        .collect();
+    let mut wrong = Vec::new();
+    for file in &sources {
+        let own: Vec<&str> = file.module().split('/').collect();
+        for (number, path) in file.imports() {
+            let other = module_of(&order, &path);
+            let permitted = EXCEPTIONS.contains(&(file.module(), other.join("/").as_str()))
+                || is_below(&order, &own, &other);
+            if !permitted {
+                wrong.push(format!("{}:{number}: {}", file.name, path.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports from above: {wrong:#?}");
+}
+
+/// Whether a file may import from another: both are compared where their paths part.
+fn is_below(order: &BTreeMap<&str, Vec<&str>>, own: &[&str], other: &[&str]) -> bool {
+    let shared = own.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let folder = own[..shared].join("/");
+    match (own.get(shared), other.get(shared)) {
+        // An index names what is in its folder, and what its own file defines.
+        (None, _) => true,
+        // What an index defines or re-exports stands above the files of the folder.
+        (Some(_), None) => false,
+        (Some(own), Some(other)) => {
+            let listed = &order[folder.as_str()];
+            let position = |name| listed.iter().position(|listed| listed == name);
+            position(other) < position(own)
         }
     }
 }
 
-/// How far up a module is; `types` stands for all of its files.
-#[track_caller]
-fn position(floor: &str) -> usize {
-    let of_folder = |known: &&str| known.split('/').next() == Some(floor);
-    let position = FLOORS.iter().rposition(|known| *known == floor);
-    let position = position.or_else(|| FLOORS.iter().rposition(of_folder));
-    position.unwrap_or_else(|| panic!("{floor} is on no floor: give it one in tidy.rs"))
+/// The file that an import leads to: the longest part of its path that names a module.
+fn module_of<'p>(order: &BTreeMap<&str, Vec<&str>>, path: &'p [String]) -> Vec<&'p str> {
+    let mut module: Vec<&str> = Vec::new();
+    for name in path {
+        let known = order.get(module.join("/").as_str());
+        if !known.is_some_and(|listed| listed.contains(&name.as_str())) {
+            break;
+        }
+        module.push(name);
+    }
+    module
+}
+
+/// The modules that a file declares, in their order.
+fn declared_modules(text: &str) -> Vec<&str> {
+    let declared = |line| {
+        let line: &str = ["pub ", "pub(crate) ", "pub(super) "]
+            .iter()
+            .find_map(|visibility| str::strip_prefix(line, visibility))
+            .unwrap_or(line);
+        let name = line.strip_prefix("mod ")?;
+        name.strip_suffix(';').or_else(|| name.strip_suffix(" {}"))
+    };
+    text.lines().filter_map(declared).collect()
 }
 
 #[test]
@@ -185,7 +177,7 @@ fn words_that_belong_to_one_file_are_in_no_other() {
     for (word, places) in PLACES {
         for file in &sources {
             let floor = file.floor();
-            let exempt = places.contains(&floor.as_str()) || floor == "testing";
+            let exempt = places.contains(&floor) || floor == "testing";
             for (number, line) in file.code() {
                 assert!(
                     exempt || !has_word(line, word),
@@ -333,19 +325,19 @@ struct Source {
 }
 
 impl Source {
-    /// The name under which it stands in the list of floors.
-    fn floor(&self) -> String {
+    /// Its module, such as `types/message`; that of a folder's index is the folder's, of `lib.rs` none.
+    fn module(&self) -> &str {
         let name = self.name.strip_suffix(".rs").unwrap_or(&self.name);
-        match name.split_once('/') {
-            // The index of a folder re-exports all of it.
-            Some((folder, rest)) if folder != "types" || rest == "mod" => folder.to_owned(),
-            // Within `types`, each of its modules is a floor.
-            Some((folder, rest)) => match rest.split_once('/') {
-                Some((module, _)) => format!("{folder}/{module}"),
-                None => name.to_owned(),
-            },
-            None => name.to_owned(),
+        match name {
+            "lib" => "",
+            _ => name.strip_suffix("/mod").unwrap_or(name),
         }
+    }
+
+    /// The folder or file at the top in which it is, such as `types`.
+    fn floor(&self) -> &str {
+        let top = self.name.split('/').next().unwrap_or_default();
+        top.strip_suffix(".rs").unwrap_or(top)
     }
 
     /// The modules that it declares for tests only, such as `testing/tests`.
@@ -387,35 +379,80 @@ impl Source {
             .filter(move |(_, line)| !is_index(line))
     }
 
-    /// The floors that it names: `crate::…`, and `super::…` within `types`, but not what its own folder
-    /// has.
-    fn imports(&self) -> Vec<(usize, String)> {
-        let mut imports = Vec::new();
-        let in_types = self.name.starts_with("types/") && self.name != "types/mod.rs";
-        let in_folder = self.name.matches('/').count() > 1 && !self.name.ends_with("/mod.rs");
+    /// What it names by a path from the root or from the module above, as paths from the root, with
+    /// their lines.
+    fn imports(&self) -> Vec<(usize, Vec<String>)> {
+        let mut code = vec![""; self.text.lines().count()];
         for (number, line) in self.code() {
-            for (at, _) in line.match_indices("crate::") {
-                let is_macro = line[..at].ends_with('$');
-                let path = &line[at + "crate::".len()..];
-                let name = first_name(path);
-                match path.strip_prefix("types::").filter(|_| in_types) {
-                    Some(path) => imports.push((number, format!("types/{}", first_name(path)))),
-                    None if is_macro || !name.starts_with(char::is_lowercase) => {}
-                    None => imports.push((number, name.to_owned())),
+            code[number - 1] = line;
+        }
+        let code = code.join("\n");
+        let mut above: Vec<&str> = self.module().split('/').collect();
+        above.pop();
+        let mut imports = Vec::new();
+        for (start, from) in [("crate::", &[][..]), ("super::", &above)] {
+            for (at, _) in code.match_indices(start) {
+                let before = &code[..at];
+                // A macro that other crates call; a part of a longer name.
+                if before
+                    .ends_with(|c: char| c == '$' || c == ':' || c == '_' || c.is_alphanumeric())
+                {
+                    continue;
                 }
-            }
-            if let Some(at) = line.find("super::").filter(|_| in_types && !in_folder) {
-                let name = first_name(&line[at + "super::".len()..]);
-                imports.push((number, format!("types/{name}")));
+                let number = before.matches('\n').count() + 1;
+                for path in flatten(&code[at + start.len()..]) {
+                    assert!(
+                        path[0] != "super",
+                        "{}:{number} goes through super::super",
+                        self.name
+                    );
+                    // What the root re-exports is the library as its users see it.
+                    if from.is_empty() && !path[0].starts_with(char::is_lowercase) {
+                        continue;
+                    }
+                    let from = from.iter().map(ToString::to_string);
+                    imports.push((number, from.chain(path).collect()));
+                }
             }
         }
         imports
     }
 }
 
-fn first_name(path: &str) -> &str {
-    let end = path.find(|c: char| !c.is_alphanumeric() && c != '_');
-    &path[..end.unwrap_or(path.len())]
+/// The paths that begin here: of `a::{b, c::{D, E}}` those are `a::b`, `a::c::D` and `a::c::E`.
+fn flatten(text: &str) -> Vec<Vec<String>> {
+    let text = text.trim_start();
+    if let Some(group) = text.strip_prefix('{') {
+        let mut paths = Vec::new();
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' if depth > 0 => {}
+                ',' | '}' => {
+                    if !group[start..at].trim().is_empty() {
+                        paths.extend(flatten(&group[start..at]));
+                    }
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return paths;
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+    match rest.strip_prefix("::") {
+        Some(rest) if !rest.starts_with('<') => flatten(rest)
+            .into_iter()
+            .map(|path| [vec![name.to_owned()], path].concat())
+            .collect(),
+        _ => vec![vec![name.to_owned()]],
+    }
 }
 
 fn root() -> &'static Path {

@@ -1,0 +1,680 @@
+//! Streamed answers: read event by event, or folded into a message at once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::debug;
+
+use crate::call::charge::Charge;
+use crate::call::classify::{Symptom, diagnose};
+use crate::call::response::{Failure, parse_json, read_json, read_rest};
+use crate::call::{Call, Core, LOG};
+use crate::error::{BoxError, Cause, Error, Phase, Result, json_error, spoken};
+use crate::http::{Answer, AnswerBody, Fault};
+use crate::stream::accumulate::Accumulator;
+use crate::stream::sse::{Decoder, Event};
+use crate::types::{
+    ApiError, Attempt, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
+    StreamEvent, Waits,
+};
+
+/// A streamed answer: an iterator over its events, from
+/// [`Messages::stream`](crate::Messages::stream).
+///
+/// Each `next` blocks until an event arrives, at most for the idle timeout. The first error is the
+/// last item. It carries what had arrived ([`Error::partial`]); nothing that was handed out is ever
+/// sent again, so that a stream that broke is not continued by itself.
+///
+/// Dropping the stream before its end cuts the connection. A stream may move to another thread.
+/// Until it has ended or was dropped it counts as under way: a thread that holds one and begins
+/// another may wait for itself, where limits are tight.
+///
+/// ```no_run
+/// use anthropic_blocking::{Client, MessageRequest};
+/// use std::io::Write;
+///
+/// let client = Client::from_env()?;
+/// let request = MessageRequest::new("claude-haiku-4-5", 1024).user("Tell me a story.");
+/// let mut stream = client.messages().stream(&request)?;
+/// for text in stream.text_deltas() {
+///     print!("{}", text?);
+///     let _ = std::io::stdout().flush();
+/// }
+/// let message = stream.final_message()?;
+/// println!("\n{} tokens", message.usage.output_tokens);
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+#[must_use = "dropping a stream cuts its connection"]
+pub struct MessageStream {
+    /// What was read before the stream was handed out.
+    ready: VecDeque<StreamEvent>,
+    /// `None` once the stream has ended, well or not.
+    feed: Option<Box<Feed>>,
+    accumulator: Accumulator,
+    /// What `partial` shows before the message has begun.
+    nothing: Message,
+    exchange: Exchange,
+    action: String,
+    core: Arc<Core>,
+    /// `None` once it is settled.
+    charge: Option<Charge>,
+    opened: Instant,
+    failed: Option<Failed>,
+}
+
+/// How a stream failed, for those who ask again.
+struct Failed {
+    kind: ErrorKind,
+    text: String,
+    api_error: Option<Box<ApiError>>,
+    retryable: bool,
+}
+
+impl MessageStream {
+    /// Sends the call, and waits for the first content.
+    pub(crate) fn open(call: &Call<'_>, core: &Arc<Core>) -> Result<MessageStream> {
+        let done = call.run(Opening::read)?;
+        let opening = done.value;
+        let mut stream = MessageStream {
+            ready: opening.ready,
+            feed: opening.feed,
+            accumulator: opening.accumulator,
+            nothing: Message::nothing(),
+            exchange: done.exchange,
+            action: call.action(),
+            core: Arc::clone(core),
+            charge: Some(done.charge),
+            opened: core.sleeper.clock().now(),
+            failed: None,
+        };
+        if stream.feed.is_none() {
+            stream.finish();
+        }
+        Ok(stream)
+    }
+
+    /// The text as it arrives, without the other events; ends with the stream.
+    ///
+    /// ```no_run
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 1024);
+    /// let mut stream = client.messages().stream(&request)?;
+    /// let text: String = stream.text_deltas().collect::<Result<_, _>>()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn text_deltas(&mut self) -> TextDeltas<'_> {
+        TextDeltas { stream: self }
+    }
+
+    /// Keeps no content, for answers of any length in flat memory: [`partial`](Self::partial),
+    /// [`final_message`](Self::final_message) and errors then have everything but what was said.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// /// Hands on an answer of any length in flat memory.
+    /// fn hand_on(stream: MessageStream, mut to: impl FnMut(&str)) -> Result<u64> {
+    ///     let mut stream = stream.without_content();
+    ///     for text in stream.text_deltas() {
+    ///         to(&text?);
+    ///     }
+    ///     Ok(stream.final_message()?.usage.output_tokens)
+    /// }
+    /// ```
+    pub fn without_content(mut self) -> MessageStream {
+        self.accumulator.discard_content();
+        self
+    }
+
+    /// What has arrived so far, up to the event handed out last or a few beyond it. The input of a
+    /// tool call that is still being written is raw text.
+    ///
+    /// ```
+    /// use anthropic_blocking::{MessageStream, Result};
+    ///
+    /// /// Reads until there is a whole sentence, and cuts the connection then.
+    /// fn first_sentence(mut stream: MessageStream) -> Result<String> {
+    ///     while let Some(event) = stream.next() {
+    ///         event?;
+    ///         let text = stream.partial().text();
+    ///         if let Some(end) = text.find(". ") {
+    ///             return Ok(text[..=end].to_owned());
+    ///         }
+    ///     }
+    ///     Ok(stream.partial().text())
+    /// }
+    /// ```
+    pub fn partial(&self) -> &Message {
+        self.accumulator.message().unwrap_or(&self.nothing)
+    }
+
+    /// Reads to the end and gives the whole message.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Result};
+    ///
+    /// # fn ask(client: &Client, request: &MessageRequest) -> Result<()> {
+    /// let mut stream = client.messages().stream(request)?;
+    /// if let Some(first) = stream.text_deltas().next() {
+    ///     println!("it begins: {}", first?);
+    /// }
+    /// println!("and the whole: {}", stream.final_message()?.text());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream: after an item that was an error, this fails as well.
+    pub fn final_message(mut self) -> Result<Message> {
+        self.ready.clear();
+        while let Some(feed) = &mut self.feed {
+            match feed.pump(
+                &mut self.accumulator,
+                self.charge.as_mut(),
+                Accumulator::absorb,
+            ) {
+                Ok(Some(())) => {}
+                Ok(None) => self.finish(),
+                Err(failure) => return Err(self.fail(failure)),
+            }
+        }
+        let partial = mem::take(&mut self.accumulator).into_message();
+        if let Some(failed) = self.failed {
+            let cause = match failed.api_error {
+                Some(error) => Cause::Api {
+                    status: None,
+                    error,
+                },
+                None => Cause::Refused(failed.text.into()),
+            };
+            return Err(Error::new(failed.kind, self.action, cause)
+                .with_verdict(failed.retryable, None, None)
+                .with_answer(self.exchange.request_id, self.exchange.rate_limits)
+                .with_attempts(self.exchange.attempts)
+                .with_partial(partial.map(Box::new)));
+        }
+        match partial {
+            Some(mut message) => {
+                message.exchange = mem::take(&mut self.exchange);
+                Ok(message)
+            }
+            None => Err(self.fail(Failure::from(Cause::Truncated))),
+        }
+    }
+
+    /// The id under which the server logged the exchange, where it sent one.
+    ///
+    /// ```
+    /// # fn log(stream: &anthropic_blocking::MessageStream) {
+    /// if let Some(id) = stream.request_id() {
+    ///     eprintln!("reading the answer of {id}");
+    /// }
+    /// # }
+    /// ```
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id.as_ref()
+    }
+
+    /// What the response headers said about rate limits, when the stream began.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let server = TestServer::start()?;
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// let (name, value) = ("anthropic-ratelimit-requests-remaining", "49");
+    /// server.push(Reply::message("Hello!").header(name, value));
+    /// let stream = client.messages().stream(&request)?;
+    /// let requests = stream.rate_limits().requests.unwrap_or_default();
+    /// assert_eq!(requests.remaining, Some(49));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.exchange.rate_limits
+    }
+
+    /// How long the attempts waited before they were sent, and for what.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, MessageRequest};
+    ///
+    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// # let client = client.clock(&clock).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// server.push(Reply::rate_limited(30));
+    /// let stream = client.messages().stream(&request)?;
+    /// // Not the model was slow, the limits were tight.
+    /// assert!(stream.waited().total().as_secs() >= 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn waited(&self) -> Waits {
+        self.exchange.waited()
+    }
+
+    /// Every HTTP exchange that it took to begin this stream, its own last.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
+    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
+    ///
+    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// # let client = client.clock(&clock).build()?;
+    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// server.push(Reply::overloaded());
+    /// let stream = client.messages().stream(&request)?;
+    /// let failures: Vec<_> = stream.attempts().iter().map(|attempt| attempt.failure).collect();
+    /// assert_eq!(failures, [Some(ErrorKind::Overloaded), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.exchange.attempts
+    }
+
+    fn finish(&mut self) {
+        self.settle();
+        if let Some(feed) = self.feed.take() {
+            self.core.endings.drain(feed.body);
+        }
+    }
+
+    /// The message is complete, whatever becomes of its stream.
+    fn settle(&mut self) {
+        if let Some(charge) = self.charge.take() {
+            charge.settle(&self.partial().usage);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Error {
+        self.feed = None;
+        // It stands on ordinary successes and means nothing there.
+        self.exchange.rate_limits.retry_after = None;
+        let mut verdict = diagnose(&Symptom {
+            cause: &failure.cause,
+            delivery: failure.delivery,
+            repeatable: false,
+            retry_after: None,
+            should_retry: None,
+        });
+        let stopped = self.core.sleeper.is_stopped();
+        if let Some(charge) = self.charge.take() {
+            charge.fail(&verdict, &failure, &self.exchange.rate_limits);
+        }
+        if stopped {
+            verdict.kind = ErrorKind::Shutdown;
+        }
+        let kind = verdict.kind;
+        let exchange = &mut self.exchange;
+        exchange.request_id = exchange.request_id.take().or(failure.request_id);
+        let took = self
+            .core
+            .sleeper
+            .clock()
+            .now()
+            .saturating_duration_since(self.opened);
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.failure = Some(kind);
+            attempt.delivery = failure.delivery;
+            attempt.took = attempt.took.saturating_add(took);
+        }
+        let cause = if stopped {
+            Cause::Shutdown
+        } else {
+            failure.cause
+        };
+        debug!(target: LOG, "{}: {} after {}", self.action, cause.brief(), spoken(took));
+        let retryable = verdict.is_retryable() && !stopped;
+        self.failed = Some(Failed {
+            kind,
+            text: cause.to_string(),
+            api_error: match &cause {
+                Cause::Api { error, .. } => Some(error.clone()),
+                _ => None,
+            },
+            retryable,
+        });
+        let exchange = self.exchange.clone();
+        let reason = "the stream is not begun again because part of it was handed out";
+        let reason = retryable.then(|| reason.to_owned());
+        Error::new(kind, self.action.clone(), cause)
+            .with_verdict(retryable, verdict.advice, reason)
+            .with_answer(exchange.request_id, exchange.rate_limits)
+            .with_attempts(exchange.attempts)
+            .with_partial(failure.partial)
+    }
+}
+
+impl Iterator for MessageStream {
+    type Item = Result<StreamEvent>;
+
+    fn next(&mut self) -> Option<Result<StreamEvent>> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some(Ok(event));
+        }
+        match self
+            .feed
+            .as_mut()?
+            .pump(&mut self.accumulator, self.charge.as_mut(), hand_out)
+        {
+            Ok(Some(event)) => {
+                if self.accumulator.is_complete() {
+                    self.settle();
+                }
+                Some(Ok(event))
+            }
+            Ok(None) => {
+                self.finish();
+                None
+            }
+            Err(failure) => Some(Err(self.fail(failure))),
+        }
+    }
+}
+
+impl std::iter::FusedIterator for MessageStream {}
+
+impl fmt::Debug for MessageStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageStream")
+            .field("request_id", &self.exchange.request_id)
+            .field("ended", &self.feed.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text of a stream as it arrives; from [`MessageStream::text_deltas`].
+///
+/// ```
+/// use anthropic_blocking::{Result, TextDeltas};
+///
+/// fn print(deltas: TextDeltas<'_>) -> Result<()> {
+///     deltas.map(|text| text.map(|text| print!("{text}"))).collect()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "the stream is read as the iterator goes"]
+pub struct TextDeltas<'a> {
+    stream: &'a mut MessageStream,
+}
+
+impl Iterator for TextDeltas<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        loop {
+            match self.stream.next()? {
+                Ok(event) => {
+                    if let Some(text) = event.as_text().filter(|text| !text.is_empty()) {
+                        return Some(Ok(text.to_owned()));
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for TextDeltas<'_> {}
+
+/// Reads a streamed answer to its end, and tells when it has begun; a whole message in its place, as
+/// some gateways send it, is fine.
+pub(crate) fn read_message(
+    answer: &mut Answer,
+    charge: &mut Charge,
+    call: &Call<'_>,
+    begun: &dyn Fn(),
+) -> Result<Message, Failure> {
+    let mut feed = match Arrival::of(answer)? {
+        Arrival::Whole(message) => {
+            begun();
+            return Ok(*message);
+        }
+        Arrival::Stream(feed) => feed,
+    };
+    let mut accumulator = Accumulator::new();
+    feed.pump(&mut accumulator, Some(charge), Accumulator::absorb)?;
+    begun();
+    while feed
+        .pump(&mut accumulator, Some(charge), Accumulator::absorb)?
+        .is_some()
+    {
+        if call.settings.stop.is_cut() {
+            return Err(Failure::from(Cause::Shutdown));
+        }
+    }
+    call.core.endings.drain(feed.body);
+    accumulator
+        .into_message()
+        .ok_or_else(|| Failure::from(Cause::Truncated))
+}
+
+/// A stream up to its first content: until then, it can be begun again without anyone noticing.
+struct Opening {
+    ready: VecDeque<StreamEvent>,
+    feed: Option<Box<Feed>>,
+    accumulator: Accumulator,
+}
+
+impl Opening {
+    fn read(answer: &mut Answer, charge: &mut Charge) -> Result<Opening, Failure> {
+        let mut opening = Opening {
+            ready: VecDeque::new(),
+            feed: None,
+            accumulator: Accumulator::new(),
+        };
+        let mut feed = match Arrival::of(answer)? {
+            Arrival::Stream(feed) => feed,
+            Arrival::Whole(message) => {
+                opening.ready = StreamEvent::of_message(*message);
+                for event in &opening.ready {
+                    opening.accumulator.apply(&RawEvent::Event(event.clone()));
+                }
+                let room = opening.accumulator.room();
+                room.map_err(|error| unreadable(MESSAGE, error.into()))?;
+                return Ok(opening);
+            }
+        };
+        while let Some(event) = feed.pump(&mut opening.accumulator, Some(charge), hand_out)? {
+            let is_content = !matches!(
+                event,
+                StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
+            );
+            opening.ready.push_back(event);
+            if is_content || opening.ready.len() >= MOST_BEFORE_CONTENT {
+                break;
+            }
+        }
+        opening.feed = Some(feed);
+        Ok(opening)
+    }
+}
+
+/// What an answer to a request for a stream turned out to be.
+enum Arrival {
+    Stream(Box<Feed>),
+    Whole(Box<Message>),
+}
+
+impl Arrival {
+    /// Goes by the content type, or by the first bytes where that says neither.
+    fn of(answer: &mut Answer) -> Result<Arrival, Failure> {
+        let content_type = answer
+            .header("content-type")
+            .unwrap_or("")
+            .to_ascii_lowercase();
+        if content_type.contains("event-stream") {
+            return Ok(Arrival::Stream(Feed::new(answer.take_body())));
+        }
+        if content_type.contains("json") {
+            return Ok(Arrival::Whole(Box::new(read_json(answer, MESSAGE)?)));
+        }
+        let mut body = answer.take_body();
+        let mut bytes = Vec::new();
+        let first = loop {
+            let start = bytes.len();
+            bytes.resize(start + FIRST_READ, 0);
+            let n = body.read(&mut bytes[start..])?;
+            bytes.truncate(start + n);
+            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            match text.trim_ascii_start().first() {
+                None if n > 0 && bytes.len() < FIRST_READ => {}
+                first => break first.copied(),
+            }
+        };
+        if !matches!(first, None | Some(b'{' | b'[' | b'<')) {
+            return Ok(Arrival::Stream(Feed::after(&bytes, body)));
+        }
+        let whole = read_rest(&mut body, &mut bytes)?;
+        let message = parse_json(&bytes, whole, answer, MESSAGE)?;
+        Ok(Arrival::Whole(Box::new(message)))
+    }
+}
+
+/// A stream on the wire.
+struct Feed {
+    body: AnswerBody,
+    decoder: Decoder,
+}
+
+impl Feed {
+    fn new(body: AnswerBody) -> Box<Feed> {
+        Box::new(Feed {
+            body,
+            decoder: Decoder::new(),
+        })
+    }
+
+    /// A stream of which these bytes were read already, fewer than the decoder has room for.
+    fn after(bytes: &[u8], body: AnswerBody) -> Box<Feed> {
+        let mut feed = Feed::new(body);
+        let space = feed.decoder.space();
+        let n = bytes.len().min(space.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        feed.decoder.filled(n);
+        feed
+    }
+
+    /// Reads the next event, and has `fold` fold it into the message; `None` after `message_stop`.
+    /// An end before that is a failure.
+    fn pump<T>(
+        &mut self,
+        accumulator: &mut Accumulator,
+        mut charge: Option<&mut Charge>,
+        fold: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
+    ) -> Result<Option<T>, Failure> {
+        if accumulator.is_complete() {
+            return Ok(None);
+        }
+        let failure = loop {
+            match self.decoder.next_event() {
+                Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
+                    Ok(Some(event)) => {
+                        if let Some(charge) = &mut charge {
+                            charge.see(&event);
+                        }
+                        let folded = fold(accumulator, event);
+                        if let Err(error) = accumulator.room() {
+                            break unreadable("a stream of events", error.into());
+                        }
+                        return Ok(Some(folded));
+                    }
+                    Ok(None) => continue,
+                    Err(no_event) => break no_event_of(&event, no_event, &self.body),
+                },
+                Ok(None) => {}
+                Err(error) => break unreadable("a stream of events", error.into()),
+            }
+            match self.body.read(self.decoder.space()) {
+                Ok(0) => match self.unended_event() {
+                    Ok(event) => return Ok(Some(fold(accumulator, event))),
+                    Err(failure) => break failure,
+                },
+                Ok(n) => self.decoder.filled(n),
+                Err(fault) => break cut(fault),
+            }
+        };
+        Err(Failure {
+            partial: accumulator.message().cloned().map(Box::new),
+            streamed: true,
+            ..failure
+        })
+    }
+
+    /// The last event of a stream that ended without the empty line behind it, if it is its
+    /// `message_stop` or `error`. By the standard it is no event, but nothing can be missing any more.
+    /// Anything else is the failure that the stream was cut.
+    fn unended_event(&mut self) -> Result<RawEvent<'static>, Failure> {
+        let end = b"\n\n";
+        if self.decoder.has_partial() {
+            if let Some(space) = self.decoder.space().get_mut(..end.len()) {
+                space.copy_from_slice(end);
+                self.decoder.filled(end.len());
+            }
+        }
+        let Ok(Some(event)) = self.decoder.next_event() else {
+            return Err(Failure::from(Cause::Truncated));
+        };
+        match RawEvent::decode(event.name, event.data) {
+            Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
+                Ok(RawEvent::Event(event))
+            }
+            Err(error @ NoEvent::Error(_)) => Err(no_event_of(&event, error, &self.body)),
+            _ => Err(Failure::from(Cause::Truncated)),
+        }
+    }
+}
+
+/// Folds an event, and hands it out as well.
+fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
+    accumulator.apply(&event);
+    event.into_event()
+}
+
+/// The failure that an event is none, said without the credentials that it may repeat.
+fn no_event_of(event: &Event<'_>, no_event: NoEvent, body: &AnswerBody) -> Failure {
+    let mut data = event.data.to_vec();
+    body.hide_credentials(&mut data);
+    match RawEvent::decode(event.name, &data)
+        .err()
+        .unwrap_or(no_event)
+    {
+        NoEvent::Error(error) => Failure::from(*error),
+        NoEvent::Unreadable(error) => unreadable("a stream of events", json_error(&error)),
+    }
+}
+
+fn unreadable(expected: &'static str, source: BoxError) -> Failure {
+    Failure::answered(Cause::unreadable(expected, Some(source)))
+}
+
+/// A stream whose connection broke, whatever broke it, is a broken stream.
+fn cut(fault: Fault) -> Failure {
+    let cause = match fault.cause {
+        Cause::Transport { source, .. }
+        | Cause::Decode {
+            source: Some(source),
+            ..
+        } => Cause::Transport {
+            phase: Phase::Stream,
+            source,
+        },
+        other => other,
+    };
+    Failure::from(Fault { cause, ..fault })
+}
+
+/// What an answer to a request for a message should be.
+pub(crate) const MESSAGE: &str = "a message";
+
+/// A stream that says so much before its first content is handed out without it.
+const MOST_BEFORE_CONTENT: usize = 100;
+
+/// How much is read of an answer that does not say what it is, to find out.
+const FIRST_READ: usize = 1024;

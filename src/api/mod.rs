@@ -1,0 +1,11 @@
+//! What the API offers, a handle for each resource.
+
+pub(crate) mod endpoint;
+
+pub(crate) mod messages;
+pub(crate) mod raw;
+
+pub(crate) mod pages;
+
+pub(crate) mod batches;
+pub(crate) mod models;

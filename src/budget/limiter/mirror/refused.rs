@@ -1,0 +1,139 @@
+//! What refusals teach: the buckets are lower, shared, counted otherwise, or their limits unknown.
+
+use crate::types::Dimension;
+
+use super::{Bucket, Due, Mirror, RESERVED, told_of};
+use crate::budget::cost::{Each, OUTPUT, REQUESTS};
+use crate::budget::limiter::reading::Reading;
+use crate::budget::limiter::trace::Trace;
+
+impl Mirror {
+    /// The server refused a request, which has been completed at no cost. The headers of
+    /// the refusal are an upper bound at once. Returns whether it was for requests although some
+    /// remain, and so shows that the server counts them over less than a minute: once per round.
+    pub(crate) fn refused(
+        &mut self,
+        due: &Due,
+        dimension: Option<Dimension>,
+        reading: &Reading,
+    ) -> bool {
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            if let Some(remaining) = reading.told[told_of(d)]
+                .remaining
+                .filter(|_| bucket.is_known())
+            {
+                let coming = if d == OUTPUT {
+                    bucket.promised / 2.0
+                } else {
+                    0.0
+                };
+                bucket.lower_to(remaining - coming);
+            }
+        }
+        let new_round = self.now >= self.last_round + ROUND;
+        if let Some(dimension) = dimension {
+            let told = reading.told[dimension.at()].remaining;
+            if dimension == Dimension::OutputTokens && !self.reserves_most {
+                // Output that is charged as it is produced needs one token to begin.
+                let is_proof = |left: f64| left > 1_000.0 && left - 500.0 < due.cost[RESERVED];
+                if told.is_some_and(is_proof) {
+                    self.switch_charging(true);
+                }
+            }
+            let d = self.believed(dimension.at());
+            let bucket = &mut self.buckets[d];
+            if told.is_none() && bucket.is_known() {
+                let wait = reading.retry_after.unwrap_or(1.0);
+                bucket.lower_to(due.cost[d] - wait * bucket.rate());
+                if new_round {
+                    bucket.suspect();
+                }
+            }
+            if new_round {
+                self.refused_for(d, due.cost[d], told);
+            }
+        }
+        if new_round {
+            self.last_round = self.now;
+        }
+        self.record();
+        let left = reading.told[REQUESTS].remaining;
+        let is_odd = left.is_some_and(|left| left >= 1.0);
+        new_round && is_odd && dimension == Some(Dimension::Requests)
+    }
+
+    fn refused_for(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
+        let bucket = &mut self.buckets[d];
+        if d == REQUESTS {
+            if remaining.is_some_and(|remaining| remaining < 1.0) {
+                bucket.suspect();
+            }
+            return;
+        }
+        bucket.guard = (bucket.guard + 0.01 * bucket.depth + 0.1 * cost).min(0.15 * bucket.depth);
+    }
+
+    /// Refused, with neither limits nor headers to know why: the limits become a little less than
+    /// what was `used` in the last minute, and shrink with each round of refusals; however far they
+    /// grew meanwhile, from no more than twice the use. No limit is guessed to be lower than the
+    /// lowest there is: who used less was not refused for that.
+    pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
+        if self.now < self.last_round + ROUND && self.buckets.iter().any(|b| b.guessed) {
+            return;
+        }
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            let told = told_of(d);
+            if dimension.is_some_and(|dimension| dimension.at() != told) {
+                continue;
+            }
+            let used = used[told] as f64;
+            if bucket.guessed {
+                let limit = bucket.limit.min(2.0 * used) * BACK_OFF;
+                bucket.set_limit(limit.max(LOWEST[told]), GUESSED_DEPTH);
+            } else if !bucket.is_known() && used * BACK_OFF > LOWEST[told] {
+                bucket.guessed = true;
+                bucket.set_limit(used * BACK_OFF, GUESSED_DEPTH);
+                bucket.free = 0.0;
+            }
+        }
+        self.last_round = self.now;
+        self.trace = Trace::new();
+        self.record();
+    }
+
+    /// The text of a refusal named a limit: that counts where no header told one.
+    pub(crate) fn told_limit(&mut self, dimension: Dimension, limit: f64) {
+        if !self.guesses(Some(dimension)) {
+            return;
+        }
+        for (d, bucket) in self.buckets.iter_mut().enumerate() {
+            if told_of(d) == dimension.at() {
+                bucket.guessed = false;
+                bucket.set_limit(limit, 1.0);
+            }
+        }
+        self.trace = Trace::new();
+        self.record();
+    }
+
+    /// Whether the limit of a dimension, or of all, is unknown or a guess.
+    pub(crate) fn guesses(&self, dimension: Option<Dimension>) -> bool {
+        let guesses = |bucket: &Bucket| !bucket.is_known() || bucket.guessed;
+        match dimension {
+            Some(dimension) => guesses(&self.buckets[dimension.at()]),
+            None => self.buckets.iter().all(guesses),
+        }
+    }
+}
+
+/// Refusals within so many seconds are one round.
+const ROUND: f64 = 2.0;
+
+/// A guessed limit, of what was used when refused; and each time it proves too high.
+const BACK_OFF: f64 = 0.85;
+
+/// The lowest limits of any tier and model, per minute: requests, input tokens, output tokens.
+const LOWEST: Each<f64> = [5.0, 10_000.0, 2_000.0];
+
+/// A guessed bucket holds 15 s worth.
+const GUESSED_DEPTH: f64 = 0.25;

@@ -1,0 +1,517 @@
+//! The course of a simulated run: events in virtual time, client threads, the wire.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use fastrand::Rng;
+
+use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS};
+use crate::budget::limiter::account::Account;
+use crate::budget::limiter::entries::Key;
+use crate::budget::limiter::gate::Gate;
+use crate::budget::limiter::reading::{Reading, Refusal};
+use crate::budget::limiter::ruling::Later;
+use crate::budget::limits::Limits;
+use crate::types::{Dimension, RateLimits, Usage};
+
+use super::rivals::Rival;
+use super::server::{No, Server};
+use super::{Job, Report, Scenario, Tenant};
+
+/// Something that happens; ordered by time, then by number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Event {
+    time: f64,
+    number: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    /// A client's head asks again.
+    Wake(usize),
+    /// A rival's job may go on.
+    Ready(usize, usize),
+    Arrive(usize),
+    Refuse(usize, No),
+    Begin(usize),
+    Progress(usize),
+    End(usize),
+    Foreign,
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Event) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Event) -> std::cmp::Ordering {
+        let time = self.time.total_cmp(&other.time);
+        time.then(self.number.cmp(&other.number))
+    }
+}
+
+struct Client {
+    account: Account,
+    gate: Gate,
+    rival: Option<Rival>,
+    waiting: BTreeSet<usize>,
+    idle: usize,
+    wake: f64,
+    done: usize,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    client: usize,
+    job: usize,
+    key: Option<Key>,
+    /// When its answer begins and ends.
+    begins: f64,
+    ends: f64,
+    /// What its headers will say, where that is decided on arrival.
+    reading: Option<Reading>,
+}
+
+pub(super) struct World {
+    scenario: Scenario,
+    server: Server,
+    clients: Vec<Client>,
+    jobs: Vec<Job>,
+    next_job: usize,
+    tries: Vec<usize>,
+    since: Vec<f64>,
+    flights: Vec<Flight>,
+    events: BinaryHeap<Reverse<Event>>,
+    numbers: u64,
+    now: f64,
+    dice: Rng,
+    admitted: Vec<(f64, Each<f64>)>,
+    begun_after_storm: usize,
+    report: Report,
+}
+
+impl World {
+    pub(super) fn new(scenario: &Scenario) -> World {
+        let mut dice = Rng::with_seed(scenario.seed * 7_919 + 17);
+        let jobs: Vec<Job> = (0..scenario.jobs)
+            .map(|_| scenario.job(&mut dice))
+            .collect();
+        let clients = (0..scenario.clients).map(|_| {
+            let mut account = Account::new(scenario.promise, false, dice.fork());
+            if scenario.known {
+                let [requests, input, output] = scenario.limits.map(|limit| limit as u64);
+                let limits = Limits::per_minute()
+                    .requests(requests)
+                    .input_tokens(input)
+                    .output_tokens(output);
+                account.assume_server(0.0, &limits);
+            }
+            Client {
+                account,
+                gate: Gate::new(dice.fork()),
+                rival: scenario.rival.clone(),
+                waiting: BTreeSet::new(),
+                idle: scenario.threads / scenario.clients,
+                wake: f64::INFINITY,
+                done: 0,
+            }
+        });
+        World {
+            clients: clients.collect(),
+            server: Server::new(scenario, dice.fork()),
+            tries: vec![0; jobs.len()],
+            since: vec![0.0; jobs.len()],
+            jobs,
+            next_job: 0,
+            flights: Vec::new(),
+            events: BinaryHeap::new(),
+            numbers: 0,
+            now: 0.0,
+            dice,
+            admitted: Vec::new(),
+            begun_after_storm: 0,
+            report: Report::default(),
+            scenario: scenario.clone(),
+        }
+    }
+
+    pub(super) fn run(mut self) -> Report {
+        if let Tenant::Random(_) = self.scenario.tenant {
+            self.after(0.0, What::Foreign);
+        }
+        for client in 0..self.clients.len() {
+            self.feed(client);
+        }
+        while let Some(Reverse(event)) = self.events.pop() {
+            self.now = event.time;
+            assert!(self.now < 1e6, "it hangs");
+            self.happen(event.what);
+            let done: usize = self.clients.iter().map(|client| client.done).sum();
+            if done + self.report.lost == self.jobs.len() {
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    fn after(&mut self, wait: f64, what: What) {
+        self.at(self.now + wait, what);
+    }
+
+    fn at(&mut self, time: f64, what: What) {
+        self.numbers += 1;
+        let number = self.numbers;
+        self.events.push(Reverse(Event { time, number, what }));
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Wake(client) => {
+                if self.clients[client].wake <= self.now {
+                    self.pump(client);
+                }
+            }
+            What::Ready(client, job) => self.rival_goes(client, job),
+            What::Arrive(flight) => self.arrive(flight),
+            What::Refuse(flight, no) => self.refuse(flight, no),
+            What::Begin(flight) => self.begin(flight),
+            What::Progress(flight) => self.progress(flight),
+            What::End(flight) => self.end(flight),
+            What::Foreign => {
+                let job = self.scenario.job(&mut self.dice);
+                self.server.foreign(self.now, &job);
+                let mean = mean_cost(&self.jobs);
+                let per_second = (0..3)
+                    .map(|d| self.scenario.rate(d) * self.scenario.tenant.mean() / mean[d])
+                    .fold(f64::INFINITY, f64::min);
+                let wait = -(1.0 - self.dice.f64()).ln() / per_second;
+                self.after(wait, What::Foreign);
+            }
+        }
+    }
+
+    /// Gives idle threads their next jobs.
+    fn feed(&mut self, client: usize) {
+        while self.clients[client].idle > 0 && self.next_job < self.jobs.len() {
+            let job = self.next_job;
+            self.next_job += 1;
+            self.since[job] = self.now;
+            self.clients[client].idle -= 1;
+            if self.clients[client].rival.is_some() {
+                self.rival_goes(client, job);
+            } else {
+                self.clients[client].waiting.insert(job);
+            }
+        }
+        self.pump(client);
+    }
+
+    /// Lets the head ask, and those behind it, as long as they are granted.
+    fn pump(&mut self, at: usize) {
+        loop {
+            let client = &mut self.clients[at];
+            client.wake = f64::INFINITY;
+            let Some(job) = client.waiting.first().copied() else {
+                return;
+            };
+            let cost = Cost::request()
+                .input_bytes(self.jobs[job].guess)
+                .max_tokens(self.jobs[job].max_tokens);
+            self.report.rulings += 1;
+            match client.account.try_admit(self.now, &cost, &mut client.gate) {
+                Ok(key) => {
+                    client.waiting.pop_first();
+                    let waited = self.now - self.since[job];
+                    self.report.longest_wait = self.report.longest_wait.max(waited);
+                    self.send(at, job, Some(key));
+                }
+                Err(Later::NotBefore(time, _)) => {
+                    assert!(time > self.now, "it spins");
+                    client.wake = time;
+                    self.at(time, What::Wake(at));
+                    return;
+                }
+                Err(Later::OnEvent(_)) => return,
+                Err(Later::Never(_)) => {
+                    client.waiting.pop_first();
+                    self.report.lost += 1;
+                    client.idle += 1;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, client: usize, job: usize, key: Option<Key>) {
+        let truth = &self.jobs[job];
+        let cost = [1.0, truth.input as f64, truth.output as f64];
+        self.admitted.push((self.now, cost));
+        if let Some((from, to, _)) = self.scenario.storm {
+            self.report.sent_in_storm += usize::from((from..to).contains(&self.now));
+        }
+        self.flights.push(Flight {
+            client,
+            job,
+            key,
+            begins: 0.0,
+            ends: 0.0,
+            reading: None,
+        });
+        let uplink = 0.02 + 0.1 * self.dice.f64();
+        self.after(uplink, What::Arrive(self.flights.len() - 1));
+    }
+
+    fn arrive(&mut self, flight: usize) {
+        let job = self.jobs[self.flights[flight].job];
+        match self.server.arrive(self.now, &job) {
+            Err(no) => {
+                let wait = 0.1 + 0.2 * self.dice.f64();
+                self.after(wait, What::Refuse(flight, no));
+            }
+            Ok(()) => {
+                let first = match self.scenario.has_slow_headers {
+                    true => 0.1 * job.service,
+                    false => (0.2 * job.service).min(1.0),
+                };
+                let flying = &mut self.flights[flight];
+                flying.begins = self.now + first;
+                flying.ends = self.now + job.service;
+                if self.scenario.has_slow_headers {
+                    let headers = self.server.headers(self.now, None);
+                    flying.reading = Some(Reading::of(&headers));
+                }
+                self.at(self.now + first, What::Begin(flight));
+            }
+        }
+    }
+
+    fn refuse(&mut self, flight: usize, no: No) {
+        let Flight {
+            client: at,
+            job,
+            key,
+            ..
+        } = self.flights[flight];
+        let wait = match no {
+            No::Limit(_, wait) => Some(wait),
+            No::Growth => Some(5.0),
+            No::Overloaded => None,
+        };
+        let headers = match no {
+            No::Overloaded => RateLimits::default(),
+            _ => self.server.headers(self.now, wait),
+        };
+        match no {
+            No::Overloaded => self.report.overloaded += 1,
+            _ => self.report.refused += 1,
+        }
+        let Some(key) = key else {
+            return self.rival_refused(at, job, headers.retry_after.map(|wait| wait.as_secs_f64()));
+        };
+        // It counts as a request, and no more.
+        self.admitted[flight].1 = [1.0, 0.0, 0.0];
+        let client = &mut self.clients[at];
+        let (account, gate) = (&mut client.account, &mut client.gate);
+        let refusal = match no {
+            No::Limit(..) if self.scenario.is_mute => Refusal::Unexplained,
+            No::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
+            No::Growth => Refusal::Growth,
+            No::Overloaded => {
+                account.overloaded(self.now, key, None, gate);
+                client.waiting.insert(job);
+                return self.pump(at);
+            }
+        };
+        account.refused(self.now, key, refusal, &Reading::of(&headers), gate);
+        client.waiting.insert(job);
+        self.pump(at);
+    }
+
+    fn begin(&mut self, flight: usize) {
+        let Flight {
+            client: at,
+            job,
+            key,
+            begins,
+            ends,
+            reading,
+        } = self.flights[flight];
+        let job = self.jobs[job];
+        let duration = (ends - begins).max(1e-3);
+        self.server
+            .start_output(self.now, job.output as f64 / duration);
+        if self.scenario.storm.is_some_and(|(_, to, _)| self.now > to) {
+            self.begun_after_storm += 1;
+            if self.begun_after_storm == 10 {
+                let to = self.scenario.storm.map_or(0.0, |(_, to, _)| to);
+                self.report.tenth_after = self.now - to;
+            }
+        }
+        self.at(begins + duration, What::End(flight));
+        if let Some(key) = key {
+            let reading = reading.unwrap_or_else(|| {
+                let headers = self.server.headers(self.now, None);
+                Reading::of(&headers)
+            });
+            let client = &mut self.clients[at];
+            client.account.learn(self.now, key, &reading);
+            let usage = usage(job.input, 1);
+            client
+                .account
+                .begun(self.now, key, &usage, &mut client.gate);
+            if duration > 1.0 {
+                self.after(1.0, What::Progress(flight));
+            }
+            self.pump(at);
+        }
+    }
+
+    fn progress(&mut self, flight: usize) {
+        let Flight {
+            client: at,
+            job,
+            key,
+            begins,
+            ends,
+            ..
+        } = self.flights[flight];
+        let made = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
+        if let Some(key) = key {
+            let account = &mut self.clients[at].account;
+            account.output_seen(self.now, key, made as u64);
+            if self.now + 1.0 < ends {
+                self.after(1.0, What::Progress(flight));
+            }
+        }
+    }
+
+    fn end(&mut self, flight: usize) {
+        let Flight {
+            client: at,
+            job: index,
+            key,
+            begins,
+            ends,
+            ..
+        } = self.flights[flight];
+        let job = self.jobs[index];
+        let duration = (ends - begins).max(1e-3);
+        self.server
+            .end_output(self.now, job.output as f64 / duration, &job);
+        let client = &mut self.clients[at];
+        client.done += 1;
+        client.idle += 1;
+        if let Some(key) = key {
+            let usage = usage(job.input, job.output);
+            client
+                .account
+                .settle(self.now, key, &usage, &mut client.gate);
+        } else if let Some(rival) = &mut client.rival {
+            rival.finished(self.now, job.input);
+        }
+        self.feed(at);
+    }
+
+    fn rival_goes(&mut self, at: usize, job: usize) {
+        let input = self.jobs[job].guess as f64 / 3.5;
+        let limits = self.scenario.limits;
+        let rival = self.clients[at].rival.as_mut().expect("a rival's job");
+        match rival.ask(self.now, input, &limits) {
+            None => self.send(at, job, None),
+            Some(wait) => self.after(wait, What::Ready(at, job)),
+        }
+    }
+
+    fn rival_refused(&mut self, at: usize, job: usize, retry_after: Option<f64>) {
+        let tries = self.tries[job];
+        self.tries[job] += 1;
+        let rival = self.clients[at].rival.as_ref().expect("a rival's job");
+        match rival.backoff(tries, retry_after, &mut self.dice) {
+            Some(wait) => self.after(wait, What::Ready(at, job)),
+            None => {
+                self.report.lost += 1;
+                self.clients[at].idle += 1;
+                self.feed(at);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.makespan = self.now;
+        let share = 1.0 - self.scenario.tenant.mean();
+        let mut allowed = self.scenario.limits.map(|limit| limit * share);
+        for dimension in Dimension::ALL {
+            if let Some(limit) = self.scenario.promise.of(dimension) {
+                let d = dimension.at();
+                allowed[d] = allowed[d].min(limit as f64);
+            }
+        }
+        let mut ideal: f64 = 0.0;
+        for (d, allowed) in allowed.into_iter().enumerate() {
+            let demand: f64 = self.jobs.iter().map(|job| job.cost()[d]).sum();
+            ideal = ideal.max(demand / allowed * 60.0);
+        }
+        self.report.ratio = self.now / ideal;
+        for d in 0..3 {
+            let limit = match self.scenario.promise.of(Dimension::ALL[d]) {
+                Some(limit) => limit as f64,
+                None => self.scenario.limits[d],
+            };
+            self.report.admitted[d] = worst_minute(&self.admitted, d, limit).0;
+            let (worst, above) = worst_minute(&self.server.books, d, limit);
+            (self.report.charged[d], self.report.above[d]) = (worst, above / self.now);
+        }
+        self.report.shares = self.clients.iter().map(|client| client.done).collect();
+        self.report.conserved = self
+            .clients
+            .iter_mut()
+            .all(|client| client.rival.is_some() || client.account.is_at_rest(self.now));
+        if let [client] = self.clients.as_mut_slice() {
+            let first = ((self.now * 4.0).floor() - 240.0) / 4.0;
+            let left = self.admitted.iter().filter(|(time, _)| *time >= first);
+            let sums = left.fold([0; 3], |sums, (_, cost)| {
+                [REQUESTS, INPUT, OUTPUT].map(|d| sums[d] + cost[d] as u64)
+            });
+            let used = client.account.view(self.now).used;
+            self.report.conserved &= client.rival.is_some() || sums == used;
+        }
+        self.report
+    }
+}
+
+fn usage(input: u64, output: u64) -> Usage {
+    Usage {
+        input_tokens: input,
+        output_tokens: output,
+        ..Usage::default()
+    }
+}
+
+fn mean_cost(jobs: &[Job]) -> Each<f64> {
+    [REQUESTS, INPUT, OUTPUT]
+        .map(|d| jobs.iter().map(|job| job.cost()[d]).sum::<f64>() / jobs.len() as f64)
+}
+
+/// The largest sum in 60 s over `limit`, and for how many seconds it was above 1.
+fn worst_minute(log: &[(f64, Each<f64>)], d: usize, limit: f64) -> (f64, f64) {
+    let (mut worst, mut sum, mut above): (f64, f64, f64) = (0.0, 0.0, 0.0);
+    let mut oldest = 0;
+    for (place, (time, cost)) in log.iter().enumerate() {
+        while log[oldest].0 <= time - 60.0 {
+            sum -= log[oldest].1[d];
+            oldest += 1;
+        }
+        sum += cost[d];
+        worst = worst.max(sum / limit);
+        if sum > limit {
+            let next = log.get(place + 1).map_or(*time, |(next, _)| *next);
+            above += next - time;
+        }
+    }
+    (worst, above)
+}

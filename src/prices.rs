@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::budget::Plan;
-use crate::call::totals::{LONG_PROMPT, Tally, Totals};
 use crate::types::{MessageRequest, Model, Tokens, Usage};
 
 /// Dollars per million tokens of one model.
@@ -264,40 +262,23 @@ impl Prices {
         Some(long.max(cost(rates.usual)))
     }
 
-    fn of_tally(&self, model: &Model, tally: &Tally) -> Option<f64> {
+    /// What tokens and searches of many requests cost; `long` are those among the tokens that
+    /// requests with more than [`LONG_PROMPT`] input tokens used.
+    pub(crate) fn cost_of_sums(
+        &self,
+        model: &Model,
+        tokens: &Tokens,
+        long: &Tokens,
+        searches: u64,
+    ) -> Option<f64> {
         let rates = self.rates(model)?;
-        let extra = rates.long.cost(&tally.long_prompts) - rates.usual.cost(&tally.long_prompts);
-        let searches = tally.web_searches as f64 * self.per_search;
-        Some(rates.usual.cost(&tally.tokens) + extra + searches)
+        let extra = rates.long.cost(long) - rates.usual.cost(long);
+        Some(rates.usual.cost(tokens) + extra + searches as f64 * self.per_search)
     }
 
     fn rates(&self, model: &Model) -> Option<&Rates> {
         let found = self.models.get(model);
         found.or_else(|| self.models.get(&Model::from(model.line())))
-    }
-}
-
-impl Totals {
-    /// What all of it cost, in dollars: also attempts that failed and answers that broke off, as
-    /// far as their tokens were seen. `None` when a model has no price.
-    ///
-    /// ```no_run
-    /// use anthropic_blocking::Prices;
-    ///
-    /// # let client = anthropic_blocking::Client::from_env()?;
-    /// if let Some(dollars) = client.totals().cost(&Prices::published()) {
-    ///     println!("about ${dollars:.2}");
-    /// }
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
-    pub fn cost(&self, prices: &Prices) -> Option<f64> {
-        self.cost_with(prices, |_| 1.0)
-    }
-
-    /// The same, with the prices of each model multiplied.
-    pub(crate) fn cost_with(&self, prices: &Prices, factor: impl Fn(&Model) -> f64) -> Option<f64> {
-        let costs = self.by_model.iter();
-        sum(costs.map(|(model, tally)| Some(prices.of_tally(model, tally)? * factor(model))))
     }
 }
 
@@ -310,33 +291,13 @@ pub(crate) fn surcharge(request: &MessageRequest) -> f64 {
     (if is_fast { 2.0 } else { 1.0 }) * (if is_anywhere { 1.0 } else { 1.1 })
 }
 
-impl Plan {
-    /// What the requests are expected to cost, in dollars, as if none of them used the cache and
-    /// none were long; `None` when a model has no price, and for plans that know no models: those
-    /// of [`Messages::plan`](crate::Messages::plan) do.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
-    ///
-    /// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
-    /// let plan = client.messages().plan(requests)?;
-    /// let alone = plan.cost(&Prices::published());
-    /// let batched = plan.cost(&Prices::published().for_batches());
-    /// println!("{alone:?} dollars now, {batched:?} as a batch");
-    /// # Ok(()) }
-    /// ```
-    pub fn cost(&self, prices: &Prices) -> Option<f64> {
-        let costs = self.by_model.iter();
-        let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));
-        let is_known = self.requests == 0 || !self.by_model.is_empty();
-        sum(cost).filter(|_| is_known)
-    }
-}
-
 /// A sum of nothing is zero, and not what `f64` has for it: minus zero.
-fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub(crate) fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     costs.sum::<Option<f64>>().map(|sum| sum + 0.0)
 }
+
+/// Prompts of more tokens than this are long: some models charge more for them.
+pub(crate) const LONG_PROMPT: u64 = 100_000;
 
 /// Dollars per million tokens of input and output; as of 2026-11-23. Mythos costs what the Fable of
 /// the same number does.
@@ -446,7 +407,7 @@ mod tests {
             prices.get("claude-opus-5-5")
         );
         assert_eq!(Prices::none().get("claude-opus-5-5"), None);
-        let nothing = Totals::default()
+        let nothing = crate::Totals::default()
             .cost(&prices)
             .expect("no model lacks a price");
         assert!(nothing.is_sign_positive(), "{nothing}");

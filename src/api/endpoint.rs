@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::call::response::read_json;
 use crate::client::Client;
 use crate::error::{Error, Result, clean};
+use crate::http::is_path;
 use crate::types::Exchange;
 
 impl Client {
@@ -39,6 +40,19 @@ pub(crate) fn path_of(method: &'static str, kind: &str, id: &str) -> Result<Stri
         ));
     }
     Ok(format!("{kind}/{}", escaped(id)))
+}
+
+/// Refuses what is no path: appended to the base URL it might name another host, and the key would
+/// go there.
+pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
+    if is_path(path) {
+        return Ok(());
+    }
+    let shown = clean(path, 100);
+    Err(Error::refused(
+        method,
+        format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
+    ))
 }
 
 /// Text as a part of a path or a query.

@@ -2,10 +2,9 @@
 
 pub(crate) mod endpoint;
 
-pub(crate) mod messages;
-pub(crate) mod raw;
-
 pub(crate) mod pages;
 
 pub(crate) mod batches;
+pub(crate) mod messages;
 pub(crate) mod models;
+pub(crate) mod raw;

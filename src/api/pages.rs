@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::endpoint::escaped;
-use crate::api::raw::{Raw, check_path};
+use crate::api::endpoint::{check_path, escaped};
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::types::Exchange;
@@ -95,6 +94,14 @@ impl<'a, T> Pages<'a, T> {
             empty: 0,
             is_over: false,
             items: PhantomData,
+        }
+    }
+
+    /// A list whose pages are turned by tokens.
+    pub(crate) fn by_token(client: &'a Client, path: impl Into<String>) -> Pages<'a, T> {
+        Pages {
+            turn: Turn::Token,
+            ..Pages::by_id(client, path)
         }
     }
 
@@ -271,27 +278,3 @@ fn without(path: &str, is_moot: impl Fn(&str) -> bool) -> String {
 
 /// A list goes in circles that has so many pages without any item in a row.
 const MOST_EMPTY: usize = 100;
-
-impl<'a> Raw<'a> {
-    /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of
-    /// files, or by ids (`has_more`, `last_id`); its items as a type of yours, or as
-    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one that
-    /// says where to begin.
-    ///
-    /// ```no_run
-    /// use anthropic_blocking::Client;
-    /// use serde_json::Value;
-    ///
-    /// let client = Client::from_env()?;
-    /// for file in client.raw().pages::<Value>("/v1/files").limit(1000) {
-    ///     println!("{}", file?["filename"]);
-    /// }
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
-    pub fn pages<T: DeserializeOwned>(&self, path: impl Into<String>) -> Pages<'a, T> {
-        Pages {
-            turn: Turn::Token,
-            ..Pages::by_id(self.client(), path)
-        }
-    }
-}

@@ -3,11 +3,12 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::endpoint::check_path;
+use crate::api::pages::Pages;
 use crate::call::encode;
 use crate::call::response::{Failure, cut, is_cut, read_bytes};
 use crate::client::{Client, Options};
-use crate::error::{Cause, Error, Result, clean, json_error};
-use crate::http::is_path;
+use crate::error::{Cause, Error, Result, json_error};
 use crate::types::{Attempt, ErrorKind, Exchange, RateLimits, RequestId, Waits};
 
 impl Client {
@@ -52,10 +53,6 @@ pub struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    pub(crate) fn client(&self) -> &'a Client {
-        self.client
-    }
-
     /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
     ///
     /// Blocks until the answer is there, as the other calls do; a large one may take as long as it
@@ -174,19 +171,25 @@ impl<'a> Raw<'a> {
             exchange,
         })
     }
-}
 
-/// Refuses what is no path: appended to the base URL it might name another host, and the key would
-/// go there.
-pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
-    if is_path(path) {
-        return Ok(());
+    /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of
+    /// files, or by ids (`has_more`, `last_id`); its items as a type of yours, or as
+    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one that
+    /// says where to begin.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    /// use serde_json::Value;
+    ///
+    /// let client = Client::from_env()?;
+    /// for file in client.raw().pages::<Value>("/v1/files").limit(1000) {
+    ///     println!("{}", file?["filename"]);
+    /// }
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn pages<T: DeserializeOwned>(&self, path: impl Into<String>) -> Pages<'a, T> {
+        Pages::by_token(self.client, path)
     }
-    let shown = clean(path, 100);
-    Err(Error::refused(
-        method,
-        format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
-    ))
 }
 
 /// An answer as it came, from [`Client::raw`].

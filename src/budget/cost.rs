@@ -2,20 +2,6 @@
 
 use crate::types::Dimension;
 
-impl Dimension {
-    /// All of them, in the order of [`Each`].
-    pub(crate) const ALL: [Dimension; 3] = [
-        Dimension::Requests,
-        Dimension::InputTokens,
-        Dimension::OutputTokens,
-    ];
-
-    /// Where it stands in an [`Each`].
-    pub(crate) const fn at(self) -> usize {
-        self as usize
-    }
-}
-
 /// One value for each [`Dimension`].
 pub(crate) type Each<T> = [T; 3];
 

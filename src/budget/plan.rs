@@ -12,6 +12,7 @@ use super::limiter::gate::Gate;
 use super::limiter::ruling::Later;
 use super::{Budget, seconds};
 use crate::clock::lock;
+use crate::prices::{Prices, sum};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
 /// What a list of requests would take, as far as it can be told; from [`Budget::plan`].
@@ -125,6 +126,27 @@ impl Plan {
                 .map(|(cause, _)| cause);
             self.waits = class.waits;
         }
+    }
+
+    /// What the requests are expected to cost, in dollars, as if none of them used the cache and
+    /// none were long; `None` when a model has no price, and for plans that know no models: those
+    /// of [`Messages::plan`](crate::Messages::plan) do.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
+    ///
+    /// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
+    /// let plan = client.messages().plan(requests)?;
+    /// let alone = plan.cost(&Prices::published());
+    /// let batched = plan.cost(&Prices::published().for_batches());
+    /// println!("{alone:?} dollars now, {batched:?} as a batch");
+    /// # Ok(()) }
+    /// ```
+    pub fn cost(&self, prices: &Prices) -> Option<f64> {
+        let costs = self.by_model.iter();
+        let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));
+        let is_known = self.requests == 0 || !self.by_model.is_empty();
+        sum(cost).filter(|_| is_known)
     }
 }
 

@@ -1,41 +1,21 @@
 //! What tells requests apart, and what they share.
 
-use serde::Serialize;
-
 use crate::types::digest::Digest;
 use crate::types::{Content, ContentBlock, MessageRequest, Tool};
 
 impl MessageRequest {
-    /// A key by what is asked, for [bulk runs](crate::Bulk) of requests that have no other: 16
-    /// hexadecimal digits, the same for the same request in every version of this crate that writes
-    /// it alike. Two equal requests have one key, of which a run with a journal answers one: remove
-    /// repeats first.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let ask = |text| MessageRequest::new("claude-haiku-4-5", 64).user(text);
-    /// assert_eq!(ask("A prime?").fingerprint(), ask("A prime?").fingerprint());
-    /// assert_ne!(ask("A prime?").fingerprint(), ask("A square?").fingerprint());
-    /// ```
-    pub fn fingerprint(&self) -> String {
-        let mut digest = Digest::new();
-        add(&mut digest, self);
-        digest.to_hex()
-    }
-
     /// A digest of what the server may cache of this request, up to the first mark: what comes after
     /// it may be each request's own, and a mark there changes nothing of what they share. `None`
     /// without a mark.
     pub(super) fn cached_prefix(&self) -> Option<Digest> {
         let mut digest = Digest::of(self.model.as_str().as_bytes());
         if let Some(first) = self.tools.iter().position(Tool::is_cached) {
-            add(&mut digest, &self.tools[..=first]);
+            digest.add_json(&self.tools[..=first]);
             return Some(digest);
         }
-        add(&mut digest, &self.tools);
+        digest.add_json(&self.tools);
         if let Some(marked) = self.system.as_ref().and_then(up_to_mark) {
-            add(&mut digest, marked);
+            digest.add_json(marked);
             return Some(digest);
         }
         let first = self
@@ -47,10 +27,10 @@ impl MessageRequest {
         if first.is_none() && !is_automatic {
             return None;
         }
-        add(&mut digest, &self.system);
+        digest.add_json(&self.system);
         if let Some(first) = first {
-            add(&mut digest, &self.messages[..first]);
-            add(&mut digest, &up_to_mark(&self.messages[first].content));
+            digest.add_json(&self.messages[..first]);
+            digest.add_json(&up_to_mark(&self.messages[first].content));
         }
         Some(digest)
     }
@@ -63,13 +43,6 @@ fn up_to_mark(content: &Content) -> Option<&[ContentBlock]> {
     };
     let first = blocks.iter().position(ContentBlock::is_cached)?;
     Some(&blocks[..=first])
-}
-
-fn add(digest: &mut Digest, value: &(impl Serialize + ?Sized)) {
-    // What cannot be written is not sent either.
-    if let Ok(json) = serde_json::to_vec(value) {
-        digest.add(&json);
-    }
 }
 
 #[cfg(test)]

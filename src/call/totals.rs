@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
+use crate::prices::{LONG_PROMPT, Prices, sum};
 use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
 /// What a client and all its copies have done so far; from
@@ -24,6 +25,30 @@ pub struct Totals {
     pub all: Tally,
     /// Messages, by the model that was asked.
     pub by_model: BTreeMap<Model, Tally>,
+}
+
+impl Totals {
+    /// What all of it cost, in dollars: also attempts that failed and answers that broke off, as
+    /// far as their tokens were seen. `None` when a model has no price.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Prices;
+    ///
+    /// # let client = anthropic_blocking::Client::from_env()?;
+    /// if let Some(dollars) = client.totals().cost(&Prices::published()) {
+    ///     println!("about ${dollars:.2}");
+    /// }
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn cost(&self, prices: &Prices) -> Option<f64> {
+        self.cost_with(prices, |_| 1.0)
+    }
+
+    /// The same, with the prices of each model multiplied.
+    pub(crate) fn cost_with(&self, prices: &Prices, factor: impl Fn(&Model) -> f64) -> Option<f64> {
+        let costs = self.by_model.iter();
+        sum(costs.map(|(model, tally)| Some(tally.cost(model, prices)? * factor(model))))
+    }
 }
 
 /// Sums over calls.
@@ -63,6 +88,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What calls of one model cost, in dollars.
+    fn cost(&self, model: &Model, prices: &Prices) -> Option<f64> {
+        prices.cost_of_sums(model, &self.tokens, &self.long_prompts, self.web_searches)
+    }
+
     fn add_refusal(&mut self, failure: Option<ErrorKind>) {
         self.rate_limited += u64::from(failure == Some(ErrorKind::RateLimit));
         self.overloaded += u64::from(failure == Some(ErrorKind::Overloaded));
@@ -79,9 +109,6 @@ impl Tally {
         self.web_searches = self.web_searches.saturating_add(searches);
     }
 }
-
-/// Prompts of more tokens than this are long.
-pub(crate) const LONG_PROMPT: u64 = 100_000;
 
 /// The totals that all copies of a client write into, and with each entry into those of the client
 /// that these belong to.

@@ -117,7 +117,7 @@ pub struct ClientBuilder {
     limits: Option<Limits>,
     input_estimate: InputEstimate,
     seed: Option<u64>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     unreadable: Option<String>,
 }
 
@@ -558,23 +558,6 @@ impl ClientBuilder {
     /// ```
     pub fn seed(mut self, seed: u64) -> ClientBuilder {
         self.seed = Some(seed);
-        self
-    }
-
-    /// Takes the time from a test's clock.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use anthropic_blocking::testing::ManualClock;
-    ///
-    /// let clock = ManualClock::new();
-    /// let client = Client::builder().api_key("test").clock(&clock).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
-    #[cfg(feature = "testing")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
-    pub fn clock(mut self, clock: &crate::testing::ManualClock) -> ClientBuilder {
-        self.clock = clock.clock();
         self
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::client::ClientBuilder;
 use crate::clock::{Clock, ManualTime};
 
 /// A clock for tests: waits take no time, and can be counted.
@@ -243,4 +244,23 @@ impl ManualClock {
 /// 2026-01-01 00:00 UTC.
 fn new_year() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}
+
+impl ClientBuilder {
+    /// Takes the time from a test's clock.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// let client = Client::builder().api_key("test").clock(&clock).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    #[cfg(feature = "testing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub fn clock(mut self, clock: &ManualClock) -> ClientBuilder {
+        self.clock = clock.clock();
+        self
+    }
 }

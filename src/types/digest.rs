@@ -1,5 +1,7 @@
 //! A digest to tell one body from another, the same in every version: FNV-1a.
 
+use serde::Serialize;
+
 /// What was digested so far.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Digest(u64);
@@ -18,6 +20,13 @@ impl Digest {
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Adds a value as JSON; one that cannot be written adds nothing, and is not sent either.
+    pub(crate) fn add_json(&mut self, value: &(impl Serialize + ?Sized)) {
+        if let Ok(json) = serde_json::to_vec(value) {
+            self.add(&json);
         }
     }
 

@@ -7,6 +7,7 @@ use serde::ser::Serializer;
 use serde_json::{Map, Value};
 
 use super::content::{CacheControl, Content};
+use super::digest::Digest;
 use super::json::Written;
 use super::message::MessageParam;
 use super::model::Model;
@@ -534,6 +535,24 @@ impl MessageRequest {
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> MessageRequest {
         self.extra.insert(name.into(), value.into());
         self
+    }
+
+    /// A key by what is asked, for [bulk runs](crate::Bulk) of requests that have no other: 16
+    /// hexadecimal digits, the same for the same request in every version of this crate that writes
+    /// it alike. Two equal requests have one key, of which a run with a journal answers one: remove
+    /// repeats first.
+    ///
+    /// ```
+    /// use anthropic_blocking::MessageRequest;
+    ///
+    /// let ask = |text| MessageRequest::new("claude-haiku-4-5", 64).user(text);
+    /// assert_eq!(ask("A prime?").fingerprint(), ask("A prime?").fingerprint());
+    /// assert_ne!(ask("A prime?").fingerprint(), ask("A square?").fingerprint());
+    /// ```
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Digest::new();
+        digest.add_json(self);
+        digest.to_hex()
     }
 }
 

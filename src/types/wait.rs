@@ -25,6 +25,20 @@ pub enum Dimension {
     OutputTokens,
 }
 
+impl Dimension {
+    /// All of them, in the order in which arrays of one value for each hold them.
+    pub(crate) const ALL: [Dimension; 3] = [
+        Dimension::Requests,
+        Dimension::InputTokens,
+        Dimension::OutputTokens,
+    ];
+
+    /// Its index in such an array.
+    pub(crate) const fn at(self) -> usize {
+        self as usize
+    }
+}
+
 impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -198,7 +198,7 @@ fn draw(bar: &ProgressBar, progress: &Progress) {
         message += &format!(" | ${dollars:.4}");
     }
     if let Some(remaining) = progress.remaining {
-        message += &format!(" | {} left", spoken(remaining));
+        message += &format!(" | {} left", display_duration(remaining));
     }
     if let Some(cause) = progress.cause {
         message += &format!(" | {} waiting: {cause}", progress.waiting);
@@ -215,7 +215,7 @@ fn sum_up(progress: &Progress) {
         progress.done,
         progress.failed,
         progress.skipped,
-        spoken(progress.elapsed),
+        display_duration(progress.elapsed),
     );
     if minutes > 0.0 {
         eprintln!(
@@ -240,12 +240,12 @@ fn sum_up(progress: &Progress) {
     if !progress.totals.all.waited.is_empty() {
         eprintln!("The threads waited, all together:");
         for (cause, wait) in &progress.totals.all.waited {
-            eprintln!("{:>9}  {cause}", spoken(wait));
+            eprintln!("{:>9}  {cause}", display_duration(wait));
         }
     }
 }
 
-fn spoken(time: Duration) -> String {
+fn display_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{:.1} s", time.as_secs_f64()),

@@ -1,9 +1,9 @@
 //! A conversation on the terminal that keeps its history, prints answers as they arrive, and lets
-//! the model roll dice.
+//! the model roll rng.
 //!
 //! ```text
 //! cargo run --example chat
-//! printf 'hello\nroll two dice\n/quit\n' | cargo run --example chat
+//! printf 'hello\nroll two rng\n/quit\n' | cargo run --example chat
 //! ```
 
 mod support;
@@ -20,7 +20,7 @@ use serde_json::json;
 
 const HELP: &str = "usage: chat [MODEL]
 
-Talks to the model (claude-haiku-4-5 if none is named). It can roll dice.
+Talks to the model (claude-haiku-4-5 if none is named). It can roll rng.
 /quit or the end of the input ends the conversation.";
 
 fn main() -> Result<()> {
@@ -33,19 +33,19 @@ fn main() -> Result<()> {
     }
     support::log_to_stderr();
     let (client, _server) = support::client_or(scripted_server)?;
-    let dice = Tool::new(
+    let rng = Tool::new(
         "roll_dice",
         json!({
             "type": "object",
             "properties": {
-                "count": {"type": "integer", "description": "how many dice, 1 to 100"},
+                "count": {"type": "integer", "description": "how many rng, 1 to 100"},
                 "sides": {"type": "integer", "description": "how many sides each has, 2 to 1000"},
             },
             "required": ["count", "sides"],
         }),
     )
-    .description("Rolls dice and gives the number that each shows");
-    let mut request = MessageRequest::new(model, 4096).tool(dice);
+    .description("Rolls rng and gives the number that each shows");
+    let mut request = MessageRequest::new(model, 4096).tool(rng);
 
     let is_terminal = io::stdin().is_terminal();
     prompt();
@@ -120,7 +120,7 @@ fn run_tool(call: &ToolUseBlock) -> ContentBlock {
             println!("[rolled {count}d{sides}: {rolls}]");
             call.result(rolls)
         }
-        ("roll_dice", ..) => call.error("1 to 100 dice of 2 to 1000 sides"),
+        ("roll_dice", ..) => call.error("1 to 100 rng of 2 to 1000 sides"),
         _ => call.error("there is no such tool"),
     }
 }
@@ -148,7 +148,7 @@ fn scripted_answer(request: &RecordedRequest, n: usize) -> StreamScript {
     let turns = request["messages"].as_array_mut();
     let last = turns.and_then(Vec::pop).unwrap_or_default();
     match last["content"].as_str() {
-        Some(text) if text.contains("dice") => StreamScript::new()
+        Some(text) if text.contains("rng") => StreamScript::new()
             .message_start(100)
             .text_block(["Let ", "me ", "roll ", "two."])
             .tool_use(
@@ -158,11 +158,11 @@ fn scripted_answer(request: &RecordedRequest, n: usize) -> StreamScript {
             )
             .finish(),
         Some(text) => StreamScript::text(&format!(
-            "You said {text:?}. I only repeat things, but ask me for dice and I roll them."
+            "You said {text:?}. I only repeat things, but ask me for rng and I roll them."
         )),
         None => {
             let rolled = last["content"][0]["content"].as_str().unwrap_or("nothing");
-            StreamScript::text(&format!("The dice show {rolled}."))
+            StreamScript::text(&format!("The rng show {rolled}."))
         }
     }
 }

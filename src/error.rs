@@ -58,7 +58,7 @@ struct Inner {
 pub(crate) enum Cause {
     /// Something that a person wrote is wrong; nothing was sent.
     #[error("{0}")]
-    Refused(Cow<'static, str>),
+    Rejected(Cow<'static, str>),
     /// The same, found out by someone else's parser.
     #[error("{what}")]
     Unusable {
@@ -172,7 +172,7 @@ impl Error {
 
     /// A setting that cannot be used.
     pub(crate) fn config(what: impl Into<Cow<'static, str>>) -> Error {
-        Error::new(ErrorKind::Config, BUILDING, Cause::Refused(what.into()))
+        Error::new(ErrorKind::Config, BUILDING, Cause::Rejected(what.into()))
     }
 
     /// A setting that someone else's parser refused.
@@ -188,14 +188,14 @@ impl Error {
     }
 
     /// A request that is refused before it is sent.
-    pub(crate) fn refused(
+    pub(crate) fn rejected(
         action: impl Into<Cow<'static, str>>,
         what: impl Into<Cow<'static, str>>,
     ) -> Error {
         Error::new(
             ErrorKind::InvalidRequest,
             action,
-            Cause::Refused(what.into()),
+            Cause::Rejected(what.into()),
         )
     }
 
@@ -207,7 +207,7 @@ impl Error {
 
     /// Says whether another try may help, what would, and why none was made where that is not
     /// plain from the cause.
-    pub(crate) fn with_verdict(
+    pub(crate) fn with_classification(
         mut self,
         retryable: bool,
         advice: Option<&'static str>,
@@ -435,11 +435,11 @@ impl Cause {
 
     /// The cause for a log line: shorter, and with what is behind it.
     pub(crate) fn brief(&self) -> String {
-        let mut text = clean(&self.to_string(), 160);
+        let mut text = sanitize(&self.to_string(), 160);
         let mut source = self.source();
         while let Some(error) = source {
             text += ": ";
-            text += &clean(&error.to_string(), 160);
+            text += &sanitize(&error.to_string(), 160);
             source = error.source();
         }
         text
@@ -466,7 +466,7 @@ impl fmt::Debug for Error {
         write!(f, "[{}] {self}", self.0.kind)?;
         let mut source = StdError::source(self);
         while let Some(error) = source {
-            write!(f, ": {}", clean(&error.to_string(), EXCERPT))?;
+            write!(f, ": {}", sanitize(&error.to_string(), EXCERPT))?;
             source = error.source();
         }
         Ok(())
@@ -486,7 +486,7 @@ const EXCERPT: usize = 400;
 
 /// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
 /// characters, nothing that changes the direction of writing, runs of white space as one blank.
-pub(crate) fn clean(text: &str, most: usize) -> String {
+pub(crate) fn sanitize(text: &str, most: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -530,7 +530,7 @@ pub(crate) fn json_error(error: &serde_json::Error) -> BoxError {
 }
 
 /// A duration as people say it: `850 ms`, `1.5 s`, `4 min 10 s`, `2 h 5 min`.
-pub(crate) fn spoken(duration: Duration) -> String {
+pub(crate) fn display_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 => format!("{} ms", duration.as_millis()),
@@ -542,16 +542,16 @@ pub(crate) fn spoken(duration: Duration) -> String {
 }
 
 fn api_text(status: &Option<u16>, error: &ApiError) -> String {
-    let kind = clean(error.kind.as_str(), 80);
+    let kind = sanitize(error.kind.as_str(), 80);
     let mut text = match status {
         Some(status) if kind.is_empty() => format!("status {status}"),
         Some(status) => format!("{status} {kind}"),
         None => format!("{kind} after status 200"),
     };
     if let Some(code) = error.error_code() {
-        text += &format!(" ({})", clean(code, 80));
+        text += &format!(" ({})", sanitize(code, 80));
     }
-    let message = clean(&error.message, EXCERPT);
+    let message = sanitize(&error.message, EXCERPT);
     if !message.is_empty() {
         text += ": ";
         text += message.trim_end_matches('.');
@@ -582,7 +582,7 @@ mod tests {
 
     fn attempt() -> Attempt {
         Attempt {
-            delivery: Delivery::Answered,
+            delivery: Delivery::Responded,
             status: Some(429),
             failure: Some(ErrorKind::RateLimit),
             request_id: None,
@@ -611,7 +611,7 @@ mod tests {
         assert_eq!(limited().to_string(), format!("{text} (req_1)"));
         let error = limited()
             .with_attempts(vec![attempt(), attempt()])
-            .with_verdict(
+            .with_classification(
                 true,
                 Some("raise max_wait"),
                 Some("2 min is longer than max_wait".into()),
@@ -639,7 +639,7 @@ mod tests {
     #[test]
     fn each_cause_has_its_words() {
         let say = |cause: Cause| cause.to_string();
-        assert_eq!(say(Cause::Refused("x".into())), "x");
+        assert_eq!(say(Cause::Rejected("x".into())), "x");
         let status = |excerpt: &str| Cause::Status {
             status: 502,
             excerpt: excerpt.into(),
@@ -669,9 +669,9 @@ mod tests {
 
     #[test]
     fn text_from_outside_is_bounded_and_on_one_line() {
-        assert_eq!(clean("a\u{1b}[31m  b\r\n\tc", 100), "a [31m b c");
-        assert_eq!(clean("ab\u{202e}dc \u{2066}e", 100), "ab dc e");
-        let long = clean(&"x".repeat(1_000_000), EXCERPT);
+        assert_eq!(sanitize("a\u{1b}[31m  b\r\n\tc", 100), "a [31m b c");
+        assert_eq!(sanitize("ab\u{202e}dc \u{2066}e", 100), "ab dc e");
+        let long = sanitize(&"x".repeat(1_000_000), EXCERPT);
         assert_eq!(long.chars().count(), EXCERPT + 1);
     }
 
@@ -684,7 +684,7 @@ mod tests {
             (250_000, "4 min 10 s"),
             (7_500_000, "2 h 5 min"),
         ] {
-            assert_eq!(spoken(Duration::from_millis(millis)), words);
+            assert_eq!(display_duration(Duration::from_millis(millis)), words);
         }
     }
 

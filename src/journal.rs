@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Sleeper;
-use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
+use crate::error::{Cause, Error, ErrorKind, Result, json_error, sanitize};
 use crate::types::parse;
 
 /// An open journal of records of one kind. Nobody else can open it until it is dropped.
@@ -254,7 +254,7 @@ fn line(record: &impl Serialize) -> Result<Vec<u8>> {
 /// The error for a journal that does not fit what is asked of it.
 pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
     let what = format!("{} {problem}", shown(path));
-    Error::new(ErrorKind::Config, OPENING, Cause::Refused(what.into()))
+    Error::new(ErrorKind::Config, OPENING, Cause::Rejected(what.into()))
 }
 
 fn broken(path: &Path, problem: &str, source: io::Error) -> Error {
@@ -266,7 +266,7 @@ fn broken(path: &Path, problem: &str, source: io::Error) -> Error {
 }
 
 fn shown(path: &Path) -> String {
-    clean(&path.display().to_string(), 200)
+    sanitize(&path.display().to_string(), 200)
 }
 
 const OPENING: &str = "opening the journal";

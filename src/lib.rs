@@ -53,14 +53,14 @@ pub use crate::api::messages::Messages;
 pub use crate::api::messages::stream::{MessageStream, TextDeltas};
 pub use crate::api::models::Models;
 pub use crate::api::pages::Pages;
-pub use crate::api::raw::{Raw, RawAnswer};
+pub use crate::api::raw::{Raw, RawResponse};
 pub use crate::budget::{
     Admission, Budget, ClassSnapshot, Cost, DimensionSnapshot, InputEstimate, Limits, ModelClass,
     Plan, Reservation, Wait,
 };
 pub use crate::bulk::{Bulk, BulkRun, Progress};
 pub use crate::call::retry::RetryPolicy;
-pub use crate::call::totals::{Tally, Totals};
+pub use crate::call::totals::{CallTotals, Totals};
 pub use crate::client::{Client, ClientBuilder, Options};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::prices::{Price, Prices};
@@ -76,6 +76,6 @@ pub use crate::types::{
     Tool, ToolChoice, ToolResultBlock, ToolUseBlock, Usage, WaitCause, Waits,
 };
 pub use crate::types::{
-    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorAnswer, Lifecycle, MessageBatch,
+    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorResponse, Lifecycle, MessageBatch,
     ModelInfo, NotRun, ProcessingStatus, RequestCounts,
 };

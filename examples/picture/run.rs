@@ -76,12 +76,12 @@ pub struct Prompt {
 
 /// The same for all runs: texts of some pages, to be answered in some sentences.
 pub fn prompts(count: usize) -> Vec<Prompt> {
-    let mut dice = Rng::with_seed(1);
+    let mut rng = Rng::with_seed(1);
     let draw = |_| {
-        let input = lognormal(&mut dice, 2_000.0, 0.8).clamp(100.0, 50_000.0);
-        let output = lognormal(&mut dice, 250.0, 0.8).clamp(10.0, MAX_TOKENS as f64);
+        let input = lognormal(&mut rng, 2_000.0, 0.8).clamp(100.0, 50_000.0);
+        let output = lognormal(&mut rng, 250.0, 0.8).clamp(10.0, MAX_TOKENS as f64);
         // The bytes of a token differ from text to text.
-        let bytes = input * 3.5 * lognormal(&mut dice, 1.0, 0.15);
+        let bytes = input * 3.5 * lognormal(&mut rng, 1.0, 0.15);
         // A second, and one for each 80 tokens.
         let latency = 1_000.0 + output * 12.5;
         let mut text = "word ".repeat(bytes as usize / 5);
@@ -95,9 +95,9 @@ pub fn prompts(count: usize) -> Vec<Prompt> {
     (0..count).map(draw).collect()
 }
 
-fn lognormal(dice: &mut Rng, median: f64, sigma: f64) -> f64 {
-    let radius = (-2.0 * (1.0 - dice.f64()).ln()).sqrt();
-    let normal = radius * (std::f64::consts::TAU * dice.f64()).cos();
+fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
     median * (sigma * normal).exp()
 }
 
@@ -142,11 +142,14 @@ pub fn work_off(by: By, prompts: &[Prompt]) -> Outcome {
             let left = (start + BIN * count).saturating_duration_since(Instant::now());
             let is_over = ended.recv_timeout(left) != Err(RecvTimeoutError::Timeout);
             let lost = ends.lock().expect("no thread panics with the lock").lost;
-            let books = server.books();
-            let granted = books.classes.iter().map(|class| class.charged.input_tokens);
+            let ledger = server.ledger();
+            let granted = ledger
+                .classes
+                .iter()
+                .map(|class| class.charged.input_tokens);
             let sums = Bin {
                 granted: granted.sum(),
-                refused: books.limited(),
+                refused: ledger.limited(),
                 lost,
             };
             bins.push(sums.since(before));
@@ -163,7 +166,7 @@ pub fn work_off(by: By, prompts: &[Prompt]) -> Outcome {
         answered: ends.answered,
         lost: ends.lost,
         lost_tokens: ends.lost_tokens / prompts.iter().map(|prompt| prompt.input).sum::<f64>(),
-        refused: server.books().limited(),
+        refused: server.ledger().limited(),
         took: ends.last,
     }
 }

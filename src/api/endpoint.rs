@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 use crate::call::Call;
 use crate::call::response::read_json;
 use crate::client::Client;
-use crate::error::{Error, Result, clean};
+use crate::error::{Error, Result, sanitize};
 use crate::http::is_path;
-use crate::types::Exchange;
+use crate::types::ResponseMeta;
 
 impl Client {
     /// Asks an endpoint that answers at once, and may be asked again whatever became of it.
@@ -16,7 +16,7 @@ impl Client {
         method: &'static str,
         path: &str,
         expected: &'static str,
-    ) -> Result<(T, Exchange)> {
+    ) -> Result<(T, ResponseMeta)> {
         let settings = self.settings();
         let body = (method == "POST").then_some(&b"{}"[..]);
         let call = Call {
@@ -33,8 +33,8 @@ impl Client {
 /// An id is escaped, so that it cannot name another path; one that does even then is refused.
 pub(crate) fn path_of(method: &'static str, kind: &str, id: &str) -> Result<String> {
     if matches!(id, "" | "." | "..") {
-        let shown = clean(id, 100);
-        return Err(Error::refused(
+        let shown = sanitize(id, 100);
+        return Err(Error::rejected(
             format!("{method} {kind}"),
             format!("{shown:?} is no id"),
         ));
@@ -48,8 +48,8 @@ pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
     if is_path(path) {
         return Ok(());
     }
-    let shown = clean(path, 100);
-    Err(Error::refused(
+    let shown = sanitize(path, 100);
+    Err(Error::rejected(
         method,
         format!("{shown:?} is no path: it must begin with / and be percent-encoded"),
     ))

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::endpoint::{check_path, escaped};
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
-use crate::types::Exchange;
+use crate::types::ResponseMeta;
 
 /// A list that comes page by page: an iterator over its items.
 ///
@@ -38,7 +38,7 @@ pub struct Pages<'a, T> {
     turn: Turn,
     cursor: Option<String>,
     page: vec::IntoIter<Value>,
-    exchange: Exchange,
+    meta: ResponseMeta,
     /// Pages without any item, in a row.
     empty: usize,
     is_over: bool,
@@ -90,7 +90,7 @@ impl<'a, T> Pages<'a, T> {
             turn: Turn::After,
             cursor: None,
             page: Vec::new().into_iter(),
-            exchange: Exchange::default(),
+            meta: ResponseMeta::default(),
             empty: 0,
             is_over: false,
             items: PhantomData,
@@ -179,8 +179,8 @@ impl<'a, T> Pages<'a, T> {
             return Some(Err(error));
         }
         let page: Page = match self.client.ask("GET", &path, "a page of a list") {
-            Ok((page, exchange)) => {
-                self.exchange = exchange;
+            Ok((page, meta)) => {
+                self.meta = meta;
                 page
             }
             Err(error) => return Some(Err(error)),
@@ -221,11 +221,8 @@ impl<'a, T> Pages<'a, T> {
     fn error(&self, cause: Cause) -> Error {
         let path = self.path.split('?').next().unwrap_or_default();
         Error::new(ErrorKind::Decode, format!("GET {path}"), cause)
-            .with_answer(
-                self.exchange.request_id.clone(),
-                self.exchange.rate_limits.clone(),
-            )
-            .with_attempts(self.exchange.attempts.clone())
+            .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+            .with_attempts(self.meta.attempts.clone())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::call::encode;
 use crate::call::response::{Failure, cut, is_cut, read_bytes};
 use crate::client::{Client, Options};
 use crate::error::{Cause, Error, Result, json_error};
-use crate::types::{Attempt, ErrorKind, Exchange, RateLimits, RequestId, Waits};
+use crate::types::{Attempt, ErrorKind, RateLimits, RequestId, ResponseMeta, Waits};
 
 impl Client {
     /// Any endpoint by its path, for those that this crate has no method for yet.
@@ -69,7 +69,7 @@ impl<'a> Raw<'a> {
     ///
     /// Any [`ErrorKind`] but `Stream`; `InvalidRequest` for what is no path: it must begin
     /// with `/`, and what no path may contain must be percent-encoded.
-    pub fn get(&self, path: &str) -> Result<RawAnswer> {
+    pub fn get(&self, path: &str) -> Result<RawResponse> {
         self.run("GET", path, None, true)
     }
 
@@ -90,7 +90,7 @@ impl<'a> Raw<'a> {
     /// # Errors
     ///
     /// Those of [`get`](Raw::get).
-    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<RawAnswer> {
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<RawResponse> {
         self.run("POST", path, Some(&encode(body)?), false)
     }
 
@@ -117,7 +117,7 @@ impl<'a> Raw<'a> {
     /// # Errors
     ///
     /// Those of [`get`](Raw::get); `Config` for a content type that cannot be sent.
-    pub fn post_bytes(&self, path: &str, content_type: &str, bytes: &[u8]) -> Result<RawAnswer> {
+    pub fn post_bytes(&self, path: &str, content_type: &str, bytes: &[u8]) -> Result<RawResponse> {
         let options = Options::new().header("content-type", content_type)?;
         let client = self.client.with(options);
         client.raw().run("POST", path, Some(bytes), false)
@@ -134,7 +134,7 @@ impl<'a> Raw<'a> {
     /// # Errors
     ///
     /// Those of [`get`](Raw::get).
-    pub fn delete(&self, path: &str) -> Result<RawAnswer> {
+    pub fn delete(&self, path: &str) -> Result<RawResponse> {
         self.run("DELETE", path, None, false)
     }
 
@@ -144,7 +144,7 @@ impl<'a> Raw<'a> {
         path: &str,
         body: Option<&[u8]>,
         repeatable: bool,
-    ) -> Result<RawAnswer> {
+    ) -> Result<RawResponse> {
         check_path(method, path)?;
         let settings = self.client.settings();
         let mut call = self.client.call(method, path, body);
@@ -153,7 +153,7 @@ impl<'a> Raw<'a> {
             // A file may take its time, as long as it comes.
             call.answer_timeout = settings.timeout;
         }
-        let ((status, headers, body), exchange) = call.ask(|answer| {
+        let ((status, headers, body), meta) = call.ask(|answer| {
             let (body, whole) = read_bytes(answer)?;
             if is_cut(answer, &body) {
                 return Err(cut());
@@ -164,11 +164,11 @@ impl<'a> Raw<'a> {
             let cause = Cause::unreadable("of a size to be read at once", None);
             Err(Failure::answered(cause))
         })?;
-        Ok(RawAnswer {
+        Ok(RawResponse {
             body,
             status,
             headers,
-            exchange,
+            meta,
         })
     }
 
@@ -210,13 +210,13 @@ impl<'a> Raw<'a> {
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct RawAnswer {
+pub struct RawResponse {
     /// The bytes of the body.
     pub body: Vec<u8>,
     status: u16,
     /// Names in lower case.
     headers: Vec<(String, String)>,
-    exchange: Exchange,
+    meta: ResponseMeta,
 }
 
 fn owned<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
@@ -225,7 +225,7 @@ fn owned<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, 
         .collect()
 }
 
-impl RawAnswer {
+impl RawResponse {
     /// The status, one of success: every other is an error.
     ///
     /// ```
@@ -277,11 +277,8 @@ impl RawAnswer {
         serde_json::from_slice(&self.body).map_err(|error| {
             let cause = Cause::unreadable("JSON of the expected shape", Some(json_error(&error)));
             Error::new(ErrorKind::Decode, "reading the answer", cause)
-                .with_answer(
-                    self.exchange.request_id.clone(),
-                    self.exchange.rate_limits.clone(),
-                )
-                .with_attempts(self.exchange.attempts.clone())
+                .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+                .with_attempts(self.meta.attempts.clone())
         })
     }
 
@@ -302,7 +299,7 @@ impl RawAnswer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The id under which the server logged the exchange, where it sent one.
+    /// The id under which the server logged the meta, where it sent one.
     ///
     /// ```
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
@@ -314,7 +311,7 @@ impl RawAnswer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.exchange.request_id.as_ref()
+        self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits.
@@ -332,10 +329,10 @@ impl RawAnswer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rate_limits(&self) -> &RateLimits {
-        &self.exchange.rate_limits
+        &self.meta.rate_limits
     }
 
-    /// Every HTTP exchange that this answer took, the successful one last.
+    /// Every HTTP meta that this answer took, the successful one last.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;
@@ -351,7 +348,7 @@ impl RawAnswer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn attempts(&self) -> &[Attempt] {
-        &self.exchange.attempts
+        &self.meta.attempts
     }
 
     /// How long the attempts waited before they were sent, and for what.
@@ -369,6 +366,6 @@ impl RawAnswer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn waited(&self) -> Waits {
-        self.exchange.waited()
+        self.meta.waited()
     }
 }

@@ -8,17 +8,17 @@ use log::{Level, log};
 
 use super::class::ModelClass;
 use super::cost::{Cost, Time};
-use super::limiter::ruling::{Excess, Later};
-use super::queue::{Lack, Patience, Waiter};
+use super::limiter::decision::{NotNow, OverLimit};
+use super::queue::{Lack, WaitLimits, Waiter};
 use super::reservation::Reservation;
 use super::{Budget, OnWait, Shared, State, Wait, seconds};
 use crate::clock::lock;
 use crate::clock::sync::MutexGuard;
-use crate::error::{Cause, Error, spoken};
+use crate::error::{Cause, Error, display_duration};
 use crate::types::{ErrorKind, WaitCause, Waits};
 
 /// A request that wants to be sent.
-pub(crate) struct Ask<'a> {
+pub(crate) struct AdmissionRequest<'a> {
     pub(crate) class: &'a ModelClass,
     pub(crate) cost: Cost,
     /// The place in the order that it had, if it was sent before.
@@ -26,7 +26,7 @@ pub(crate) struct Ask<'a> {
     /// Whether that was refused, so that its caller says by itself that it waits.
     pub(crate) is_back: bool,
     /// How long it will wait in all.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) time_left: Option<Duration>,
     /// How long it will wait for pauses and overloads.
     pub(crate) max_wait: Option<Duration>,
     /// Whether it has become pointless; see [`Budget::wake_all`].
@@ -35,9 +35,9 @@ pub(crate) struct Ask<'a> {
 
 /// Why there is no room, and will be none in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Denied {
+pub(crate) enum AdmissionFailure {
     /// It can never fit.
-    Exceeds(Excess),
+    Exceeds(OverLimit),
     /// Not before so much time has passed, which is too late.
     Late {
         at_least: Duration,
@@ -51,46 +51,51 @@ pub(crate) enum Denied {
 
 impl Budget {
     /// Waits for room, behind those of its class that came before.
-    pub(crate) fn acquire(&self, ask: &Ask<'_>) -> Result<Reservation, Denied> {
+    pub(crate) fn acquire(
+        &self,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<Reservation, AdmissionFailure> {
         let shared = &*self.shared;
         let start = shared.now();
-        let deadline = ask.patience.map(|patience| start + patience.as_secs_f64());
-        let patience = Patience {
+        let deadline = request
+            .time_left
+            .map(|time_left| start + time_left.as_secs_f64());
+        let wait_limits = WaitLimits {
             deadline,
-            max_wait: ask.max_wait,
+            max_wait: request.max_wait,
         };
         let mut state = lock(&shared.state);
-        let (lane, gate) = state.lane(ask.class);
-        let ticket = ask.ticket.unwrap_or_else(|| lane.ticket());
-        if lane.is_next(ticket) {
-            match lane.account.try_admit(start, &ask.cost, gate) {
+        let (queue, gate) = state.queue(request.class);
+        let ticket = request.ticket.unwrap_or_else(|| queue.ticket());
+        if queue.is_next(ticket) {
+            match queue.limiter.try_admit(start, &request.cost, gate) {
                 Ok(key) => {
                     // Others need not wait while this one is made.
                     drop(state);
-                    return Ok(Reservation::new(self.clone(), ask.class, key, ticket));
+                    return Ok(Reservation::new(self.clone(), request.class, key, ticket));
                 }
-                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
+                Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
                 Err(_) => {}
             }
         }
-        let at_best = lane.at_best(start, ticket, &ask.cost, gate);
-        if let Some(lack) = patience.lack(start, at_best, lane.refused_until(start, gate)) {
+        let at_best = queue.at_best(start, ticket, &request.cost, gate);
+        if let Some(lack) = wait_limits.lack(start, at_best, queue.refused_until(start, gate)) {
             return Err(match lack {
-                Lack::Time => Denied::Late {
+                Lack::Time => AdmissionFailure::Late {
                     at_least: seconds(at_best - start),
-                    cause: lane.cause_for(start, ticket, &ask.cost, gate),
+                    cause: queue.cause_for(start, ticket, &request.cost, gate),
                 },
-                Lack::Wait(cause) => Denied::Refused(cause),
+                Lack::Wait(cause) => AdmissionFailure::Refused(cause),
             });
         }
-        let waiter = lane.enter(start, ticket, ask.cost, patience);
+        let waiter = queue.enter(start, ticket, request.cost, wait_limits);
         drop(state);
         let place = Place {
             shared,
-            class: ask.class,
+            class: request.class,
             waiter,
         };
-        self.wait_in(&place, ask, start)
+        self.wait_in(&place, request, start)
     }
 
     /// How long a request that comes back with its old ticket will wait at least, and how long of
@@ -103,9 +108,9 @@ impl Budget {
     ) -> (Duration, Duration) {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let (lane, gate) = state.lane(class);
-        let at_best = lane.at_best(now, ticket, cost, gate);
-        let refused_until = lane
+        let (queue, gate) = state.queue(class);
+        let at_best = queue.at_best(now, ticket, cost, gate);
+        let refused_until = queue
             .refused_until(now, gate)
             .map_or(now, |(until, _)| until);
         (seconds(at_best - now), seconds(refused_until - now))
@@ -114,34 +119,34 @@ impl Budget {
     /// How many requests wait in the shortest line of these classes; where none is named, in all.
     pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
         let state = lock(&self.shared.state);
-        let in_line = |class| state.lanes.get(class).map_or(0, |lane| lane.waiting());
+        let in_line = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
         let shortest = classes.iter().map(in_line).min();
-        shortest.unwrap_or_else(|| state.lanes.values().map(|lane| lane.waiting()).sum())
+        shortest.unwrap_or_else(|| state.queues.values().map(|queue| queue.waiting()).sum())
     }
 
     /// How many requests wait, of all classes, and what the first of the longest line waits for.
     pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let State { lanes, gate, .. } = &mut *state;
-        let waiting = lanes.values().map(|lane| lane.waiting()).sum();
-        let longest = lanes.values_mut().max_by_key(|lane| lane.waiting());
-        let cause = longest.and_then(|lane| lane.head_outlook(now, gate));
+        let State { queues, gate, .. } = &mut *state;
+        let waiting = queues.values().map(|queue| queue.waiting()).sum();
+        let longest = queues.values_mut().max_by_key(|queue| queue.waiting());
+        let cause = longest.and_then(|queue| queue.head_outlook(now, gate));
         (waiting, cause.map(|(_, cause)| cause))
     }
 
     /// Wakes all that wait, so that they see whether they have become pointless.
     pub(crate) fn wake_all(&self) {
         let state = lock(&self.shared.state);
-        state.lanes.values().for_each(|lane| lane.wake_all());
+        state.queues.values().for_each(|queue| queue.wake_all());
     }
 
-    /// Wakes those who wait and have no patience for a pause or an overload that has begun.
+    /// Wakes those who wait and have no time_left for a pause or an overload that has begun.
     pub(super) fn wake_impatient(&self) {
         let now = self.shared.now();
         let state = lock(&self.shared.state);
-        for lane in state.lanes.values() {
-            lane.wake_impatient(now, &state.gate);
+        for queue in state.queues.values() {
+            queue.wake_impatient(now, &state.gate);
         }
     }
 
@@ -149,67 +154,68 @@ impl Budget {
     fn wait_in(
         &self,
         place: &Place<'_>,
-        ask: &Ask<'_>,
+        request: &AdmissionRequest<'_>,
         start: Time,
-    ) -> Result<Reservation, Denied> {
+    ) -> Result<Reservation, AdmissionFailure> {
         let (shared, waiter) = (place.shared, &*place.waiter);
         let mut announced = false;
         let mut state = lock(&shared.state);
         loop {
-            if (ask.is_stopped)() {
-                return Err(Denied::Stopped);
+            if (request.is_stopped)() {
+                return Err(AdmissionFailure::Stopped);
             }
             let now = shared.now();
-            let (lane, gate) = state.lane(ask.class);
-            let waits = lane.waited(now, waiter);
-            let (until, cause) = match lane.turn(waiter, now, gate) {
+            let (queue, gate) = state.queue(request.class);
+            let waits = queue.waited(now, waiter);
+            let (until, cause) = match queue.turn(waiter, now, gate) {
                 Ok(key) => {
-                    lane.leave(now, waiter);
-                    let reservation = Reservation::new(self.clone(), ask.class, key, waiter.ticket);
+                    queue.leave(now, waiter);
+                    let reservation =
+                        Reservation::new(self.clone(), request.class, key, waiter.ticket);
                     return Ok(reservation.after(waits));
                 }
-                Err(Later::Never(excess)) => return Err(Denied::Exceeds(excess)),
-                Err(Later::NotBefore(time, cause)) => (Some(time), cause),
-                Err(Later::OnEvent(cause)) => (None, cause),
+                Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
+                Err(NotNow::NotBefore(time, cause)) => (Some(time), cause),
+                Err(NotNow::OnEvent(cause)) => (None, cause),
             };
             // An event may better what is waited for, but not the lower bound.
-            let best = lane.at_best(now, waiter.ticket, &waiter.cost, gate);
-            let left = waiter.patience.after(&waits);
+            let best = queue.at_best(now, waiter.ticket, &waiter.cost, gate);
+            let left = waiter.wait_limits.after(&waits);
             let is_refused = matches!(cause, WaitCause::Pause | WaitCause::Overload);
-            let lack = match left.lack(now, best, lane.refused_until(now, gate)) {
+            let lack = match left.lack(now, best, queue.refused_until(now, gate)) {
                 None if left.is_over(now) => Some(Lack::Time),
                 None if is_refused && left.is_spent() => Some(Lack::Wait(cause)),
                 lack => lack,
             };
             match lack {
                 Some(Lack::Time) => {
-                    return Err(Denied::Late {
+                    return Err(AdmissionFailure::Late {
                         at_least: seconds(best.max(until.unwrap_or(now)) - start),
                         cause,
                     });
                 }
-                Some(Lack::Wait(cause)) => return Err(Denied::Refused(cause)),
+                Some(Lack::Wait(cause)) => return Err(AdmissionFailure::Refused(cause)),
                 None => {}
             }
             if !announced {
                 let expected = match cause {
                     // It may come at any time.
-                    WaitCause::FirstAnswer => best,
+                    WaitCause::FirstResponse => best,
                     _ => until.unwrap_or(best),
                 };
                 let expected = seconds(expected - now);
                 if expected >= WORTH_SAYING {
                     announced = true;
                     let wait = Wait {
-                        class: ask.class.clone(),
+                        class: request.class.clone(),
                         cause,
                         expected,
-                        waiting: lane.waiting(),
+                        waiting: queue.waiting(),
                     };
                     let on_wait = state.on_wait.clone();
                     drop(state);
                     // A call says by itself why it comes back.
-                    let level = if ask.is_back {
+                    let level = if request.is_back {
                         Level::Debug
                     } else {
                         Level::Info
@@ -221,7 +227,7 @@ impl Budget {
                     continue;
                 }
             }
-            // A refusal that comes meanwhile wakes who had too little patience from the start: who
+            // A refusal that comes meanwhile wakes who had too little time_left from the start: who
             // has used it up looks again.
             let least = match is_refused {
                 true => Duration::ZERO,
@@ -255,12 +261,12 @@ impl Shared {
     }
 }
 
-impl Patience {
+impl WaitLimits {
     /// What is left of it after those waits.
-    fn after(self, waits: &Waits) -> Patience {
+    fn after(self, waits: &Waits) -> WaitLimits {
         let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
         let max_wait = self.max_wait.map(|most| most.saturating_sub(waited));
-        Patience { max_wait, ..self }
+        WaitLimits { max_wait, ..self }
     }
 
     fn is_over(&self, now: Time) -> bool {
@@ -272,7 +278,7 @@ impl Patience {
     }
 }
 
-/// A place in a lane, which is given up whatever happens to the thread.
+/// A place in a queue, which is given up whatever happens to the thread.
 struct Place<'a> {
     shared: &'a Shared,
     class: &'a ModelClass,
@@ -284,8 +290,8 @@ impl Drop for Place<'_> {
         let mut state = lock(&self.shared.state);
         // By the lock: times of others are not before it.
         let now = self.shared.now();
-        if let Some(lane) = state.lanes.get_mut(self.class) {
-            lane.leave(now, &self.waiter);
+        if let Some(queue) = state.queues.get_mut(self.class) {
+            queue.leave(now, &self.waiter);
         }
     }
 }
@@ -297,7 +303,7 @@ impl Wait {
             level,
             "{}: waiting about {}: {} ({} in line)",
             self.class,
-            spoken(self.expected),
+            display_duration(self.expected),
             self.cause,
             self.waiting,
         );
@@ -307,36 +313,42 @@ impl Wait {
     }
 }
 
-impl Denied {
+impl AdmissionFailure {
     /// The error of a request that was never sent.
-    pub(crate) fn into_error(self, action: String, patience: Option<Duration>) -> Error {
+    pub(crate) fn into_error(self, action: String, time_left: Option<Duration>) -> Error {
         let kind = match self {
-            Denied::Late { cause, .. } | Denied::Refused(cause) => match cause {
-                WaitCause::Overload => ErrorKind::Overloaded,
-                WaitCause::Pause => ErrorKind::RateLimit,
-                _ => ErrorKind::Budget,
-            },
-            Denied::Exceeds(_) => ErrorKind::Budget,
-            Denied::Stopped => ErrorKind::Shutdown,
+            AdmissionFailure::Late { cause, .. } | AdmissionFailure::Refused(cause) => {
+                match cause {
+                    WaitCause::Overload => ErrorKind::Overloaded,
+                    WaitCause::Pause => ErrorKind::RateLimit,
+                    _ => ErrorKind::Budget,
+                }
+            }
+            AdmissionFailure::Exceeds(_) => ErrorKind::Budget,
+            AdmissionFailure::Stopped => ErrorKind::Shutdown,
         };
         let cause = match self {
-            Denied::Exceeds(excess) => Cause::Refused(excess.to_string().into()),
-            Denied::Late { at_least, cause } => {
-                let (patience, at_least) = (patience.unwrap_or_default(), spoken(at_least));
-                let patience = spoken(patience);
+            AdmissionFailure::Exceeds(excess) => Cause::Rejected(excess.to_string().into()),
+            AdmissionFailure::Late { at_least, cause } => {
+                let (time_left, at_least) =
+                    (time_left.unwrap_or_default(), display_duration(at_least));
+                let time_left = display_duration(time_left);
                 let room = "there is no room within";
-                Cause::Refused(
-                    format!("{room} {patience}, but after {at_least} at the earliest: {cause}")
+                Cause::Rejected(
+                    format!("{room} {time_left}, but after {at_least} at the earliest: {cause}")
                         .into(),
                 )
             }
-            Denied::Refused(cause) => {
-                Cause::Refused(format!("{cause}, and max_wait permits no longer wait").into())
+            AdmissionFailure::Refused(cause) => {
+                Cause::Rejected(format!("{cause}, and max_wait permits no longer wait").into())
             }
-            Denied::Stopped => Cause::Shutdown,
+            AdmissionFailure::Stopped => Cause::Shutdown,
         };
-        let is_retryable = matches!(self, Denied::Late { .. } | Denied::Refused(_));
-        Error::new(kind, action, cause).with_verdict(is_retryable, None, None)
+        let is_retryable = matches!(
+            self,
+            AdmissionFailure::Late { .. } | AdmissionFailure::Refused(_)
+        );
+        Error::new(kind, action, cause).with_classification(is_retryable, None, None)
     }
 }
 
@@ -363,20 +375,23 @@ mod tests {
         // The next one waits for its headers.
         let first = budget.reserve(&class, cost, None).expect("room");
         let looked = Cell::new(0);
-        let ask = Ask {
+        let request = AdmissionRequest {
             class: &class,
             cost,
             ticket: None,
             is_back: false,
-            patience: Some(Duration::from_millis(50)),
+            time_left: Some(Duration::from_millis(50)),
             max_wait: Some(Duration::ZERO),
             is_stopped: &|| {
                 looked.set(looked.get() + 1);
                 false
             },
         };
-        let denied = budget.acquire(&ask).map(drop);
-        assert!(matches!(denied, Err(Denied::Late { .. })), "{denied:?}");
+        let denied = budget.acquire(&request).map(drop);
+        assert!(
+            matches!(denied, Err(AdmissionFailure::Late { .. })),
+            "{denied:?}"
+        );
         assert!(looked.get() < 10, "looked {} times", looked.get());
         drop(first);
     }

@@ -37,7 +37,7 @@ pub(crate) enum Input {
 
 /// How the input of a request is estimated before it is sent.
 ///
-/// What it came to is known from the answer, and corrects the account in any case.
+/// What it came to is known from the answer, and corrects the limiter in any case.
 ///
 /// ```
 /// use anthropic_blocking::{Client, InputEstimate, Options};

@@ -1,7 +1,7 @@
 //! The budget: what may be sent when, shared by all threads.
 //!
 //! Every request waits here, in order, until two accounts have room for it: the caller's own
-//! sliding window, which keeps a promise, and a mirror of the server's token buckets, which keeps
+//! sliding window, which keeps a promise, and a server of the server's token buckets, which keeps
 //! the server from refusing. The machines are pure and in files of their own; this one holds the
 //! lock, the clock and the public face.
 
@@ -25,19 +25,19 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use self::cost::Time;
-use self::limiter::account::Account;
-use self::limiter::gate::Gate;
-use self::limiter::ruling::Later;
-use self::queue::Lane;
+use self::limiter::class_limiter::ClassLimiter;
+use self::limiter::decision::NotNow;
+use self::limiter::overload_gate::OverloadGate;
+use self::queue::ClassQueue;
 use crate::clock::sync::Mutex;
 use crate::clock::{Clock, lock};
 use crate::error::Result;
 use crate::types::{Model, WaitCause};
 
-pub(crate) use self::acquire::{Ask, Denied};
+pub(crate) use self::acquire::{AdmissionFailure, AdmissionRequest};
 pub use self::class::ModelClass;
 pub use self::cost::{Cost, InputEstimate};
-pub(crate) use self::limiter::ruling::Excess;
+pub(crate) use self::limiter::decision::OverLimit;
 pub use self::limits::Limits;
 pub use self::plan::Plan;
 pub use self::reservation::Reservation;
@@ -70,14 +70,14 @@ struct Shared {
 }
 
 struct State {
-    lanes: BTreeMap<ModelClass, Lane>,
-    gate: Gate,
+    queues: BTreeMap<ModelClass, ClassQueue>,
+    gate: OverloadGate,
     default_limits: Limits,
     limits: BTreeMap<ModelClass, Limits>,
     assumed: BTreeMap<ModelClass, Limits>,
     classify: Option<Arc<Classify>>,
     on_wait: Option<Arc<OnWait>>,
-    dice: Rng,
+    rng: Rng,
 }
 
 type Classify = dyn Fn(&Model) -> ModelClass + Send + Sync;
@@ -149,16 +149,16 @@ impl Budget {
         Budget::on(Clock::System, Rng::new())
     }
 
-    pub(crate) fn on(clock: Clock, mut dice: Rng) -> Budget {
+    pub(crate) fn on(clock: Clock, mut rng: Rng) -> Budget {
         let state = State {
-            lanes: BTreeMap::new(),
-            gate: Gate::new(dice.fork()),
+            queues: BTreeMap::new(),
+            gate: OverloadGate::new(rng.fork()),
             default_limits: Limits::per_minute(),
             limits: BTreeMap::new(),
             assumed: BTreeMap::new(),
             classify: None,
             on_wait: None,
-            dice,
+            rng,
         };
         let birth = clock.now();
         Budget {
@@ -225,8 +225,8 @@ impl Budget {
     pub fn assume_server(self, class: ModelClass, limits: Limits) -> Budget {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        if let Some(lane) = state.lanes.get_mut(&class) {
-            lane.account.assume_server(now, &limits);
+        if let Some(queue) = state.queues.get_mut(&class) {
+            queue.limiter.assume_server(now, &limits);
         }
         state.assumed.insert(class, limits);
         state.wake_better(now);
@@ -327,16 +327,16 @@ impl Budget {
         cost: Cost,
         deadline: Option<Duration>,
     ) -> Result<Reservation> {
-        let ask = Ask {
+        let ask = AdmissionRequest {
             class,
             cost,
             ticket: None,
             is_back: false,
-            patience: deadline,
+            time_left: deadline,
             max_wait: None,
             is_stopped: &|| false,
         };
-        let denied = |denied: Denied| denied.into_error("reserving".into(), deadline);
+        let denied = |denied: AdmissionFailure| denied.into_error("reserving".into(), deadline);
         self.acquire(&ask).map_err(denied)
     }
 
@@ -361,24 +361,26 @@ impl Budget {
     pub fn try_reserve(&self, class: &ModelClass, cost: Cost) -> Result<Admission> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let (lane, gate) = state.lane(class);
-        let ticket = lane.ticket();
-        if lane.is_next(ticket) {
-            match lane.account.try_admit(now, &cost, gate) {
+        let (queue, gate) = state.queue(class);
+        let ticket = queue.ticket();
+        if queue.is_next(ticket) {
+            match queue.limiter.try_admit(now, &cost, gate) {
                 Ok(key) => {
                     let reservation = Reservation::new(self.clone(), class, key, ticket);
                     return Ok(Admission::Granted(reservation));
                 }
-                Err(Later::NotBefore(time, _)) => {
+                Err(NotNow::NotBefore(time, _)) => {
                     return Ok(Admission::NotBefore(seconds(time - now)));
                 }
-                Err(Later::Never(excess)) => {
-                    return Err(Denied::Exceeds(excess).into_error("reserving".into(), None));
+                Err(NotNow::Never(excess)) => {
+                    return Err(
+                        AdmissionFailure::Exceeds(excess).into_error("reserving".into(), None)
+                    );
                 }
-                Err(Later::OnEvent(_)) => {}
+                Err(NotNow::OnEvent(_)) => {}
             }
         }
-        let at_best = lane.at_best(now, ticket, &cost, gate);
+        let at_best = queue.at_best(now, ticket, &cost, gate);
         Ok(Admission::NotBefore(seconds(at_best - now).max(SOON)))
     }
 
@@ -394,23 +396,23 @@ impl Budget {
     pub fn snapshot(&self) -> Vec<ClassSnapshot> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let State { lanes, gate, .. } = &mut *state;
-        lanes
+        let State { queues, gate, .. } = &mut *state;
+        queues
             .iter_mut()
-            .map(|(class, lane)| ClassSnapshot::of(class, lane, gate, now))
+            .map(|(class, queue)| ClassSnapshot::of(class, queue, gate, now))
             .collect()
     }
 
-    /// Tells the account of a class what became of a request, and wakes whom that lets go.
+    /// Tells the limiter of a class what became of a request, and wakes whom that lets go.
     fn update<T>(
         &self,
         class: &ModelClass,
-        change: impl FnOnce(&mut Account, Time, &mut Gate) -> T,
+        change: impl FnOnce(&mut ClassLimiter, Time, &mut OverloadGate) -> T,
     ) -> Option<T> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
-        let State { lanes, gate, .. } = &mut *state;
-        let result = change(&mut lanes.get_mut(class)?.account, now, gate);
+        let State { queues, gate, .. } = &mut *state;
+        let result = change(&mut queues.get_mut(class)?.limiter, now, gate);
         state.wake_better(now);
         Some(result)
     }
@@ -433,39 +435,39 @@ impl Shared {
 }
 
 impl State {
-    /// The lane of a class, and the gate before all lanes.
-    fn lane(&mut self, class: &ModelClass) -> (&mut Lane, &mut Gate) {
+    /// The queue of a class, and the gate before all queues.
+    fn queue(&mut self, class: &ModelClass) -> (&mut ClassQueue, &mut OverloadGate) {
         let State {
-            lanes,
+            queues,
             gate,
             limits,
             default_limits,
             assumed,
-            dice,
+            rng,
             ..
         } = self;
-        let lane = lanes.entry(class.clone()).or_insert_with(|| {
+        let queue = queues.entry(class.clone()).or_insert_with(|| {
             let limits = limits_of(class, limits).unwrap_or(*default_limits);
-            let mut account = Account::new(limits, class.counts_cache_reads(), dice.fork());
+            let mut limiter = ClassLimiter::new(limits, class.counts_cache_reads(), rng.fork());
             if let Some(assumed) = assumed.get(class) {
-                account.assume_server(0.0, assumed);
+                limiter.assume_server(0.0, assumed);
             }
-            Lane::new(account)
+            ClassQueue::new(limiter)
         });
-        (lane, gate)
+        (queue, gate)
     }
 
     /// Has all classes keep to the limits that are set now.
     fn set_limits(&mut self, now: Time) {
-        for (class, lane) in &mut self.lanes {
+        for (class, queue) in &mut self.queues {
             let limits = limits_of(class, &self.limits).unwrap_or(self.default_limits);
-            lane.account.set_limits(now, limits);
+            queue.limiter.set_limits(now, limits);
         }
     }
 
     fn wake_better(&mut self, now: Time) {
-        for lane in self.lanes.values_mut() {
-            lane.wake_if_better(now, &mut self.gate);
+        for queue in self.queues.values_mut() {
+            queue.wake_if_better(now, &mut self.gate);
         }
     }
 }

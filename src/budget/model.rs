@@ -10,7 +10,9 @@ use fastrand::Rng;
 use shuttle::rand::{RngCore, thread_rng};
 use shuttle::thread::{self, JoinHandle};
 
-use super::{Admission, Ask, Budget, Cost, Denied, Limits, ModelClass, Reservation};
+use super::{
+    Admission, AdmissionFailure, AdmissionRequest, Budget, Cost, Limits, ModelClass, Reservation,
+};
 use crate::clock::sync::{check, is_timely, pass, passed, sleep};
 use crate::clock::{Clock, lock};
 use crate::types::{ApiError, Delivery, RateLimits, Usage, WaitCause};
@@ -29,13 +31,13 @@ fn budget() -> Budget {
     Budget::on(Clock::System, Rng::with_seed(1))
 }
 
-fn ask(class: &ModelClass) -> Ask<'_> {
-    Ask {
+fn ask(class: &ModelClass) -> AdmissionRequest<'_> {
+    AdmissionRequest {
         class,
         cost: SMALL,
         ticket: None,
         is_back: false,
-        patience: None,
+        time_left: None,
         max_wait: None,
         is_stopped: &|| false,
     }
@@ -96,8 +98,8 @@ fn crowded() -> Budget {
 
 const LARGE: Cost = Cost::request().input_tokens(500).max_tokens(10);
 
-fn large(class: &ModelClass) -> Ask<'_> {
-    Ask {
+fn large(class: &ModelClass) -> AdmissionRequest<'_> {
+    AdmissionRequest {
         cost: LARGE,
         ..ask(class)
     }
@@ -155,9 +157,9 @@ fn join<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
 fn assert_at_rest(budget: &Budget) {
     let now = budget.shared.now();
     let mut state = lock(&budget.shared.state);
-    for lane in state.lanes.values_mut() {
-        assert_eq!(lane.waiting(), 0);
-        assert!(lane.account.is_at_rest(now));
+    for queue in state.queues.values_mut() {
+        assert_eq!(queue.waiting(), 0);
+        assert!(queue.limiter.is_at_rest(now));
     }
 }
 
@@ -182,7 +184,7 @@ fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
                 book.over();
                 match number {
                     0 => reservation.fail(Delivery::NotSent),
-                    1 => reservation.fail(Delivery::Answered),
+                    1 => reservation.fail(Delivery::Responded),
                     _ => drop(reservation),
                 }
             })
@@ -264,7 +266,7 @@ fn who_is_told_to_stop_lets_the_next_one_go() {
         let stop = Arc::clone(&is_stopped);
         let stopped = start(&budget, move |budget| {
             let class = class();
-            let ask = Ask {
+            let ask = AdmissionRequest {
                 is_stopped: &|| stop.load(Ordering::SeqCst),
                 ..large(&class)
             };
@@ -276,7 +278,7 @@ fn who_is_told_to_stop_lets_the_next_one_go() {
         join([small]);
         assert_timely(Duration::ZERO);
         let stopped = join([stopped]);
-        assert!(!is_timely() || stopped == [Err(Denied::Stopped)]);
+        assert!(!is_timely() || stopped == [Err(AdmissionFailure::Stopped)]);
         assert_at_rest(&budget);
     });
 }
@@ -293,7 +295,7 @@ fn all_who_wait_hear_that_they_are_to_stop() {
             let stop = Arc::clone(&is_stopped);
             start(&budget, move |budget| {
                 let class = class();
-                let ask = Ask {
+                let ask = AdmissionRequest {
                     is_stopped: &|| stop.load(Ordering::SeqCst),
                     ..ask(&class)
                 };
@@ -304,7 +306,7 @@ fn all_who_wait_hear_that_they_are_to_stop() {
         budget.wake_all();
         let ends = join(threads);
         assert!(
-            ends == [Err(Denied::Stopped); 2] || !is_narrow(),
+            ends == [Err(AdmissionFailure::Stopped); 2] || !is_narrow(),
             "{ends:?}"
         );
         drop(held);
@@ -321,15 +323,15 @@ fn who_waited_long_enough_hands_the_turn_on() {
         let first = reserve(&budget);
         let impatient = start(&budget, |budget| {
             let class = class();
-            let ask = Ask {
-                patience: Some(Duration::from_secs(1)),
+            let ask = AdmissionRequest {
+                time_left: Some(Duration::from_secs(1)),
                 ..ask(&class)
             };
             budget.acquire(&ask).map(drop)
         });
         let patient = start(&budget, |budget| drop(reserve(budget)));
         let given_up = join([impatient]);
-        assert!(!is_timely() || matches!(given_up[..], [Err(Denied::Late { .. })]));
+        assert!(!is_timely() || matches!(given_up[..], [Err(AdmissionFailure::Late { .. })]));
         join([patient]);
         assert_timely(Duration::from_secs(2));
         drop(first);
@@ -344,7 +346,7 @@ fn who_waits_for_no_refusals_hands_the_turn_on_when_one_comes() {
         let first = reserve(&budget);
         let impatient = start(&budget, |budget| {
             let class = class();
-            let ask = Ask {
+            let ask = AdmissionRequest {
                 max_wait: Some(Duration::from_secs(1)),
                 ..ask(&class)
             };
@@ -353,7 +355,7 @@ fn who_waits_for_no_refusals_hands_the_turn_on_when_one_comes() {
         let patient = start(&budget, |budget| drop(reserve(budget)));
         first.refuse(None, &pause(30));
         let given_up = join([impatient]);
-        let pause = Err(Denied::Refused(WaitCause::Pause));
+        let pause = Err(AdmissionFailure::Refused(WaitCause::Pause));
         assert!(!is_timely() || given_up == [pause]);
         join([patient]);
         assert_timely(Duration::from_millis(30_100));
@@ -370,7 +372,7 @@ fn who_would_wait_for_no_refusal_sleeps_while_it_waits_for_room() {
         let threads = [0, 1].map(|_| {
             start(&budget, |budget| {
                 let class = class();
-                let ask = Ask {
+                let ask = AdmissionRequest {
                     max_wait: Some(Duration::ZERO),
                     ..ask(&class)
                 };
@@ -512,7 +514,7 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
             let ticket = Some(refused.ticket());
             refused.refuse(None, &pause(30));
             let (class, is_back) = (class(), true);
-            let ask = Ask {
+            let ask = AdmissionRequest {
                 ticket,
                 is_back,
                 ..ask(&class)
@@ -537,18 +539,18 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
 #[test]
 fn whatever_becomes_of_requests_all_come_to_an_end_and_the_books_balance() {
     check("all kinds", || {
-        let mut dice = Rng::with_seed(thread_rng().next_u64());
-        let budget = match dice.u8(..3) {
+        let mut rng = Rng::with_seed(thread_rng().next_u64());
+        let budget = match rng.u8(..3) {
             0 => narrow(),
             1 => open().limits(class(), Limits::per_minute().requests(3)),
             _ => budget(),
         };
         let is_stopped = Arc::new(AtomicBool::new(false));
         let threads = [0, 1, 2].map(|_| {
-            let (dice, stop) = (dice.fork(), Arc::clone(&is_stopped));
-            start(&budget, move |budget| live(budget, dice, &stop))
+            let (rng, stop) = (rng.fork(), Arc::clone(&is_stopped));
+            start(&budget, move |budget| live(budget, rng, &stop))
         });
-        if dice.bool() {
+        if rng.bool() {
             is_stopped.store(true, Ordering::SeqCst);
             budget.wake_all();
         }
@@ -558,40 +560,40 @@ fn whatever_becomes_of_requests_all_come_to_an_end_and_the_books_balance() {
 }
 
 /// Sends requests, of which each becomes something else.
-fn live(budget: &Budget, mut dice: Rng, stop: &AtomicBool) {
-    let class = if dice.u8(..4) == 0 {
+fn live(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
+    let class = if rng.u8(..4) == 0 {
         other_class()
     } else {
         class()
     };
     let mut ticket = None;
     for _ in 0..3 {
-        let cost = if dice.bool() { SMALL } else { LARGE };
-        let patience = dice.bool().then(|| Duration::from_secs(dice.u64(..90)));
-        let max_wait = dice.bool().then(|| Duration::from_secs(dice.u64(..5)));
+        let cost = if rng.bool() { SMALL } else { LARGE };
+        let time_left = rng.bool().then(|| Duration::from_secs(rng.u64(..90)));
+        let max_wait = rng.bool().then(|| Duration::from_secs(rng.u64(..5)));
         let is_back = ticket.is_some();
-        let asked = budget.acquire(&Ask {
+        let asked = budget.acquire(&AdmissionRequest {
             class: &class,
             cost,
             ticket: ticket.take(),
             is_back,
-            patience,
+            time_left,
             max_wait,
             is_stopped: &|| stop.load(Ordering::SeqCst),
         });
         let Ok(reservation) = asked else {
             continue;
         };
-        if dice.bool() {
-            sleep(Duration::from_secs(dice.u64(..5)));
+        if rng.bool() {
+            sleep(Duration::from_secs(rng.u64(..5)));
         }
-        match dice.u8(..8) {
+        match rng.u8(..8) {
             0 => reservation.fail(Delivery::NotSent),
-            1 => reservation.fail(Delivery::Answered),
+            1 => reservation.fail(Delivery::Responded),
             2 => reservation.overloaded(None),
             3 => {
                 ticket = Some(reservation.ticket());
-                reservation.refuse(None, &pause(dice.u64(..9)));
+                reservation.refuse(None, &pause(rng.u64(..9)));
             }
             4 => {
                 let panics = || {

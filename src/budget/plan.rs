@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::class::ModelClass;
 use super::cost::{Cost, INPUT, OUTPUT, Time, whole};
-use super::limiter::account::Account;
-use super::limiter::entries::Key;
-use super::limiter::gate::Gate;
-use super::limiter::ruling::Later;
+use super::limiter::class_limiter::ClassLimiter;
+use super::limiter::decision::NotNow;
+use super::limiter::overload_gate::OverloadGate;
+use super::limiter::slab::SlabKey;
 use super::{Budget, seconds};
 use crate::clock::lock;
 use crate::prices::{Prices, sum};
@@ -93,9 +93,9 @@ impl Budget {
         let now = self.shared.now();
         for (class, costs) in costs {
             let mut state = lock(&self.shared.state);
-            let (lane, gate) = state.lane(&class);
-            let mut run = DryRun::new(now, lane.account.clone(), gate.clone());
-            let before: Vec<Cost> = lane.costs().collect();
+            let (queue, gate) = state.queue(&class);
+            let mut run = DryRun::new(now, queue.limiter.clone(), gate.clone());
+            let before: Vec<Cost> = queue.costs().collect();
             drop(state);
             for cost in &before {
                 if let Some(key) = run.admit(cost) {
@@ -153,26 +153,26 @@ impl Plan {
 struct DryRun {
     start: Time,
     now: Time,
-    account: Account,
-    gate: Gate,
+    limiter: ClassLimiter,
+    gate: OverloadGate,
     /// What is under way, by its end in nanoseconds.
     under_way: BinaryHeap<Reverse<(u64, usize)>>,
-    answers: Vec<(Key, Usage)>,
+    answers: Vec<(SlabKey, Usage)>,
     plan: Plan,
 }
 
 impl DryRun {
-    fn new(now: Time, account: Account, gate: Gate) -> DryRun {
+    fn new(now: Time, limiter: ClassLimiter, gate: OverloadGate) -> DryRun {
         let mut run = DryRun {
             start: now,
             now,
-            account,
+            limiter,
             gate,
             under_way: BinaryHeap::new(),
             answers: Vec::new(),
             plan: Plan::default(),
         };
-        for (key, cost) in run.account.open() {
+        for (key, cost) in run.limiter.open() {
             run.begin(key, &cost);
         }
         run
@@ -204,16 +204,16 @@ impl DryRun {
     }
 
     /// Waits until a request may be sent; `None` if it never may.
-    fn admit(&mut self, cost: &Cost) -> Option<Key> {
+    fn admit(&mut self, cost: &Cost) -> Option<SlabKey> {
         loop {
-            let (until, cause) = match self.account.try_admit(self.now, cost, &mut self.gate) {
+            let (until, cause) = match self.limiter.try_admit(self.now, cost, &mut self.gate) {
                 Ok(key) => return Some(key),
-                Err(Later::Never(_)) => return None,
-                Err(Later::NotBefore(time, cause)) => (time, cause),
-                Err(Later::OnEvent(cause)) => (f64::INFINITY, cause),
+                Err(NotNow::Never(_)) => return None,
+                Err(NotNow::NotBefore(time, cause)) => (time, cause),
+                Err(NotNow::OnEvent(cause)) => (f64::INFINITY, cause),
             };
             let next = self.next_end().unwrap_or(f64::INFINITY).min(until);
-            // Nothing under way and nothing to wait for: the account has to move by itself.
+            // Nothing under way and nothing to wait for: the limiter has to move by itself.
             let next = if next.is_finite() {
                 next
             } else {
@@ -226,8 +226,8 @@ impl DryRun {
     }
 
     /// Takes note of a request that is under way, and returns what it is expected to use.
-    fn begin(&mut self, key: Key, cost: &Cost) -> (u64, u64) {
-        let expected = self.account.expected(cost);
+    fn begin(&mut self, key: SlabKey, cost: &Cost) -> (u64, u64) {
+        let expected = self.limiter.expected(cost);
         let usage = Usage {
             input_tokens: whole(expected[INPUT]),
             output_tokens: whole(expected[OUTPUT]),
@@ -254,7 +254,7 @@ impl DryRun {
             }
             self.under_way.pop();
             let (key, usage) = &self.answers[index];
-            self.account.settle(self.now, *key, usage, &mut self.gate);
+            self.limiter.settle(self.now, *key, usage, &mut self.gate);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tickets in order: who waits, who of them sleeps to a time, who is woken.
 //!
-//! Each class has a lane. Only the head of a lane sleeps to a computed time; the others sleep until
+//! Each class has a queue. Only the head of a queue sleeps to a computed time; the others sleep until
 //! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
 //! and its successor, which becomes the head.
 
@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cost::{Cost, Time};
-use super::limiter::account::Account;
-use super::limiter::entries::Key;
-use super::limiter::gate::Gate;
-use super::limiter::ruling::Later;
+use super::limiter::class_limiter::ClassLimiter;
+use super::limiter::decision::NotNow;
+use super::limiter::overload_gate::OverloadGate;
+use super::limiter::slab::SlabKey;
 use super::seconds;
 
-/// The requests of one class: its account, and those who wait.
+/// The requests of one class: its limiter, and those who wait.
 #[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) account: Account,
+pub(super) struct ClassQueue {
+    pub(super) limiter: ClassLimiter,
     waiters: VecDeque<Arc<Waiter>>,
     next_ticket: u64,
     /// What the heads of the line have waited for, one after the other.
@@ -37,7 +37,7 @@ pub(super) struct Lane {
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) cost: Cost,
-    pub(super) patience: Patience,
+    pub(super) wait_limits: WaitLimits,
     pub(super) wake: Condvar,
     /// What the heads had waited for when it came.
     before: Waits,
@@ -45,7 +45,7 @@ pub(super) struct Waiter {
 
 /// How long a request will wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct WaitLimits {
     /// Until when, whatever it waits for.
     pub(super) deadline: Option<Time>,
     /// How long for pauses and overloads.
@@ -61,7 +61,7 @@ pub(super) enum Lack {
     Wait(WaitCause),
 }
 
-impl Patience {
+impl WaitLimits {
     /// What a request lacks that can go at `best` at the earliest, and not before the server has
     /// refused all of them for the last time.
     pub(super) fn lack(
@@ -81,10 +81,10 @@ impl Patience {
     }
 }
 
-impl Lane {
-    pub(super) fn new(account: Account) -> Lane {
-        Lane {
-            account,
+impl ClassQueue {
+    pub(super) fn new(limiter: ClassLimiter) -> ClassQueue {
+        ClassQueue {
+            limiter,
             waiters: VecDeque::new(),
             next_ticket: 0,
             waits: Waits::default(),
@@ -112,13 +112,13 @@ impl Lane {
         now: Time,
         ticket: u64,
         cost: Cost,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> Arc<Waiter> {
         self.book(now);
         let waiter = Arc::new(Waiter {
             ticket,
             cost,
-            patience,
+            wait_limits,
             wake: Condvar::new(),
             before: self.waits.clone(),
         });
@@ -166,35 +166,35 @@ impl Lane {
         &mut self,
         waiter: &Waiter,
         now: Time,
-        gate: &mut Gate,
-    ) -> Result<Key, Later> {
+        gate: &mut OverloadGate,
+    ) -> Result<SlabKey, NotNow> {
         if !self.is_next(waiter.ticket) {
             let head = self.head_outlook(now, gate);
-            return Err(Later::OnEvent(
+            return Err(NotNow::OnEvent(
                 head.map_or(WaitCause::Turn, |(_, cause)| cause),
             ));
         }
         self.book(now);
-        let result = self.account.try_admit(now, &waiter.cost, gate);
+        let result = self.limiter.try_admit(now, &waiter.cost, gate);
         (self.head_until, self.booked.1) = match result {
-            Err(Later::NotBefore(time, cause)) => (Some(time), cause),
-            Err(Later::OnEvent(cause)) => (None, cause),
+            Err(NotNow::NotBefore(time, cause)) => (Some(time), cause),
+            Err(NotNow::OnEvent(cause)) => (None, cause),
             _ => (None, WaitCause::Turn),
         };
         result
     }
 
     /// Wakes the head if it can go earlier than it thinks.
-    pub(super) fn wake_if_better(&mut self, now: Time, gate: &mut Gate) {
+    pub(super) fn wake_if_better(&mut self, now: Time, gate: &mut OverloadGate) {
         let Some(head) = self.waiters.front() else {
             return;
         };
-        let better = match self.account.outlook(now, &head.cost, gate) {
-            Ok(()) | Err(Later::Never(_)) => true,
-            Err(Later::NotBefore(time, _)) => self
+        let better = match self.limiter.outlook(now, &head.cost, gate) {
+            Ok(()) | Err(NotNow::Never(_)) => true,
+            Err(NotNow::NotBefore(time, _)) => self
                 .head_until
                 .is_none_or(|until| time + WORTH_WAKING < until),
-            Err(Later::OnEvent(_)) => false,
+            Err(NotNow::OnEvent(_)) => false,
         };
         if better {
             self.wake_head();
@@ -214,19 +214,19 @@ impl Lane {
     }
 
     /// Wakes those who will not wait as long as the server refuses all requests.
-    pub(super) fn wake_impatient(&self, now: Time, gate: &Gate) {
+    pub(super) fn wake_impatient(&self, now: Time, gate: &OverloadGate) {
         let Some(refused) = self.refused_until(now, gate) else {
             return;
         };
         for waiter in &self.waiters {
-            let lack = waiter.patience.lack(now, refused.0, Some(refused));
+            let lack = waiter.wait_limits.lack(now, refused.0, Some(refused));
             if lack.is_some() {
                 waiter.wake.notify_one();
             }
         }
     }
 
-    /// What those who wait ask for, in their order.
+    /// What those who wait request for, in their order.
     pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
         self.waiters.iter().map(|waiter| waiter.cost)
     }
@@ -236,23 +236,33 @@ impl Lane {
     }
 
     /// The earliest time at which a request could go that stands behind the tickets below its own.
-    pub(super) fn at_best(&mut self, now: Time, ticket: u64, cost: &Cost, gate: &mut Gate) -> Time {
+    pub(super) fn at_best(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        cost: &Cost,
+        gate: &mut OverloadGate,
+    ) -> Time {
         let mut queued = [0.0; 3];
         let before = self.waiters.iter();
         for other in before.take_while(|other| other.ticket < ticket) {
             // By what is known now, not by what was when it came.
-            let expected = self.account.expected(&other.cost);
+            let expected = self.limiter.expected(&other.cost);
             for (sum, expected) in queued.iter_mut().zip(expected) {
                 *sum += expected;
             }
         }
         let gate = gate.hold().unwrap_or(now);
-        self.account.at_best(now, &queued, cost).max(gate)
+        self.limiter.at_best(now, &queued, cost).max(gate)
     }
 
     /// Until when the server has refused all requests, and why.
-    pub(super) fn refused_until(&self, now: Time, gate: &Gate) -> Option<(Time, WaitCause)> {
-        let pause = (self.account.pause(), WaitCause::Pause);
+    pub(super) fn refused_until(
+        &self,
+        now: Time,
+        gate: &OverloadGate,
+    ) -> Option<(Time, WaitCause)> {
+        let pause = (self.limiter.pause(), WaitCause::Pause);
         let hold = gate.hold().map(|hold| (hold, WaitCause::Overload));
         let all = [Some(pause), hold].into_iter().flatten();
         let later = all.filter(|(time, _)| *time > now);
@@ -265,10 +275,10 @@ impl Lane {
         now: Time,
         ticket: u64,
         cost: &Cost,
-        gate: &mut Gate,
+        gate: &mut OverloadGate,
     ) -> WaitCause {
         let head = match self.is_next(ticket) {
-            true => outlook(&mut self.account, now, cost, gate),
+            true => outlook(&mut self.limiter, now, cost, gate),
             false => self.head_outlook(now, gate),
         };
         head.map_or(WaitCause::Turn, |(_, cause)| cause)
@@ -279,23 +289,23 @@ impl Lane {
     pub(super) fn head_outlook(
         &mut self,
         now: Time,
-        gate: &mut Gate,
+        gate: &mut OverloadGate,
     ) -> Option<(Option<Time>, WaitCause)> {
         let head = self.waiters.front()?;
-        outlook(&mut self.account, now, &head.cost, gate)
+        outlook(&mut self.limiter, now, &head.cost, gate)
     }
 }
 
 fn outlook(
-    account: &mut Account,
+    limiter: &mut ClassLimiter,
     now: Time,
     cost: &Cost,
-    gate: &mut Gate,
+    gate: &mut OverloadGate,
 ) -> Option<(Option<Time>, WaitCause)> {
-    match account.outlook(now, cost, gate) {
-        Err(Later::NotBefore(time, cause)) => Some((Some(time), cause)),
-        Err(Later::OnEvent(cause)) => Some((None, cause)),
-        Ok(()) | Err(Later::Never(_)) => None,
+    match limiter.outlook(now, cost, gate) {
+        Err(NotNow::NotBefore(time, cause)) => Some((Some(time), cause)),
+        Err(NotNow::OnEvent(cause)) => Some((None, cause)),
+        Ok(()) | Err(NotNow::Never(_)) => None,
     }
 }
 
@@ -306,48 +316,51 @@ const WORTH_WAKING: Time = 0.0005;
 mod tests {
     use super::*;
     use crate::budget::Limits;
-    use crate::budget::limiter::reading::{Reading, Refusal};
+    use crate::budget::limiter::headers::{LimitHeaders, Refusal};
     use crate::types::Dimension;
     use fastrand::Rng;
 
-    fn lane(limits: Limits) -> (Lane, Gate) {
-        let dice = Rng::with_seed(1);
-        let account = Account::new(limits, false, dice.clone());
-        (Lane::new(account), Gate::new(dice))
+    fn queue(limits: Limits) -> (ClassQueue, OverloadGate) {
+        let rng = Rng::with_seed(1);
+        let limiter = ClassLimiter::new(limits, false, rng.clone());
+        (ClassQueue::new(limiter), OverloadGate::new(rng))
     }
 
     #[test]
     fn who_stands_behind_the_head_waits_for_what_the_head_waits_for_at_each_time() {
-        let (mut lane, mut gate) = lane(Limits::per_minute().requests(100));
+        let (mut queue, mut gate) = queue(Limits::per_minute().requests(100));
         let cost = Cost::request();
-        let key = lane.account.try_admit(0.0, &cost, &mut gate).expect("room");
-        let pause = Reading {
+        let key = queue
+            .limiter
+            .try_admit(0.0, &cost, &mut gate)
+            .expect("room");
+        let pause = LimitHeaders {
             retry_after: Some(20.0),
-            ..Reading::default()
+            ..LimitHeaders::default()
         };
-        let account = &mut lane.account;
-        account.refused(0.0, key, Refusal::Unexplained, &pause, &mut gate);
-        let patience = Patience {
+        let limiter = &mut queue.limiter;
+        limiter.refused(0.0, key, Refusal::Unexplained, &pause, &mut gate);
+        let wait_limits = WaitLimits {
             deadline: None,
             max_wait: None,
         };
-        let mut enter = |ticket| lane.enter(0.0, ticket, cost, patience);
+        let mut enter = |ticket| queue.enter(0.0, ticket, cost, wait_limits);
         let [head, second] = [1, 2].map(&mut enter);
-        let until = |ruling: Result<Key, Later>| match ruling {
-            Err(Later::NotBefore(time, cause)) => (time, cause),
+        let until = |decision: Result<SlabKey, NotNow>| match decision {
+            Err(NotNow::NotBefore(time, cause)) => (time, cause),
             other => panic!("{other:?}"),
         };
-        let (pause, why) = until(lane.turn(&head, 0.0, &mut gate));
+        let (pause, why) = until(queue.turn(&head, 0.0, &mut gate));
         assert_eq!(why, WaitCause::Pause);
-        lane.turn(&second, 0.0, &mut gate).expect_err("behind");
+        queue.turn(&second, 0.0, &mut gate).expect_err("behind");
         // Meanwhile there are new limits: the head waits for them now.
         let limits = Limits::per_minute().requests(1);
-        lane.account.set_limits(1.0, limits);
-        let (time, why) = until(lane.turn(&head, pause, &mut gate));
+        queue.limiter.set_limits(1.0, limits);
+        let (time, why) = until(queue.turn(&head, pause, &mut gate));
         assert_eq!(why, WaitCause::Limit(Dimension::Requests));
-        lane.turn(&head, time, &mut gate).expect("room");
-        lane.leave(time, &head);
-        let (next, last) = until(lane.turn(&second, time, &mut gate));
+        queue.turn(&head, time, &mut gate).expect("room");
+        queue.leave(time, &head);
+        let (next, last) = until(queue.turn(&second, time, &mut gate));
         let mut expected = Waits::default();
         for (cause, from, to) in [
             (WaitCause::Pause, 0.0, pause),
@@ -356,7 +369,7 @@ mod tests {
         ] {
             expected.add(cause, seconds(to - from));
         }
-        assert_eq!(lane.waited(next, &second), expected);
+        assert_eq!(queue.waited(next, &second), expected);
         assert!(expected.of(why) > Duration::from_secs(39), "{expected:?}");
     }
 }

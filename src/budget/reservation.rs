@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Budget;
 use super::class::ModelClass;
-use super::limiter::entries::Key;
-use super::limiter::reading::{Reading, Refusal};
-use super::limiter::ruling::Excess;
+use super::limiter::decision::OverLimit;
+use super::limiter::headers::{LimitHeaders, Refusal};
+use super::limiter::slab::SlabKey;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
@@ -44,13 +44,18 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 pub struct Reservation {
     budget: Budget,
     class: ModelClass,
-    key: Option<Key>,
+    key: Option<SlabKey>,
     ticket: u64,
     waited: Waits,
 }
 
 impl Reservation {
-    pub(super) fn new(budget: Budget, class: &ModelClass, key: Key, ticket: u64) -> Reservation {
+    pub(super) fn new(
+        budget: Budget,
+        class: &ModelClass,
+        key: SlabKey,
+        ticket: u64,
+    ) -> Reservation {
         let class = class.clone();
         Reservation {
             budget,
@@ -124,9 +129,9 @@ impl Reservation {
     /// ```
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
-        let reading = Reading::of_class(&self.class, limits);
-        self.budget.update(&self.class, |account, now, _| {
-            account.learn(now, key, &reading)
+        let headers = LimitHeaders::of_class(&self.class, limits);
+        self.budget.update(&self.class, |limiter, now, _| {
+            limiter.learn(now, key, &headers)
         });
     }
 
@@ -149,8 +154,8 @@ impl Reservation {
     /// ```
     pub fn begin(&self, usage: &Usage) {
         let Some(key) = self.key else { return };
-        self.budget.update(&self.class, |account, now, gate| {
-            account.begun(now, key, usage, gate)
+        self.budget.update(&self.class, |limiter, now, gate| {
+            limiter.begun(now, key, usage, gate)
         });
     }
 
@@ -170,8 +175,8 @@ impl Reservation {
     /// ```
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
-        self.budget.update(&self.class, |account, now, _| {
-            account.output_seen(now, key, output_tokens);
+        self.budget.update(&self.class, |limiter, now, _| {
+            limiter.output_seen(now, key, output_tokens);
         });
     }
 
@@ -190,12 +195,12 @@ impl Reservation {
     /// ```
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
-        let reading = limits.map(|limits| Reading::of_class(&self.class, limits));
-        self.budget.update(&self.class, |account, now, gate| {
-            if let Some(reading) = &reading {
-                account.learn(now, key, reading);
+        let headers = limits.map(|limits| LimitHeaders::of_class(&self.class, limits));
+        self.budget.update(&self.class, |limiter, now, gate| {
+            if let Some(headers) = &headers {
+                limiter.learn(now, key, headers);
             }
-            account.settle(now, key, usage, gate);
+            limiter.settle(now, key, usage, gate);
         });
     }
 
@@ -224,12 +229,12 @@ impl Reservation {
         mut self,
         error: Option<&ApiError>,
         limits: &RateLimits,
-    ) -> Option<Excess> {
+    ) -> Option<OverLimit> {
         let key = self.key.take()?;
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
-        let reading = Reading::of_class(&self.class, limits);
-        let excess = self.budget.update(&self.class, |account, now, gate| {
-            account.refused(now, key, refusal, &reading, gate)
+        let headers = LimitHeaders::of_class(&self.class, limits);
+        let excess = self.budget.update(&self.class, |limiter, now, gate| {
+            limiter.refused(now, key, refusal, &headers, gate)
         });
         self.budget.wake_impatient();
         excess.flatten()
@@ -253,8 +258,8 @@ impl Reservation {
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         let Some(key) = self.key.take() else { return };
         let wait = retry_after.map(|wait| wait.as_secs_f64());
-        self.budget.update(&self.class, |account, now, gate| {
-            account.overloaded(now, key, wait, gate);
+        self.budget.update(&self.class, |limiter, now, gate| {
+            limiter.overloaded(now, key, wait, gate);
         });
         self.budget.wake_impatient();
     }
@@ -278,8 +283,8 @@ impl Reservation {
 
     fn end(&mut self, delivery: Delivery) {
         let Some(key) = self.key.take() else { return };
-        self.budget.update(&self.class, |account, now, gate| {
-            account.failed(now, key, delivery, gate);
+        self.budget.update(&self.class, |limiter, now, gate| {
+            limiter.failed(now, key, delivery, gate);
         });
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::class::ModelClass;
 use super::cost::Time;
-use super::limiter::gate::Gate;
-use super::queue::Lane;
+use super::limiter::overload_gate::OverloadGate;
+use super::queue::ClassQueue;
 use super::seconds;
 
 /// What one class of models has used and waits for; from
@@ -72,11 +72,11 @@ pub struct DimensionSnapshot {
 impl ClassSnapshot {
     pub(super) fn of(
         class: &ModelClass,
-        lane: &mut Lane,
-        gate: &mut Gate,
+        queue: &mut ClassQueue,
+        gate: &mut OverloadGate,
         now: Time,
     ) -> ClassSnapshot {
-        let view = lane.account.view(now);
+        let view = queue.limiter.view(now);
         let dimension = |dimension: Dimension| {
             let server = view.server[dimension.at()];
             DimensionSnapshot {
@@ -87,14 +87,14 @@ impl ClassSnapshot {
                 foreign: server.map(|server| server.foreign.max(0.0) as u64),
             }
         };
-        let head = lane.head_outlook(now, gate);
+        let head = queue.head_outlook(now, gate);
         ClassSnapshot {
             class: class.clone(),
             requests: dimension(Dimension::Requests),
             input_tokens: dimension(Dimension::InputTokens),
             output_tokens: dimension(Dimension::OutputTokens),
             in_flight: view.in_flight,
-            waiting: lane.waiting(),
+            waiting: queue.waiting(),
             cause: head.map(|(_, cause)| cause),
             expected_wait: head
                 .and_then(|(until, _)| until)

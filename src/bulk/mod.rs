@@ -1,12 +1,12 @@
 //! Bulk: many requests over threads, as fast as the limits allow, nothing lost.
 
-mod crew;
+mod cache_warmer;
 mod keys;
 #[cfg(test)]
 mod model;
 mod progress;
 mod run;
-mod warm;
+mod workers;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use self::crew::Crew;
 use self::progress::OnProgress;
+use self::workers::Workers;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
@@ -335,7 +335,7 @@ impl<'a> Bulk<'a> {
                 .filter_map(|_| self.misuse().map(Err))
                 .collect();
         }
-        let crew = Crew::new(self, Some(items.len() as u64));
+        let workers = Workers::new(self, Some(items.len() as u64));
         let results = Mutex::new(Vec::with_capacity(items.len()));
         let items = Mutex::new(items.into_iter().enumerate());
         let work = || {
@@ -343,23 +343,23 @@ impl<'a> Bulk<'a> {
                 let Some((index, item)) = lock(&items).next() else {
                     break;
                 };
-                let result = match crew.begin() {
+                let result = match workers.begin() {
                     Ok(()) => {
-                        let call = || f(crew.client(), item);
+                        let call = || f(workers.client(), item);
                         let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked);
-                        crew.end_item(result)
+                        workers.end_item(result)
                     }
                     Err(error) => Err(error),
                 };
                 lock(&results).push((index, result));
             }
-            crew.finish();
+            workers.finish();
         };
         thread::scope(|scope| {
-            recruit(scope, &crew, 1, &work);
+            recruit(scope, &workers, 1, &work);
             work();
         });
-        crew.report(None);
+        workers.report(None);
         let mut results = results
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -421,7 +421,7 @@ impl<'a> Bulk<'a> {
             .spend_limit
             .filter(|limit| limit.is_nan() || *limit < 0.0)?;
         let what = format!("a spend limit of {limit}: give an amount in dollars, of 0 or more");
-        let cause = Cause::Refused(what.into());
+        let cause = Cause::Rejected(what.into());
         Some(Error::new(ErrorKind::Config, "a bulk run", cause))
     }
 }
@@ -429,19 +429,19 @@ impl<'a> Bulk<'a> {
 /// Starts a thread that starts the next one when it begins to work.
 fn recruit<'scope, 'env, F>(
     scope: &'scope Scope<'scope, 'env>,
-    crew: &'scope Crew,
+    workers: &'scope Workers,
     number: usize,
     work: &'scope F,
 ) where
     F: Fn() + Sync,
 {
-    if number >= crew.concurrency() {
+    if number >= workers.concurrency() {
         return;
     }
     // Where the system has no thread left, those that there are do the work.
     let _ = thread::Builder::new().spawn_scoped(scope, move || {
-        if crew.may_begin(number) {
-            recruit(scope, crew, number + 1, work);
+        if workers.may_begin(number) {
+            recruit(scope, workers, number + 1, work);
             work();
         }
     });
@@ -453,10 +453,10 @@ fn panicked<R>(panic: Box<dyn std::any::Any + Send>) -> Result<R> {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     let what = match said {
-        Some(said) => format!("a closure panicked: {}", crate::error::clean(&said, 200)),
+        Some(said) => format!("a closure panicked: {}", crate::error::sanitize(&said, 200)),
         None => "a closure panicked".to_owned(),
     };
-    let cause = Cause::Refused(what.into());
+    let cause = Cause::Rejected(what.into());
     Err(Error::new(
         ErrorKind::Panicked,
         "an item of a bulk run",

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use shuttle::thread::{self, JoinHandle};
 
-use super::crew::Crew;
+use super::workers::Workers;
 use crate::client::Client;
 use crate::clock::sync::{check, is_timely, passed};
 use crate::error::Error;
 use crate::prices::{Price, Prices};
 use crate::types::{ErrorKind, MessageRequest};
 
-/// A crew with money for one request at a time.
-fn crew() -> Arc<Crew> {
+/// A workers with money for one request at a time.
+fn workers() -> Arc<Workers> {
     let client = Client::builder().api_key("key").build();
     let client = client.expect("valid settings");
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(0.0, 1e6));
     let bulk = client.bulk().concurrency(8).prices(prices);
     let bulk = bulk.ramp_up(Duration::from_secs(3_600)).spend_limit(150.0);
-    Arc::new(Crew::new(&bulk, None))
+    Arc::new(Workers::new(&bulk, None))
 }
 
 fn request() -> MessageRequest {
@@ -29,11 +29,11 @@ fn request() -> MessageRequest {
 }
 
 fn start<T: Send + 'static>(
-    crew: &Arc<Crew>,
-    work: impl FnOnce(&Crew) -> T + Send + 'static,
+    workers: &Arc<Workers>,
+    work: impl FnOnce(&Workers) -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let crew = Arc::clone(crew);
-    thread::spawn(move || work(&crew))
+    let workers = Arc::clone(workers);
+    thread::spawn(move || work(&workers))
 }
 
 #[track_caller]
@@ -47,13 +47,13 @@ fn assert_timely() {
 }
 
 /// Sends a request that fails; `open` is how many are on their way.
-fn send(crew: &Crew, open: &AtomicUsize) -> Result<(), ErrorKind> {
-    let at_stake = crew.begin_request(&request()).map_err(kind)?;
+fn send(workers: &Workers, open: &AtomicUsize) -> Result<(), ErrorKind> {
+    let at_stake = workers.begin_request(&request()).map_err(kind)?;
     assert_eq!(open.fetch_add(1, Ordering::SeqCst), 0, "more than there is");
     thread::yield_now();
     open.fetch_sub(1, Ordering::SeqCst);
-    let failed = Err::<(), _>(Error::refused("asking", "it failed".to_owned()));
-    let ended = crew.end_request(failed, at_stake, &request());
+    let failed = Err::<(), _>(Error::rejected("asking", "it failed".to_owned()));
+    let ended = workers.end_request(failed, at_stake, &request());
     ended.expect_err("it failed");
     Ok(())
 }
@@ -65,15 +65,15 @@ fn kind(error: Error) -> ErrorKind {
 #[test]
 fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
     check("money", || {
-        let crew = crew();
+        let workers = workers();
         let open = Arc::new(AtomicUsize::new(0));
         let threads = [0, 1].map(|_| {
             let open = Arc::clone(&open);
-            start(&crew, move |crew| send(crew, &open))
+            start(&workers, move |workers| send(workers, &open))
         });
         assert_eq!(threads.map(join), [Ok(()); 2]);
         assert_timely();
-        let now = crew.now();
+        let now = workers.now();
         assert_eq!((now.in_flight, now.failed), (0, 2));
     });
 }
@@ -81,15 +81,16 @@ fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
 #[test]
 fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
     check("stop without money", || {
-        let crew = crew();
-        let at_stake = crew.begin_request(&request()).expect("money");
-        let waiting = [0, 1].map(|_| start(&crew, |crew| send(crew, &AtomicUsize::new(0))));
-        crew.stop("enough");
+        let workers = workers();
+        let at_stake = workers.begin_request(&request()).expect("money");
+        let waiting =
+            [0, 1].map(|_| start(&workers, |workers| send(workers, &AtomicUsize::new(0))));
+        workers.stop("enough");
         assert_eq!(waiting.map(join), [Err(ErrorKind::NotRun); 2]);
         assert_timely();
-        let ended = crew.end_request(Ok(()), at_stake, &request());
+        let ended = workers.end_request(Ok(()), at_stake, &request());
         ended.expect("it went well");
-        assert_eq!(crew.now().in_flight, 0);
+        assert_eq!(workers.now().in_flight, 0);
     });
 }
 
@@ -97,11 +98,12 @@ fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
 fn threads_that_are_not_needed_any_more_do_not_sleep_until_their_turn() {
     for is_stopped in [false, true] {
         check("ramp", move || {
-            let crew = crew();
-            let sleeping = [6, 7].map(|number| start(&crew, move |crew| crew.may_begin(number)));
+            let workers = workers();
+            let sleeping =
+                [6, 7].map(|number| start(&workers, move |workers| workers.may_begin(number)));
             match is_stopped {
-                true => crew.stop("enough"),
-                false => crew.finish(),
+                true => workers.stop("enough"),
+                false => workers.finish(),
             }
             let began = sleeping.map(join);
             assert!(!is_timely() || began == [false; 2]);

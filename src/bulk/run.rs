@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::crew::Crew;
+use super::cache_warmer::CacheWarmer;
 use super::progress::Progress;
-use super::warm::Warmth;
+use super::workers::Workers;
 use super::{Bulk, panicked};
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
@@ -50,7 +50,7 @@ pub struct BulkRun<K> {
 type Input<K> = Box<dyn Iterator<Item = (K, MessageRequest)> + Send>;
 
 struct Shared<K> {
-    crew: Arc<Crew>,
+    workers: Arc<Workers>,
     input: Mutex<Option<Input<K>>>,
     /// What the iterator of the requests ended with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -58,7 +58,7 @@ struct Shared<K> {
     /// `None` without a journal, and when it is closed.
     done: Mutex<Option<Done>>,
     replay: bool,
-    warmth: Option<Warmth>,
+    warmth: Option<CacheWarmer>,
 }
 
 /// A request with its key, and that as text where there is a journal.
@@ -108,14 +108,14 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             (least, Some(most)) if least == most => Some(most as u64),
             _ => None,
         };
-        let crew = Crew::new(bulk, total);
+        let workers = Workers::new(bulk, total);
         let done = match &bulk.journal {
             Some(path) => {
                 let mut keys = HashMap::new();
                 let journal = Journal::open_each(path, "bulk", |line: Key, place| {
                     keys.insert(line.key, Seen::Before(place));
                 })?;
-                let synced = crew.client().core().sleeper.clock().now();
+                let synced = workers.client().core().sleeper.clock().now();
                 Some(Done {
                     journal,
                     keys,
@@ -125,13 +125,13 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             None => None,
         };
         let shared = Arc::new(Shared {
-            crew: Arc::new(crew),
+            workers: Arc::new(workers),
             input: Mutex::new(Some(input)),
             panic: Mutex::new(None),
             has_journal: done.is_some(),
             done: Mutex::new(done),
             replay: bulk.replay,
-            warmth: bulk.warm_first.then(Warmth::default),
+            warmth: bulk.warm_first.then(CacheWarmer::default),
         });
         let (sender, answers) = sync_channel(bulk.concurrency.min(MOST_ANSWERS));
         recruit(&shared, 0, &sender).map_err(|source| {
@@ -167,7 +167,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn progress(&self) -> Progress {
-        self.shared.crew.now()
+        self.shared.workers.now()
     }
 
     /// Stops the run: what is under way is finished, the rest fails with the kind
@@ -188,7 +188,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # Ok(()) }
     /// ```
     pub fn stop(&self) {
-        self.shared.crew.stop(ASKED_TO);
+        self.shared.workers.stop(ASKED_TO);
     }
 
     /// A function that does the same, for other threads and for signals.
@@ -213,8 +213,8 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn stopper(&self) -> impl Fn() + Clone + Send + Sync + use<K> {
-        let crew = Arc::clone(&self.shared.crew);
-        move || crew.stop(ASKED_TO)
+        let workers = Arc::clone(&self.shared.workers);
+        move || workers.stop(ASKED_TO)
     }
 
     /// Why the run was stopped before its end, if it was.
@@ -230,7 +230,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # }
     /// ```
     pub fn stop_cause(&self) -> Option<String> {
-        self.shared.crew.reason()
+        self.shared.workers.reason()
     }
 }
 
@@ -251,7 +251,7 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
         // The threads are gone. What is left was not come to.
         while let Some(item) = self.shared.pull() {
             match self.shared.known(&item) {
-                None => return Some((item.key, Err(self.shared.crew.pass_over()))),
+                None => return Some((item.key, Err(self.shared.workers.pass_over()))),
                 Some(Some(result)) => return Some((item.key, result)),
                 Some(None) => {}
             }
@@ -259,7 +259,7 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
         if !self.is_over {
             self.is_over = true;
             self.shared.close();
-            self.shared.crew.report(None);
+            self.shared.workers.report(None);
         }
         let panic = lock(&self.shared.panic).take();
         panic.map(|panic| resume_unwind(panic))
@@ -271,8 +271,8 @@ impl<K: ToString + Send + 'static> FusedIterator for BulkRun<K> {}
 impl<K> Drop for BulkRun<K> {
     fn drop(&mut self) {
         if self.answers.take().is_some() {
-            self.shared.crew.stop("its answers were dropped");
-            self.shared.crew.cut();
+            self.shared.workers.stop("its answers were dropped");
+            self.shared.workers.cut();
         }
         self.shared.close();
     }
@@ -281,7 +281,7 @@ impl<K> Drop for BulkRun<K> {
 impl<K> fmt::Debug for BulkRun<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BulkRun")
-            .field("stop_cause", &self.shared.crew.reason())
+            .field("stop_cause", &self.shared.workers.reason())
             .finish_non_exhaustive()
     }
 }
@@ -292,13 +292,13 @@ fn recruit<K: ToString + Send + 'static>(
     number: usize,
     answers: &SyncSender<(K, Result<Message>)>,
 ) -> std::io::Result<()> {
-    if number >= shared.crew.concurrency() {
+    if number >= shared.workers.concurrency() {
         return Ok(());
     }
     let (shared, answers) = (Arc::clone(shared), answers.clone());
     let name = format!("bulk {number}");
     thread::Builder::new().name(name).spawn(move || {
-        if number == 0 || shared.crew.may_begin(number) {
+        if number == 0 || shared.workers.may_begin(number) {
             // Where the system has no thread left, those that there are do the work.
             let _ = recruit(&shared, number + 1, &answers);
             shared.work(&answers);
@@ -312,7 +312,7 @@ fn recruit<K: ToString + Send + 'static>(
 
 impl<K: ToString + Send + 'static> Shared<K> {
     fn work(&self, answers: &SyncSender<(K, Result<Message>)>) {
-        while !self.crew.is_ending() {
+        while !self.workers.is_ending() {
             let Some(item) = self.pull() else {
                 break;
             };
@@ -325,7 +325,7 @@ impl<K: ToString + Send + 'static> Shared<K> {
                 }
             }
         }
-        self.crew.finish();
+        self.workers.finish();
     }
 
     /// What is to be handed out for an item without asking: `Some(None)` for nothing, because an
@@ -334,11 +334,11 @@ impl<K: ToString + Send + 'static> Shared<K> {
         match self.before(item.name.as_deref()?) {
             Ok(None) => None,
             Ok(Some(kept)) => {
-                self.crew.skip();
+                self.workers.skip();
                 Some(kept.map(Ok))
             }
             Err(error) => {
-                self.crew.refuse();
+                self.workers.refuse();
                 Some(Some(Err(error)))
             }
         }
@@ -346,8 +346,8 @@ impl<K: ToString + Send + 'static> Shared<K> {
 
     fn answer(&self, item: &Item<K>) -> Result<Message> {
         let request = &item.request;
-        let at_stake = self.crew.begin_request(request)?;
-        let client = self.crew.client();
+        let at_stake = self.workers.begin_request(request)?;
+        let client = self.workers.client();
         let create = || match &self.warmth {
             Some(warmth) => warmth.create(client, request),
             None => client.messages().create(request),
@@ -357,10 +357,10 @@ impl<K: ToString + Send + 'static> Shared<K> {
         if let (Some(name), Ok(message)) = (&item.name, &result) {
             // The answer is there and paid for: it goes out, and no other is asked for.
             if let Err(error) = self.keep(name, message) {
-                self.crew.stop(&error.to_string());
+                self.workers.stop(&error.to_string());
             }
         }
-        self.crew.end_request(result, at_stake, request)
+        self.workers.end_request(result, at_stake, request)
     }
 
     /// Takes the next request. An iterator that panics has none any more.
@@ -373,7 +373,7 @@ impl<K: ToString + Send + 'static> Shared<K> {
         };
         let next = catch_unwind(AssertUnwindSafe(pull)).unwrap_or_else(|panic| {
             *lock(&self.panic) = Some(panic);
-            self.crew.stop("the iterator of the requests panicked");
+            self.workers.stop("the iterator of the requests panicked");
             None
         });
         if next.is_none() {
@@ -392,10 +392,10 @@ impl<K: ToString + Send + 'static> Shared<K> {
             None => return Ok(None),
             Some(Seen::Before(place)) => place,
             Some(Seen::Now) => {
-                let shown = crate::error::clean(name, 100);
+                let shown = crate::error::sanitize(name, 100);
                 let what =
                     format!("the key {shown:?} comes twice, and the journal knows keys only");
-                return Err(Error::refused("a bulk run", what));
+                return Err(Error::rejected("a bulk run", what));
             }
         };
         if !self.replay {
@@ -411,7 +411,7 @@ impl<K: ToString + Send + 'static> Shared<K> {
             return Ok(());
         };
         done.journal.append_unsynced(&Line { key, message })?;
-        let now = self.crew.client().core().sleeper.clock().now();
+        let now = self.workers.client().core().sleeper.clock().now();
         if now.saturating_duration_since(done.synced) >= SYNC {
             done.synced = now;
             done.journal.sync()?;
@@ -426,7 +426,7 @@ impl<K> Shared<K> {
         let done = &mut *lock(&self.done);
         let synced = done.as_mut().map(|done| done.journal.sync());
         if let Some(Err(error)) = synced {
-            self.crew.stop(&error.to_string());
+            self.workers.stop(&error.to_string());
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a failed attempt was: its kind, its cure, and what a person must do. A pure function.
+//! What a failed attempt was: its kind, its action, and what a person must do. A pure function.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::types::{ApiError, ApiErrorType, Delivery, ErrorKind};
 
 /// What a failed attempt showed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Symptom<'a> {
+pub(crate) struct FailureDetails<'a> {
     pub(crate) cause: &'a Cause,
     pub(crate) delivery: Delivery,
     /// Whether the request may be sent again whatever became of it: it reads, or costs nothing.
@@ -19,87 +19,95 @@ pub(crate) struct Symptom<'a> {
 
 /// What an attempt's failure is, and what can be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct Classification {
     pub(crate) kind: ErrorKind,
-    pub(crate) cure: Cure,
+    pub(crate) action: RetryAction,
     /// What a person must do.
     pub(crate) advice: Option<&'static str>,
 }
 
-impl Verdict {
+impl Classification {
     /// Whether the same request may succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
-        self.cure != Cure::Nothing || self.kind == ErrorKind::Timeout
+        self.action != RetryAction::Never || self.kind == ErrorKind::Timeout
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cure {
+pub(crate) enum RetryAction {
     /// Flow control: wait as long as the server says. Uses no attempt.
-    Pause,
+    AfterPause,
     /// Overload: wait and try carefully. Uses no attempt.
-    Gate,
+    AfterOverload,
     /// A failure: back off. Uses an attempt.
-    Backoff,
+    AfterBackoff,
     /// It may have been done already: repeat it as often as the policy permits.
-    Repeat,
+    IfRepeatable,
     /// The same again would fail again.
-    Nothing,
+    Never,
 }
 
 /// Says what a failed attempt was, and what can be done about it.
-pub(crate) fn diagnose(symptom: &Symptom<'_>) -> Verdict {
-    let (status, error) = match symptom.cause {
+pub(crate) fn classify(failure: &FailureDetails<'_>) -> Classification {
+    let (status, error) = match failure.cause {
         Cause::Api { status, error } => (status.unwrap_or(status_of(&error.kind)), Some(&**error)),
         Cause::Status { status, .. } => (*status, None),
-        cause => return diagnose_wire(cause, symptom),
+        cause => return classify_transport(cause, failure),
     };
-    let kind = kind_of(status, error, symptom);
-    let advice = advice(status, error, symptom);
-    let verdict = |cure| Verdict { kind, cure, advice };
+    let kind = kind_of(status, error, failure);
+    let advice = advice(status, error, failure);
+    let classification = |action| Classification {
+        kind,
+        action,
+        advice,
+    };
     if kind == ErrorKind::Billing || error.is_some_and(ApiError::is_final) {
-        return verdict(Cure::Nothing);
+        return classification(RetryAction::Never);
     }
-    let cure = match (kind, symptom.retry_after) {
-        (ErrorKind::RateLimit, Some(_)) => Cure::Pause,
-        (ErrorKind::Overloaded, _) => Cure::Gate,
-        _ => Cure::Backoff,
+    let action = match (kind, failure.retry_after) {
+        (ErrorKind::RateLimit, Some(_)) => RetryAction::AfterPause,
+        (ErrorKind::Overloaded, _) => RetryAction::AfterOverload,
+        _ => RetryAction::AfterBackoff,
     };
-    let retried = symptom.should_retry.unwrap_or(match status {
+    let retried = failure.should_retry.unwrap_or(match status {
         408 | 409 | 429 => true,
         501 | 505 => false,
         _ => status >= 500,
     });
-    verdict(if retried { cure } else { Cure::Nothing })
+    classification(if retried { action } else { RetryAction::Never })
 }
 
-fn diagnose_wire(cause: &Cause, symptom: &Symptom<'_>) -> Verdict {
-    let unsent_or_free = symptom.delivery == Delivery::NotSent || symptom.repeatable;
+fn classify_transport(cause: &Cause, failure: &FailureDetails<'_>) -> Classification {
+    let unsent_or_free = failure.delivery == Delivery::NotSent || failure.repeatable;
     let again = if unsent_or_free {
-        Cure::Backoff
+        RetryAction::AfterBackoff
     } else {
-        Cure::Repeat
+        RetryAction::IfRepeatable
     };
-    let (kind, cure) = match cause {
+    let (kind, action) = match cause {
         Cause::Transport {
             phase: Phase::Stream,
             ..
         }
         | Cause::Truncated => (ErrorKind::Stream, again),
         Cause::Transport { .. } => (ErrorKind::Connection, again),
-        Cause::Certificate { .. } => (ErrorKind::Connection, Cure::Nothing),
+        Cause::Certificate { .. } => (ErrorKind::Connection, RetryAction::Never),
         Cause::TimeLimit {
             limit: TimeLimit::Deadline,
-        } => (ErrorKind::Timeout, Cure::Nothing),
+        } => (ErrorKind::Timeout, RetryAction::Never),
         Cause::TimeLimit { .. } => (ErrorKind::Timeout, again),
-        Cause::Shutdown => (ErrorKind::Shutdown, Cure::Nothing),
-        Cause::Refused(_) | Cause::Unusable { .. } => (ErrorKind::Config, Cure::Nothing),
+        Cause::Shutdown => (ErrorKind::Shutdown, RetryAction::Never),
+        Cause::Rejected(_) | Cause::Unusable { .. } => (ErrorKind::Config, RetryAction::Never),
         Cause::Decode { .. } | Cause::Api { .. } | Cause::Status { .. } => {
-            (ErrorKind::Decode, Cure::Nothing)
+            (ErrorKind::Decode, RetryAction::Never)
         }
     };
     let advice = matches!(cause, Cause::Certificate { .. }).then_some(CERTIFICATE);
-    Verdict { kind, cure, advice }
+    Classification {
+        kind,
+        action,
+        advice,
+    }
 }
 
 /// The status that an error stands for which came after a status of success.
@@ -119,7 +127,7 @@ fn status_of(kind: &ApiErrorType) -> u16 {
     }
 }
 
-fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> ErrorKind {
+fn kind_of(status: u16, error: Option<&ApiError>, failure: &FailureDetails<'_>) -> ErrorKind {
     if status == 402 || error.is_some_and(ApiError::is_about_money) {
         return ErrorKind::Billing;
     }
@@ -131,7 +139,7 @@ fn kind_of(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Erro
         404 => ErrorKind::NotFound,
         429 => ErrorKind::RateLimit,
         529 if !not_load => ErrorKind::Overloaded,
-        503 if overloaded || symptom.retry_after.is_some() => ErrorKind::Overloaded,
+        503 if overloaded || failure.retry_after.is_some() => ErrorKind::Overloaded,
         408 => ErrorKind::Server,
         400..=499 => ErrorKind::InvalidRequest,
         _ if overloaded && !not_load => ErrorKind::Overloaded,
@@ -144,7 +152,11 @@ fn is_foreign(error: &ApiError) -> bool {
     error.kind.as_str().is_empty()
 }
 
-fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Option<&'static str> {
+fn advice(
+    status: u16,
+    error: Option<&ApiError>,
+    failure: &FailureDetails<'_>,
+) -> Option<&'static str> {
     let says = |text: &str| error.is_some_and(|error| error.message.contains(text));
     match error.and_then(ApiError::error_code) {
         Some(code) if code.ends_with("_spend_limit_reached") => return Some(SPEND_LIMIT),
@@ -189,11 +201,11 @@ fn advice(status: u16, error: Option<&ApiError>, symptom: &Symptom<'_>) -> Optio
     match status {
         300..=399 => Some(REDIRECT),
         404 if says("model") => Some("check the model's id; the model may be retired"),
-        404 | 405 | 501 if error.is_none_or(is_foreign) => Some(STRANGER),
+        404 | 405 | 501 if error.is_none_or(is_foreign) => Some(NOT_THE_API),
         403 if error.is_none_or(is_foreign) => Some(BLOCKED),
         401 => Some("check the key: it may be mistyped, revoked, or meant for another address"),
         413 => Some("a request may have 32 MB, a batch 256 MB: send less at once"),
-        429 if symptom.should_retry == Some(false) => Some(
+        429 if failure.should_retry == Some(false) => Some(
             "the server rules out a retry: a single request may be larger than the whole limit \
              per minute",
         ),
@@ -205,10 +217,10 @@ const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit 
                            wait for the date in the message";
 const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
                         address is the right one, make it the base URL";
-pub(crate) const STRANGER: &str = "the answer is not the API's: check the base URL";
+pub(crate) const NOT_THE_API: &str = "the answer is not the API's: check the base URL";
 const BLOCKED: &str = "the answer is not the API's: something on the way, such as a firewall or a \
                        gateway, refuses it";
-pub(crate) const DOUBLED: &str = "the base URL ends with /v1, and every path begins with it: leave \
+pub(crate) const VERSION_IN_BASE_URL: &str = "the base URL ends with /v1, and every path begins with it: leave \
                                   it out of the base URL";
 const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
                            traffic, give its root certificate to the client builder";
@@ -225,12 +237,12 @@ mod tests {
     const WAIT: Option<Duration> = Some(Duration::from_secs(5));
 
     #[track_caller]
-    fn verdict(
+    fn classification(
         status: u16,
         (kind, code, message): Sent,
         retry_after: Option<Duration>,
         should_retry: Option<bool>,
-    ) -> Verdict {
+    ) -> Classification {
         let details = (!code.is_empty()).then(|| json!({"error_code": code}));
         let error = json!({"type": kind, "message": message, "details": details});
         let cause = if kind.is_empty() && message.is_empty() {
@@ -245,9 +257,9 @@ mod tests {
                 error,
             }
         };
-        diagnose(&Symptom {
+        classify(&FailureDetails {
             cause: &cause,
-            delivery: Delivery::Answered,
+            delivery: Delivery::Responded,
             repeatable: false,
             retry_after,
             should_retry,
@@ -256,8 +268,8 @@ mod tests {
 
     #[test]
     fn every_status_and_cause_has_its_kind_and_cure() {
-        use Cure::{Backoff, Gate, Nothing, Pause};
         use ErrorKind::*;
+        use RetryAction::{AfterBackoff, AfterOverload, AfterPause, Never};
         const LIMIT: Sent = ("rate_limit_error", "", "This request would exceed");
         const CODED: fn(&'static str) -> Sent = |code| ("rate_limit_error", code, "m");
         const INVALID: fn(&'static str) -> Sent = |text| ("invalid_request_error", "", text);
@@ -265,23 +277,23 @@ mod tests {
         const API: Sent = ("api_error", "", "Internal server error");
         const SPENT: &str = "You have reached your specified API usage limits.";
         const LONG: &str = "Extra usage is required for long context requests.";
-        for (row, (status, sent, wait, should_retry, kind, cure)) in [
+        for (row, (status, sent, wait, should_retry, kind, action)) in [
             // Flow control.
-            (429, LIMIT, WAIT, None, RateLimit, Pause),
-            (429, LIMIT, WAIT, Some(true), RateLimit, Pause),
-            (429, NONE, WAIT, None, RateLimit, Pause),
+            (429, LIMIT, WAIT, None, RateLimit, AfterPause),
+            (429, LIMIT, WAIT, Some(true), RateLimit, AfterPause),
+            (429, NONE, WAIT, None, RateLimit, AfterPause),
             (
                 429,
                 CODED("ramp_limit_exceeded"),
                 WAIT,
                 None,
                 RateLimit,
-                Pause,
+                AfterPause,
             ),
-            (429, LIMIT, None, None, RateLimit, Backoff),
-            (429, LIMIT, None, Some(true), RateLimit, Backoff),
-            (429, LIMIT, None, Some(false), RateLimit, Nothing),
-            (429, LIMIT, WAIT, Some(false), RateLimit, Nothing),
+            (429, LIMIT, None, None, RateLimit, AfterBackoff),
+            (429, LIMIT, None, Some(true), RateLimit, AfterBackoff),
+            (429, LIMIT, None, Some(false), RateLimit, Never),
+            (429, LIMIT, WAIT, Some(false), RateLimit, Never),
             // Money, whatever the headers say.
             (
                 429,
@@ -289,7 +301,7 @@ mod tests {
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 429,
@@ -297,7 +309,7 @@ mod tests {
                 WAIT,
                 Some(true),
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 429,
@@ -305,7 +317,7 @@ mod tests {
                 WAIT,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 402,
@@ -313,7 +325,7 @@ mod tests {
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 402,
@@ -321,7 +333,7 @@ mod tests {
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 403,
@@ -329,7 +341,7 @@ mod tests {
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 402,
@@ -337,17 +349,17 @@ mod tests {
                 None,
                 Some(true),
                 Billing,
-                Nothing,
+                Never,
             ),
-            (402, NONE, None, None, Billing, Nothing),
-            (400, INVALID(SPENT), None, None, Billing, Nothing),
+            (402, NONE, None, None, Billing, Never),
+            (400, INVALID(SPENT), None, None, Billing, Never),
             (
                 400,
                 INVALID("Your credit balance is too low to"),
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 429,
@@ -355,7 +367,7 @@ mod tests {
                 WAIT,
                 Some(true),
                 Billing,
-                Nothing,
+                Never,
             ),
             (
                 429,
@@ -363,47 +375,54 @@ mod tests {
                 None,
                 None,
                 Billing,
-                Nothing,
+                Never,
             ),
             // Overload.
-            (529, LOAD, None, Some(true), Overloaded, Gate),
-            (529, NONE, None, None, Overloaded, Gate),
-            (529, LOAD, None, Some(false), Overloaded, Nothing),
+            (529, LOAD, None, Some(true), Overloaded, AfterOverload),
+            (529, NONE, None, None, Overloaded, AfterOverload),
+            (529, LOAD, None, Some(false), Overloaded, Never),
             (
                 529,
                 ("overloaded_error", "compaction_unavailable", "m"),
                 None,
                 None,
                 Server,
-                Backoff,
+                AfterBackoff,
             ),
-            (503, LOAD, None, None, Overloaded, Gate),
-            (503, NONE, WAIT, None, Overloaded, Gate),
-            (500, LOAD, None, None, Overloaded, Gate),
+            (503, LOAD, None, None, Overloaded, AfterOverload),
+            (503, NONE, WAIT, None, Overloaded, AfterOverload),
+            (500, LOAD, None, None, Overloaded, AfterOverload),
             // Failures.
-            (503, NONE, None, None, Server, Backoff),
+            (503, NONE, None, None, Server, AfterBackoff),
             (
                 503,
                 ("api_error", "cmek_key_unreachable", "m"),
                 None,
                 None,
                 Server,
-                Backoff,
+                AfterBackoff,
             ),
-            (500, API, None, None, Server, Backoff),
-            (500, API, None, Some(false), Server, Nothing),
-            (502, NONE, None, None, Server, Backoff),
-            (504, ("timeout_error", "", "m"), None, None, Server, Backoff),
-            (520, NONE, None, None, Server, Backoff),
-            (524, NONE, None, None, Server, Backoff),
-            (408, NONE, None, None, Server, Backoff),
+            (500, API, None, None, Server, AfterBackoff),
+            (500, API, None, Some(false), Server, Never),
+            (502, NONE, None, None, Server, AfterBackoff),
+            (
+                504,
+                ("timeout_error", "", "m"),
+                None,
+                None,
+                Server,
+                AfterBackoff,
+            ),
+            (520, NONE, None, None, Server, AfterBackoff),
+            (524, NONE, None, None, Server, AfterBackoff),
+            (408, NONE, None, None, Server, AfterBackoff),
             (
                 409,
                 ("conflict_error", "", "m"),
                 None,
                 None,
                 InvalidRequest,
-                Backoff,
+                AfterBackoff,
             ),
             (
                 409,
@@ -411,18 +430,18 @@ mod tests {
                 None,
                 None,
                 InvalidRequest,
-                Nothing,
+                Never,
             ),
-            (501, NONE, None, None, Server, Nothing),
+            (501, NONE, None, None, Server, Never),
             // The caller's own.
-            (307, NONE, None, None, Config, Nothing),
+            (307, NONE, None, None, Config, Never),
             (
                 400,
                 INVALID("max_tokens: required"),
                 None,
                 Some(false),
                 InvalidRequest,
-                Nothing,
+                Never,
             ),
             (
                 400,
@@ -430,7 +449,7 @@ mod tests {
                 None,
                 Some(true),
                 InvalidRequest,
-                Backoff,
+                AfterBackoff,
             ),
             (
                 400,
@@ -438,7 +457,7 @@ mod tests {
                 None,
                 Some(true),
                 InvalidRequest,
-                Nothing,
+                Never,
             ),
             (
                 401,
@@ -446,36 +465,29 @@ mod tests {
                 None,
                 Some(false),
                 Auth,
-                Nothing,
+                Never,
             ),
-            (
-                403,
-                ("permission_error", "", "m"),
-                None,
-                None,
-                Auth,
-                Nothing,
-            ),
+            (403, ("permission_error", "", "m"), None, None, Auth, Never),
             (
                 404,
                 ("not_found_error", "", "model: x"),
                 None,
                 None,
                 NotFound,
-                Nothing,
+                Never,
             ),
-            (412, NONE, None, None, InvalidRequest, Nothing),
-            (413, NONE, None, None, InvalidRequest, Nothing),
-            (422, NONE, None, None, InvalidRequest, Nothing),
-            (499, NONE, None, None, InvalidRequest, Nothing),
+            (412, NONE, None, None, InvalidRequest, Never),
+            (413, NONE, None, None, InvalidRequest, Never),
+            (422, NONE, None, None, InvalidRequest, Never),
+            (499, NONE, None, None, InvalidRequest, Never),
         ]
         .into_iter()
         .enumerate()
         {
-            let verdict = verdict(status, sent, wait, should_retry);
+            let classification = classification(status, sent, wait, should_retry);
             assert_eq!(
-                (verdict.kind, verdict.cure),
-                (kind, cure),
+                (classification.kind, classification.action),
+                (kind, action),
                 "row {row}: {status} {sent:?}"
             );
         }
@@ -486,15 +498,15 @@ mod tests {
         use Delivery::{NotSent, Unknown};
         let case = |cause: Cause, delivery, repeatable| {
             let cause = &cause;
-            let symptom = Symptom {
+            let failure = FailureDetails {
                 cause,
                 delivery,
                 repeatable,
                 retry_after: None,
                 should_retry: None,
             };
-            let verdict = diagnose(&symptom);
-            (verdict.kind, verdict.cure)
+            let classification = classify(&failure);
+            (classification.kind, classification.action)
         };
         let broken = |phase| Cause::Transport {
             phase,
@@ -507,49 +519,49 @@ mod tests {
                 broken(head),
                 NotSent,
                 false,
-                (ErrorKind::Connection, Cure::Backoff),
+                (ErrorKind::Connection, RetryAction::AfterBackoff),
             ),
             (
                 broken(head),
                 Unknown,
                 false,
-                (ErrorKind::Connection, Cure::Repeat),
+                (ErrorKind::Connection, RetryAction::IfRepeatable),
             ),
             (
                 broken(head),
                 Unknown,
                 true,
-                (ErrorKind::Connection, Cure::Backoff),
+                (ErrorKind::Connection, RetryAction::AfterBackoff),
             ),
             (
                 broken(stream),
                 Unknown,
                 false,
-                (ErrorKind::Stream, Cure::Repeat),
+                (ErrorKind::Stream, RetryAction::IfRepeatable),
             ),
             (
                 Cause::Truncated,
                 Unknown,
                 false,
-                (ErrorKind::Stream, Cure::Repeat),
+                (ErrorKind::Stream, RetryAction::IfRepeatable),
             ),
             (
                 late(TimeLimit::Idle),
                 Unknown,
                 false,
-                (ErrorKind::Timeout, Cure::Repeat),
+                (ErrorKind::Timeout, RetryAction::IfRepeatable),
             ),
             (
                 late(TimeLimit::Connect),
                 NotSent,
                 false,
-                (ErrorKind::Timeout, Cure::Backoff),
+                (ErrorKind::Timeout, RetryAction::AfterBackoff),
             ),
             (
                 late(TimeLimit::Deadline),
                 Unknown,
                 true,
-                (ErrorKind::Timeout, Cure::Nothing),
+                (ErrorKind::Timeout, RetryAction::Never),
             ),
             (
                 Cause::Certificate {
@@ -557,7 +569,7 @@ mod tests {
                 },
                 NotSent,
                 true,
-                (ErrorKind::Connection, Cure::Nothing),
+                (ErrorKind::Connection, RetryAction::Never),
             ),
             (
                 Cause::Decode {
@@ -567,7 +579,7 @@ mod tests {
                 },
                 Unknown,
                 true,
-                (ErrorKind::Decode, Cure::Nothing),
+                (ErrorKind::Decode, RetryAction::Never),
             ),
         ] {
             let text = cause.to_string();
@@ -583,16 +595,23 @@ mod tests {
     fn an_error_after_status_200_is_what_its_status_would_be() {
         use ErrorKind::*;
         for (kind, expected) in [
-            ("overloaded_error", (Overloaded, Cure::Gate)),
-            ("api_error", (Server, Cure::Backoff)),
-            ("timeout_error", (Server, Cure::Backoff)),
-            ("rate_limit_error", (RateLimit, Cure::Backoff)),
-            ("invalid_request_error", (InvalidRequest, Cure::Nothing)),
-            ("authentication_error", (Auth, Cure::Nothing)),
-            ("new_error", (Server, Cure::Backoff)),
+            ("overloaded_error", (Overloaded, RetryAction::AfterOverload)),
+            ("api_error", (Server, RetryAction::AfterBackoff)),
+            ("timeout_error", (Server, RetryAction::AfterBackoff)),
+            ("rate_limit_error", (RateLimit, RetryAction::AfterBackoff)),
+            (
+                "invalid_request_error",
+                (InvalidRequest, RetryAction::Never),
+            ),
+            ("authentication_error", (Auth, RetryAction::Never)),
+            ("new_error", (Server, RetryAction::AfterBackoff)),
         ] {
-            let verdict = verdict(200, (kind, "", "m"), None, None);
-            assert_eq!((verdict.kind, verdict.cure), expected, "{kind}");
+            let classification = classification(200, (kind, "", "m"), None, None);
+            assert_eq!(
+                (classification.kind, classification.action),
+                expected,
+                "{kind}"
+            );
         }
     }
 
@@ -641,13 +660,13 @@ mod tests {
             (413, NONE, "32 MB"),
             (308, NONE, "base URL"),
         ] {
-            let advice = verdict(status, sent, None, None)
+            let advice = classification(status, sent, None, None)
                 .advice
                 .expect("some advice");
             assert!(advice.contains(words), "{status}: {advice}");
         }
-        assert_eq!(verdict(500, NONE, None, None).advice, None);
-        let too_large = verdict(429, ("rate_limit_error", "", "m"), None, Some(false));
+        assert_eq!(classification(500, NONE, None, None).advice, None);
+        let too_large = classification(429, ("rate_limit_error", "", "m"), None, Some(false));
         assert!(
             too_large
                 .advice

@@ -1,10 +1,10 @@
-//! The one retry loop: send, read, diagnose, wait or return.
+//! The one retry loop: send, read, classify, wait or return.
 
-pub(crate) mod charge;
 pub(crate) mod classify;
 pub(crate) mod response;
 pub(crate) mod retry;
 pub(crate) mod totals;
+pub(crate) mod usage;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,20 +14,23 @@ use fastrand::Rng;
 use log::{debug, info};
 use serde::Serialize;
 
-use crate::budget::{Ask, Budget, Cost, Denied, InputEstimate, ModelClass};
-use crate::call::charge::Charge;
-use crate::call::classify::{Cure, DOUBLED, STRANGER, Symptom, Verdict, diagnose};
+use crate::budget::{AdmissionFailure, AdmissionRequest, Budget, Cost, InputEstimate, ModelClass};
+use crate::call::classify::{
+    Classification, FailureDetails, NOT_THE_API, RetryAction, VERSION_IN_BASE_URL, classify,
+};
 use crate::call::response::{Failure, read_error};
-use crate::call::retry::{Decision, RetryBudget, RetryPolicy, Tries};
-use crate::call::totals::Books;
+use crate::call::retry::{Decision, RetryBudget, RetryPolicy, RetryState};
+use crate::call::totals::SharedTotals;
+use crate::call::usage::AttemptUsage;
 use crate::clock::sync::Mutex;
-use crate::clock::{Sleeper, Stop, lock};
-use crate::error::{Cause, Error, Result, TimeLimit, json_error, spoken};
-use crate::http::drain::Endings;
+use crate::clock::{CancelToken, Sleeper, lock};
+use crate::error::{Cause, Error, Result, TimeLimit, display_duration, json_error};
+use crate::http::drain::DrainPolicy;
 use crate::http::rate_limits;
-use crate::http::{Answer, BaseUrl, Headers, Outgoing, Patience, Transport};
+use crate::http::{BaseUrl, Headers, OutgoingRequest, Response, Timeouts, Transport};
 use crate::types::{
-    Attempt, Delivery, ErrorKind, Exchange, Model, RateLimits, RequestId, Usage, WaitCause, Waits,
+    Attempt, Delivery, ErrorKind, Model, RateLimits, RequestId, ResponseMeta, Usage, WaitCause,
+    Waits,
 };
 
 /// What a client shares with its clones.
@@ -36,12 +39,12 @@ pub(crate) struct Core {
     pub(crate) base: BaseUrl,
     pub(crate) transport: Transport,
     pub(crate) sleeper: Sleeper,
-    pub(crate) dice: Mutex<Rng>,
+    pub(crate) rng: Mutex<Rng>,
     pub(crate) retries: Mutex<RetryBudget>,
     pub(crate) budget: Budget,
     /// The ids of batches of which it is certain whose they are: nobody else's lost one.
     pub(crate) batches: Mutex<HashSet<String>>,
-    pub(crate) endings: Endings,
+    pub(crate) endings: DrainPolicy,
 }
 
 /// What may differ between the clones of a client.
@@ -56,9 +59,9 @@ pub(crate) struct Settings {
     pub(crate) retry: RetryPolicy,
     pub(crate) stream_underneath: bool,
     pub(crate) input_estimate: InputEstimate,
-    pub(crate) books: Arc<Books>,
+    pub(crate) totals: Arc<SharedTotals>,
     /// Ends the calls of this copy of the client, and no others.
-    pub(crate) stop: Stop,
+    pub(crate) cancel: CancelToken,
 }
 
 /// One call of an endpoint.
@@ -80,24 +83,24 @@ pub(crate) struct Call<'a> {
     pub(crate) start: Instant,
 }
 
-/// A call that succeeded. Its charge is still to be settled.
-pub(crate) struct Done<T> {
+/// A call that succeeded. Its attempt_usage is still to be settled.
+pub(crate) struct CompletedCall<T> {
     pub(crate) value: T,
-    pub(crate) exchange: Exchange,
-    pub(crate) charge: Charge,
+    pub(crate) meta: ResponseMeta,
+    pub(crate) attempt_usage: AttemptUsage,
 }
 
 /// An attempt whose answer has begun, with a status of success.
-struct Begun {
-    head: Head,
-    answer: Answer,
-    charge: Charge,
+struct StartedResponse {
+    head: ResponseHead,
+    answer: Response,
+    attempt_usage: AttemptUsage,
     sent: Instant,
 }
 
 /// What the head of an answer said.
 #[derive(Debug, Default)]
-struct Head {
+struct ResponseHead {
     status: Option<u16>,
     request_id: Option<RequestId>,
     rate_limits: RateLimits,
@@ -111,36 +114,36 @@ impl Call<'_> {
     /// permit.
     pub(crate) fn run<T>(
         &self,
-        read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
-    ) -> Result<Done<T>> {
+        read: impl FnMut(&mut Response, &mut AttemptUsage) -> Result<T, Failure>,
+    ) -> Result<CompletedCall<T>> {
         self.try_until_done(read)
-            .inspect_err(|_| self.settings.books.call(self.model, true))
+            .inspect_err(|_| self.settings.totals.call(self.model, true))
     }
 
     /// Runs a call that costs no tokens.
     pub(crate) fn ask<T>(
         &self,
-        mut read: impl FnMut(&mut Answer) -> Result<T, Failure>,
-    ) -> Result<(T, Exchange)> {
+        mut read: impl FnMut(&mut Response) -> Result<T, Failure>,
+    ) -> Result<(T, ResponseMeta)> {
         let done = self.run(|answer, _| read(answer))?;
-        done.charge.settle(&Usage::default());
-        Ok((done.value, done.exchange))
+        done.attempt_usage.settle(&Usage::default());
+        Ok((done.value, done.meta))
     }
 
     fn try_until_done<T>(
         &self,
-        mut read: impl FnMut(&mut Answer, &mut Charge) -> Result<T, Failure>,
-    ) -> Result<Done<T>> {
-        let mut progress = Progress::new(self);
+        mut read: impl FnMut(&mut Response, &mut AttemptUsage) -> Result<T, Failure>,
+    ) -> Result<CompletedCall<T>> {
+        let mut progress = CallState::new(self);
         loop {
             let mut begun = progress.begin()?;
-            match read(&mut begun.answer, &mut begun.charge) {
+            match read(&mut begun.answer, &mut begun.attempt_usage) {
                 Ok(value) => {
-                    let (exchange, charge) = progress.succeeded(begun);
-                    return Ok(Done {
+                    let (meta, attempt_usage) = progress.succeeded(begun);
+                    return Ok(CompletedCall {
                         value,
-                        exchange,
-                        charge,
+                        meta,
+                        attempt_usage,
                     });
                 }
                 Err(failure) => progress.broken(begun, failure)?,
@@ -148,13 +151,13 @@ impl Call<'_> {
         }
     }
 
-    fn outgoing(&self, left: Option<Duration>) -> Outgoing<'_> {
-        Outgoing {
+    fn outgoing(&self, left: Option<Duration>) -> OutgoingRequest<'_> {
+        OutgoingRequest {
             method: self.method,
             url: self.core.base.join(self.path),
             headers: &self.settings.headers,
             body: self.body,
-            patience: Patience {
+            timeouts: Timeouts {
                 connect: self.settings.connect_timeout,
                 idle: self.settings.idle_timeout,
                 answer: self.answer_timeout,
@@ -163,9 +166,9 @@ impl Call<'_> {
         }
     }
 
-    fn read_head(&self, answer: &Answer) -> Head {
+    fn read_head(&self, answer: &Response) -> ResponseHead {
         let wall = self.core.sleeper.clock().wall();
-        Head {
+        ResponseHead {
             status: Some(answer.status),
             request_id: answer.shown_header("request-id").and_then(RequestId::new),
             rate_limits: rate_limits::read(answer.headers(), wall),
@@ -179,7 +182,7 @@ impl Call<'_> {
 
     /// Whether nothing more may be sent.
     fn is_ending(&self) -> bool {
-        self.core.sleeper.is_stopped() || self.settings.stop.is_ending()
+        self.core.sleeper.is_stopped() || self.settings.cancel.is_stopped()
     }
 
     /// What the call does, and to whom and by which way where that one was not reached.
@@ -202,32 +205,32 @@ impl Call<'_> {
 }
 
 /// A call on its way: its time, its attempts, what is left to try.
-struct Progress<'a> {
+struct CallState<'a> {
     call: &'a Call<'a>,
-    tries: Tries,
+    retry_state: RetryState,
     attempts: Vec<Attempt>,
     /// For the attempt that comes next.
     waited: Waits,
     /// The place in the order of the budget that the first attempt was given.
     ticket: Option<u64>,
     /// The failure of the last attempt, and whether it sent the call back to that place.
-    last: Option<Failed>,
+    last: Option<FailedAttempt>,
     is_back: bool,
 }
 
 /// An attempt that failed, and was diagnosed.
-struct Failed {
-    head: Head,
+struct FailedAttempt {
+    head: ResponseHead,
     failure: Failure,
-    verdict: Verdict,
+    classification: Classification,
 }
 
-impl<'a> Progress<'a> {
-    fn new(call: &'a Call<'a>) -> Progress<'a> {
-        let dice = lock(&call.core.dice).fork();
-        Progress {
+impl<'a> CallState<'a> {
+    fn new(call: &'a Call<'a>) -> CallState<'a> {
+        let rng = lock(&call.core.rng).fork();
+        CallState {
             call,
-            tries: Tries::new(call.settings.retry, dice),
+            retry_state: RetryState::new(call.settings.retry, rng),
             attempts: Vec::new(),
             waited: Waits::default(),
             ticket: None,
@@ -237,13 +240,13 @@ impl<'a> Progress<'a> {
     }
 
     /// Sends the request until an answer begins with a status of success.
-    fn begin(&mut self) -> Result<Begun> {
+    fn begin(&mut self) -> Result<StartedResponse> {
         let (call, core) = (self.call, self.call.core);
         let clock = core.sleeper.clock();
         loop {
-            let charge = self.admitted()?;
+            let attempt_usage = self.admitted()?;
             if let Some(error) = self.ended() {
-                charge.unsent();
+                attempt_usage.unsent();
                 return Err(error);
             }
             let sent = clock.now();
@@ -251,19 +254,19 @@ impl<'a> Progress<'a> {
                 Ok(mut answer) => {
                     let head = call.read_head(&answer);
                     if matches!(answer.status, 200..=299) {
-                        charge.learn(&head.rate_limits);
-                        return Ok(Begun {
+                        attempt_usage.learn(&head.rate_limits);
+                        return Ok(StartedResponse {
                             head,
                             answer,
-                            charge,
+                            attempt_usage,
                             sent,
                         });
                     }
                     (head, read_error(&mut answer))
                 }
-                Err(fault) => (Head::default(), fault.into()),
+                Err(fault) => (ResponseHead::default(), fault.into()),
             };
-            self.failed(head, failure, charge, self.since(sent))?;
+            self.failed(head, failure, attempt_usage, self.since(sent))?;
         }
     }
 
@@ -273,31 +276,31 @@ impl<'a> Progress<'a> {
     }
 
     /// Waits until the budget has room for an attempt.
-    fn admitted(&mut self) -> Result<Charge> {
+    fn admitted(&mut self) -> Result<AttemptUsage> {
         let (call, core) = (self.call, self.call.core);
         let Some((class, cost)) = &call.cost else {
-            return Ok(Charge::new(&call.settings.books, call.model, None));
+            return Ok(AttemptUsage::new(&call.settings.totals, call.model, None));
         };
         let (last, is_back) = (self.last.take(), std::mem::take(&mut self.is_back));
-        let patience = self.left();
-        let asked = core.budget.acquire(&Ask {
+        let time_left = self.left();
+        let asked = core.budget.acquire(&AdmissionRequest {
             class,
             cost: *cost,
             ticket: self.ticket,
             is_back,
-            patience,
-            max_wait: self.tries.patience(),
+            time_left,
+            max_wait: self.retry_state.max_wait_left(),
             is_stopped: &|| call.is_ending(),
         });
         let denied = match asked {
             Ok(reservation) => {
-                self.tries
+                self.retry_state
                     .has_waited(flow_control(reservation.waited(), is_back));
                 self.ticket = Some(reservation.ticket());
                 self.waited.add_all(reservation.waited());
                 self.last = last;
-                return Ok(Charge::new(
-                    &call.settings.books,
+                return Ok(AttemptUsage::new(
+                    &call.settings.totals,
                     call.model,
                     Some(reservation),
                 ));
@@ -305,36 +308,36 @@ impl<'a> Progress<'a> {
             Err(denied) => denied,
         };
         let reason = match denied {
-            Denied::Stopped => return Err(self.stopped(last)),
-            Denied::Exceeds(excess) => excess.to_string(),
-            Denied::Late { cause, .. } => {
+            AdmissionFailure::Stopped => return Err(self.stopped(last)),
+            AdmissionFailure::Exceeds(excess) => excess.to_string(),
+            AdmissionFailure::Late { cause, .. } => {
                 format!("the next try would be after the deadline: {cause}")
             }
-            Denied::Refused(_) => self.tries.used_up(),
+            AdmissionFailure::Refused(_) => self.retry_state.used_up(),
         };
         let Some(mut last) = last else {
-            return Err(denied.into_error(call.action(), patience));
+            return Err(denied.into_error(call.action(), time_left));
         };
-        if matches!(denied, Denied::Exceeds(_)) {
-            last.verdict.cure = Cure::Nothing;
+        if matches!(denied, AdmissionFailure::Exceeds(_)) {
+            last.classification.action = RetryAction::Never;
         }
         Err(self.error(last, Some(reason)))
     }
 
     /// Why a next try is out of the question that would come so late, or after so long a pause.
     fn too_late(&self, wait: Duration, pause: Duration) -> Option<String> {
-        let shown = spoken(wait);
+        let shown = display_duration(wait);
         if self.left().is_some_and(|left| wait >= left) {
             return Some(format!(
                 "the next try, in {shown}, would be after the deadline"
             ));
         }
         if self
-            .tries
-            .patience()
-            .is_some_and(|patience| pause > patience)
+            .retry_state
+            .max_wait_left()
+            .is_some_and(|left| pause > left)
         {
-            let used_up = self.tries.used_up();
+            let used_up = self.retry_state.used_up();
             return Some(format!("the next try would be in {shown}: {used_up}"));
         }
         None
@@ -365,45 +368,49 @@ impl<'a> Progress<'a> {
         };
         let attempts = std::mem::take(&mut self.attempts);
         let error = Error::new(ErrorKind::Timeout, self.call.action(), cause);
-        Some(error.with_verdict(true, None, None).with_attempts(attempts))
+        Some(
+            error
+                .with_classification(true, None, None)
+                .with_attempts(attempts),
+        )
     }
 
-    fn succeeded(mut self, begun: Begun) -> (Exchange, Charge) {
+    fn succeeded(mut self, begun: StartedResponse) -> (ResponseMeta, AttemptUsage) {
         let (head, took) = (begun.head, self.since(begun.sent));
         drop(begun.answer);
         lock(&self.call.core.retries).deposit();
-        let attempt = self.attempt(&head, Delivery::Answered, None, took);
+        let attempt = self.attempt(&head, Delivery::Responded, None, took);
         debug!(
             target: LOG,
             "{}: {} in {}{}",
             self.call.action(),
             head.status.unwrap_or(200),
-            spoken(took),
+            display_duration(took),
             shown(attempt.request_id.as_ref()),
         );
         self.attempts.push(attempt);
-        let exchange = Exchange {
+        let meta = ResponseMeta {
             request_id: head.request_id,
             rate_limits: head.rate_limits,
             attempts: self.attempts,
         };
-        (exchange, begun.charge)
+        (meta, begun.attempt_usage)
     }
 
     /// An answer failed that had begun well.
-    fn broken(&mut self, begun: Begun, failure: Failure) -> Result<()> {
+    fn broken(&mut self, begun: StartedResponse, failure: Failure) -> Result<()> {
         let took = self.since(begun.sent);
         drop(begun.answer);
-        self.failed(begun.head, failure, begun.charge, took)
+        self.failed(begun.head, failure, begun.attempt_usage, took)
     }
 
     /// Takes note of a failure, and returns when it is time to try again, as far as that is not
     /// for the budget to say.
     fn failed(
         &mut self,
-        mut head: Head,
+        mut head: ResponseHead,
         mut failure: Failure,
-        charge: Charge,
+        attempt_usage: AttemptUsage,
         took: Duration,
     ) -> Result<()> {
         let (call, core) = (self.call, self.call.core);
@@ -414,26 +421,26 @@ impl<'a> Progress<'a> {
             head.rate_limits.retry_after = None;
             head.should_retry = None;
         }
-        let is_cut = core.sleeper.is_stopped() || call.settings.stop.is_cut();
+        let is_cut = core.sleeper.is_stopped() || call.settings.cancel.is_aborted();
         let retry_after = head.rate_limits.retry_after;
-        let mut verdict = diagnose(&Symptom {
+        let mut classification = classify(&FailureDetails {
             cause: &failure.cause,
             delivery: failure.delivery,
             repeatable: call.repeatable,
             retry_after,
             should_retry: head.should_retry,
         });
-        let is_vague = matches!(verdict.advice, None | Some(STRANGER));
+        let is_vague = matches!(classification.advice, None | Some(NOT_THE_API));
         if head.status == Some(404) && is_vague && core.base.ends_with_version() {
-            verdict.advice = Some(DOUBLED);
+            classification.advice = Some(VERSION_IN_BASE_URL);
         }
-        let in_line = charge.ticket();
-        let excess = charge.lose(&verdict, &failure, &head.rate_limits);
+        let in_line = attempt_usage.ticket();
+        let excess = attempt_usage.lose(&classification, &failure, &head.rate_limits);
         if excess.is_some() {
-            verdict.cure = Cure::Nothing;
+            classification.action = RetryAction::Never;
         }
         if is_cut {
-            verdict.kind = ErrorKind::Shutdown;
+            classification.kind = ErrorKind::Shutdown;
         }
         let id = shown(head.request_id.as_ref());
         let what = format!(
@@ -441,8 +448,8 @@ impl<'a> Progress<'a> {
             call.doing(&failure.cause),
             failure.cause.brief()
         );
-        debug!(target: LOG, "{what}, {} after {}", failure.delivery, spoken(took));
-        let attempt = self.attempt(&head, failure.delivery, Some(verdict.kind), took);
+        debug!(target: LOG, "{what}, {} after {}", failure.delivery, display_duration(took));
+        let attempt = self.attempt(&head, failure.delivery, Some(classification.kind), took);
         self.attempts.push(attempt);
         if is_cut {
             return Err(self.shut_down());
@@ -451,27 +458,38 @@ impl<'a> Progress<'a> {
             .partial
             .as_ref()
             .is_some_and(|part| !part.content.is_empty());
-        if has_content && verdict.cure != Cure::Nothing && !call.settings.retry.may_repeat() {
-            verdict.cure = Cure::Repeat;
+        if has_content
+            && classification.action != RetryAction::Never
+            && !call.settings.retry.may_repeat()
+        {
+            classification.action = RetryAction::IfRepeatable;
         }
-        let in_line = in_line.filter(|_| matches!(verdict.cure, Cure::Pause | Cure::Gate));
+        let in_line = in_line.filter(|_| {
+            matches!(
+                classification.action,
+                RetryAction::AfterPause | RetryAction::AfterOverload
+            )
+        });
         let mut decision = if call.is_ending() {
-            let reason = (verdict.cure != Cure::Nothing).then(|| NOTHING_MORE.to_owned());
+            let reason =
+                (classification.action != RetryAction::Never).then(|| NOTHING_MORE.to_owned());
             Decision::GiveUp(reason)
         } else {
-            self.tries
-                .decide(verdict.cure, retry_after, in_line.is_some(), || {
-                    lock(&core.retries).withdraw(core.sleeper.clock().now())
-                })
+            self.retry_state.decide(
+                classification.action,
+                retry_after,
+                in_line.is_some(),
+                || lock(&core.retries).withdraw(core.sleeper.clock().now()),
+            )
         };
-        if has_content && decision == Decision::Queue && !self.tries.count() {
+        if has_content && decision == Decision::Queue && !self.retry_state.count() {
             // Each time there is more to pay for.
             decision = Decision::GiveUp(None);
         }
-        let back = Failed {
+        let back = FailedAttempt {
             head,
             failure,
-            verdict,
+            classification,
         };
         let next = self.attempts.len() + 1;
         match (decision, &call.cost, in_line) {
@@ -484,7 +502,7 @@ impl<'a> Progress<'a> {
                 if let Some(reason) = self.too_late(at_least, pause) {
                     return Err(self.error(back, Some(reason)));
                 }
-                info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(at_least));
+                info!(target: LOG, "{what}: waiting {} before attempt {next}", display_duration(at_least));
                 self.is_back = true;
                 self.last = Some(back);
                 Ok(())
@@ -502,11 +520,11 @@ impl<'a> Progress<'a> {
                     let reason = self.too_late(wait, Duration::ZERO);
                     return Err(self.error(back, reason));
                 }
-                info!(target: LOG, "{what}: waiting {} before attempt {next}", spoken(wait));
+                info!(target: LOG, "{what}: waiting {} before attempt {next}", display_duration(wait));
                 self.waited.add(WaitCause::Backoff, wait);
                 self.last = Some(back);
                 core.sleeper
-                    .sleep_unless(wait, || call.settings.stop.is_ending())
+                    .sleep_unless(wait, || call.settings.cancel.is_stopped())
                     .map_err(|_| {
                         let last = self.last.take();
                         self.stopped(last)
@@ -516,7 +534,7 @@ impl<'a> Progress<'a> {
     }
 
     /// The error of a call that was stopped while it waited: where it had failed before, that failure.
-    fn stopped(&mut self, last: Option<Failed>) -> Error {
+    fn stopped(&mut self, last: Option<FailedAttempt>) -> Error {
         match last.filter(|_| !self.call.core.sleeper.is_stopped()) {
             Some(last) => self.error(last, Some(NOTHING_MORE.to_owned())),
             None => self.shut_down(),
@@ -530,7 +548,7 @@ impl<'a> Progress<'a> {
 
     fn attempt(
         &mut self,
-        head: &Head,
+        head: &ResponseHead,
         delivery: Delivery,
         failure: Option<ErrorKind>,
         took: Duration,
@@ -543,21 +561,25 @@ impl<'a> Progress<'a> {
             waited: std::mem::take(&mut self.waited),
             took,
         };
-        self.call.settings.books.attempt(self.call.model, &attempt);
+        self.call.settings.totals.attempt(self.call.model, &attempt);
         attempt
     }
 
-    fn error(&mut self, back: Failed, reason: Option<String>) -> Error {
-        let Failed {
+    fn error(&mut self, back: FailedAttempt, reason: Option<String>) -> Error {
+        let FailedAttempt {
             head,
             failure,
-            verdict,
+            classification,
         } = back;
-        Error::new(verdict.kind, self.call.doing(&failure.cause), failure.cause)
-            .with_verdict(verdict.is_retryable(), verdict.advice, reason)
-            .with_answer(head.request_id, head.rate_limits)
-            .with_attempts(std::mem::take(&mut self.attempts))
-            .with_partial(failure.partial)
+        Error::new(
+            classification.kind,
+            self.call.doing(&failure.cause),
+            failure.cause,
+        )
+        .with_classification(classification.is_retryable(), classification.advice, reason)
+        .with_answer(head.request_id, head.rate_limits)
+        .with_attempts(std::mem::take(&mut self.attempts))
+        .with_partial(failure.partial)
     }
 }
 
@@ -630,19 +652,24 @@ mod tests {
         let client = hasty(&ManualClock::new());
         for path in ["/v1/x", "/v1/messages/batches"] {
             let mut settings = client.settings().clone();
-            settings.stop = Stop::default();
+            settings.cancel = CancelToken::default();
             let call = Call {
                 settings: &settings,
                 ..client.call("GET", path, None)
             };
-            let mut progress = Progress::new(&call);
-            let charge = progress.admitted().expect("room");
-            let failed = progress.failed(Head::default(), failure(), charge, Duration::ZERO);
+            let mut progress = CallState::new(&call);
+            let attempt_usage = progress.admitted().expect("room");
+            let failed = progress.failed(
+                ResponseHead::default(),
+                failure(),
+                attempt_usage,
+                Duration::ZERO,
+            );
             failed.expect("it is tried again");
-            let charge = progress.admitted().expect("room");
-            settings.stop.end();
+            let attempt_usage = progress.admitted().expect("room");
+            settings.cancel.stop();
             let error = progress.ended().expect("it is stopped");
-            charge.unsent();
+            attempt_usage.unsent();
             assert_eq!(error.kind(), ErrorKind::Server, "{path}: {error}");
             assert_eq!(error.attempts().len(), 1);
         }
@@ -654,18 +681,18 @@ mod tests {
         let clock = ManualClock::new();
         let client = hasty(&clock).with(Options::new().deadline(Duration::from_secs(9)));
         let call = client.call("GET", "/v1/x", None);
-        let mut progress = Progress::new(&call);
-        let charge = progress.admitted().expect("room");
-        let head = Head {
+        let mut progress = CallState::new(&call);
+        let attempt_usage = progress.admitted().expect("room");
+        let head = ResponseHead {
             request_id: RequestId::new("req_1"),
-            ..Head::default()
+            ..ResponseHead::default()
         };
-        let failed = progress.failed(head, failure(), charge, Duration::ZERO);
+        let failed = progress.failed(head, failure(), attempt_usage, Duration::ZERO);
         failed.expect("it is tried again");
-        let charge = progress.admitted().expect("room");
+        let attempt_usage = progress.admitted().expect("room");
         clock.advance(Duration::from_secs(9));
         let error = progress.ended().expect("it is late");
-        charge.unsent();
+        attempt_usage.unsent();
         assert_eq!(error.kind(), ErrorKind::Server, "{error}");
         assert_eq!(error.request_id().map(RequestId::as_str), Some("req_1"));
         assert!(error.to_string().contains(TOO_LATE), "{error}");

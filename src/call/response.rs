@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{Cause, Phase, clean, json_error};
+use crate::error::{Cause, Phase, json_error, sanitize};
 use crate::http::drain::read_for;
-use crate::http::{Answer, AnswerBody, Fault};
-use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_answer};
+use crate::http::{Fault, Response, ResponseBody};
+use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_response};
 
 /// Why an attempt failed, as far as its reader knows.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Failure {
     /// The server has answered, and this is what was wrong with it.
     pub(crate) fn answered(cause: Cause) -> Failure {
         Failure {
-            delivery: Delivery::Answered,
+            delivery: Delivery::Responded,
             ..Failure::from(cause)
         }
     }
@@ -67,14 +67,14 @@ impl From<ErrorEvent> for Failure {
 }
 
 /// Reads an answer in one piece; whether that was all of it is the second value.
-pub(crate) fn read_bytes(answer: &mut Answer) -> Result<(Vec<u8>, bool), Failure> {
+pub(crate) fn read_bytes(answer: &mut Response) -> Result<(Vec<u8>, bool), Failure> {
     let mut body = Vec::new();
     let whole = read_rest(&mut answer.body, &mut body)?;
     Ok((body, whole))
 }
 
 /// Whether a body is the beginning of JSON, of an answer that does not say where it ends.
-pub(crate) fn is_cut(answer: &Answer, body: &[u8]) -> bool {
+pub(crate) fn is_cut(answer: &Response, body: &[u8]) -> bool {
     !answer.is_framed()
         && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err_and(|error| error.is_eof())
@@ -90,13 +90,13 @@ pub(crate) fn cut() -> Failure {
 }
 
 /// Reads the rest of an answer in one piece; says whether that was all of it.
-pub(crate) fn read_rest(body: &mut AnswerBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
+pub(crate) fn read_rest(body: &mut ResponseBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
     body.read_up_to(LARGEST_ANSWER, bytes)
 }
 
 /// Reads an answer in one piece as JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(
-    answer: &mut Answer,
+    answer: &mut Response,
     expected: &'static str,
 ) -> Result<T, Failure> {
     let (body, whole) = read_bytes(answer)?;
@@ -107,14 +107,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(
 pub(crate) fn parse_json<T: DeserializeOwned>(
     body: &[u8],
     whole: bool,
-    answer: &Answer,
+    answer: &Response,
     expected: &'static str,
 ) -> Result<T, Failure> {
     if is_cut(answer, body) {
         return Err(cut());
     }
     let parsed = match whole {
-        true => parse_answer(body).map_err(Some),
+        true => parse_response(body).map_err(Some),
         false => Err(None),
     };
     parsed.map_err(|error| {
@@ -138,7 +138,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
 
 /// Reads the body of an answer whose status is no success. A body that breaks off is read as far
 /// as it came: the status says enough.
-pub(crate) fn read_error(answer: &mut Answer) -> Failure {
+pub(crate) fn read_error(answer: &mut Response) -> Failure {
     let mut body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
     answer.hide_credentials(&mut body);
     let mut request_id = None;
@@ -153,7 +153,7 @@ pub(crate) fn read_error(answer: &mut Answer) -> Failure {
         None => {
             let redirect = (300..400).contains(&answer.status);
             let excerpt = match answer.shown_header("location").filter(|_| redirect) {
-                Some(location) => format!("redirect to {}", clean(location, 200)),
+                Some(location) => format!("redirect to {}", sanitize(location, 200)),
                 None => excerpt(&body, answer.header("content-encoding")),
             };
             Cause::Status {
@@ -174,7 +174,7 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
         return format!(
             "{} bytes compressed with {}",
             body.len(),
-            clean(encoding, 20)
+            sanitize(encoding, 20)
         );
     }
     let text = String::from_utf8_lossy(&body[..body.len().min(LARGEST_ERROR)]);
@@ -184,7 +184,7 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
         let length = lower[start..].find("</title>")?;
         text.get(start..start + length)
     });
-    clean(title.unwrap_or(&text), 200)
+    sanitize(title.unwrap_or(&text), 200)
 }
 
 /// The same for a body that came with a status of success: unless it is a page, it may be an answer

@@ -1,11 +1,11 @@
-//! How often and how long a call tries again: the policy, and pure decisions by it.
+//! How often and how long a call retry_state again: the policy, and pure decisions by it.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::call::classify::Cure;
-use crate::error::spoken;
+use crate::call::classify::RetryAction;
+use crate::error::display_duration;
 
 /// How persistent a client is.
 ///
@@ -176,17 +176,17 @@ pub(crate) struct Backoff {
     shortest: Duration,
     longest: Duration,
     previous: Duration,
-    dice: Rng,
+    rng: Rng,
 }
 
 impl Backoff {
-    pub(crate) fn new(policy: &RetryPolicy, dice: Rng) -> Backoff {
+    pub(crate) fn new(policy: &RetryPolicy, rng: Rng) -> Backoff {
         let shortest = policy.initial_backoff.min(policy.max_backoff);
         Backoff {
             shortest,
             longest: policy.max_backoff,
             previous: shortest,
-            dice,
+            rng,
         }
     }
 
@@ -195,19 +195,19 @@ impl Backoff {
             .previous
             .saturating_mul(3)
             .saturating_sub(self.shortest);
-        let drawn = self.shortest.saturating_add(scale(span, self.dice.f64()));
+        let drawn = self.shortest.saturating_add(scale(span, self.rng.f64()));
         self.previous = drawn.min(self.longest);
         self.previous
     }
 
     /// Between half the longest delay and all of it, for when too much fails.
     fn longest(&mut self) -> Duration {
-        scale(self.longest, 0.5 + 0.5 * self.dice.f64())
+        scale(self.longest, 0.5 + 0.5 * self.rng.f64())
     }
 
     /// A server's wait, and up to a tenth more, so that threads do not come back in one instant.
     fn stretch(&mut self, wait: Duration) -> Duration {
-        wait.saturating_add(scale(wait, 0.1 * self.dice.f64()))
+        wait.saturating_add(scale(wait, 0.1 * self.rng.f64()))
     }
 }
 
@@ -258,7 +258,7 @@ impl RetryBudget {
 
 /// What a call has been through so far.
 #[derive(Debug)]
-pub(crate) struct Tries {
+pub(crate) struct RetryState {
     policy: RetryPolicy,
     counted: u32,
     repeats: u32,
@@ -280,11 +280,11 @@ pub(crate) enum Decision {
     GiveUp(Option<String>),
 }
 
-impl Tries {
-    pub(crate) fn new(policy: RetryPolicy, mut dice: Rng) -> Tries {
-        let overloads = Backoff::new(&policy, dice.fork());
-        let failures = Backoff::new(&policy, dice);
-        Tries {
+impl RetryState {
+    pub(crate) fn new(policy: RetryPolicy, mut rng: Rng) -> RetryState {
+        let overloads = Backoff::new(&policy, rng.fork());
+        let failures = Backoff::new(&policy, rng);
+        RetryState {
             policy,
             counted: 1,
             repeats: 0,
@@ -299,29 +299,31 @@ impl Tries {
     /// `withdraw` takes a retry from the client's brake, if there is one left.
     pub(crate) fn decide(
         &mut self,
-        cure: Cure,
+        action: RetryAction,
         retry_after: Option<Duration>,
         in_line: bool,
         withdraw: impl FnOnce() -> bool,
     ) -> Decision {
-        match cure {
-            Cure::Nothing => Decision::GiveUp(None),
-            Cure::Pause | Cure::Gate if in_line => {
+        match action {
+            RetryAction::Never => Decision::GiveUp(None),
+            RetryAction::AfterPause | RetryAction::AfterOverload if in_line => {
                 let asked = retry_after.unwrap_or(SHORT);
                 match self.waited.saturating_add(asked) > self.policy.max_wait {
                     true => self.give_up(retry_after),
                     false => Decision::Queue,
                 }
             }
-            Cure::Pause => {
+            RetryAction::AfterPause => {
                 let floor = self.floor();
                 self.wait(floor, retry_after)
             }
-            Cure::Gate => {
+            RetryAction::AfterOverload => {
                 let backoff = self.overloads.next().max(self.floor());
                 self.wait(backoff, retry_after)
             }
-            Cure::Backoff | Cure::Repeat => self.retry(cure, retry_after, withdraw),
+            RetryAction::AfterBackoff | RetryAction::IfRepeatable => {
+                self.retry(action, retry_after, withdraw)
+            }
         }
     }
 
@@ -335,7 +337,7 @@ impl Tries {
 
     /// How much longer the call may wait for limits and overloads; `None` for as long as it takes.
     /// A server's wait that is just permitted gets its jitter on top.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    pub(crate) fn max_wait_left(&self) -> Option<Duration> {
         let left = self.policy.max_wait.saturating_sub(self.waited);
         (self.policy.max_wait < Duration::MAX).then(|| left.saturating_add(SHORT * 2))
     }
@@ -353,15 +355,18 @@ impl Tries {
     }
 
     pub(crate) fn used_up(&self) -> String {
-        format!("max_wait ({}) is used up", spoken(self.policy.max_wait))
+        format!(
+            "max_wait ({}) is used up",
+            display_duration(self.policy.max_wait)
+        )
     }
 
     fn give_up(&self, retry_after: Option<Duration>) -> Decision {
         Decision::GiveUp(Some(match retry_after {
             Some(asked) => format!(
                 "the server asks to wait {}, which is more than is left of max_wait ({})",
-                spoken(asked),
-                spoken(self.policy.max_wait)
+                display_duration(asked),
+                display_duration(self.policy.max_wait)
             ),
             None => self.used_up(),
         }))
@@ -380,11 +385,11 @@ impl Tries {
 
     fn retry(
         &mut self,
-        cure: Cure,
+        action: RetryAction,
         retry_after: Option<Duration>,
         withdraw: impl FnOnce() -> bool,
     ) -> Decision {
-        if cure == Cure::Repeat {
+        if action == RetryAction::IfRepeatable {
             if self.repeats >= self.policy.max_repeats {
                 let again = if self.repeats == 0 {
                     "repeated"
@@ -421,8 +426,8 @@ const SHORT: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
 
-    fn tries(policy: RetryPolicy) -> Tries {
-        Tries::new(policy, Rng::with_seed(7))
+    fn retry_state(policy: RetryPolicy) -> RetryState {
+        RetryState::new(policy, Rng::with_seed(7))
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -476,37 +481,50 @@ mod tests {
             .initial_backoff(Duration::MAX)
             .max_backoff(Duration::MAX)
             .max_wait(Duration::MAX);
-        let mut tries = tries(policy);
-        for cure in [
-            Cure::Pause,
-            Cure::Gate,
-            Cure::Backoff,
-            Cure::Gate,
-            Cure::Pause,
+        let mut retry_state = retry_state(policy);
+        for action in [
+            RetryAction::AfterPause,
+            RetryAction::AfterOverload,
+            RetryAction::AfterBackoff,
+            RetryAction::AfterOverload,
+            RetryAction::AfterPause,
         ] {
-            let _ = tries.decide(cure, Some(Duration::MAX), false, || true);
+            let _ = retry_state.decide(action, Some(Duration::MAX), false, || true);
         }
     }
 
     #[test]
     fn a_pause_is_never_shortened_and_uses_no_attempt() {
-        let mut tries = tries(RetryPolicy::new().max_attempts(1));
+        let mut retry_state = retry_state(RetryPolicy::new().max_attempts(1));
         for _ in 0..20 {
-            let wait = wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || false));
+            let wait = wait_of(retry_state.decide(
+                RetryAction::AfterPause,
+                Some(seconds(20)),
+                false,
+                || false,
+            ));
             assert!(wait >= seconds(20) && wait <= seconds(22), "{wait:?}");
         }
     }
 
     #[test]
     fn waiting_ends_at_max_wait() {
-        let mut tries = tries(RetryPolicy::new().max_wait(seconds(30)));
+        let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(30)));
         assert!(
-            wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true)) >= seconds(20)
+            wait_of(retry_state.decide(RetryAction::AfterPause, Some(seconds(20)), false, || true))
+                >= seconds(20)
         );
-        let reason = reason_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true));
+        let reason = reason_of(retry_state.decide(
+            RetryAction::AfterPause,
+            Some(seconds(20)),
+            false,
+            || true,
+        ));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
         let mut rounds = 0;
-        while let Decision::Again(_) = tries.decide(Cure::Gate, None, false, || true) {
+        while let Decision::Again(_) =
+            retry_state.decide(RetryAction::AfterOverload, None, false, || true)
+        {
             rounds += 1;
         }
         assert!(rounds < 10, "{rounds}");
@@ -515,9 +533,11 @@ mod tests {
     #[test]
     fn a_backoff_of_zero_makes_no_hot_loop() {
         let policy = RetryPolicy::new().max_backoff(Duration::ZERO);
-        let mut tries = tries(policy.max_wait(seconds(60)));
+        let mut retry_state = retry_state(policy.max_wait(seconds(60)));
         let mut rounds = 0;
-        while let Decision::Again(_) = tries.decide(Cure::Gate, None, false, || true) {
+        while let Decision::Again(_) =
+            retry_state.decide(RetryAction::AfterOverload, None, false, || true)
+        {
             rounds += 1;
             assert!(rounds < 100, "a hot loop");
         }
@@ -525,65 +545,78 @@ mod tests {
 
     #[test]
     fn in_line_the_budget_waits_and_the_policy_counts() {
-        let mut tries = tries(RetryPolicy::new().max_wait(seconds(30)).max_attempts(1));
-        let queue = |tries: &mut Tries, asked| {
-            let cure = if asked == 0 { Cure::Gate } else { Cure::Pause };
-            tries.decide(cure, (asked > 0).then(|| seconds(asked)), true, || false)
+        let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(30)).max_attempts(1));
+        let queue = |retry_state: &mut RetryState, asked| {
+            let action = if asked == 0 {
+                RetryAction::AfterOverload
+            } else {
+                RetryAction::AfterPause
+            };
+            retry_state.decide(action, (asked > 0).then(|| seconds(asked)), true, || false)
         };
         for _ in 0..3 {
-            assert_eq!(queue(&mut tries, 20), Decision::Queue);
+            assert_eq!(queue(&mut retry_state, 20), Decision::Queue);
         }
-        tries.has_waited(seconds(20));
-        assert!(tries.patience().is_some_and(|left| left < seconds(11)));
-        let reason = reason_of(queue(&mut tries, 20));
+        retry_state.has_waited(seconds(20));
+        assert!(
+            retry_state
+                .max_wait_left()
+                .is_some_and(|left| left < seconds(11))
+        );
+        let reason = reason_of(queue(&mut retry_state, 20));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
-        assert_eq!(queue(&mut tries, 0), Decision::Queue);
-        tries.has_waited(seconds(10));
-        assert!(reason_of(queue(&mut tries, 0)).contains("is used up"));
+        assert_eq!(queue(&mut retry_state, 0), Decision::Queue);
+        retry_state.has_waited(seconds(10));
+        assert!(reason_of(queue(&mut retry_state, 0)).contains("is used up"));
     }
 
     #[test]
     fn a_wait_of_exactly_max_wait_is_allowed() {
-        let mut tries = tries(RetryPolicy::new().max_wait(seconds(20)));
-        wait_of(tries.decide(Cure::Pause, Some(seconds(20)), false, || true));
+        let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(20)));
+        wait_of(retry_state.decide(RetryAction::AfterPause, Some(seconds(20)), false, || true));
     }
 
     #[test]
     fn failures_use_attempts_and_take_retry_after_as_a_floor() {
-        let mut tries = tries(RetryPolicy::new().max_attempts(3));
-        wait_of(tries.decide(Cure::Backoff, None, false, || true));
+        let mut retry_state = retry_state(RetryPolicy::new().max_attempts(3));
+        wait_of(retry_state.decide(RetryAction::AfterBackoff, None, false, || true));
         assert!(
-            wait_of(tries.decide(Cure::Backoff, Some(seconds(40)), false, || true)) >= seconds(40)
+            wait_of(retry_state.decide(
+                RetryAction::AfterBackoff,
+                Some(seconds(40)),
+                false,
+                || true
+            )) >= seconds(40)
         );
         assert_eq!(
-            tries.decide(Cure::Backoff, None, false, || true),
+            retry_state.decide(RetryAction::AfterBackoff, None, false, || true),
             Decision::GiveUp(None)
         );
     }
 
     #[test]
     fn an_unknown_outcome_is_repeated_once_unless_forbidden() {
-        let mut once = tries(RetryPolicy::new());
-        wait_of(once.decide(Cure::Repeat, None, false, || true));
-        let reason = reason_of(once.decide(Cure::Repeat, None, false, || true));
+        let mut once = retry_state(RetryPolicy::new());
+        wait_of(once.decide(RetryAction::IfRepeatable, None, false, || true));
+        let reason = reason_of(once.decide(RetryAction::IfRepeatable, None, false, || true));
         assert!(reason.starts_with("not repeated again"), "{reason}");
-        let mut never = tries(RetryPolicy::new().max_repeats(0));
-        let reason = reason_of(never.decide(Cure::Repeat, None, false, || true));
+        let mut never = retry_state(RetryPolicy::new().max_repeats(0));
+        let reason = reason_of(never.decide(RetryAction::IfRepeatable, None, false, || true));
         assert!(reason.contains("billed"), "{reason}");
     }
 
     #[test]
     fn no_policy_waits_at_all() {
-        for cure in [
-            Cure::Pause,
-            Cure::Gate,
-            Cure::Backoff,
-            Cure::Repeat,
-            Cure::Nothing,
+        for action in [
+            RetryAction::AfterPause,
+            RetryAction::AfterOverload,
+            RetryAction::AfterBackoff,
+            RetryAction::IfRepeatable,
+            RetryAction::Never,
         ] {
             let decision =
-                tries(RetryPolicy::none()).decide(cure, Some(seconds(1)), false, || true);
-            assert!(matches!(decision, Decision::GiveUp(_)), "{cure:?}");
+                retry_state(RetryPolicy::none()).decide(action, Some(seconds(1)), false, || true);
+            assert!(matches!(decision, Decision::GiveUp(_)), "{action:?}");
         }
     }
 
@@ -593,8 +626,12 @@ mod tests {
         let mut budget = RetryBudget::new(start);
         let taken = (0..100).filter(|_| budget.withdraw(start)).count();
         assert_eq!(taken, 10);
-        let mut tries = tries(RetryPolicy::new());
-        let wait = wait_of(tries.decide(Cure::Backoff, None, false, || budget.withdraw(start)));
+        let mut retry_state = retry_state(RetryPolicy::new());
+        let wait = wait_of(
+            retry_state.decide(RetryAction::AfterBackoff, None, false, || {
+                budget.withdraw(start)
+            }),
+        );
         assert!(wait >= seconds(8) && wait <= seconds(16), "{wait:?}");
         for _ in 0..5 {
             budget.deposit();

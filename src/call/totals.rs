@@ -22,9 +22,9 @@ use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 #[non_exhaustive]
 pub struct Totals {
     /// All calls of all endpoints.
-    pub all: Tally,
+    pub all: CallTotals,
     /// Messages, by the model that was asked.
-    pub by_model: BTreeMap<Model, Tally>,
+    pub by_model: BTreeMap<Model, CallTotals>,
 }
 
 impl Totals {
@@ -64,7 +64,7 @@ impl Totals {
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
-pub struct Tally {
+pub struct CallTotals {
     /// Calls that came to an end, well or not.
     pub calls: u64,
     /// Those among them that ended with an error.
@@ -87,7 +87,7 @@ pub struct Tally {
     pub waited: Waits,
 }
 
-impl Tally {
+impl CallTotals {
     /// What calls of one model cost, in dollars.
     fn cost(&self, model: &Model, prices: &Prices) -> Option<f64> {
         prices.cost_of_sums(model, &self.tokens, &self.long_prompts, self.web_searches)
@@ -113,17 +113,17 @@ impl Tally {
 /// The totals that all copies of a client write into, and with each entry into those of the client
 /// that these belong to.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct SharedTotals {
     totals: Mutex<Totals>,
-    above: Option<Arc<Books>>,
+    parent: Option<Arc<SharedTotals>>,
 }
 
-impl Books {
-    /// New totals, as a part of those above.
-    pub(crate) fn below(above: &Arc<Books>) -> Arc<Books> {
-        Arc::new(Books {
+impl SharedTotals {
+    /// New totals, as a part of those parent.
+    pub(crate) fn child(parent: &Arc<SharedTotals>) -> Arc<SharedTotals> {
+        Arc::new(SharedTotals {
             totals: Mutex::default(),
-            above: Some(Arc::clone(above)),
+            parent: Some(Arc::clone(parent)),
         })
     }
 
@@ -166,9 +166,9 @@ impl Books {
         });
     }
 
-    fn write(&self, model: Option<&Model>, change: impl Fn(&mut Tally)) {
-        let mut books = Some(self);
-        while let Some(one) = books {
+    fn write(&self, model: Option<&Model>, change: impl Fn(&mut CallTotals)) {
+        let mut next = Some(self);
+        while let Some(one) = next {
             let totals = &mut *lock(&one.totals);
             change(&mut totals.all);
             if let Some(model) = model {
@@ -177,7 +177,7 @@ impl Books {
                     None => change(totals.by_model.entry(model.clone()).or_default()),
                 }
             }
-            books = one.above.as_deref();
+            next = one.parent.as_deref();
         }
     }
 }

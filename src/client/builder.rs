@@ -12,10 +12,10 @@ use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::retry::{RetryBudget, RetryPolicy};
 use crate::call::{Core, Settings};
 use crate::clock::sync::Mutex;
-use crate::clock::{Clock, Sleeper, Stop};
+use crate::clock::{CancelToken, Clock, Sleeper};
 use crate::error::{Error, Result};
-use crate::http::drain::Endings;
-use crate::http::{BaseUrl, Headers, Patience, Roots, Secret, Transport, Wiring};
+use crate::http::drain::DrainPolicy;
+use crate::http::{BaseUrl, ConnectionSettings, Headers, Roots, Secret, Timeouts, Transport};
 
 /// Builds a [`Client`]; every check is made by [`build`](ClientBuilder::build).
 ///
@@ -109,7 +109,7 @@ pub struct ClientBuilder {
     timeout: Option<Duration>,
     deadline: Option<Duration>,
     retry: RetryPolicy,
-    wiring: Wiring,
+    wiring: ConnectionSettings,
     allow_http: bool,
     ignore_proxies: bool,
     in_one_piece: bool,
@@ -268,8 +268,8 @@ impl ClientBuilder {
     /// use std::time::Duration;
     ///
     /// // From a ship: TCP and TLS take several round trips over a satellite.
-    /// let patience = Duration::from_secs(20);
-    /// let client = Client::builder().api_key("test").connect_timeout(patience).build()?;
+    /// let timeouts = Duration::from_secs(20);
+    /// let client = Client::builder().api_key("test").connect_timeout(timeouts).build()?;
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
@@ -621,20 +621,20 @@ impl ClientBuilder {
             retry: self.retry,
             stream_underneath: !self.in_one_piece,
             input_estimate: self.input_estimate,
-            books: Arc::default(),
-            stop: Stop::default(),
+            totals: Arc::default(),
+            cancel: CancelToken::default(),
         };
         let answer = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
-        let patience = Patience {
+        let timeouts = Timeouts {
             connect: settings.connect_timeout,
             idle: settings.idle_timeout,
             answer: self.in_one_piece.then_some(answer),
             deadline: None,
         };
-        let mut dice = self.seed.map_or_else(Rng::new, Rng::with_seed);
+        let mut rng = self.seed.map_or_else(Rng::new, Rng::with_seed);
         let budget = match (self.budget, self.limits) {
             (Some(budget), None) => budget,
-            (None, limits) => Budget::on(self.clock.clone(), dice.fork())
+            (None, limits) => Budget::on(self.clock.clone(), rng.fork())
                 .default_limits(limits.unwrap_or_default()),
             (Some(_), Some(_)) => {
                 return Err(Error::config(
@@ -642,7 +642,7 @@ impl ClientBuilder {
                 ));
             }
         };
-        let transport = Transport::new(&self.wiring, patience)?;
+        let transport = Transport::new(&self.wiring, timeouts)?;
         if !base.is_secure() && transport.leads_away() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted to the proxy; use no_proxy, or \
@@ -656,9 +656,9 @@ impl ClientBuilder {
             transport,
             budget,
             batches: Mutex::default(),
-            dice: Mutex::new(dice),
+            rng: Mutex::new(rng),
             retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
-            endings: Endings::default(),
+            endings: DrainPolicy::default(),
             sleeper,
         };
         Ok(Client {

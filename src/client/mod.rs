@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::{Budget, Cost, ModelClass};
-use crate::call::totals::{Books, Totals};
+use crate::call::totals::{SharedTotals, Totals};
 use crate::call::{Call, Core, Settings};
 use crate::error::Result;
 
@@ -189,7 +189,7 @@ impl Client {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn totals(&self) -> Totals {
-        self.settings.books.totals()
+        self.settings.totals.totals()
     }
 
     /// A copy whose calls can be ended by themselves, and end with this client's. It has totals of its
@@ -197,8 +197,8 @@ impl Client {
     /// takes.
     pub(crate) fn for_run(&self) -> Client {
         let mut settings = Settings::clone(&self.settings);
-        settings.books = Books::below(&settings.books);
-        settings.stop = self.settings.stop.below();
+        settings.totals = SharedTotals::child(&settings.totals);
+        settings.cancel = self.settings.cancel.child();
         settings.retry = settings.retry.max_wait(Duration::MAX);
         Client {
             core: Arc::clone(&self.core),

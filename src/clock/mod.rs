@@ -74,44 +74,44 @@ fn now() -> Instant {
 
 /// Ends some calls: first nothing more is sent, then what is under way is cut.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Arc<Brake>);
+pub(crate) struct CancelToken(Arc<CancelState>);
 
 #[derive(Debug, Default)]
-struct Brake {
-    pulled: AtomicU8,
-    above: Option<Stop>,
+struct CancelState {
+    level: AtomicU8,
+    parent: Option<CancelToken>,
 }
 
-impl Stop {
+impl CancelToken {
     /// One that also ends when this one does.
-    pub(crate) fn below(&self) -> Stop {
-        Stop(Arc::new(Brake {
-            above: Some(self.clone()),
-            ..Brake::default()
+    pub(crate) fn child(&self) -> CancelToken {
+        CancelToken(Arc::new(CancelState {
+            parent: Some(self.clone()),
+            ..CancelState::default()
         }))
     }
 
     /// Has nothing more sent; returns whether that is new. Who waits must be woken.
-    pub(crate) fn end(&self) -> bool {
-        self.0.pulled.fetch_max(1, Ordering::SeqCst) == 0
+    pub(crate) fn stop(&self) -> bool {
+        self.0.level.fetch_max(1, Ordering::SeqCst) == 0
     }
 
     /// Has what is under way cut as well.
-    pub(crate) fn cut(&self) {
-        self.0.pulled.store(2, Ordering::SeqCst);
+    pub(crate) fn abort(&self) {
+        self.0.level.store(2, Ordering::SeqCst);
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.level() > 0
     }
 
-    pub(crate) fn is_cut(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         self.level() > 1
     }
 
     fn level(&self) -> u8 {
-        let above = self.0.above.as_ref().map_or(0, Stop::level);
-        self.0.pulled.load(Ordering::SeqCst).max(above)
+        let parent = self.0.parent.as_ref().map_or(0, CancelToken::level);
+        self.0.level.load(Ordering::SeqCst).max(parent)
     }
 }
 

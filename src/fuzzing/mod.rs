@@ -13,15 +13,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::call::classify::{Symptom, diagnose};
+use crate::call::classify::{FailureDetails, classify};
 use crate::error::{Cause, json_error};
 use crate::http::rate_limits;
 use crate::journal::Journal;
 use crate::stream::accumulate::Accumulator;
 use crate::stream::sse::{Decoder, MAX_EVENT};
 use crate::types::{
-    ApiError, BatchEntry, BatchResult, Content, ContentBlock, Delivery, ErrorAnswer, Message,
-    MessageBatch, MessageParam, MessageRequest, ModelInfo, NoEvent, RawEvent, StreamEvent, Tool,
+    ApiError, BatchEntry, BatchResult, Content, ContentBlock, Delivery, ErrorResponse, EventError,
+    Message, MessageBatch, MessageParam, MessageRequest, ModelInfo, RawEvent, StreamEvent, Tool,
     ToolChoice, Usage,
 };
 
@@ -36,8 +36,8 @@ pub fn sse(input: &[u8]) {
     };
     let limit = if seed % 4 == 0 { 64 } else { MAX_EVENT };
     let whole = decode(limit, bytes, || usize::MAX);
-    let mut dice = Rng::with_seed(seed.into());
-    assert_eq!(decode(limit, bytes, || dice.usize(1..=24)), whole);
+    let mut rng = Rng::with_seed(seed.into());
+    assert_eq!(decode(limit, bytes, || rng.usize(1..=24)), whole);
     assert_eq!(decode(limit, bytes, || 1), whole);
     let plain = decode_plainly(bytes);
     match whole.is_refused {
@@ -120,8 +120,8 @@ pub fn stream(input: &[u8]) {
         return;
     };
     let (whole, outcome) = fold(bytes, || usize::MAX);
-    let mut dice = Rng::with_seed(seed.into());
-    let (pieces, outcome_of_pieces) = fold(bytes, || dice.usize(1..=64));
+    let mut rng = Rng::with_seed(seed.into());
+    let (pieces, outcome_of_pieces) = fold(bytes, || rng.usize(1..=64));
     assert_eq!(outcome, outcome_of_pieces);
     assert_eq!(whole.message(), pieces.message());
     let Some(message) = whole.message() else {
@@ -167,8 +167,8 @@ fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, (bool
                     plain.apply(&RawEvent::Event(event));
                 }
                 Ok(None) => {}
-                Err(NoEvent::Error(error)) => problem = format!("{error:?}"),
-                Err(NoEvent::Unreadable(error)) => {
+                Err(EventError::Error(error)) => problem = format!("{error:?}"),
+                Err(EventError::Unreadable(error)) => {
                     problem = json_error(&error).to_string();
                     assert!(!problem.contains(MARK), "{problem}");
                 }
@@ -211,7 +211,7 @@ pub fn wire(input: &[u8]) {
     check::<Usage>(input, json);
     check::<StreamEvent>(input, json);
     check::<ApiError>(input, json);
-    check::<ErrorAnswer>(input, json);
+    check::<ErrorResponse>(input, json);
     check::<BatchResult>(input, json);
     check::<MessageBatch>(input, json);
     check::<ModelInfo>(input, json);
@@ -443,14 +443,14 @@ pub fn errors(input: &[u8]) {
         for (retry_after, should_retry) in [(None, None), (Some(Duration::MAX), Some(true))] {
             let error = Box::new(error.clone());
             let cause = Cause::Api { status, error };
-            let verdict = diagnose(&Symptom {
+            let classification = classify(&FailureDetails {
                 cause: &cause,
-                delivery: Delivery::Answered,
+                delivery: Delivery::Responded,
                 repeatable: false,
                 retry_after,
                 should_retry,
             });
-            bounded(&Error::new(verdict.kind, "POST /v1/messages", cause));
+            bounded(&Error::new(classification.kind, "POST /v1/messages", cause));
         }
     }
 }

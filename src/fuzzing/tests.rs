@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::*;
 
-/// Runs `case` with the dice of each seed in turn, and says with which one it failed.
+/// Runs `case` with the rng of each seed in turn, and says with which one it failed.
 #[track_caller]
 fn each_seed(seeds: u64, mut case: impl FnMut(&mut Rng)) {
     for seed in 0..seeds {
-        let mut dice = Rng::with_seed(seed);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(&mut dice))) {
+        let mut rng = Rng::with_seed(seed);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(&mut rng))) {
             eprintln!("failed with the seed {seed}");
             resume_unwind(panic);
         }
@@ -130,7 +130,7 @@ fn events() -> Vec<Value> {
 }
 
 /// Deletes, renames or retypes something.
-fn mutate(value: &mut Value, dice: &mut Rng) {
+fn mutate(value: &mut Value, rng: &mut Rng) {
     const NAMES: [&str; 8] = [
         "type", "text", "content", "usage", "id", "input", "extra", "SECRET",
     ];
@@ -139,40 +139,40 @@ fn mutate(value: &mut Value, dice: &mut Rng) {
         Value::Array(array) => !array.is_empty(),
         _ => false,
     };
-    if !is_inner || dice.u8(..5) == 0 {
-        *value = odd_value(dice);
+    if !is_inner || rng.u8(..5) == 0 {
+        *value = odd_value(rng);
         return;
     }
     match value {
         Value::Object(object) => {
             let keys: Vec<String> = object.keys().cloned().collect();
-            let key = &keys[dice.usize(..keys.len())];
-            match dice.u8(..8) {
+            let key = &keys[rng.usize(..keys.len())];
+            match rng.u8(..8) {
                 0 => drop(object.remove(key)),
                 1 => {
                     let moved = object.remove(key).unwrap_or_default();
-                    object.insert(NAMES[dice.usize(..NAMES.len())].to_owned(), moved);
+                    object.insert(NAMES[rng.usize(..NAMES.len())].to_owned(), moved);
                 }
-                2 => drop(
-                    object.insert(NAMES[dice.usize(..NAMES.len())].to_owned(), odd_value(dice)),
-                ),
-                _ => mutate(&mut object[key], dice),
+                2 => {
+                    drop(object.insert(NAMES[rng.usize(..NAMES.len())].to_owned(), odd_value(rng)))
+                }
+                _ => mutate(&mut object[key], rng),
             }
         }
         Value::Array(array) => {
-            let at = dice.usize(..array.len());
-            match dice.u8(..6) {
+            let at = rng.usize(..array.len());
+            match rng.u8(..6) {
                 0 => drop(array.remove(at)),
-                1 => array.insert(at, odd_value(dice)),
+                1 => array.insert(at, odd_value(rng)),
                 2 => array.push(array[at].clone()),
-                _ => mutate(&mut array[at], dice),
+                _ => mutate(&mut array[at], rng),
             }
         }
         _ => {}
     }
 }
 
-fn odd_value(dice: &mut Rng) -> Value {
+fn odd_value(rng: &mut Rng) -> Value {
     let texts = [
         "",
         "SECRET",
@@ -182,7 +182,7 @@ fn odd_value(dice: &mut Rng) -> Value {
         "2026-08-19T14:44:51Z",
         "é\u{0}\"\\",
     ];
-    match dice.u8(..16) {
+    match rng.u8(..16) {
         0 => json!(null),
         1 => json!(true),
         2 => json!(0),
@@ -193,24 +193,24 @@ fn odd_value(dice: &mut Rng) -> Value {
         7 => json!([]),
         8 => json!({}),
         9 => json!([[null, {"SECRET": "SECRET"}]]),
-        10 => json!({"type": texts[dice.usize(..texts.len())]}),
+        10 => json!({"type": texts[rng.usize(..texts.len())]}),
         11 => json!({"$serde_json::private::Number": "1"}),
-        _ => json!(texts[dice.usize(..texts.len())]),
+        _ => json!(texts[rng.usize(..texts.len())]),
     }
 }
 
 /// Damages bytes in up to three places.
-fn spoil(bytes: &mut Vec<u8>, dice: &mut Rng) {
-    for _ in 0..dice.usize(..4) {
-        let at = dice.usize(..=bytes.len());
-        match dice.u8(..5) {
+fn spoil(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    for _ in 0..rng.usize(..4) {
+        let at = rng.usize(..=bytes.len());
+        match rng.u8(..5) {
             0 => bytes.truncate(at),
-            1 => bytes.insert(at, *dice.choice(b"\n\r:{}[]\",\0\xC3 ").expect("some")),
-            2 => drop(bytes.drain(at..(at + dice.usize(..9)).min(bytes.len()))),
+            1 => bytes.insert(at, *rng.choice(b"\n\r:{}[]\",\0\xC3 ").expect("some")),
+            2 => drop(bytes.drain(at..(at + rng.usize(..9)).min(bytes.len()))),
             3 => bytes
                 .get_mut(at)
                 .into_iter()
-                .for_each(|byte| *byte = dice.u8(..)),
+                .for_each(|byte| *byte = rng.u8(..)),
             _ => bytes.extend_from_within(at..),
         }
     }
@@ -220,11 +220,11 @@ fn spoil(bytes: &mut Vec<u8>, dice: &mut Rng) {
 fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
     let text: String = (0..40).map(|n| format!("{n} ")).collect();
     let endings = ["\n", "\r\n", "\r"];
-    each_seed(1_500, |dice| {
-        let mut input = vec![dice.u8(..)];
-        let ending = endings[dice.usize(..3)];
-        for _ in 0..dice.usize(1..5) {
-            let end = dice.usize(..text.len());
+    each_seed(1_500, |rng| {
+        let mut input = vec![rng.u8(..)];
+        let ending = endings[rng.usize(..3)];
+        for _ in 0..rng.usize(1..5) {
+            let end = rng.usize(..text.len());
             let lines = [
                 "event: a",
                 &format!("data: {}", &text[..end]),
@@ -232,11 +232,11 @@ fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
                 "data",
                 "",
             ];
-            for line in lines.iter().filter(|_| dice.u8(..8) > 0) {
+            for line in lines.iter().filter(|_| rng.u8(..8) > 0) {
                 input.extend_from_slice(format!("{line}{ending}").as_bytes());
             }
         }
-        spoil(&mut input, dice);
+        spoil(&mut input, rng);
         sse(&input);
     });
 }
@@ -244,25 +244,25 @@ fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
 #[test]
 fn streams_of_events_in_any_order_and_shape_fold_alike() {
     let events = events();
-    each_seed(500, |dice| {
-        let mut input = vec![dice.u8(..)];
+    each_seed(500, |rng| {
+        let mut input = vec![rng.u8(..)];
         let mut order: Vec<&Value> = events.iter().collect();
-        match dice.u8(..3) {
-            0 => dice.shuffle(&mut order),
-            1 => order.retain(|_| dice.u8(..6) > 0),
+        match rng.u8(..3) {
+            0 => rng.shuffle(&mut order),
+            1 => order.retain(|_| rng.u8(..6) > 0),
             _ => {}
         }
         for event in order {
             let mut event = event.clone();
-            if dice.u8(..8) == 0 {
-                mutate(&mut event, dice);
+            if rng.u8(..8) == 0 {
+                mutate(&mut event, rng);
             }
-            let name = event["type"].as_str().filter(|_| dice.bool()).unwrap_or("");
+            let name = event["type"].as_str().filter(|_| rng.bool()).unwrap_or("");
             let name = name.replace(['\n', '\r'], "");
             input.extend_from_slice(format!("event: {name}\ndata: {event}\n\n").as_bytes());
         }
-        if dice.bool() {
-            spoil(&mut input, dice);
+        if rng.bool() {
+            spoil(&mut input, rng);
         }
         stream(&input);
     });
@@ -274,14 +274,14 @@ fn mutated_json_is_written_as_it_was_read() {
     for sample in &samples {
         wire(sample.to_string().as_bytes());
     }
-    each_seed(1_000, |dice| {
-        let mut value = samples[dice.usize(..samples.len())].clone();
-        for _ in 0..dice.usize(1..4) {
-            mutate(&mut value, dice);
+    each_seed(1_000, |rng| {
+        let mut value = samples[rng.usize(..samples.len())].clone();
+        for _ in 0..rng.usize(1..4) {
+            mutate(&mut value, rng);
         }
         let mut text = value.to_string().into_bytes();
-        if dice.u8(..8) == 0 {
-            spoil(&mut text, dice);
+        if rng.u8(..8) == 0 {
+            spoil(&mut text, rng);
         }
         wire(&text);
     });
@@ -318,16 +318,16 @@ fn headers_of_any_content_are_read_in_bounds() {
         "+",
         "1970-01-01T00:00:00+00:01",
     ];
-    each_seed(4_000, |dice| {
-        let mut input = dice.u64(..).to_le_bytes().to_vec();
-        for _ in 0..dice.usize(1..5) {
+    each_seed(4_000, |rng| {
+        let mut input = rng.u64(..).to_le_bytes().to_vec();
+        for _ in 0..rng.usize(1..5) {
             let (name, value) = (
-                names[dice.usize(..names.len())],
-                values[dice.usize(..values.len())],
+                names[rng.usize(..names.len())],
+                values[rng.usize(..values.len())],
             );
             let mut value = value.as_bytes().to_vec();
-            if dice.bool() {
-                spoil(&mut value, dice);
+            if rng.bool() {
+                spoil(&mut value, rng);
             }
             input.extend_from_slice(format!("{name}: ").as_bytes());
             input.extend_from_slice(&value);
@@ -345,7 +345,7 @@ fn dates_are_those_of_the_calendar() {
         (0..400).for_each(|day| dates((about + day * DAY).min(END_OF_9999)));
     }
     (0..=1).for_each(|second| dates(END_OF_9999 * second));
-    each_seed(2_000, |dice| dates(dice.u64(..=END_OF_9999)));
+    each_seed(2_000, |rng| dates(rng.u64(..=END_OF_9999)));
 }
 
 #[test]
@@ -358,19 +358,19 @@ fn bodies_of_errors_are_read_in_bounds() {
         r#"{"detail":"no route","request_id":" "}"#,
     ];
     let long = "\u{202e}x\r".repeat(2_000);
-    each_seed(400, |dice| {
-        let mut value: Value = serde_json::from_str(bodies[dice.usize(..4)]).expect("JSON");
-        if dice.u8(..4) == 0 {
+    each_seed(400, |rng| {
+        let mut value: Value = serde_json::from_str(bodies[rng.usize(..4)]).expect("JSON");
+        if rng.u8(..4) == 0 {
             value["request_id"] = json!(long);
         }
-        if dice.u8(..4) == 0 {
+        if rng.u8(..4) == 0 {
             value["error"] = json!({"type": long, "message": long});
         }
-        mutate(&mut value, dice);
-        let mut input = dice.u16(..).to_le_bytes().to_vec();
+        mutate(&mut value, rng);
+        let mut input = rng.u16(..).to_le_bytes().to_vec();
         input.extend_from_slice(value.to_string().as_bytes());
-        if dice.u8(..4) == 0 {
-            spoil(&mut input, dice);
+        if rng.u8(..4) == 0 {
+            spoil(&mut input, rng);
         }
         errors(&input);
     });
@@ -379,10 +379,10 @@ fn bodies_of_errors_are_read_in_bounds() {
 #[test]
 fn damaged_journals_lose_no_whole_record_and_invent_none() {
     let file = Temporary::new();
-    each_seed(400, |dice| {
-        let deeds = dice.usize(..4);
-        let mut input: Vec<u8> = (0..deeds * 4).map(|_| dice.u8(..)).collect();
-        match dice.u8(..4) {
+    each_seed(400, |rng| {
+        let deeds = rng.usize(..4);
+        let mut input: Vec<u8> = (0..deeds * 4).map(|_| rng.u8(..)).collect();
+        match rng.u8(..4) {
             0 => input.extend_from_slice(b"{}\n"),
             1 => input.extend_from_slice(b"\0\0\n"),
             _ => {}

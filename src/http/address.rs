@@ -3,7 +3,7 @@
 use ureq::http::Uri;
 use ureq::http::uri::{Authority, PathAndQuery};
 
-use crate::error::{Error, Result, clean};
+use crate::error::{Error, Result, sanitize};
 
 /// The address that paths are appended to.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl BaseUrl {
     pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
         // What stands before an @ or in a query may be a secret.
         let shown = match text.split('?').next() {
-            Some(plain) if !text.contains('@') => format!(" {:?}", clean(plain, 100)),
+            Some(plain) if !text.contains('@') => format!(" {:?}", sanitize(plain, 100)),
             _ => String::new(),
         };
         let wrong = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Cause;
-use crate::http::AnswerBody;
+use crate::http::ResponseBody;
 
 /// What a client knows of the bodies of its streams: whether they end when their stream does.
 ///
@@ -19,11 +19,11 @@ use crate::http::AnswerBody;
 /// thread, for which the call waits a moment. One whose bodies did end is spared the thread; should
 /// it change its mind, calls of that moment wait for their idle timeout, once.
 #[derive(Debug, Default)]
-pub(crate) struct Endings(AtomicU32);
+pub(crate) struct DrainPolicy(AtomicU32);
 
-impl Endings {
+impl DrainPolicy {
     /// Reads the rest of a body. Where that does not come, the connection is dropped.
-    pub(crate) fn drain(&self, body: AnswerBody) {
+    pub(crate) fn drain(&self, body: ResponseBody) {
         let known = self.0.load(Ordering::Relaxed);
         let end = match known {
             SURE => rest(body),
@@ -47,7 +47,7 @@ impl Endings {
 
 /// Reads a body up to a limit, or as much of it as comes in this time. Blocks no longer than that,
 /// by the machine's clock: sockets know no other.
-pub(crate) fn read_for(mut body: AnswerBody, time: Duration, limit: usize) -> Vec<u8> {
+pub(crate) fn read_for(mut body: ResponseBody, time: Duration, limit: usize) -> Vec<u8> {
     let clock = Clock::System;
     let (sender, receiver) = mpsc::sync_channel(1);
     let read = move || {
@@ -79,7 +79,7 @@ enum End {
     Broken,
 }
 
-fn rest(mut body: AnswerBody) -> End {
+fn rest(mut body: ResponseBody) -> End {
     let mut buffer = [0; 512];
     for _ in 0..MOST_READS {
         match body.read(&mut buffer) {
@@ -93,7 +93,7 @@ fn rest(mut body: AnswerBody) -> End {
 }
 
 /// The same, given up soon. The thread ends with the read, at the latest when its time limit passes.
-fn rest_in_a_moment(body: AnswerBody) -> End {
+fn rest_in_a_moment(body: ResponseBody) -> End {
     let (sender, receiver) = mpsc::sync_channel(1);
     let read = move || {
         let _ = sender.send(rest(body));

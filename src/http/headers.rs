@@ -2,7 +2,7 @@
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::error::{Error, Result, clean};
+use crate::error::{Error, Result, sanitize};
 
 /// Request headers, checked.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +92,7 @@ impl Credentials {
 const SHORTEST_SECRET: usize = 12;
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
-    let shown = clean(name, 60);
+    let shown = sanitize(name, 60);
     let Ok(parsed) = HeaderName::try_from(name) else {
         return Err(Error::config(format!("{shown:?} is no valid header name")));
     };

@@ -27,7 +27,7 @@ pub(crate) use self::headers::Headers;
 #[derive(Debug, Clone)]
 pub(crate) struct Transport {
     agent: Agent,
-    patience: Patience,
+    timeouts: Timeouts,
     /// Host and port of the proxy, for texts.
     proxy: Option<String>,
     is_socks: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Transport {
 
 /// What the connections are made with.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wiring {
+pub(crate) struct ConnectionSettings {
     pub(crate) user_agent: String,
     /// May contain a password.
     pub(crate) proxy: Option<Secret>,
@@ -81,7 +81,7 @@ impl fmt::Debug for Secret {
 
 /// How long one exchange may take over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
     /// Between any two bytes.
     pub(crate) idle: Duration,
@@ -92,7 +92,7 @@ pub(crate) struct Patience {
     pub(crate) deadline: Option<Duration>,
 }
 
-impl Patience {
+impl Timeouts {
     /// The time limit of each read.
     fn between_reads(&self) -> Option<Duration> {
         match self.answer {
@@ -104,35 +104,35 @@ impl Patience {
 
 /// A request on its way out.
 #[derive(Debug)]
-pub(crate) struct Outgoing<'a> {
+pub(crate) struct OutgoingRequest<'a> {
     pub(crate) method: &'static str,
     pub(crate) url: String,
     pub(crate) headers: &'a Headers,
     pub(crate) body: Option<&'a [u8]>,
-    pub(crate) patience: Patience,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Transport {
-    /// Prepares connections; `patience` is what most exchanges will be given.
-    pub(crate) fn new(wiring: &Wiring, patience: Patience) -> Result<Transport> {
+    /// Prepares connections; `timeouts` is what most exchanges will be given.
+    pub(crate) fn new(settings: &ConnectionSettings, timeouts: Timeouts) -> Result<Transport> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .user_agent(&wiring.user_agent)
+            .user_agent(&settings.user_agent)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
             .max_response_header_size(LONGEST_HEAD)
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
-            .tls_config(tls(wiring)?)
-            .timeout_connect(bounded(patience.connect))
-            .timeout_per_read(patience.between_reads())
-            .timeout_per_write(bounded(patience.idle))
-            .timeout_recv_response(patience.answer.and_then(bounded))
-            .timeout_recv_body(patience.answer.and_then(bounded))
+            .tls_config(tls(settings)?)
+            .timeout_connect(bounded(timeouts.connect))
+            .timeout_per_read(timeouts.between_reads())
+            .timeout_per_write(bounded(timeouts.idle))
+            .timeout_recv_response(timeouts.answer.and_then(bounded))
+            .timeout_recv_body(timeouts.answer.and_then(bounded))
             .proxy(None);
-        let proxy = proxy(wiring)?;
+        let proxy = proxy(settings)?;
         let shown = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
         let through = proxy.as_ref().map(shown);
         let is_socks = proxy.as_ref().is_some_and(fault::is_socks);
@@ -141,7 +141,7 @@ impl Transport {
         }
         Ok(Transport {
             agent: config.build().into(),
-            patience,
+            timeouts,
             proxy: through,
             is_socks,
         })
@@ -159,15 +159,15 @@ impl Transport {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(crate) fn send(&self, outgoing: &Outgoing<'_>) -> Result<Answer, Fault> {
-        let rest = outgoing.body.unwrap_or_default();
-        let mut handed = Handed {
+    pub(crate) fn send(&self, request: &OutgoingRequest<'_>) -> Result<Response, Fault> {
+        let rest = request.body.unwrap_or_default();
+        let mut handed = TrackedBody {
             rest,
             empty: rest.is_empty(),
         };
-        let result = match outgoing.body {
-            Some(_) => self.exchange(outgoing, SendBody::from_reader(&mut handed)),
-            None => self.exchange(outgoing, SendBody::none()),
+        let result = match request.body {
+            Some(_) => self.exchange(request, SendBody::from_reader(&mut handed)),
+            None => self.exchange(request, SendBody::none()),
         };
         let delivery = match handed.empty {
             true => Delivery::Unknown,
@@ -177,12 +177,12 @@ impl Transport {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let body = body.into_with_config().limit(u64::MAX).reader();
-                let credentials = outgoing.headers.credentials();
-                let body = AnswerBody {
+                let credentials = request.headers.credentials();
+                let body = ResponseBody {
                     reader: Some(body),
                     credentials: credentials.clone(),
                 };
-                Ok(Answer {
+                Ok(Response {
                     status: head.status.as_u16(),
                     headers: head.headers,
                     body,
@@ -196,7 +196,7 @@ impl Transport {
 
     fn exchange(
         &self,
-        outgoing: &Outgoing<'_>,
+        outgoing: &OutgoingRequest<'_>,
         body: SendBody<'_>,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let length = outgoing.body.map(<[u8]>::len);
@@ -213,8 +213,8 @@ impl Transport {
             None => headers.remove("content-type"),
         };
         *request.headers_mut() = headers;
-        let patience = outgoing.patience;
-        if patience == self.patience {
+        let timeouts = outgoing.timeouts;
+        if timeouts == self.timeouts {
             return self.agent.run(request);
         }
         // A deadline is ureq's global timeout, which costs a thread for the name resolution; the
@@ -222,12 +222,12 @@ impl Transport {
         let request = self
             .agent
             .configure_request(request)
-            .timeout_connect(bounded(patience.connect))
-            .timeout_per_read(patience.between_reads())
-            .timeout_per_write(bounded(patience.idle))
-            .timeout_recv_response(patience.answer.and_then(bounded))
-            .timeout_recv_body(patience.answer.and_then(bounded))
-            .timeout_global(patience.deadline.and_then(bounded))
+            .timeout_connect(bounded(timeouts.connect))
+            .timeout_per_read(timeouts.between_reads())
+            .timeout_per_write(bounded(timeouts.idle))
+            .timeout_recv_response(timeouts.answer.and_then(bounded))
+            .timeout_recv_body(timeouts.answer.and_then(bounded))
+            .timeout_global(timeouts.deadline.and_then(bounded))
             .build();
         self.agent.run(request)
     }
@@ -258,11 +258,11 @@ const LONGEST_HEAD: usize = BUFFER / 2;
 /// How long an idle connection is kept. It is probed before it is used again.
 const IDLE_AGE: Duration = Duration::from_secs(30);
 
-fn proxy(wiring: &Wiring) -> Result<Option<Proxy>> {
-    let Some(Secret(url)) = &wiring.proxy else {
+fn proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>> {
+    let Some(Secret(url)) = &settings.proxy else {
         return Ok(None);
     };
-    let what = match &wiring.proxy_variable {
+    let what = match &settings.proxy_variable {
         Some(name) => format!("the proxy's URL in {name} is invalid"),
         None => "the proxy's URL is invalid".to_owned(),
     };
@@ -282,9 +282,9 @@ fn proxy(wiring: &Wiring) -> Result<Option<Proxy>> {
     Ok(Some(proxy))
 }
 
-fn tls(wiring: &Wiring) -> Result<TlsConfig> {
-    let roots = match &wiring.roots {
-        Roots::Usual if wiring.native_tls => RootCerts::PlatformVerifier,
+fn tls(settings: &ConnectionSettings) -> Result<TlsConfig> {
+    let roots = match &settings.roots {
+        Roots::Usual if settings.native_tls => RootCerts::PlatformVerifier,
         Roots::Usual => RootCerts::WebPki,
         Roots::Platform => RootCerts::PlatformVerifier,
         Roots::Pem(pem) => {
@@ -309,7 +309,7 @@ fn tls(wiring: &Wiring) -> Result<TlsConfig> {
             RootCerts::from(certificates)
         }
     };
-    let provider = if wiring.native_tls {
+    let provider = if settings.native_tls {
         TlsProvider::NativeTls
     } else {
         TlsProvider::Rustls
@@ -322,12 +322,12 @@ fn tls(wiring: &Wiring) -> Result<TlsConfig> {
 
 /// A body that knows whether it was read to its end: before that, no server can have acted on it.
 /// One without bytes is not read at all.
-struct Handed<'a> {
+struct TrackedBody<'a> {
     rest: &'a [u8],
     empty: bool,
 }
 
-impl Read for Handed<'_> {
+impl Read for TrackedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.rest.read(buffer)?;
         self.empty = self.rest.is_empty();
@@ -336,14 +336,14 @@ impl Read for Handed<'_> {
 }
 
 /// The head of an answer, and its body yet to be read.
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     headers: HeaderMap,
-    pub(crate) body: AnswerBody,
+    pub(crate) body: ResponseBody,
     credentials: Credentials,
 }
 
-impl Answer {
+impl Response {
     /// Every header that is text, names in lower case.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers
@@ -359,7 +359,7 @@ impl Answer {
     }
 
     /// Takes the body out, to be read after the answer is gone.
-    pub(crate) fn take_body(&mut self) -> AnswerBody {
+    pub(crate) fn take_body(&mut self) -> ResponseBody {
         std::mem::take(&mut self.body)
     }
 
@@ -382,18 +382,18 @@ impl Answer {
 
 /// The body of an answer; empty once it was taken.
 #[derive(Default)]
-pub(crate) struct AnswerBody {
+pub(crate) struct ResponseBody {
     reader: Option<BodyReader<'static>>,
     credentials: Credentials,
 }
 
-impl AnswerBody {
+impl ResponseBody {
     /// Takes the request's credentials out of a text that will be shown.
     pub(crate) fn hide_credentials(&self, text: &mut [u8]) {
         self.credentials.hide(text);
     }
 
-    /// Reads some bytes, 0 at the end. Blocks for as long as the exchange's patience lasts.
+    /// Reads some bytes, 0 at the end. Blocks for as long as the exchange's timeouts lasts.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         let Some(reader) = &mut self.reader else {
             return Ok(0);
@@ -444,12 +444,12 @@ mod tests {
     #[test]
     fn the_operating_systems_tls_trusts_what_the_operating_system_does() {
         let roots = |native_tls, roots| {
-            let wiring = Wiring {
+            let settings = ConnectionSettings {
                 native_tls,
                 roots,
-                ..Wiring::default()
+                ..ConnectionSettings::default()
             };
-            tls(&wiring).expect("roots").root_certs().clone()
+            tls(&settings).expect("roots").root_certs().clone()
         };
         let pem = || {
             let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

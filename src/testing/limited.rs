@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::books::Books;
 use super::buckets::{Cause, Plan, Standing};
 use super::canned::{self, Said, Wish, message_json};
 use super::deliver::lock;
 use super::headers::groups;
+use super::ledger::Ledger;
 use super::limits::{REQUESTS, ServerLimits};
 use super::machine::{Ask, Machine, Verdict};
 use super::receive::RecordedRequest;
@@ -58,7 +58,7 @@ impl TestServer {
     /// server.change_limits(ServerLimits::per_minute(5, 30_000, 8_000));
     /// let message = client.messages().create(&request)?;
     /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(5));
-    /// assert_eq!(server.books().admitted(), 2);
+    /// assert_eq!(server.ledger().admitted(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn change_limits(&self, limits: ServerLimits) {
@@ -82,13 +82,13 @@ impl TestServer {
     /// # let request = request.user("Hello?");
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
     /// let usage = client.messages().create(&request)?.usage;
-    /// assert_eq!(server.books().classes[0].charged.output_tokens, usage.output_tokens);
+    /// assert_eq!(server.ledger().classes[0].charged.output_tokens, usage.output_tokens);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn books(&self) -> Books {
+    pub fn ledger(&self) -> Ledger {
         let limited = self.limited().clone();
-        limited.map(|limited| limited.books()).unwrap_or_default()
+        limited.map(|limited| limited.ledger()).unwrap_or_default()
     }
 }
 
@@ -115,12 +115,12 @@ impl Limited {
         desk.machine.change(now, limits);
     }
 
-    fn books(&self) -> Books {
+    fn ledger(&self) -> Ledger {
         let (ledger, now) = {
             let desk = lock(&self.0);
-            (desk.machine.ledger().clone(), desk.time.seen())
+            (desk.machine.entries().clone(), desk.time.seen())
         };
-        ledger.books(now)
+        ledger.ledger(now)
     }
 
     /// What becomes of a request that `reply` would answer with a canned message.

@@ -45,7 +45,7 @@ use std::time::Duration;
 /// let server = TestServer::start()?;
 /// server.limit(limits);
 /// // Run the program against `server.base_url()`, then see what it was charged.
-/// assert_eq!(server.books().admitted(), 0);
+/// assert_eq!(server.ledger().admitted(), 0);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ impl ServerLimits {
     /// let family = |model: &str| model.split('-').take(2).collect::<Vec<_>>().join("-");
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).class_by(family));
     /// client.messages().create(&request)?;
-    /// assert_eq!(server.books().classes[0].class, "claude-haiku");
+    /// assert_eq!(server.ledger().classes[0].class, "claude-haiku");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn class_by(
@@ -279,7 +279,7 @@ impl ServerLimits {
     /// // More than the bucket of output tokens can ever hold.
     /// request.max_tokens = 8_001;
     /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!(server.books().classes[0].refused.too_large, 1);
+    /// assert_eq!(server.ledger().classes[0].refused.too_large, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn charging(mut self, charging: Charging) -> Self {
@@ -463,7 +463,7 @@ impl ServerLimits {
     /// let six = Duration::from_secs(6);
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).latency(six, 0.0).scale(5_000.0));
     /// client.messages().create(&request)?;
-    /// assert_eq!(server.books().last_end, six);
+    /// assert_eq!(server.ledger().last_end, six);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn latency(mut self, median: Duration, sigma: f64) -> Self {
@@ -697,10 +697,10 @@ impl Spread {
         }
     }
 
-    pub(super) fn draw(self, dice: &mut fastrand::Rng) -> f64 {
+    pub(super) fn draw(self, rng: &mut fastrand::Rng) -> f64 {
         // Box and Muller: two even numbers make a normal one.
-        let radius = (-2.0 * (1.0 - dice.f64()).ln()).sqrt();
-        let normal = radius * (std::f64::consts::TAU * dice.f64()).cos();
+        let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+        let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
         self.median * (self.sigma * normal).exp()
     }
 }
@@ -737,14 +737,14 @@ mod tests {
 
     #[test]
     fn draws_have_the_stated_median_and_spread() {
-        let mut dice = fastrand::Rng::with_seed(3);
+        let mut rng = fastrand::Rng::with_seed(3);
         let spread = Spread::new(250.0, 0.9);
-        let mut draws: Vec<f64> = (0..10_001).map(|_| spread.draw(&mut dice)).collect();
+        let mut draws: Vec<f64> = (0..10_001).map(|_| spread.draw(&mut rng)).collect();
         draws.sort_by(f64::total_cmp);
         assert!((240.0..260.0).contains(&draws[5_000]), "{}", draws[5_000]);
         let sigma = (draws[8_413] / draws[5_000]).ln();
         assert!((0.87..0.93).contains(&sigma), "{sigma}");
-        assert_eq!(Spread::new(7.0, f64::NAN).draw(&mut dice), 7.0);
+        assert_eq!(Spread::new(7.0, f64::NAN).draw(&mut rng), 7.0);
     }
 
     #[test]

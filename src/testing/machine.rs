@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::books::{Entry, Ledger, Refusals};
 use super::buckets::{Cause, Class, Plan, Standing, buckets};
+use super::ledger::{Entry, LedgerEntries, Refusals};
 use super::limits::{Charging, Each, ServerLimits, Spread};
 
 /// The limits at work. It has no clock: times are seconds since the first request, in order.
@@ -19,7 +19,7 @@ pub(super) struct Machine {
     /// When each of the open requests ends.
     open: Vec<f64>,
     draws: Draws,
-    ledger: Ledger,
+    ledger: LedgerEntries,
 }
 
 /// A request as the machine needs it.
@@ -53,7 +53,7 @@ impl Machine {
             classes: BTreeMap::new(),
             now: 0.0,
             open: Vec::new(),
-            ledger: Ledger::default(),
+            ledger: LedgerEntries::default(),
         }
     }
 
@@ -76,7 +76,7 @@ impl Machine {
         &self.limits
     }
 
-    pub(super) fn ledger(&self) -> &Ledger {
+    pub(super) fn entries(&self) -> &LedgerEntries {
         &self.ledger
     }
 
@@ -233,7 +233,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::testing::Books;
+    use crate::testing::Ledger;
     use crate::testing::limits::{INPUT, OUTPUT, REQUESTS};
 
     const PLENTY: u64 = 1_000_000_000;
@@ -253,8 +253,8 @@ mod tests {
     }
 
     impl Machine {
-        fn books(&self) -> Books {
-            self.ledger.books(self.now)
+        fn ledger(&self) -> Ledger {
+            self.ledger.ledger(self.now)
         }
 
         #[track_caller]
@@ -312,7 +312,7 @@ mod tests {
             (standing[REQUESTS].left, standing[REQUESTS].full_in),
             (59.0, 1.0)
         );
-        let refused = machine.books().classes[0].refused;
+        let refused = machine.ledger().classes[0].refused;
         assert_eq!((refused.requests, refused.input_tokens), (2, 2));
     }
 
@@ -328,7 +328,7 @@ mod tests {
             machine.refuse(9.0, ask(101, 1, 0.0)),
             Cause::TooLarge(INPUT)
         );
-        assert_eq!(machine.books().classes[0].refused.too_large, 1);
+        assert_eq!(machine.ledger().classes[0].refused.too_large, 1);
     }
 
     #[test]
@@ -342,10 +342,10 @@ mod tests {
         assert_eq!(machine.short(55.0, ask(0, 1, 0.0)), (OUTPUT, 30.2));
         assert_eq!(machine.short(100.0, ask(0, 1, 0.0)), (OUTPUT, 30.2));
         machine.admit(130.2, ask(0, 1, 0.0));
-        let books = machine.books();
-        assert_eq!(books.classes[0].charged.output_tokens, 1_802);
+        let ledger = machine.ledger();
+        assert_eq!(ledger.classes[0].charged.output_tokens, 1_802);
         // Until 100 s: 600 of the long answer, 901 at 55 s.
-        assert_eq!(books.classes[0].worst_minute.output_tokens, 1_501);
+        assert_eq!(ledger.classes[0].worst_minute.output_tokens, 1_501);
         // 20 a second out, up to 50 s and no longer.
         let mut machine = Machine::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
         machine.admit(0.0, ask(0, 900, 50.0));
@@ -363,7 +363,7 @@ mod tests {
             Cause::TooLarge(OUTPUT)
         );
         machine.admit(1.0, ask(0, 110, 100.0));
-        assert_eq!(machine.books().classes[0].charged.output_tokens, 610);
+        assert_eq!(machine.ledger().classes[0].charged.output_tokens, 610);
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
             ..ask(0, 1, 0.0)
         };
         assert_eq!(machine.refuse(2_000.0, most), Cause::TooLarge(OUTPUT));
-        assert_eq!(machine.books().classes[0].charged.output_tokens, 201);
+        assert_eq!(machine.ledger().classes[0].charged.output_tokens, 201);
     }
 
     #[test]
@@ -449,7 +449,7 @@ mod tests {
             machine.refuse(20.0, ask(0, 1, 0.0)),
             Cause::Acceleration(10.0)
         );
-        assert_eq!(machine.books().classes[0].refused.acceleration, 3);
+        assert_eq!(machine.ledger().classes[0].refused.acceleration, 3);
     }
 
     #[test]
@@ -463,8 +463,8 @@ mod tests {
         assert!((870..930).contains(&struck), "{struck}");
         machine.refuse(20.0, ask(1, 1, 0.0));
         machine.admit(69.9, ask(1, 1, 0.0));
-        assert_eq!(machine.books().overloaded(), struck);
-        assert_eq!(machine.books().admitted(), 2);
+        assert_eq!(machine.ledger().overloaded(), struck);
+        assert_eq!(machine.ledger().admitted(), 2);
     }
 
     #[test]
@@ -480,10 +480,10 @@ mod tests {
         assert_eq!(machine.refuse(4.9, other("c")), Cause::Concurrency);
         machine.admit(5.0, other("c"));
         assert_eq!(machine.refuse(5.0, other("c")), Cause::Concurrency);
-        let books = machine.books();
-        assert_eq!((books.most_open, books.limited()), (2, 2));
+        let ledger = machine.ledger();
+        assert_eq!((ledger.most_open, ledger.limited()), (2, 2));
         assert_eq!(
-            (books.last_arrival, books.last_end),
+            (ledger.last_arrival, ledger.last_end),
             (seconds(5), seconds(10))
         );
     }
@@ -505,7 +505,7 @@ mod tests {
         machine.change(15.0, ServerLimits::per_minute(1, 9, 9).class("b", 60, 9, 9));
         assert_eq!(machine.short(15.0, b), (REQUESTS, 0.5));
         machine.admit(60.0, ask(0, 1, 0.0));
-        assert_eq!(machine.books().admitted(), 4);
+        assert_eq!(machine.ledger().admitted(), 4);
     }
 
     #[test]
@@ -530,7 +530,7 @@ mod tests {
         );
         machine.admit(1e9, ask(0, 0, 0.0));
         machine.admit(5.0, ask(0, 0, 0.0));
-        assert_eq!(machine.books().admitted(), 3);
+        assert_eq!(machine.ledger().admitted(), 3);
     }
 
     #[test]
@@ -571,14 +571,14 @@ mod tests {
             Charging::AsProduced,
             Charging::Reserved,
         ] {
-            let mut dice = Rng::with_seed(11);
+            let mut rng = Rng::with_seed(11);
             let limits = ServerLimits::per_minute(50, 30_000, 8_000).charging(charging);
             let mut machine = Machine::new(limits.acceleration(3.0, 20));
             let (mut now, mut refused) = (0.0, 0);
             for _ in 0..5_000 {
-                now += dice.f64() * 2.0;
+                now += rng.f64() * 2.0;
                 // No latency, or those under way would go on taking.
-                let asked = ask(dice.u64(..12_000), dice.u64(1..1_000), 0.0);
+                let asked = ask(rng.u64(..12_000), rng.u64(1..1_000), 0.0);
                 if let Verdict::Limited(cause, _) = machine.at(now, asked) {
                     let (Cause::Limit(_, wait) | Cause::Acceleration(wait)) = cause else {
                         panic!("{cause:?}");
@@ -591,9 +591,9 @@ mod tests {
                     }
                 }
             }
-            let books = machine.books();
-            assert!(refused > 500 && books.admitted() > 500, "{refused}");
-            let worst = books.classes[0].worst_minute;
+            let ledger = machine.ledger();
+            assert!(refused > 500 && ledger.admitted() > 500, "{refused}");
+            let worst = ledger.classes[0].worst_minute;
             assert!(
                 worst.requests <= 100 && worst.input_tokens <= 60_000,
                 "{worst:?}"

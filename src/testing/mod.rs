@@ -1,13 +1,13 @@
 //! A test server and a manual clock, for our tests and for yours.
 
 mod batches;
-mod books;
 mod buckets;
 mod canned;
 mod clock;
 mod deliver;
 mod frames;
 mod headers;
+mod ledger;
 mod limited;
 mod limits;
 mod machine;
@@ -20,8 +20,8 @@ mod stream;
 mod tests;
 
 pub use batches::BatchOutcome;
-pub use books::{Amounts, Books, ClassBooks, Refusals};
 pub use clock::ManualClock;
+pub use ledger::{Amounts, ClassLedger, Ledger, Refusals};
 pub use limits::{Charging, HeaderMode, ServerLimits};
 pub use receive::RecordedRequest;
 pub use script::Reply;

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::api_error::{ApiError, ApiErrorType};
-use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
 use super::json::{Json, Written};
 use super::message::Message;
+use super::meta::{Attempt, RateLimits, ResponseMeta};
 use super::wire::{self, Absent, Field, Misfit, open_enum, read_variant, wire_struct};
 
 open_enum! {
@@ -83,7 +83,7 @@ wire_struct! {
     }
     skip {
         /// How this was obtained.
-        exchange: Exchange,
+        meta: ResponseMeta,
     }
 }
 
@@ -146,7 +146,7 @@ impl MessageBatch {
         self.processing_status == ProcessingStatus::Ended || self.ended_at.is_some()
     }
 
-    /// The id under which the server logged the exchange; `None` for a batch from a list.
+    /// The id under which the server logged the meta; `None` for a batch from a list.
     ///
     /// ```
     /// use anthropic_blocking::RequestId;
@@ -161,7 +161,7 @@ impl MessageBatch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.exchange.request_id.as_ref()
+        self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits. `retry_after` of a running batch is how
@@ -182,10 +182,10 @@ impl MessageBatch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rate_limits(&self) -> &RateLimits {
-        &self.exchange.rate_limits
+        &self.meta.rate_limits
     }
 
-    /// Every HTTP exchange that this took, the successful one last; empty for a batch from a list.
+    /// Every HTTP meta that this took, the successful one last; empty for a batch from a list.
     ///
     /// ```
     /// use anthropic_blocking::ErrorKind;
@@ -204,7 +204,7 @@ impl MessageBatch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn attempts(&self) -> &[Attempt] {
-        &self.exchange.attempts
+        &self.meta.attempts
     }
 }
 
@@ -299,7 +299,7 @@ wire_struct! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchFailure as "errored" {
         /// What the server has to say about it.
-        req error: ErrorAnswer,
+        req error: ErrorResponse,
     }
 }
 
@@ -307,15 +307,15 @@ wire_struct! {
     /// An error as the API answers with it: the error itself in an envelope.
     ///
     /// ```
-    /// use anthropic_blocking::{ApiErrorType, ErrorAnswer};
+    /// use anthropic_blocking::{ApiErrorType, ErrorResponse};
     ///
     /// let body = r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
-    /// let answer: ErrorAnswer = serde_json::from_str(body)?;
+    /// let answer: ErrorResponse = serde_json::from_str(body)?;
     /// assert_eq!(answer.error.kind, ApiErrorType::NotFound);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     #[derive(Debug, Clone, PartialEq)]
-    pub struct ErrorAnswer {
+    pub struct ErrorResponse {
         /// `error`.
         def kind = "type": String,
         /// What went wrong.

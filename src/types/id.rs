@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The id under which the server logged an exchange (`req_…`): quote it when you ask for support.
+/// The id under which the server logged an meta (`req_…`): quote it when you ask for support.
 ///
 /// ```
 /// # fn show(error: &anthropic_blocking::Error) {

@@ -179,11 +179,11 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Resu
 
 /// Reads what a server sent. Nested deeper than [`DEEPEST`] levels it is refused: what is made of it
 /// becomes a part of requests and journals, and must be readable there.
-pub(crate) fn parse_answer<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
-    parse_answer_text(utf_8(bytes)?)
+pub(crate) fn parse_response<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    parse_response_text(utf_8(bytes)?)
 }
 
-pub(super) fn parse_answer_text<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+pub(super) fn parse_response_text<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     if is_deeper(text.as_bytes(), DEEPEST) {
         let why = format!("it is nested deeper than {DEEPEST} levels");
         return Err(serde_json::Error::custom(why));

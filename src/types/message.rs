@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::content::{Content, ContentBlock, ToolUseBlock};
-use super::exchange::{Attempt, Exchange, RateLimits};
 use super::id::RequestId;
+use super::meta::{Attempt, RateLimits, ResponseMeta};
 use super::model::Model;
 use super::wait::Waits;
 use super::wire::{Absent, open_enum, wire_struct};
@@ -241,7 +241,7 @@ wire_struct! {
     }
     skip {
         /// How the answer was obtained.
-        exchange: Exchange,
+        meta: ResponseMeta,
     }
 }
 
@@ -267,7 +267,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// The tokens of an exchange.
+    /// The tokens of an meta.
     ///
     /// ```
     /// use anthropic_blocking::Usage;
@@ -369,7 +369,7 @@ impl Message {
             container: None,
             usage: Usage::default(),
             extra: Map::new(),
-            exchange: Exchange::default(),
+            meta: ResponseMeta::default(),
         }
     }
 
@@ -426,7 +426,7 @@ impl Message {
         })
     }
 
-    /// The id under which the server logged the exchange, where it sent one.
+    /// The id under which the server logged the meta, where it sent one.
     ///
     /// ```
     /// # let server = anthropic_blocking::testing::TestServer::start()?;
@@ -440,7 +440,7 @@ impl Message {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.exchange.request_id.as_ref()
+        self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits.
@@ -460,10 +460,10 @@ impl Message {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rate_limits(&self) -> &RateLimits {
-        &self.exchange.rate_limits
+        &self.meta.rate_limits
     }
 
-    /// Every HTTP exchange that this answer took, the successful one last.
+    /// Every HTTP meta that this answer took, the successful one last.
     ///
     /// ```
     /// # fn count(message: &anthropic_blocking::Message) {
@@ -471,7 +471,7 @@ impl Message {
     /// # }
     /// ```
     pub fn attempts(&self) -> &[Attempt] {
-        &self.exchange.attempts
+        &self.meta.attempts
     }
 
     /// How long the attempts waited before they were sent, and for what.
@@ -485,12 +485,12 @@ impl Message {
     /// # }
     /// ```
     pub fn waited(&self) -> Waits {
-        self.exchange.waited()
+        self.meta.waited()
     }
 }
 
 impl Usage {
-    /// The tokens of an exchange without a cache.
+    /// The tokens of an meta without a cache.
     ///
     /// ```
     /// use anthropic_blocking::{Model, Price, Prices, Usage};

@@ -5,22 +5,22 @@ mod batch;
 mod content;
 pub(crate) mod digest;
 mod event;
-mod exchange;
 mod id;
 mod json;
 mod message;
+mod meta;
 mod model;
 mod raw_event;
 mod request;
+mod size;
 mod tokens;
 mod tool;
 mod wait;
-mod weight;
 mod wire;
 
 pub use self::api_error::{ApiError, ApiErrorType};
 pub use self::batch::{
-    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorAnswer, MessageBatch, NotRun,
+    BatchEntry, BatchFailure, BatchResult, BatchSuccess, ErrorResponse, MessageBatch, NotRun,
     ProcessingStatus, RequestCounts,
 };
 pub use self::content::{
@@ -33,19 +33,19 @@ pub use self::event::{
     InputJsonDelta, MessageDelta, MessageStart, MessageStop, Ping, SignatureDelta, StopDelta,
     StreamEvent, TextDelta, ThinkingDelta,
 };
-pub use self::exchange::{Attempt, Delivery, ErrorKind, RateLimit, RateLimits};
 pub use self::id::RequestId;
 pub use self::message::{
     CacheCreation, Message, MessageParam, OutputTokensDetails, Role, ServerToolUsage, StopDetails,
     StopReason, Usage,
 };
+pub use self::meta::{Attempt, Delivery, ErrorKind, RateLimit, RateLimits};
 pub use self::model::{Lifecycle, Model, ModelInfo};
 pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
 pub use self::tokens::Tokens;
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::wait::{Dimension, WaitCause, Waits};
 
-pub(crate) use self::exchange::Exchange;
-pub(crate) use self::json::{parse, parse_answer};
-pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, NoEvent, RawEvent};
+pub(crate) use self::json::{parse, parse_response};
+pub(crate) use self::meta::ResponseMeta;
+pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, EventError, RawEvent};
 pub(crate) use self::request::{CountBody, CreateBody};

@@ -17,7 +17,7 @@ use super::event::{
     ThinkingDelta,
 };
 use super::id::RequestId;
-use super::json::{Json, Key, parse_answer_text};
+use super::json::{Json, Key, parse_response_text};
 use super::wire::Field;
 
 /// An event as it comes from the wire: pieces of text are still borrowed from its data.
@@ -31,16 +31,16 @@ pub(crate) enum RawEvent<'a> {
 
 /// Why an event's data gave no event.
 #[derive(Debug)]
-pub(crate) enum NoEvent {
+pub(crate) enum EventError {
     /// It is an `error` event: the stream has failed.
     Error(Box<ErrorEvent>),
     /// It is no JSON object, or one of a known type without its required fields.
     Unreadable(serde_json::Error),
 }
 
-impl From<serde_json::Error> for NoEvent {
-    fn from(error: serde_json::Error) -> NoEvent {
-        NoEvent::Unreadable(error)
+impl From<serde_json::Error> for EventError {
+    fn from(error: serde_json::Error) -> EventError {
+        EventError::Unreadable(error)
     }
 }
 
@@ -77,7 +77,7 @@ impl<'a> RawEvent<'a> {
     /// # Errors
     ///
     /// An `error` event, and data that is no event.
-    pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, NoEvent> {
+    pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, EventError> {
         if !matches!(name, b"" | b"content_block_delta") {
             return RawEvent::decode_any(name, data);
         }
@@ -101,7 +101,7 @@ impl<'a> RawEvent<'a> {
     }
 
     #[cold]
-    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, NoEvent> {
+    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, EventError> {
         // Replacing byte by byte is slow, and rarely needed.
         let text = match std::str::from_utf8(data) {
             Ok(text) => Cow::Borrowed(text),
@@ -110,7 +110,7 @@ impl<'a> RawEvent<'a> {
         if matches!(text.trim(), "" | "[DONE]") {
             return Ok(None);
         }
-        let mut json: Json<'_> = match parse_answer_text(&text) {
+        let mut json: Json<'_> = match parse_response_text(&text) {
             Ok(json) => json,
             Err(_) if name == b"error" => {
                 return Err(unknown_error(text.into_owned(), Map::new()));
@@ -130,7 +130,7 @@ impl<'a> RawEvent<'a> {
             if is_error {
                 return Err(match ApiError::from_object(object) {
                     Some((error, request_id)) => {
-                        NoEvent::Error(Box::new(ErrorEvent { error, request_id }))
+                        EventError::Error(Box::new(ErrorEvent { error, request_id }))
                     }
                     None => unknown_error(String::new(), object.to_map()),
                 });
@@ -141,7 +141,7 @@ impl<'a> RawEvent<'a> {
         }
         match StreamEvent::read(&json) {
             Ok(event) => Ok(Some(RawEvent::Event(event))),
-            Err(misfit) => Err(NoEvent::Unreadable(serde::de::Error::custom(misfit))),
+            Err(misfit) => Err(EventError::Unreadable(serde::de::Error::custom(misfit))),
         }
     }
 }
@@ -266,14 +266,14 @@ fn unusual<E: serde::de::Error>() -> E {
     E::custom("unusual")
 }
 
-fn unknown_error(message: String, extra: Map<String, Value>) -> NoEvent {
+fn unknown_error(message: String, extra: Map<String, Value>) -> EventError {
     let error = ApiError {
         kind: ApiErrorType::Other(String::new()),
         message,
         details: None,
         extra,
     };
-    NoEvent::Error(Box::new(ErrorEvent {
+    EventError::Error(Box::new(ErrorEvent {
         error,
         request_id: None,
     }))
@@ -293,7 +293,7 @@ mod tests {
     #[track_caller]
     fn error(name: &str, data: &str) -> (ApiError, Option<RequestId>) {
         match RawEvent::decode(name.as_bytes(), data.as_bytes()) {
-            Err(NoEvent::Error(event)) => (event.error, event.request_id),
+            Err(EventError::Error(event)) => (event.error, event.request_id),
             other => panic!("no error event: {other:?}"),
         }
     }

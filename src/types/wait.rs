@@ -71,7 +71,7 @@ pub enum WaitCause {
     /// The pace, which grows at the start of a run.
     Pace(Dimension),
     /// The first answer, which shows the server's limits.
-    FirstAnswer,
+    FirstResponse,
     /// An end of another request, for there are too many at once.
     Concurrency,
     /// Requests of its class that came before it.
@@ -90,7 +90,7 @@ impl fmt::Display for WaitCause {
                 write!(f, "the server's limit of {dimension} per minute")
             }
             WaitCause::Pace(dimension) => write!(f, "pace of {dimension}"),
-            WaitCause::FirstAnswer => f.write_str("the first answer will show the limits"),
+            WaitCause::FirstResponse => f.write_str("the first answer will show the limits"),
             WaitCause::Concurrency => f.write_str("the server allows no more requests at once"),
             WaitCause::Turn => f.write_str("others came before"),
             WaitCause::Backoff => f.write_str("backoff after a failure"),

@@ -156,7 +156,7 @@ impl Binding {
 
 /// Enough jobs, and how many of them each binding takes.
 pub fn draw(bindings: &[&Binding], demand: Demand, scale: u64) -> (Vec<Job>, Vec<usize>) {
-    let mut dice = Rng::with_seed(5);
+    let mut rng = Rng::with_seed(5);
     let mut jobs: Vec<Job> = Vec::new();
     let mut sums = [0; 3];
     let mut counts: Vec<Option<usize>> = vec![None; bindings.len()];
@@ -172,7 +172,7 @@ pub fn draw(bindings: &[&Binding], demand: Demand, scale: u64) -> (Vec<Job>, Vec
                 count.get_or_insert(jobs.len());
             }
         }
-        let job = Job::draw(&mut dice, scale);
+        let job = Job::draw(&mut rng, scale);
         (0..3).for_each(|i| sums[i] += job.cost[i]);
         jobs.push(job);
     }
@@ -187,13 +187,13 @@ pub struct Job {
 }
 
 impl Job {
-    fn draw(dice: &mut Rng, scale: u64) -> Job {
-        let input = lognormal(dice, 1_500.0, 1.2).clamp(50.0, 100_000.0) as u64;
-        let output = lognormal(dice, 250.0, 0.9).clamp(1.0, MAX_TOKENS as f64) as u64;
+    fn draw(rng: &mut Rng, scale: u64) -> Job {
+        let input = lognormal(rng, 1_500.0, 1.2).clamp(50.0, 100_000.0) as u64;
+        let output = lognormal(rng, 250.0, 0.9).clamp(1.0, MAX_TOKENS as f64) as u64;
         // Bounded, so that no single answer decides how long the whole takes.
-        let latency = lognormal(dice, 6_300.0, 0.7).min(30_000.0) as u64 / scale;
+        let latency = lognormal(rng, 6_300.0, 0.7).min(30_000.0) as u64 / scale;
         // Bytes of a token differ from prompt to prompt.
-        let bytes = input as f64 * 3.5 * lognormal(dice, 1.0, 0.15);
+        let bytes = input as f64 * 3.5 * lognormal(rng, 1.0, 0.15);
         let mut prompt = "word ".repeat(bytes as usize / 5);
         let stated = write!(
             prompt,
@@ -207,9 +207,9 @@ impl Job {
     }
 }
 
-fn lognormal(dice: &mut Rng, median: f64, sigma: f64) -> f64 {
-    let radius = (-2.0 * (1.0 - dice.f64()).ln()).sqrt();
-    let normal = radius * (std::f64::consts::TAU * dice.f64()).cos();
+fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
     median * (sigma * normal).exp()
 }
 

@@ -170,7 +170,7 @@ impl Outcome {
         let worst = per_minute(&self.worst_minute);
         let limits = binding.limits.map(|limit| limit as f64);
         let only = |is_so: bool, goal| if is_so { goal } else { Goal::None };
-        let limited = self.books.limited();
+        let limited = self.ledger.limited();
         let mut rows = vec![
             (
                 "makespan",
@@ -240,8 +240,8 @@ impl Outcome {
             }
         }
         let (ratio, best) = (self.makespan / demand, (demand - 60.0).max(0.0) / demand);
-        let overloaded = self.books.overloaded();
-        let sent = self.books.admitted() + limited + overloaded;
+        let overloaded = self.ledger.overloaded();
+        let sent = self.ledger.admitted() + limited + overloaded;
         println!(
             "{:<14} {:<26} {jobs:>5} {:>8.1} s {ratio:>7.3} {best:>7.3} {:>7.3} {limited:>6} \
              {overloaded:>6} {:>6} {sent:>8} {:>6.1} s{verdict}",

@@ -12,12 +12,12 @@ pub struct Options {
     pub quick: bool,
     pub json: bool,
     words: Vec<String>,
-    tally: RefCell<Tally>,
+    tally: RefCell<CallTotals>,
 }
 
 /// What came of the rows so far.
 #[derive(Default)]
-struct Tally {
+struct CallTotals {
     judged: usize,
     missed: Vec<String>,
     left_out: usize,
@@ -84,7 +84,7 @@ impl Options {
     /// What came of all rows; beside the JSON lines, not among them.
     pub fn summary(&self) {
         let tally = self.tally.borrow();
-        let Tally {
+        let CallTotals {
             judged,
             ref missed,
             left_out,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anthropic_blocking::testing::{Amounts, Books};
+use anthropic_blocking::testing::{Amounts, Ledger};
 use anthropic_blocking::{Client, Limits, MessageRequest, Result};
 use serde_json::json;
 
@@ -60,7 +60,7 @@ pub struct Outcome {
     /// Requests that arrived during the storm.
     pub sent_into_storm: u64,
     pub worst_minute: Amounts,
-    pub books: Books,
+    pub ledger: Ledger,
 }
 
 pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
@@ -87,9 +87,9 @@ pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
         }
     };
     let makespan = begun.elapsed().as_secs_f64();
-    let books = server.books();
+    let ledger = server.ledger();
     let [from, to] = storm(seconds);
-    let class = books.classes.first();
+    let class = ledger.classes.first();
     let admitted = class.map_or(0, |class| {
         let within = class.admissions.iter().filter(|at| (from..to).contains(at));
         within.count() as u64
@@ -99,9 +99,9 @@ pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
         answered: ends.iter().filter_map(|end| end.answered).sum(),
         lost: ends.iter().filter(|end| end.answered.is_none()).count(),
         longest: ends.iter().map(|end| end.took).fold(0.0, f64::max),
-        sent_into_storm: admitted + books.overloaded(),
+        sent_into_storm: admitted + ledger.overloaded(),
         worst_minute: class.map(|class| class.worst_minute).unwrap_or_default(),
-        books,
+        ledger,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Batches as large as they may be: what they weigh, and where they are refused.
+//! Batches as large as they may be: what they estimate_size, and where they are refused.
 
 use std::fs;
 use std::process::Command;

@@ -218,7 +218,7 @@ fn threads_are_let_go_in_the_order_in_which_they_came() {
     let waiting = budget.snapshot()[0].clone();
     assert_eq!(
         (waiting.waiting, waiting.cause),
-        (16, Some(WaitCause::FirstAnswer))
+        (16, Some(WaitCause::FirstResponse))
     );
     first.fail(Delivery::NotSent);
     for thread in threads {

@@ -190,7 +190,7 @@ fn what_failed_and_was_to_be_tried_again_when_the_run_was_stopped_keeps_its_fail
         (
             Reply::overloaded(),
             ErrorKind::Overloaded,
-            Delivery::Answered,
+            Delivery::Responded,
         ),
         (
             Reply::canned().reset_before_headers(),
@@ -971,9 +971,9 @@ fn under_limits_none_is_lost_and_none_refused() {
     let answers = texts(swift(&client, 16).run(jobs(300)).expect("a run"));
     assert_eq!(answers.len(), 300);
     assert!(answers.values().all(|text| text.is_ok()));
-    let books = server.books();
-    assert_eq!((books.admitted(), books.limited()), (300, 0));
-    assert!(books.most_open <= 16, "{}", books.most_open);
+    let ledger = server.ledger();
+    assert_eq!((ledger.admitted(), ledger.limited()), (300, 0));
+    assert!(ledger.most_open <= 16, "{}", ledger.most_open);
 }
 
 // Helpers.

@@ -323,13 +323,13 @@ const ITEMS: usize = 24;
 
 #[test]
 fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
-    let mut dice = Rng::with_seed(24);
+    let mut rng = Rng::with_seed(24);
     let (mut torn, mut done_before) = (0, 0);
     for seed in 0..50 {
         let place = Place::new(&format!("bulk-kill-{seed}"));
         let server = server();
         let (signal, killing) = mpsc::channel();
-        let (at, count) = (dice.usize(0..ITEMS), AtomicUsize::new(0));
+        let (at, count) = (rng.usize(0..ITEMS), AtomicUsize::new(0));
         server.answer_with(move |_| {
             if count.fetch_add(1, Ordering::SeqCst) < at {
                 return Reply::canned();
@@ -341,8 +341,8 @@ fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
         killing.recv_timeout(HANG).expect("a request to kill at");
         killed.kill().expect("a child to kill");
         killed.wait().expect("its end");
-        if dice.bool() && keys(&place.0).len() > 1 {
-            tear(&place.0, &mut dice);
+        if rng.bool() && keys(&place.0).len() > 1 {
+            tear(&place.0, &mut rng);
             torn += 1;
         }
         server.answer_with(|request| Reply::message(format!("answer {}", number(request))));

@@ -20,10 +20,10 @@ fn a_call_ends_whatever_comes_back_and_tells_no_key() {
         let answers = answers();
         let (mut fine, mut failed) = (0, 0);
         for seed in 0..150 {
-            let mut dice = Rng::with_seed(seed);
-            let mut bytes = answers[dice.usize(..answers.len())].clone().into_bytes();
-            for _ in 0..dice.usize(..4) {
-                spoil(&mut bytes, &mut dice);
+            let mut rng = Rng::with_seed(seed);
+            let mut bytes = answers[rng.usize(..answers.len())].clone().into_bytes();
+            for _ in 0..rng.usize(..4) {
+                spoil(&mut bytes, &mut rng);
             }
             *answer.lock().expect("no panic") = bytes;
             let client = builder(&server)
@@ -114,21 +114,21 @@ fn answers() -> Vec<String> {
     answers
 }
 
-fn spoil(bytes: &mut Vec<u8>, dice: &mut Rng) {
-    let at = dice.usize(..=bytes.len());
-    let end = (at + dice.usize(..20)).min(bytes.len());
-    match dice.u8(..6) {
+fn spoil(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    let at = rng.usize(..=bytes.len());
+    let end = (at + rng.usize(..20)).min(bytes.len());
+    match rng.u8(..6) {
         0 => bytes.truncate(at),
-        1 => bytes.insert(at, *dice.choice(b"\r\n:{}[]\",0\0\xff ").expect("some")),
+        1 => bytes.insert(at, *rng.choice(b"\r\n:{}[]\",0\0\xff ").expect("some")),
         2 => drop(bytes.drain(at..end)),
         3 => bytes.extend_from_within(at..end),
         4 => bytes
-            .splice(at..end, dice.u64(..).to_string().into_bytes())
+            .splice(at..end, rng.u64(..).to_string().into_bytes())
             .for_each(drop),
         _ => bytes
             .get_mut(at)
             .into_iter()
-            .for_each(|byte| *byte ^= dice.u8(1..)),
+            .for_each(|byte| *byte ^= rng.u8(1..)),
     }
 }
 
@@ -159,10 +159,10 @@ fn the_test_server_answers_on_after_any_request() {
         };
         let mut refused = 0;
         for seed in 0..100 {
-            let mut dice = Rng::with_seed(seed);
-            let mut bytes = requests[dice.usize(..3)].clone().into_bytes();
-            for _ in 0..dice.usize(1..4) {
-                spoil(&mut bytes, &mut dice);
+            let mut rng = Rng::with_seed(seed);
+            let mut bytes = requests[rng.usize(..3)].clone().into_bytes();
+            for _ in 0..rng.usize(1..4) {
+                spoil(&mut bytes, &mut rng);
             }
             let answer = send(&bytes);
             refused += usize::from(!answer.starts_with(b"HTTP/1.1 200"));

@@ -38,17 +38,13 @@ const URL: &str = "ANTHROPIC_BLOCKING_CHILD_URL";
 const JOURNAL: &str = "ANTHROPIC_BLOCKING_CHILD_JOURNAL";
 
 /// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
-pub fn tear(path: &Path, dice: &mut Rng) {
+pub fn tear(path: &Path, rng: &mut Rng) {
     let Ok(bytes) = fs::read(path) else { return };
     let before = bytes[..bytes.len().saturating_sub(1)]
         .iter()
         .rposition(|byte| *byte == b'\n');
     let start = before.map_or(0, |at| at + 1);
-    fs::write(
-        path,
-        &bytes[..dice.usize(start..bytes.len().max(start + 1))],
-    )
-    .expect("a journal");
+    fs::write(path, &bytes[..rng.usize(start..bytes.len().max(start + 1))]).expect("a journal");
 }
 
 /// A path for a journal, with nothing there before and after.

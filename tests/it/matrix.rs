@@ -369,7 +369,7 @@ impl Step {
 pub fn answered(status: u16, reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
     Step {
         reply: Some(reply),
-        delivery: Delivery::Answered,
+        delivery: Delivery::Responded,
         status: Some(status),
         failure: Some(failure),
         id: Id::Served,
@@ -402,7 +402,7 @@ pub fn broken(reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
 pub fn good() -> Step {
     Step {
         reply: None,
-        delivery: Delivery::Answered,
+        delivery: Delivery::Responded,
         status: Some(200),
         failure: None,
         id: Id::Served,

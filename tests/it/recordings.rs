@@ -1167,9 +1167,9 @@ fn streams_cut_anywhere_are_errors_with_what_had_arrived() {
         let client = stage.builder().retry(RetryPolicy::none()).build();
         let client = client.expect("a client");
         let events = events(&recorded.body);
-        let mut dice = Rng::with_seed(seed as u64);
+        let mut rng = Rng::with_seed(seed as u64);
         for round in 0..CUTS {
-            let length = dice.usize(..recorded.least_whole());
+            let length = rng.usize(..recorded.least_whole());
             let at = format!("{} cut at {length}, round {round}", recorded.name);
             stage.server.push(recorded.cut(length, round));
             let arrived = events
@@ -1269,15 +1269,15 @@ fn streams() -> Vec<RecordedStream> {
 impl RecordedStream {
     fn reply(&self, arrival: Arrival, seed: u64) -> Reply {
         let bytes = self.body.as_bytes();
-        let mut dice = Rng::with_seed(seed);
+        let mut rng = Rng::with_seed(seed);
         let mut script = StreamScript::new();
         let mut rest = bytes;
         while !rest.is_empty() {
             let size = match arrival {
                 Arrival::Whole => rest.len(),
                 Arrival::Bytes => 1,
-                Arrival::Chunks if dice.bool() => dice.usize(1..=20),
-                Arrival::Chunks => dice.usize(1..=2000),
+                Arrival::Chunks if rng.bool() => rng.usize(1..=20),
+                Arrival::Chunks => rng.usize(1..=2000),
             };
             let (piece, after) = rest.split_at(size.min(rest.len()));
             script = script.raw(piece);
@@ -1649,7 +1649,7 @@ impl Recorded {
         assert_eq!(error.retry_after(), self.rate_limits().retry_after, "{at}");
         assert_eq!(error.attempts().len(), 1, "{at}");
         let attempt = &error.attempts()[0];
-        assert_eq!(attempt.delivery, Delivery::Answered, "{at}");
+        assert_eq!(attempt.delivery, Delivery::Responded, "{at}");
         assert_eq!(attempt.status, Some(self.status), "{at}");
         assert_eq!(attempt.failure, Some(kind), "{at}");
         let said = error.to_string();

@@ -447,7 +447,7 @@ fn an_answer_lists_every_attempt_and_the_wait_before_it() {
     let statuses: Vec<_> = attempts.iter().map(|attempt| attempt.status).collect();
     assert_eq!(statuses, [Some(529), Some(429), Some(502), None, Some(200)]);
     let deliveries: Vec<_> = attempts.iter().map(|attempt| attempt.delivery).collect();
-    let answered = Delivery::Answered;
+    let answered = Delivery::Responded;
     assert_eq!(
         deliveries,
         [answered, answered, answered, Delivery::Unknown, answered]

@@ -347,7 +347,7 @@ fn an_error_that_ends_a_stream_without_an_empty_line_keeps_its_kind() {
     assert_eq!(message.text(), "kept");
     let failed = &message.attempts()[0];
     assert_eq!(failed.failure, Some(ErrorKind::Overloaded));
-    assert_eq!(failed.delivery, Delivery::Answered);
+    assert_eq!(failed.delivery, Delivery::Responded);
     assert_eq!(clock.sleeps().len(), 1);
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
+use crate::error::{Cause, Error, ErrorKind, Result, json_error, sanitize};
 use crate::types::{CreateBody, MessageRequest};
 
 use super::PATH;
@@ -25,7 +25,7 @@ impl Body {
     /// added. The id was checked before.
     pub(crate) fn push(&mut self, custom_id: &str, request: &MessageRequest) -> Result<bool> {
         if let Some(problem) = never_in_a_batch(request) {
-            let shown = clean(custom_id, 80);
+            let shown = sanitize(custom_id, 80);
             return Err(refused(format!("the request {shown}: {problem}")));
         }
         let before = self.bytes.len();
@@ -122,27 +122,27 @@ pub(crate) fn check_id(custom_id: &str) -> Result<()> {
     if (1..=64).contains(&custom_id.len()) && custom_id.bytes().all(is_word) {
         return Ok(());
     }
-    let shown = clean(custom_id, 80);
+    let shown = sanitize(custom_id, 80);
     Err(refused(format!(
         "the custom_id {shown:?} must be 1 to 64 characters: letters, digits, _ and -"
     )))
 }
 
 pub(crate) fn twice(custom_id: &str) -> Error {
-    let shown = clean(custom_id, 80);
+    let shown = sanitize(custom_id, 80);
     refused(format!("the custom_id {shown} is there twice"))
 }
 
 /// The error for a request that does not fit into any batch.
 pub(crate) fn too_large(custom_id: &str) -> Error {
-    let shown = clean(custom_id, 80);
+    let shown = sanitize(custom_id, 80);
     refused(format!(
         "the request {shown} alone is larger than a batch may be, 256 MB"
     ))
 }
 
 pub(crate) fn refused(what: impl Into<Cow<'static, str>>) -> Error {
-    Error::refused(format!("POST {PATH}"), what)
+    Error::rejected(format!("POST {PATH}"), what)
 }
 
 const START: &[u8] = br#"{"requests":["#;

@@ -7,9 +7,9 @@ use log::info;
 use serde::{Deserialize, Serialize};
 
 use super::{Batches, PATH};
-use crate::call::classify::Cure;
+use crate::call::classify::RetryAction;
 use crate::call::response::read_json;
-use crate::call::retry::{Decision, Tries};
+use crate::call::retry::{Decision, RetryState};
 use crate::call::{Call, LOG};
 use crate::client::{Client, Options};
 use crate::clock::lock;
@@ -55,14 +55,14 @@ impl Batches<'_> {
                 .deadline
                 .map(|deadline| deadline.saturating_sub(passed))
         };
-        let mut tries = Tries::new(settings.retry, lock(&core.dice).fork());
+        let mut retry_state = RetryState::new(settings.retry, lock(&core.rng).fork());
         let mut attempts: Vec<Attempt> = Vec::new();
         loop {
             let mut error = match self.send_once(body, left()) {
                 Ok(mut batch) => {
                     self.claim(&batch.id);
-                    attempts.append(&mut batch.exchange.attempts);
-                    batch.exchange.attempts = attempts;
+                    attempts.append(&mut batch.meta.attempts);
+                    batch.meta.attempts = attempts;
                     return Ok((batch, false));
                 }
                 Err(error) => error,
@@ -88,10 +88,10 @@ impl Batches<'_> {
                 }
             }
             let cure = match outcome {
-                Outcome::Unknown => Cure::Repeat,
-                _ => Cure::Backoff,
+                Outcome::Unknown => RetryAction::IfRepeatable,
+                _ => RetryAction::AfterBackoff,
             };
-            let decision = tries.decide(cure, error.retry_after(), false, || {
+            let decision = retry_state.decide(cure, error.retry_after(), false, || {
                 lock(&core.retries).withdraw(clock.now())
             });
             let wait = match decision {
@@ -153,9 +153,9 @@ impl Batches<'_> {
         }
         let client: Client = self.client.with(options);
         let call = client.call("POST", PATH, Some(body));
-        let (mut batch, exchange) =
+        let (mut batch, meta) =
             call.ask(|answer| read_json::<MessageBatch>(answer, super::BATCH))?;
-        batch.exchange = exchange;
+        batch.meta = meta;
         Ok(batch)
     }
 
@@ -230,7 +230,7 @@ impl Batches<'_> {
             }
             if above.len() == MOST_LOOKED_AT {
                 let what = "there are more than 2,000 newer batches than before it was created";
-                let cause = Cause::Refused(what.into());
+                let cause = Cause::Rejected(what.into());
                 return Err(Error::new(ErrorKind::Config, format!("GET {PATH}"), cause));
             }
             above.push(batch);
@@ -323,7 +323,7 @@ pub(super) fn told(found: &[MessageBatch], count: u64) -> String {
         format!(
             "{} (created at {})",
             batch.id,
-            crate::error::clean(created, 40)
+            crate::error::sanitize(created, 40)
         )
     };
     match found {

@@ -2,7 +2,7 @@
 
 mod body;
 mod create;
-mod order;
+mod index;
 mod results;
 mod run;
 mod wait;
@@ -13,16 +13,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::order::BatchRun;
+pub use self::index::BatchRun;
 pub use self::results::BatchResults;
 pub use self::wait::BatchProgress;
 
 use self::body::{Body, MOST_REQUESTS, check_id, refused, too_large, twice};
 use crate::api::endpoint::path_of;
 use crate::api::pages::Pages;
-use crate::call::classify::{Symptom, diagnose};
+use crate::call::classify::{FailureDetails, classify};
 use crate::client::Client;
-use crate::error::{Cause, Error, ErrorKind, Result, clean};
+use crate::error::{Cause, Error, ErrorKind, Result, sanitize};
 use crate::types::{
     BatchEntry, BatchResult, Delivery, Message, MessageBatch, MessageRequest, RateLimits, RequestId,
 };
@@ -379,14 +379,14 @@ impl<'a> Batches<'a> {
         let batch = self.get(id)?;
         let path = format!("{}/results", path_of("GET", PATH, id)?);
         if !batch.is_ended() {
-            let what = format!("{} goes on, and has no results yet", clean(id, 100));
+            let what = format!("{} goes on, and has no results yet", sanitize(id, 100));
             return Err(
-                Error::refused(format!("GET {path}"), what).with_advice("wait for it first")
+                Error::rejected(format!("GET {path}"), what).with_advice("wait for it first")
             );
         }
         let Some(url) = &batch.results_url else {
-            let what = format!("{} has no results any more", clean(id, 100));
-            let cause = Cause::Refused(what.into());
+            let what = format!("{} has no results any more", sanitize(id, 100));
+            let cause = Cause::Rejected(what.into());
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("GET {path}"),
@@ -429,8 +429,8 @@ impl<'a> Batches<'a> {
     }
 
     fn ask(&self, method: &'static str, path: &str) -> Result<MessageBatch> {
-        let (mut batch, exchange) = self.client.ask::<MessageBatch>(method, path, BATCH)?;
-        batch.exchange = exchange;
+        let (mut batch, meta) = self.client.ask::<MessageBatch>(method, path, BATCH)?;
+        batch.meta = meta;
         Ok(batch)
     }
 
@@ -494,10 +494,10 @@ impl BatchEntry {
     /// [`Decode`](ErrorKind::Decode) for a result of an unknown kind.
     pub fn into_message(self) -> Result<Message> {
         let retryable = self.result.is_retryable();
-        let action = format!("the request {}", clean(&self.custom_id, 80));
+        let action = format!("the request {}", sanitize(&self.custom_id, 80));
         let other = |kind, what: &'static str| {
-            Error::new(kind, action.clone(), Cause::Refused(what.into()))
-                .with_verdict(retryable, None, None)
+            Error::new(kind, action.clone(), Cause::Rejected(what.into()))
+                .with_classification(retryable, None, None)
         };
         Err(match self.result {
             BatchResult::Succeeded(success) => return Ok(success.message),
@@ -507,15 +507,15 @@ impl BatchEntry {
                     status: None,
                     error: Box::new(failure.error.error),
                 };
-                let verdict = diagnose(&Symptom {
+                let classification = classify(&FailureDetails {
                     cause: &cause,
-                    delivery: Delivery::Answered,
+                    delivery: Delivery::Responded,
                     repeatable: true,
                     retry_after: None,
                     should_retry: None,
                 });
-                Error::new(verdict.kind, action, cause)
-                    .with_verdict(retryable, verdict.advice, None)
+                Error::new(classification.kind, action, cause)
+                    .with_classification(retryable, classification.advice, None)
                     .with_answer(id, RateLimits::default())
             }
             BatchResult::Canceled(_) => other(ErrorKind::NotRun, "canceled with its batch"),

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use log::info;
 
-use crate::call::classify::{Symptom, diagnose};
+use crate::call::classify::{FailureDetails, classify};
 use crate::call::response::{Failure, cut};
-use crate::call::retry::{Decision, Tries};
+use crate::call::retry::{Decision, RetryState};
 use crate::call::{Call, LOG};
 use crate::client::{Client, Options};
 use crate::clock::lock;
-use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error, spoken};
-use crate::http::{Answer, AnswerBody};
+use crate::error::{Cause, Error, ErrorKind, Result, display_duration, json_error, sanitize};
+use crate::http::{Response, ResponseBody};
 use crate::types::digest::Digest;
-use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch, parse_answer};
+use crate::types::{BatchEntry, Delivery, MessageBatch, ResponseMeta, parse_response};
 
 /// The results of a batch: an iterator over its lines, in no order; from
 /// [`Batches::results`](crate::Batches::results).
@@ -45,7 +45,7 @@ use crate::types::{BatchEntry, Delivery, Exchange, MessageBatch, parse_answer};
 pub struct BatchResults {
     client: Client,
     path: String,
-    body: Option<AnswerBody>,
+    body: Option<ResponseBody>,
     /// Whether the head of the answer said where it ends.
     is_framed: bool,
     buffer: Vec<u8>,
@@ -60,8 +60,8 @@ pub struct BatchResults {
     lines: u64,
     expected: u64,
     /// What was tried since the last line.
-    tries: Option<Tries>,
-    exchange: Exchange,
+    retry_state: Option<RetryState>,
+    meta: ResponseMeta,
 }
 
 impl BatchResults {
@@ -85,8 +85,8 @@ impl BatchResults {
             digest: Digest::new(),
             lines: 0,
             expected: batch.request_counts.total(),
-            tries: None,
-            exchange: Exchange::default(),
+            retry_state: None,
+            meta: ResponseMeta::default(),
         };
         results.download()?;
         Ok(results)
@@ -104,7 +104,7 @@ impl BatchResults {
             let outcome = match &mut self.body {
                 None => return None,
                 Some(_) if self.buffer.len() - self.start > LONGEST_LINE => Err(Failure {
-                    delivery: Delivery::Answered,
+                    delivery: Delivery::Responded,
                     ..Failure::from(Cause::Decode {
                         expected: "in lines of a size to be read",
                         excerpt: String::new(),
@@ -145,7 +145,7 @@ impl BatchResults {
 
     /// Reads a line, or says what is wrong with it.
     pub(super) fn read(&self, line: Range<usize>) -> Result<BatchEntry> {
-        parse_answer(self.line(line)).map_err(|error| self.unreadable(&error))
+        parse_response(self.line(line)).map_err(|error| self.unreadable(&error))
     }
 
     pub(super) fn unreadable(&self, error: &serde_json::Error) -> Error {
@@ -160,17 +160,14 @@ impl BatchResults {
 
     pub(super) fn error(&self, kind: ErrorKind, cause: Cause) -> Error {
         Error::new(kind, self.action(), cause)
-            .with_answer(
-                self.exchange.request_id.clone(),
-                self.exchange.rate_limits.clone(),
-            )
-            .with_attempts(self.exchange.attempts.clone())
+            .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+            .with_attempts(self.meta.attempts.clone())
     }
 
     /// What is being done. Without the query, which may hold a signature.
     fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
-        format!("GET {}", clean(path, 200))
+        format!("GET {}", sanitize(path, 200))
     }
 
     /// Takes a whole line out of the buffer; an empty place for a blank one.
@@ -194,7 +191,7 @@ impl BatchResults {
             return line.start..line.start;
         }
         self.lines += 1;
-        self.tries = None;
+        self.retry_state = None;
         line
     }
 
@@ -226,15 +223,15 @@ impl BatchResults {
         let (lines, expected) = (self.lines, self.expected);
         let what = format!("the results end after {lines} of {expected}");
         Failure {
-            delivery: Delivery::Answered,
-            ..Failure::from(Cause::Refused(what.into()))
+            delivery: Delivery::Responded,
+            ..Failure::from(Cause::Rejected(what.into()))
         }
     }
 
     /// After a failure: waits and begins again, or says why not.
     fn recover(&mut self, failure: Failure) -> Result<()> {
         let core = self.client.core();
-        let verdict = diagnose(&Symptom {
+        let classification = classify(&FailureDetails {
             cause: &failure.cause,
             delivery: failure.delivery,
             repeatable: true,
@@ -245,15 +242,15 @@ impl BatchResults {
             return Err(self.error(ErrorKind::Shutdown, Cause::Shutdown));
         }
         let kind = match failure.cause {
-            Cause::Refused(_) => ErrorKind::Decode,
-            _ => verdict.kind,
+            Cause::Rejected(_) => ErrorKind::Decode,
+            _ => classification.kind,
         };
         let retry = self.client.settings().retry;
-        let tries = self.tries.get_or_insert_with(|| {
-            let dice = lock(&core.dice).fork();
-            Tries::new(retry, dice)
+        let retry_state = self.retry_state.get_or_insert_with(|| {
+            let rng = lock(&core.rng).fork();
+            RetryState::new(retry, rng)
         });
-        let decision = tries.decide(verdict.cure, None, false, || {
+        let decision = retry_state.decide(classification.action, None, false, || {
             lock(&core.retries).withdraw(core.sleeper.clock().now())
         });
         let wait = match decision {
@@ -262,7 +259,11 @@ impl BatchResults {
             Decision::Queue => Duration::ZERO,
             Decision::GiveUp(reason) => {
                 let error = self.error(kind, failure.cause);
-                return Err(error.with_verdict(verdict.is_retryable(), verdict.advice, reason));
+                return Err(error.with_classification(
+                    classification.is_retryable(),
+                    classification.advice,
+                    reason,
+                ));
             }
         };
         let (what, lines) = (failure.cause.brief(), self.lines);
@@ -270,7 +271,7 @@ impl BatchResults {
             target: LOG,
             "{}: {what} after {lines} lines: going on in {}",
             self.action(),
-            spoken(wait)
+            display_duration(wait)
         );
         if core.sleeper.sleep(wait).is_err() {
             return Err(self.error(ErrorKind::Shutdown, Cause::Shutdown));
@@ -287,12 +288,11 @@ impl BatchResults {
             ..client.streaming_call("GET", &self.path, None)
         };
         let (read, digest) = (self.offset, &self.digest);
-        let ((body, is_framed, rest), exchange) =
-            call.ask(|answer| pass_over(answer, read, digest))?;
+        let ((body, is_framed, rest), meta) = call.ask(|answer| pass_over(answer, read, digest))?;
         self.body = Some(body);
         self.is_framed = is_framed;
         (self.buffer, self.start, self.searched) = (rest, 0, 0);
-        self.exchange = exchange;
+        self.meta = meta;
         Ok(())
     }
 }
@@ -300,10 +300,10 @@ impl BatchResults {
 /// Reads the first bytes of a download, which must be those of the one before; gives what was read
 /// beyond them.
 fn pass_over(
-    answer: &mut Answer,
+    answer: &mut Response,
     bytes: u64,
     before: &Digest,
-) -> Result<(AnswerBody, bool, Vec<u8>), Failure> {
+) -> Result<(ResponseBody, bool, Vec<u8>), Failure> {
     let is_framed = answer.is_framed();
     let mut left = bytes;
     let mut digest = Digest::new();
@@ -324,7 +324,7 @@ fn pass_over(
     }
     if bytes > 0 && digest != *before {
         return Err(Failure {
-            delivery: Delivery::Answered,
+            delivery: Delivery::Responded,
             ..Failure::from(Cause::Decode {
                 expected: "what the same download gave before it broke",
                 excerpt: String::new(),

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{Body, check_id, too_large, twice};
 use super::create::{LOOKS, Landmark, Since, told};
-use super::order::{BatchRun, Line, Roll};
+use super::index::{BatchIndex, BatchRun, Line};
 use super::{Batches, PATH};
 use crate::call::LOG;
-use crate::error::{Cause, Error, ErrorKind, Result, clean};
+use crate::error::{Cause, Error, ErrorKind, Result, sanitize};
 use crate::journal::{Journal, unusable};
 use crate::types::digest::Digest;
 use crate::types::{Delivery, MessageRequest};
@@ -58,7 +58,7 @@ impl Batches<'_> {
         let mut work = Work::open(self)?;
         let outcome = work.submit(entries).and_then(|()| work.finish());
         outcome.map_err(|error| work.name_batches(error))?;
-        Ok(BatchRun::new(self.client.clone(), work.roll))
+        Ok(BatchRun::new(self.client.clone(), work.index))
     }
 }
 
@@ -109,7 +109,7 @@ struct Work<'a> {
     strangers: HashSet<String>,
     /// The bodies of the first round, if they are needed again.
     kept: Vec<Body>,
-    roll: Roll,
+    index: BatchIndex,
 }
 
 impl<'a> Work<'a> {
@@ -122,7 +122,7 @@ impl<'a> Work<'a> {
             found: HashSet::new(),
             strangers: HashSet::new(),
             kept: Vec::new(),
-            roll: Roll::default(),
+            index: BatchIndex::default(),
         };
         if let Some(path) = &batches.journal {
             let (journal, records) = Journal::open(path, "batches")?;
@@ -162,8 +162,8 @@ impl<'a> Work<'a> {
         for (custom_id, request) in entries {
             let key: Arc<str> = custom_id.into().into();
             check_id(&key)?;
-            let place = self.roll.keys.len();
-            if self.roll.places.insert(Arc::clone(&key), place).is_some() {
+            let place = self.index.keys.len();
+            if self.index.places.insert(Arc::clone(&key), place).is_some() {
                 return Err(twice(&key));
             }
             let is_full = body.len() >= self.batches.batch_size;
@@ -176,14 +176,14 @@ impl<'a> Work<'a> {
                 }
             }
             members.push(place);
-            self.roll.keys.push(key);
-            self.roll.batch_of.push(self.roll.ids.len());
+            self.index.keys.push(key);
+            self.index.batch_of.push(self.index.ids.len());
         }
         if body.len() > 0 {
             self.create(body, members, 0)?;
         }
         let planned = self.plans.values().filter(|plan| plan.round == 0).count();
-        match planned > self.roll.ids.len() {
+        match planned > self.index.ids.len() {
             true => Err(self.other_requests()),
             false => Ok(()),
         }
@@ -194,11 +194,11 @@ impl<'a> Work<'a> {
         let start = self.batches.client.core().sleeper.clock().now();
         let mut next = 0;
         for round in 0..=self.batches.resubmit {
-            let batches = next..self.roll.ids.len();
+            let batches = next..self.index.ids.len();
             next = batches.end;
             let mut again = Vec::new();
             for batch in batches {
-                let ended = self.batches.wait_since(start, &self.roll.ids[batch])?;
+                let ended = self.batches.wait_since(start, &self.index.ids[batch])?;
                 if self.found.contains(&batch) {
                     self.check(batch)?;
                 }
@@ -212,7 +212,7 @@ impl<'a> Work<'a> {
                 break;
             }
             again.sort_unstable();
-            info!(target: LOG, "submitting again: {} of {} requests", again.len(), self.roll.keys.len());
+            info!(target: LOG, "submitting again: {} of {} requests", again.len(), self.index.keys.len());
             let (mut body, mut members) = (Body::default(), Vec::new());
             for place in again {
                 let is_full = body.len() >= self.batches.batch_size;
@@ -225,7 +225,7 @@ impl<'a> Work<'a> {
                     body.push_entry(self.entry(place));
                 }
                 members.push(place);
-                self.roll.batch_of[place] = self.roll.ids.len();
+                self.index.batch_of[place] = self.index.ids.len();
             }
             self.create(body, members, round + 1)?;
         }
@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
 
     /// Makes sure that a batch that was found in the list holds these requests and no others.
     fn check(&mut self, batch: usize) -> Result<()> {
-        let id = self.roll.ids[batch].clone();
+        let id = self.index.ids[batch].clone();
         let mut results = match self.batches.results(&id) {
             Err(error) if error.is_retryable() => return Err(error),
             // What is wrong for good is said when the results are handed out.
@@ -248,9 +248,9 @@ impl<'a> Work<'a> {
                 Err(_) => break,
             };
             let about = serde_json::from_slice::<Line<'_>>(results.line(line));
-            if about.is_ok_and(|about| self.roll.place(batch, &about.custom_id).is_none()) {
+            if about.is_ok_and(|about| self.index.place(batch, &about.custom_id).is_none()) {
                 self.batches.disclaim(&id);
-                self.roll.ids.remove(batch);
+                self.index.ids.remove(batch);
                 let what = format!("{id} was taken for a batch that got lost, but is another one");
                 self.note(&Record::Stranger { batch, id })?;
                 let advice = match self.journal {
@@ -267,7 +267,7 @@ impl<'a> Work<'a> {
     /// The requests of a batch that has ended which may succeed in another one.
     fn retryable(&self, batch: usize) -> Result<Vec<usize>> {
         let mut retryable = Vec::new();
-        let mut results = self.batches.results(&self.roll.ids[batch])?;
+        let mut results = self.batches.results(&self.index.ids[batch])?;
         while let Some(line) = results.next_line() {
             let line = match line {
                 Ok(line) => line,
@@ -278,8 +278,8 @@ impl<'a> Work<'a> {
             let Ok(entry) = results.read(line) else {
                 continue;
             };
-            let place = self.roll.places.get(&*entry.custom_id).copied();
-            let is_ours = |place: &usize| self.roll.batch_of[*place] == batch;
+            let place = self.index.places.get(&*entry.custom_id).copied();
+            let is_ours = |place: &usize| self.index.batch_of[*place] == batch;
             if let Some(place) = place
                 .filter(is_ours)
                 .filter(|_| entry.result.is_retryable())
@@ -294,7 +294,7 @@ impl<'a> Work<'a> {
 
     /// A request of the first round as it was written.
     fn entry(&self, place: usize) -> &[u8] {
-        let first = |batch: usize| self.roll.members[batch][0];
+        let first = |batch: usize| self.index.members[batch][0];
         let mut batch = self.kept.len() - 1;
         while first(batch) > place {
             batch -= 1;
@@ -304,7 +304,7 @@ impl<'a> Work<'a> {
 
     /// Creates a batch, unless the journal knows of it.
     fn create(&mut self, mut body: Body, members: Vec<usize>, round: u32) -> Result<()> {
-        let batch = self.roll.ids.len();
+        let batch = self.index.ids.len();
         let requests = body.len() as u64;
         let bytes = body.finish();
         let digest = match self.journal {
@@ -346,8 +346,8 @@ impl<'a> Work<'a> {
                 self.send(batch, bytes, requests, newest.as_ref())?
             }
         };
-        self.roll.ids.push(id.clone());
-        self.roll.members.push(members);
+        self.index.ids.push(id.clone());
+        self.index.members.push(members);
         if found {
             self.found.insert(batch);
         }
@@ -408,9 +408,12 @@ impl<'a> Work<'a> {
 
     /// Adds to an error which batches there are by now.
     fn name_batches(&self, error: Error) -> Error {
-        match &self.roll.ids[..] {
+        match &self.index.ids[..] {
             [] => error,
-            ids => error.with_reason(format!("created so far: {}", clean(&ids.join(", "), 300))),
+            ids => error.with_reason(format!(
+                "created so far: {}",
+                sanitize(&ids.join(", "), 300)
+            )),
         }
     }
 }
@@ -422,7 +425,7 @@ fn is_refused(error: &Error) -> bool {
         .iter()
         .all(|attempt| match attempt.delivery {
             Delivery::NotSent => true,
-            Delivery::Answered => attempt
+            Delivery::Responded => attempt
                 .status
                 .is_some_and(|status| status != 408 && (400..500).contains(&status)),
             _ => false,
@@ -430,7 +433,7 @@ fn is_refused(error: &Error) -> bool {
 }
 
 fn several(what: String, advice: &'static str) -> Error {
-    let cause = Cause::Refused(what.into());
+    let cause = Cause::Rejected(what.into());
     Error::new(ErrorKind::Config, format!("POST {PATH}"), cause).with_advice(advice)
 }
 

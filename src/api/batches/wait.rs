@@ -9,7 +9,7 @@ use super::Batches;
 use crate::call::LOG;
 use crate::client::Options;
 use crate::clock::lock;
-use crate::error::{Cause, Error, ErrorKind, Result, TimeLimit, clean, spoken};
+use crate::error::{Cause, Error, ErrorKind, Result, TimeLimit, display_duration, sanitize};
 use crate::types::MessageBatch;
 
 /// How a wait for a batch goes, for [`Batches::on_progress`](crate::Batches::on_progress).
@@ -38,7 +38,7 @@ impl Batches<'_> {
     pub(super) fn wait_since(&self, start: Instant, id: &str) -> Result<MessageBatch> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
-        let mut pace = Pace::new(lock(&core.dice).fork());
+        let mut pace = Pace::new(lock(&core.rng).fork());
         let (mut failures, mut is_first) = (0, true);
         loop {
             let left = self.left(start, clock.now());
@@ -57,7 +57,7 @@ impl Batches<'_> {
                         false => Level::Debug,
                     };
                     is_first = false;
-                    log!(target: LOG, level, "{} goes on: looking again in {}", batch.id, spoken(wait));
+                    log!(target: LOG, level, "{} goes on: looking again in {}", batch.id, display_duration(wait));
                     wait
                 }
                 Err(error) if is_last || failures >= MOST_FAILURES || !may_pass(&error) => {
@@ -66,7 +66,7 @@ impl Batches<'_> {
                 Err(error) => {
                     failures += 1;
                     let wait = pace.next(error.retry_after());
-                    info!(target: LOG, "{error}: looking again in {}", spoken(wait));
+                    info!(target: LOG, "{error}: looking again in {}", display_duration(wait));
                     wait
                 }
             };
@@ -120,9 +120,9 @@ fn too_late(id: &str, waited: Duration) -> Error {
     let cause = Cause::TimeLimit {
         limit: TimeLimit::Deadline,
     };
-    let reason = format!("the batch goes on after {}", spoken(waited));
+    let reason = format!("the batch goes on after {}", display_duration(waited));
     let advice = "wait for it again, it is not lost";
-    Error::new(ErrorKind::Timeout, waiting(id), cause).with_verdict(
+    Error::new(ErrorKind::Timeout, waiting(id), cause).with_classification(
         true,
         Some(advice),
         Some(reason),
@@ -130,7 +130,7 @@ fn too_late(id: &str, waited: Duration) -> Error {
 }
 
 fn waiting(id: &str) -> String {
-    format!("waiting for {}", clean(id, 100))
+    format!("waiting for {}", sanitize(id, 100))
 }
 
 /// Whether a failed poll says nothing about the next one.
@@ -142,14 +142,14 @@ fn may_pass(error: &Error) -> bool {
 #[derive(Debug)]
 struct Pace {
     next: Duration,
-    dice: Rng,
+    rng: Rng,
 }
 
 impl Pace {
-    fn new(dice: Rng) -> Pace {
+    fn new(rng: Rng) -> Pace {
         Pace {
             next: SHORTEST,
-            dice,
+            rng,
         }
     }
 
@@ -158,7 +158,7 @@ impl Pace {
         let own = self.next;
         self.next = (own * 3 / 2).min(LONGEST);
         let wait = suggested.map_or(own, |wait| wait.clamp(SHORTEST, LONGEST_SUGGESTED));
-        wait + wait.mul_f64(0.1 * self.dice.f64())
+        wait + wait.mul_f64(0.1 * self.rng.f64())
     }
 }
 

@@ -109,15 +109,15 @@ impl Messages<'_> {
         let body = encode(&CreateBody { request, stream })?;
         let call = self.call(request, &body, stream);
         let done = if stream {
-            call.run(|answer, charge| read_message(answer, charge, &call, begun))?
+            call.run(|answer, attempt_usage| read_message(answer, attempt_usage, &call, begun))?
         } else {
             let done = call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?;
             begun();
             done
         };
         let mut message = done.value;
-        done.charge.settle(&message.usage);
-        message.exchange = done.exchange;
+        done.attempt_usage.settle(&message.usage);
+        message.meta = done.meta;
         Ok(message)
     }
 
@@ -152,7 +152,7 @@ impl Messages<'_> {
         MessageStream::open(&call, self.client.core())
     }
 
-    /// Counts the input tokens of a request without asking the model; free of charge, under a rate
+    /// Counts the input tokens of a request without asking the model; free of attempt_usage, under a rate
     /// limit of its own.
     ///
     /// The count is the server's estimate of all input, cached or not. Blocks like
@@ -275,10 +275,10 @@ impl Messages<'_> {
 
     /// The same by the request's looks only.
     fn guess(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
-        let weight = request.weigh(body);
+        let size = request.estimate_size(body);
         let cost = Cost::request()
-            .input_bytes(weight.bytes)
-            .cached(weight.is_cached)
+            .input_bytes(size.bytes)
+            .cached(size.is_cached)
             .max_tokens(request.max_tokens);
         let is_fast = request.speed.as_deref() == Some("fast");
         let class = self.client.budget().class_for(&request.model, is_fast);
@@ -361,6 +361,6 @@ const PATH: &str = "/v1/messages";
 
 fn too_long(max_tokens: u64) -> Error {
     let what = format!("an answer of {max_tokens} tokens in one piece may take over ten minutes");
-    Error::refused(format!("POST {PATH}"), what)
+    Error::rejected(format!("POST {PATH}"), what)
         .with_advice("let the client stream underneath, set a timeout, or lower max_tokens")
 }

@@ -8,17 +8,17 @@ use std::time::Instant;
 
 use log::debug;
 
-use crate::call::charge::Charge;
-use crate::call::classify::{Symptom, diagnose};
+use crate::call::classify::{FailureDetails, classify};
 use crate::call::response::{Failure, parse_json, read_json, read_rest};
+use crate::call::usage::AttemptUsage;
 use crate::call::{Call, Core, LOG};
-use crate::error::{BoxError, Cause, Error, Phase, Result, json_error, spoken};
-use crate::http::{Answer, AnswerBody, Fault};
+use crate::error::{BoxError, Cause, Error, Phase, Result, display_duration, json_error};
+use crate::http::{Fault, Response, ResponseBody};
 use crate::stream::accumulate::Accumulator;
 use crate::stream::sse::{Decoder, Event};
 use crate::types::{
-    ApiError, Attempt, ErrorKind, Exchange, Message, NoEvent, RateLimits, RawEvent, RequestId,
-    StreamEvent, Waits,
+    ApiError, Attempt, ErrorKind, EventError, Message, RateLimits, RawEvent, RequestId,
+    ResponseMeta, StreamEvent, Waits,
 };
 
 /// A streamed answer: an iterator over its events, from
@@ -56,17 +56,17 @@ pub struct MessageStream {
     accumulator: Accumulator,
     /// What `partial` shows before the message has begun.
     nothing: Message,
-    exchange: Exchange,
+    meta: ResponseMeta,
     action: String,
     core: Arc<Core>,
     /// `None` once it is settled.
-    charge: Option<Charge>,
+    attempt_usage: Option<AttemptUsage>,
     opened: Instant,
-    failed: Option<Failed>,
+    failed: Option<StreamFailure>,
 }
 
 /// How a stream failed, for those who ask again.
-struct Failed {
+struct StreamFailure {
     kind: ErrorKind,
     text: String,
     api_error: Option<Box<ApiError>>,
@@ -83,10 +83,10 @@ impl MessageStream {
             feed: opening.feed,
             accumulator: opening.accumulator,
             nothing: Message::nothing(),
-            exchange: done.exchange,
+            meta: done.meta,
             action: call.action(),
             core: Arc::clone(core),
-            charge: Some(done.charge),
+            attempt_usage: Some(done.attempt_usage),
             opened: core.sleeper.clock().now(),
             failed: None,
         };
@@ -173,7 +173,7 @@ impl MessageStream {
         while let Some(feed) = &mut self.feed {
             match feed.pump(
                 &mut self.accumulator,
-                self.charge.as_mut(),
+                self.attempt_usage.as_mut(),
                 Accumulator::absorb,
             ) {
                 Ok(Some(())) => {}
@@ -188,24 +188,24 @@ impl MessageStream {
                     status: None,
                     error,
                 },
-                None => Cause::Refused(failed.text.into()),
+                None => Cause::Rejected(failed.text.into()),
             };
             return Err(Error::new(failed.kind, self.action, cause)
-                .with_verdict(failed.retryable, None, None)
-                .with_answer(self.exchange.request_id, self.exchange.rate_limits)
-                .with_attempts(self.exchange.attempts)
+                .with_classification(failed.retryable, None, None)
+                .with_answer(self.meta.request_id, self.meta.rate_limits)
+                .with_attempts(self.meta.attempts)
                 .with_partial(partial.map(Box::new)));
         }
         match partial {
             Some(mut message) => {
-                message.exchange = mem::take(&mut self.exchange);
+                message.meta = mem::take(&mut self.meta);
                 Ok(message)
             }
             None => Err(self.fail(Failure::from(Cause::Truncated))),
         }
     }
 
-    /// The id under which the server logged the exchange, where it sent one.
+    /// The id under which the server logged the meta, where it sent one.
     ///
     /// ```
     /// # fn log(stream: &anthropic_blocking::MessageStream) {
@@ -215,7 +215,7 @@ impl MessageStream {
     /// # }
     /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.exchange.request_id.as_ref()
+        self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits, when the stream began.
@@ -235,7 +235,7 @@ impl MessageStream {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rate_limits(&self) -> &RateLimits {
-        &self.exchange.rate_limits
+        &self.meta.rate_limits
     }
 
     /// How long the attempts waited before they were sent, and for what.
@@ -255,10 +255,10 @@ impl MessageStream {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn waited(&self) -> Waits {
-        self.exchange.waited()
+        self.meta.waited()
     }
 
-    /// Every HTTP exchange that it took to begin this stream, its own last.
+    /// Every HTTP meta that it took to begin this stream, its own last.
     ///
     /// ```
     /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
@@ -275,7 +275,7 @@ impl MessageStream {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn attempts(&self) -> &[Attempt] {
-        &self.exchange.attempts
+        &self.meta.attempts
     }
 
     fn finish(&mut self) {
@@ -287,16 +287,16 @@ impl MessageStream {
 
     /// The message is complete, whatever becomes of its stream.
     fn settle(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            charge.settle(&self.partial().usage);
+        if let Some(attempt_usage) = self.attempt_usage.take() {
+            attempt_usage.settle(&self.partial().usage);
         }
     }
 
     fn fail(&mut self, failure: Failure) -> Error {
         self.feed = None;
         // It stands on ordinary successes and means nothing there.
-        self.exchange.rate_limits.retry_after = None;
-        let mut verdict = diagnose(&Symptom {
+        self.meta.rate_limits.retry_after = None;
+        let mut classification = classify(&FailureDetails {
             cause: &failure.cause,
             delivery: failure.delivery,
             repeatable: false,
@@ -304,22 +304,22 @@ impl MessageStream {
             should_retry: None,
         });
         let stopped = self.core.sleeper.is_stopped();
-        if let Some(charge) = self.charge.take() {
-            charge.fail(&verdict, &failure, &self.exchange.rate_limits);
+        if let Some(attempt_usage) = self.attempt_usage.take() {
+            attempt_usage.fail(&classification, &failure, &self.meta.rate_limits);
         }
         if stopped {
-            verdict.kind = ErrorKind::Shutdown;
+            classification.kind = ErrorKind::Shutdown;
         }
-        let kind = verdict.kind;
-        let exchange = &mut self.exchange;
-        exchange.request_id = exchange.request_id.take().or(failure.request_id);
+        let kind = classification.kind;
+        let meta = &mut self.meta;
+        meta.request_id = meta.request_id.take().or(failure.request_id);
         let took = self
             .core
             .sleeper
             .clock()
             .now()
             .saturating_duration_since(self.opened);
-        if let Some(attempt) = exchange.attempts.last_mut() {
+        if let Some(attempt) = meta.attempts.last_mut() {
             attempt.failure = Some(kind);
             attempt.delivery = failure.delivery;
             attempt.took = attempt.took.saturating_add(took);
@@ -329,9 +329,9 @@ impl MessageStream {
         } else {
             failure.cause
         };
-        debug!(target: LOG, "{}: {} after {}", self.action, cause.brief(), spoken(took));
-        let retryable = verdict.is_retryable() && !stopped;
-        self.failed = Some(Failed {
+        debug!(target: LOG, "{}: {} after {}", self.action, cause.brief(), display_duration(took));
+        let retryable = classification.is_retryable() && !stopped;
+        self.failed = Some(StreamFailure {
             kind,
             text: cause.to_string(),
             api_error: match &cause {
@@ -340,13 +340,13 @@ impl MessageStream {
             },
             retryable,
         });
-        let exchange = self.exchange.clone();
+        let meta = self.meta.clone();
         let reason = "the stream is not begun again because part of it was handed out";
         let reason = retryable.then(|| reason.to_owned());
         Error::new(kind, self.action.clone(), cause)
-            .with_verdict(retryable, verdict.advice, reason)
-            .with_answer(exchange.request_id, exchange.rate_limits)
-            .with_attempts(exchange.attempts)
+            .with_classification(retryable, classification.advice, reason)
+            .with_answer(meta.request_id, meta.rate_limits)
+            .with_attempts(meta.attempts)
             .with_partial(failure.partial)
     }
 }
@@ -361,7 +361,7 @@ impl Iterator for MessageStream {
         match self
             .feed
             .as_mut()?
-            .pump(&mut self.accumulator, self.charge.as_mut(), hand_out)
+            .pump(&mut self.accumulator, self.attempt_usage.as_mut(), hand_out)
         {
             Ok(Some(event)) => {
                 if self.accumulator.is_complete() {
@@ -383,7 +383,7 @@ impl std::iter::FusedIterator for MessageStream {}
 impl fmt::Debug for MessageStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageStream")
-            .field("request_id", &self.exchange.request_id)
+            .field("request_id", &self.meta.request_id)
             .field("ended", &self.feed.is_none())
             .finish_non_exhaustive()
     }
@@ -426,8 +426,8 @@ impl std::iter::FusedIterator for TextDeltas<'_> {}
 /// Reads a streamed answer to its end, and tells when it has begun; a whole message in its place, as
 /// some gateways send it, is fine.
 pub(crate) fn read_message(
-    answer: &mut Answer,
-    charge: &mut Charge,
+    answer: &mut Response,
+    attempt_usage: &mut AttemptUsage,
     call: &Call<'_>,
     begun: &dyn Fn(),
 ) -> Result<Message, Failure> {
@@ -439,13 +439,13 @@ pub(crate) fn read_message(
         Arrival::Stream(feed) => feed,
     };
     let mut accumulator = Accumulator::new();
-    feed.pump(&mut accumulator, Some(charge), Accumulator::absorb)?;
+    feed.pump(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?;
     begun();
     while feed
-        .pump(&mut accumulator, Some(charge), Accumulator::absorb)?
+        .pump(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?
         .is_some()
     {
-        if call.settings.stop.is_cut() {
+        if call.settings.cancel.is_aborted() {
             return Err(Failure::from(Cause::Shutdown));
         }
     }
@@ -463,7 +463,7 @@ struct Opening {
 }
 
 impl Opening {
-    fn read(answer: &mut Answer, charge: &mut Charge) -> Result<Opening, Failure> {
+    fn read(answer: &mut Response, attempt_usage: &mut AttemptUsage) -> Result<Opening, Failure> {
         let mut opening = Opening {
             ready: VecDeque::new(),
             feed: None,
@@ -481,7 +481,9 @@ impl Opening {
                 return Ok(opening);
             }
         };
-        while let Some(event) = feed.pump(&mut opening.accumulator, Some(charge), hand_out)? {
+        while let Some(event) =
+            feed.pump(&mut opening.accumulator, Some(attempt_usage), hand_out)?
+        {
             let is_content = !matches!(
                 event,
                 StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
@@ -504,7 +506,7 @@ enum Arrival {
 
 impl Arrival {
     /// Goes by the content type, or by the first bytes where that says neither.
-    fn of(answer: &mut Answer) -> Result<Arrival, Failure> {
+    fn of(answer: &mut Response) -> Result<Arrival, Failure> {
         let content_type = answer
             .header("content-type")
             .unwrap_or("")
@@ -539,12 +541,12 @@ impl Arrival {
 
 /// A stream on the wire.
 struct Feed {
-    body: AnswerBody,
+    body: ResponseBody,
     decoder: Decoder,
 }
 
 impl Feed {
-    fn new(body: AnswerBody) -> Box<Feed> {
+    fn new(body: ResponseBody) -> Box<Feed> {
         Box::new(Feed {
             body,
             decoder: Decoder::new(),
@@ -552,7 +554,7 @@ impl Feed {
     }
 
     /// A stream of which these bytes were read already, fewer than the decoder has room for.
-    fn after(bytes: &[u8], body: AnswerBody) -> Box<Feed> {
+    fn after(bytes: &[u8], body: ResponseBody) -> Box<Feed> {
         let mut feed = Feed::new(body);
         let space = feed.decoder.space();
         let n = bytes.len().min(space.len());
@@ -566,7 +568,7 @@ impl Feed {
     fn pump<T>(
         &mut self,
         accumulator: &mut Accumulator,
-        mut charge: Option<&mut Charge>,
+        mut attempt_usage: Option<&mut AttemptUsage>,
         fold: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
     ) -> Result<Option<T>, Failure> {
         if accumulator.is_complete() {
@@ -576,8 +578,8 @@ impl Feed {
             match self.decoder.next_event() {
                 Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
-                        if let Some(charge) = &mut charge {
-                            charge.see(&event);
+                        if let Some(attempt_usage) = &mut attempt_usage {
+                            attempt_usage.see(&event);
                         }
                         let folded = fold(accumulator, event);
                         if let Err(error) = accumulator.room() {
@@ -625,7 +627,7 @@ impl Feed {
             Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
                 Ok(RawEvent::Event(event))
             }
-            Err(error @ NoEvent::Error(_)) => Err(no_event_of(&event, error, &self.body)),
+            Err(error @ EventError::Error(_)) => Err(no_event_of(&event, error, &self.body)),
             _ => Err(Failure::from(Cause::Truncated)),
         }
     }
@@ -638,15 +640,15 @@ fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
 }
 
 /// The failure that an event is none, said without the credentials that it may repeat.
-fn no_event_of(event: &Event<'_>, no_event: NoEvent, body: &AnswerBody) -> Failure {
+fn no_event_of(event: &Event<'_>, no_event: EventError, body: &ResponseBody) -> Failure {
     let mut data = event.data.to_vec();
     body.hide_credentials(&mut data);
     match RawEvent::decode(event.name, &data)
         .err()
         .unwrap_or(no_event)
     {
-        NoEvent::Error(error) => Failure::from(*error),
-        NoEvent::Unreadable(error) => unreadable("a stream of events", json_error(&error)),
+        EventError::Error(error) => Failure::from(*error),
+        EventError::Unreadable(error) => unreadable("a stream of events", json_error(&error)),
     }
 }
 

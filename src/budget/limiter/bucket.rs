@@ -1,6 +1,6 @@
 //! One of the server's token buckets: its arithmetic, and what headers teach about it.
 
-use super::powers::exp;
+use super::math::exp;
 use crate::budget::cost::{REQUESTS, Time, greater, lesser};
 
 /// One of the server's buckets.
@@ -175,7 +175,7 @@ impl Bucket {
         let rounding = if d == REQUESTS { 1.0 } else { 500.0 };
         let (low, high) = (range.0 - self.corrected, range.1 - self.corrected);
         let busy = used >= 0.7 * self.rate() * life.max(2.0) || remaining < 0.3 * self.seen;
-        // A surprise has grown since the last reading, or since the request was sent.
+        // A surprise has grown since the last headers, or since the request was sent.
         let span = life.max(now - self.read).max(2.0);
         self.read = now;
         let most = 0.05 * self.depth;
@@ -220,7 +220,7 @@ pub(crate) fn kept(passed: f64) -> f64 {
 
 /// One value for each bucket that is followed: requests, input, output charged as it is produced,
 /// output reserved.
-pub(crate) type Followed<T> = [T; 4];
+pub(crate) type PerBucket<T> = [T; 4];
 
 /// What is known of one of the server's buckets.
 #[derive(Debug, Clone, Copy, PartialEq)]

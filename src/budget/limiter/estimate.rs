@@ -197,7 +197,7 @@ fn band(max_tokens: u64) -> usize {
     (max_tokens.max(1).ilog2() as usize).min(BANDS - 1)
 }
 
-/// How many powers of two of `max_tokens` are told apart; the last takes all above.
+/// How many math of two of `max_tokens` are told apart; the last takes all above.
 const BANDS: usize = 20;
 
 /// English prose and code have 3 to 4 bytes per token; the ratio is learned.

@@ -1,16 +1,16 @@
 //! The pure machines of the budget: what is known of a class of models, and what may be sent when.
 
-pub(crate) mod account;
 mod bucket;
-pub(crate) mod entries;
+pub(crate) mod class_limiter;
+pub(crate) mod decision;
 mod estimate;
-pub(crate) mod gate;
-mod mirror;
+pub(crate) mod headers;
+mod history;
+mod math;
+pub(crate) mod overload_gate;
 mod pacer;
-mod powers;
-pub(crate) mod reading;
-pub(crate) mod ruling;
+mod server;
 #[cfg(test)]
 mod simulation;
-mod trace;
+pub(crate) mod slab;
 mod window;

@@ -2,16 +2,16 @@
 
 use crate::types::Dimension;
 
-use super::powers::{exp2, ln_1p};
+use super::math::{exp2, ln_1p};
 use crate::budget::cost::{Each, REQUESTS, Time, greater, lesser};
 
 /// Spreads requests out. Debt-style: a large request goes at once, and those behind it wait until
-/// its time has passed. A late wake-up loses nothing, for the next due time follows from the last
+/// its time has passed. A late wake-up loses nothing, for the next charge time follows from the last
 /// one, up to a second back.
 #[derive(Debug, Clone)]
 pub(crate) struct Pacer {
-    /// When what was admitted so far will have been due.
-    due: Each<Time>,
+    /// When what was admitted so far will have been charge.
+    charge: Each<Time>,
     /// Since when the speed doubles every ten seconds, and from what.
     ramp_from: Time,
     ramp_start: f64,
@@ -34,7 +34,7 @@ pub(crate) type Pace = Each<f64>;
 impl Pacer {
     pub(crate) fn new() -> Pacer {
         Pacer {
-            due: [f64::NEG_INFINITY; 3],
+            charge: [f64::NEG_INFINITY; 3],
             ramp_from: 0.0,
             ramp_start: START,
             start: START,
@@ -69,15 +69,15 @@ impl Pacer {
         pace
     }
 
-    /// When the next request is due, and by which dimension; `None` for now.
+    /// When the next request is charge, and by which dimension; `None` for now.
     pub(crate) fn earliest(&self, now: Time, pace: &Pace) -> Option<(Time, Dimension)> {
         let mut earliest = None;
         let mut latest = now;
         for dimension in Dimension::ALL {
             let d = dimension.at();
             let tolerance = self.tolerance(d, pace);
-            if self.due[d] - tolerance > latest {
-                latest = self.due[d] - tolerance;
+            if self.charge[d] - tolerance > latest {
+                latest = self.charge[d] - tolerance;
                 earliest = Some((latest, dimension));
             }
         }
@@ -87,7 +87,7 @@ impl Pacer {
     /// Nothing is owed any more; what comes next gets no burst for that.
     pub(crate) fn forgive(&mut self, now: Time, pace: &Pace) {
         for d in 0..3 {
-            self.due[d] = lesser(self.due[d], now + self.tolerance(d, pace));
+            self.charge[d] = lesser(self.charge[d], now + self.tolerance(d, pace));
         }
     }
 
@@ -97,7 +97,7 @@ impl Pacer {
         // What is owed is paid at the speed to come, up to that of the limit.
         let growth = greater(lesser(self.top, 1.0) / self.speed, 1.0);
         for d in (0..3).filter(|d| cost[*d] > 0.0) {
-            self.due[d] = greater(self.due[d], now) + time_to_pay(cost[d] / pace[d], growth);
+            self.charge[d] = greater(self.charge[d], now) + time_to_pay(cost[d] / pace[d], growth);
         }
     }
 
@@ -139,8 +139,8 @@ impl Pacer {
     pub(crate) fn hold(&mut self, until: Time, pace: &Pace) {
         for d in 0..3 {
             // A hair earlier: the first one waits for the pause and not for the pace.
-            let due = until + self.tolerance(d, pace) - 1e-6;
-            self.due[d] = self.due[d].max(due);
+            let charge = until + self.tolerance(d, pace) - 1e-6;
+            self.charge[d] = self.charge[d].max(charge);
         }
     }
 
@@ -156,8 +156,8 @@ impl Pacer {
 
     /// A limit changed from `old` to `new`: what is still owed is paid at the new rate.
     pub(crate) fn rescale(&mut self, now: Time, d: usize, old: f64, new: f64) {
-        if self.due[d] > now && old > 0.0 && new > 0.0 {
-            self.due[d] = now + (self.due[d] - now) * old / new;
+        if self.charge[d] > now && old > 0.0 && new > 0.0 {
+            self.charge[d] = now + (self.charge[d] - now) * old / new;
         }
     }
 }

@@ -372,38 +372,38 @@ mod tests {
 
     /// The promise of 10.5 against an exact log of all that was admitted.
     fn admissions_that_keep_the_promise(rounds: usize) -> usize {
-        let mut dice = fastrand::Rng::with_seed(11);
+        let mut rng = fastrand::Rng::with_seed(11);
         let mut admitted = 0;
         for _ in 0..rounds {
-            let mut limits = random_limits(&mut dice);
+            let mut limits = random_limits(&mut rng);
             let mut window = Window::new(limits);
             let mut log: VecDeque<(Time, Each<u64>)> = VecDeque::new();
             let mut sums = [0; 3];
             let mut open = Vec::new();
             let mut now = 0.0;
             for _ in 0..24_000 {
-                now += if dice.u32(..200) == 0 {
-                    dice.f64() * 90.0
+                now += if rng.u32(..200) == 0 {
+                    rng.f64() * 90.0
                 } else {
-                    dice.f64() * 0.02
+                    rng.f64() * 0.02
                 };
                 window.advance(now);
                 while let Some((_, truth)) = log.front().filter(|(time, _)| *time <= now - 60.0) {
                     (0..3).for_each(|d| sums[d] -= truth[d]);
                     log.pop_front();
                 }
-                if dice.u32(..2_000) == 0 {
-                    limits = random_limits(&mut dice);
+                if rng.u32(..2_000) == 0 {
+                    limits = random_limits(&mut rng);
                     window.set_limits(limits);
                 }
-                let truth = [1, dice.u64(1..3_000), dice.u64(1..800)];
+                let truth = [1, rng.u64(1..3_000), rng.u64(1..800)];
                 let mut estimate = exactly(truth[INPUT], truth[OUTPUT]);
                 // Half are promised too high, and corrected later.
-                if dice.bool() {
+                if rng.bool() {
                     estimate.promise[OUTPUT] = truth[OUTPUT] * 3;
                 }
                 if window.earliest(&estimate).is_none() {
-                    open.push((window.admit(&estimate), truth, now + dice.f64() * 100.0));
+                    open.push((window.admit(&estimate), truth, now + rng.f64() * 100.0));
                     log.push_back((now, truth));
                     admitted += 1;
                     for d in 0..3 {
@@ -445,12 +445,12 @@ mod tests {
         assert!(admitted > 1_000_000, "only {admitted}");
     }
 
-    fn random_limits(dice: &mut fastrand::Rng) -> Limits {
-        let limits = Limits::per_minute().requests(dice.u64(5..2_000));
-        match dice.u32(..3) {
+    fn random_limits(rng: &mut fastrand::Rng) -> Limits {
+        let limits = Limits::per_minute().requests(rng.u64(5..2_000));
+        match rng.u32(..3) {
             0 => limits,
-            1 => limits.input_tokens(dice.u64(9_000..900_000)),
-            _ => limits.output_tokens(dice.u64(9_000..200_000)),
+            1 => limits.input_tokens(rng.u64(9_000..900_000)),
+            _ => limits.output_tokens(rng.u64(9_000..200_000)),
         }
     }
 

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner, current, thread};
 
-/// Tries the orders in which the threads of a model can run.
+/// RetryState the orders in which the threads of a model can run.
 #[track_caller]
 pub(crate) fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let (model, start) = (Arc::new(model), Instant::now());

@@ -56,11 +56,11 @@ fn an_empty_bucket_refuses_until_retry_after() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("retry-after"), "");
 
-    let books = server.books();
-    let class = books.class("claude-opus-5").expect("its books");
+    let ledger = server.ledger();
+    let class = ledger.class("claude-opus-5").expect("its books");
     let charged = class.charged;
     assert_eq!(class.refused.input_tokens, 1);
-    assert_eq!(books.limited(), 1);
+    assert_eq!(ledger.limited(), 1);
     assert_eq!(charged.requests, server.request_count() as u64 - 1);
     assert_eq!(charged.input_tokens, charged.requests * 5_000);
     assert_eq!(charged.output_tokens, charged.requests);
@@ -109,13 +109,13 @@ fn storms_are_529_as_recorded() {
         assert!(answer.json().get("request_id").is_none());
     }
     assert_eq!(
-        (server.books().overloaded(), server.books().admitted()),
+        (server.ledger().overloaded(), server.ledger().admitted()),
         (3, 0)
     );
     server.change_limits(ServerLimits::per_minute(100, 100, 100));
     assert_eq!(wire.ask(&sized("input=1", 9)).status, 200);
     assert_eq!(
-        (server.books().overloaded(), server.books().admitted()),
+        (server.ledger().overloaded(), server.ledger().admitted()),
         (3, 1)
     );
 }
@@ -127,7 +127,7 @@ fn a_tenant_that_takes_all_leaves_nothing() {
     let mut wire = Wire::to(&server);
     let statuses = [(); 4].map(|()| wire.ask(&sized("", 9)).status);
     assert_eq!(statuses, [200, 200, 429, 429]);
-    assert_eq!(server.books().classes[0].refused.requests, 2);
+    assert_eq!(server.ledger().classes[0].refused.requests, 2);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn max_tokens_can_be_reserved() {
     }
     let mut slow = Wire::to(&server);
     slow.send(&sized("output=10 latency_ms=3600000", 600));
-    while server.books().admitted() < 4 {
+    while server.ledger().admitted() < 4 {
         thread::yield_now();
     }
     let answer = wire.ask(&sized("output=10", 600));
@@ -152,7 +152,7 @@ fn max_tokens_can_be_reserved() {
             .contains("1,000 output tokens")
     );
     assert_eq!(wire.ask(&sized("output=10", 300)).status, 200);
-    assert_eq!(server.books().classes[0].refused.output_tokens, 1);
+    assert_eq!(server.ledger().classes[0].refused.output_tokens, 1);
     let stopped = Instant::now();
     server.stop();
     assert!(stopped.elapsed() < Duration::from_secs(10));
@@ -188,7 +188,7 @@ fn answers_have_the_sizes_and_the_latency_asked_for() {
     assert!(text.contains(r#""cache_read_input_tokens":9"#), "{text}");
     assert!(text.contains(r#""usage":{"output_tokens":40}"#), "{text}");
     assert!(text.ends_with("message_stop\"}\n\n"));
-    assert_eq!(server.books().classes[0].charged.output_tokens, 95);
+    assert_eq!(server.ledger().classes[0].charged.output_tokens, 95);
 }
 
 #[test]
@@ -202,10 +202,10 @@ fn only_messages_that_would_be_answered_are_limited() {
         server.push(Reply::message("scripted"));
         assert_eq!(wire.ask(&sized("", 9)).status, 200);
     }
-    assert_eq!(server.books().admitted(), 0);
+    assert_eq!(server.ledger().admitted(), 0);
     server.push(Reply::canned().header("x", "y"));
     let answer = wire.ask(&sized("", 9));
-    assert_eq!((answer.header("x"), server.books().admitted()), ("y", 1));
+    assert_eq!((answer.header("x"), server.ledger().admitted()), ("y", 1));
     assert_eq!(answer.header("anthropic-ratelimit-requests-remaining"), "0");
     assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), "");
     let text = answer.json()["content"][0]["text"].to_string();
@@ -227,8 +227,8 @@ fn many_connections_share_the_books() {
             });
         }
     });
-    let books = server.books();
-    let charged = books.classes[0].charged;
+    let ledger = server.ledger();
+    let charged = ledger.classes[0].charged;
     let expected = (320, 32_000, 2_240);
     assert_eq!(
         (
@@ -238,8 +238,8 @@ fn many_connections_share_the_books() {
         ),
         expected
     );
-    assert!((1..=16).contains(&books.most_open), "{}", books.most_open);
-    assert!(books.last_end > books.last_arrival);
+    assert!((1..=16).contains(&ledger.most_open), "{}", ledger.most_open);
+    assert!(ledger.last_end > ledger.last_arrival);
 }
 
 #[track_caller]

@@ -309,22 +309,25 @@ impl<'a> Audit<'a> {
 
     /// The books of the limit mode, against what the callers were told; returns what was charged.
     pub fn server_books(&mut self, server: &TestServer) -> [u64; 2] {
-        let books = server.books();
-        let charged = books.classes.iter().fold([0; 2], |[input, output], class| {
-            [
-                input + class.charged.input_tokens,
-                output + class.charged.output_tokens,
-            ]
-        });
+        let ledger = server.ledger();
+        let charged = ledger
+            .classes
+            .iter()
+            .fold([0; 2], |[input, output], class| {
+                [
+                    input + class.charged.input_tokens,
+                    output + class.charged.output_tokens,
+                ]
+            });
         let sums = &self.sums;
         self.report
-            .same("admitted", &sums.admitted, &books.admitted());
+            .same("admitted", &sums.admitted, &ledger.admitted());
         self.report
-            .same("refused for limits", &sums.limited, &books.limited());
+            .same("refused for limits", &sums.limited, &ledger.limited());
         self.report.same(
             "refused as overloaded",
             &sums.overloads,
-            &books.overloaded(),
+            &ledger.overloaded(),
         );
         self.report.same("charged", &sums.charged, &charged);
         charged
@@ -341,13 +344,13 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
         ..
     } = attempt;
     let is_explained = match (fault.comes, failure) {
-        (Comes::Served, None) => *delivery == Delivery::Answered && *status == Some(200),
+        (Comes::Served, None) => *delivery == Delivery::Responded && *status == Some(200),
         (Comes::Failed(way, code, kinds), Some(kind)) => {
             *delivery == way && *status == code && kinds.contains(kind)
         }
         // It was dropped before it came to that.
         (Comes::Failed(_, Some(200), _), None) => call.way == Way::Half && *status == Some(200),
-        (Comes::Limited, None) => *delivery == Delivery::Answered && *status == Some(200),
+        (Comes::Limited, None) => *delivery == Delivery::Responded && *status == Some(200),
         (Comes::Limited, Some(ErrorKind::RateLimit)) => *status == Some(429),
         (Comes::Limited, Some(ErrorKind::Overloaded)) => *status == Some(529),
         _ => false,

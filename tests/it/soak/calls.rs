@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anthropic_blocking::testing::{Reply, TestServer};
 use anthropic_blocking::{
-    Attempt, Client, Delivery, Error, ErrorKind, Message, MessageRequest, Options, RawAnswer,
+    Attempt, Client, Delivery, Error, ErrorKind, Message, MessageRequest, Options, RawResponse,
     Result, StreamEvent,
 };
 use fastrand::Rng;
@@ -64,7 +64,7 @@ pub enum Flag {
     /// A part of a run that is dropped.
     Dropped,
     /// Faults only that leave no doubt about what was charged.
-    Books,
+    Ledger,
 }
 
 impl Flag {
@@ -75,7 +75,7 @@ impl Flag {
         (Flag::Impatient, "impatient"),
         (Flag::Half, "half"),
         (Flag::Dropped, "dropped"),
-        (Flag::Books, "books"),
+        (Flag::Ledger, "books"),
     ];
 
     pub fn word(self) -> &'static str {
@@ -102,7 +102,7 @@ pub enum Task {
 
 /// Draws tasks, one after the other.
 pub struct Tasks {
-    dice: Rng,
+    rng: Rng,
     next: u64,
     /// How many more rounds have a large one: what the allocator keeps of those would hide what
     /// grows.
@@ -112,7 +112,7 @@ pub struct Tasks {
 impl Tasks {
     pub fn new(seed: u64) -> Tasks {
         Tasks {
-            dice: Rng::with_seed(seed),
+            rng: Rng::with_seed(seed),
             next: 0,
             large: 10,
         }
@@ -133,17 +133,17 @@ impl Tasks {
     }
 
     fn draw(&mut self) -> Task {
-        let size = self.dice.usize(5..60);
-        match self.dice.u32(0..1_000) {
+        let size = self.rng.usize(5..60);
+        match self.rng.u32(0..1_000) {
             0..4 => Task::Run(self.calls(size, Way::Run, Flag::Nothing)),
             4..7 => Task::Map(self.calls(size, Way::Map, Flag::Nothing)),
             7..9 => {
-                let taken = self.dice.usize(0..size);
+                let taken = self.rng.usize(0..size);
                 Task::Dropped(self.calls(size, Way::Run, Flag::Dropped), taken)
             }
             _ => {
-                let way = self.dice.choice(WAYS).unwrap_or(Way::Plain);
-                let flag = match (way, self.dice.u32(0..1_000)) {
+                let way = self.rng.choice(WAYS).unwrap_or(Way::Plain);
+                let flag = match (way, self.rng.u32(0..1_000)) {
                     (Way::Half, _) => Flag::Half,
                     (_, 0..3) => Flag::Stall,
                     (_, 3..40) => Flag::Deadline,
@@ -363,14 +363,14 @@ impl Call {
 
     /// What a good answer says: of many lengths, and nothing in it fits another call.
     pub fn text(self) -> String {
-        let mut dice = Rng::with_seed(self.number);
-        let words = match dice.u32(0..200) {
-            0 => dice.usize(500..3_000),
-            _ => dice.usize(0..40),
+        let mut rng = Rng::with_seed(self.number);
+        let words = match rng.u32(0..200) {
+            0 => rng.usize(500..3_000),
+            _ => rng.usize(0..40),
         };
         let mut text = format!("Of {}:", self.number);
         for _ in 0..words {
-            let _ = write!(text, " {}", dice.u16(..));
+            let _ = write!(text, " {}", rng.u16(..));
         }
         let _ = write!(text, " – so far {}.", self.number);
         text
@@ -398,7 +398,7 @@ impl Call {
         )
     }
 
-    fn raw(self, result: Result<RawAnswer>) -> Outcome {
+    fn raw(self, result: Result<RawResponse>) -> Outcome {
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => return self.failed(&error, 0),

@@ -39,7 +39,7 @@ impl Fault {
         use ErrorKind::{Overloaded, RateLimit};
         let is_clear = match comes {
             Comes::Limited => true,
-            Comes::Failed(Delivery::Answered, _, kinds) => {
+            Comes::Failed(Delivery::Responded, _, kinds) => {
                 let is_wait = kinds.contains(&RateLimit) || kinds.contains(&Overloaded);
                 let is_late = shapes == [Shape::Stream];
                 !is_wait && !is_late && !name.contains("retry-after")
@@ -84,12 +84,12 @@ pub struct Scene {
     pub call: Call,
     pub shape: Shape,
     pub text: String,
-    pub dice: RefCell<Rng>,
+    pub rng: RefCell<Rng>,
 }
 
 impl Scene {
     pub fn below(&self, end: usize) -> usize {
-        self.dice.borrow_mut().usize(0..end)
+        self.rng.borrow_mut().usize(0..end)
     }
 
     pub fn good(&self) -> Reply {
@@ -195,33 +195,33 @@ impl Desk {
         let met = receipts.entry(call.number).or_default();
         let turn = met.len() as u64;
         let seed = (self.seed << 48) ^ (call.number << 8) ^ turn;
-        let mut dice = Rng::with_seed(seed);
-        let fault = self.choose(call, shape, turn, &mut dice);
+        let mut rng = Rng::with_seed(seed);
+        let fault = self.choose(call, shape, turn, &mut rng);
         met.push(fault);
         drop(receipts);
         let scene = Scene {
             call,
             shape,
             text: call.text(),
-            dice: dice.into(),
+            rng: rng.into(),
         };
         let reply = (self.faults[fault].reply)(&scene);
         reply.header("request-id", request_id(call, turn))
     }
 
-    fn choose(&self, call: Call, shape: Shape, turn: u64, dice: &mut Rng) -> usize {
+    fn choose(&self, call: Call, shape: Shape, turn: u64, rng: &mut Rng) -> usize {
         let is_faulty = match call.flag {
             Flag::Stall => turn == 0,
-            Flag::Books => !call.is_warm() && turn < 3 && dice.f64() < 0.5,
-            _ => dice.f64() < 0.45,
+            Flag::Ledger => !call.is_warm() && turn < 3 && rng.f64() < 0.5,
+            _ => rng.f64() < 0.45,
         };
         if !is_faulty {
-            return usize::from(call.flag == Flag::Books);
+            return usize::from(call.flag == Flag::Ledger);
         }
         let fits = |fault: &Fault| {
             let is_fit = match call.flag {
                 Flag::Stall => fault.comes == Comes::Stalled,
-                Flag::Books => fault.is_clear,
+                Flag::Ledger => fault.is_clear,
                 Flag::Nothing | Flag::Impatient => fault.comes != Comes::Stalled,
                 // Of these the caller cannot tell what the limit mode charged.
                 _ => !matches!(fault.comes, Comes::Stalled | Comes::Limited),
@@ -235,7 +235,7 @@ impl Desk {
                 .filter(|(_, fault)| fits(fault))
         };
         let whole: u32 = fitting().map(|(_, fault)| fault.weight).sum();
-        let mut left = dice.u32(0..whole.max(1));
+        let mut left = rng.u32(0..whole.max(1));
         for (index, fault) in fitting() {
             if left < fault.weight {
                 return index;

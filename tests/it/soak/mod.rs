@@ -204,7 +204,7 @@ fn keep_books(settings: &Settings, report: &mut Report) {
     let call = |number: u64| Call {
         number,
         way: [Way::Plain, Way::Streamed, Way::Events][number as usize % 3],
-        flag: Flag::Books,
+        flag: Flag::Ledger,
     };
     let mut charged = [0; 2];
     let mut numbers = 0..settings.requests as u64 / 10;

@@ -329,7 +329,7 @@ fn add<const N: usize>(
 }
 
 fn answered(status: u16, kinds: &'static [ErrorKind]) -> Comes {
-    Comes::Failed(Delivery::Answered, Some(status), kinds)
+    Comes::Failed(Delivery::Responded, Some(status), kinds)
 }
 
 /// The server closes after the answer and does not say so: a request that the client sends on this

@@ -155,16 +155,16 @@ impl Scenario {
         self.limits[d] / 60.0
     }
 
-    fn job(&self, dice: &mut Rng) -> Job {
+    fn job(&self, rng: &mut Rng) -> Job {
         let (median, largest) = self.input;
-        let input = lognormal(dice, median, 1.2).clamp(1.0, largest);
-        let output = lognormal(dice, self.output, 0.9);
+        let input = lognormal(rng, median, 1.2).clamp(1.0, largest);
+        let output = lognormal(rng, self.output, 0.9);
         let output = output.clamp(1.0, self.max_tokens as f64).floor();
         let service = match self.speed {
             Some(speed) => 1.0 + output / speed,
-            None => lognormal(dice, 6.3, 0.70),
+            None => lognormal(rng, 6.3, 0.70),
         };
-        let guess = input * lognormal(dice, self.guess, 0.15);
+        let guess = input * lognormal(rng, self.guess, 0.15);
         Job {
             input: input as u64,
             guess: (guess * 3.5) as u64,
@@ -179,9 +179,9 @@ impl Scenario {
     }
 }
 
-fn lognormal(dice: &mut Rng, median: f64, sigma: f64) -> f64 {
-    let radius = (-2.0 * (1.0 - dice.f64()).ln()).sqrt();
-    let normal = radius * (std::f64::consts::TAU * dice.f64()).cos();
+fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
     median * (sigma * normal).exp()
 }
 

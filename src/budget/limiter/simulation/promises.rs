@@ -6,9 +6,9 @@ use std::collections::BinaryHeap;
 
 use super::*;
 use crate::budget::cost::Cost;
-use crate::budget::limiter::account::Account;
-use crate::budget::limiter::gate::Gate;
-use crate::budget::limiter::mirror::{Due, Hold, Mirror, RESERVED, Room};
+use crate::budget::limiter::class_limiter::ClassLimiter;
+use crate::budget::limiter::overload_gate::OverloadGate;
+use crate::budget::limiter::server::{BucketHold, ExpectedCharge, RESERVED, Room, ServerBuckets};
 use crate::types::Usage;
 
 /// When the server charges.
@@ -30,7 +30,7 @@ impl Charging {
 
 /// A request with a promise that is at least the truth.
 struct Request {
-    hold: Hold,
+    hold: BucketHold,
     promise: f64,
     actual: f64,
     arrives: f64,
@@ -48,40 +48,40 @@ enum Moment {
     End,
 }
 
-/// One bucket at the server, its mirror, and someone who sends as hard as it allows.
+/// One bucket at the server, its server, and someone who sends as hard as it allows.
 struct Duel {
     charging: Charging,
-    mirror: Mirror,
+    server: ServerBuckets,
     requests: Vec<Request>,
     open: Vec<usize>,
     moments: BinaryHeap<Reverse<(u64, usize, u8)>>,
     level: f64,
     at: f64,
     refused: usize,
-    dice: Rng,
+    rng: Rng,
 }
 
 const LIMIT: f64 = 60_000.0;
 
 impl Duel {
-    fn new(charging: Charging, dice: Rng) -> Duel {
-        let mut mirror = Mirror::new();
+    fn new(charging: Charging, rng: Rng) -> Duel {
+        let mut server = ServerBuckets::new();
         let mut limits = [None; 3];
         limits[charging.dimension()] = Some(LIMIT);
-        mirror.assume(&limits);
+        server.assume(&limits);
         if charging == Charging::Reserved {
-            mirror.switch_charging(true);
+            server.switch_charging(true);
         }
         Duel {
             charging,
-            mirror,
+            server,
             requests: Vec::new(),
             open: Vec::new(),
             moments: BinaryHeap::new(),
             level: LIMIT,
             at: 0.0,
             refused: 0,
-            dice,
+            rng,
         }
     }
 
@@ -118,12 +118,12 @@ impl Duel {
             }
             self.moments.pop();
             self.advance(time);
-            self.mirror.refill(time);
+            self.server.refill(time);
             self.happen(place, moment);
             self.check();
         }
         self.advance(end);
-        self.mirror.refill(end);
+        self.server.refill(end);
     }
 
     fn happen(&mut self, place: usize, moment: u8) {
@@ -140,14 +140,14 @@ impl Duel {
             }
         } else if moment == Moment::SurelyArrived as u8 {
             if !request.ended {
-                self.mirror.arrived(&mut request.hold);
+                self.server.arrived(&mut request.hold);
             }
         } else if moment == Moment::Look as u8 {
             match self.charging {
-                Charging::OnArrival => self.mirror.input_is(&mut request.hold, request.actual),
+                Charging::OnArrival => self.server.input_is(&mut request.hold, request.actual),
                 Charging::AsProduced => {
                     let seen = request.charged;
-                    self.mirror.output_seen(&mut request.hold, seen);
+                    self.server.output_seen(&mut request.hold, seen);
                 }
                 Charging::Reserved => {}
             }
@@ -159,13 +159,13 @@ impl Duel {
             self.open.retain(|open| *open != place);
             let mut actual = [1.0, 0.0, 0.0];
             actual[self.charging.dimension()] = request.actual;
-            self.mirror.complete(&request.hold, &actual);
+            self.server.complete(&request.hold, &actual);
         }
     }
 
     /// Free and promised are never more than what the server has, and has charged to us.
     fn check(&self) {
-        let (free, promised) = self.mirror.level(self.charging.dimension());
+        let (free, promised) = self.server.level(self.charging.dimension());
         let charged: f64 = self
             .open
             .iter()
@@ -183,53 +183,53 @@ impl Duel {
     /// Twenty minutes of bursts and spells of rest; returns how many were admitted.
     fn fight(&mut self) -> usize {
         while self.at < 1_200.0 {
-            let burst = self.at + self.dice.f64() * 60.0;
-            let largest = LIMIT * [0.002, 0.02, 0.3][self.dice.usize(..3)];
+            let burst = self.at + self.rng.f64() * 60.0;
+            let largest = LIMIT * [0.002, 0.02, 0.3][self.rng.usize(..3)];
             while self.at < burst {
-                let actual = 1.0 + (self.dice.f64() * largest).floor();
+                let actual = 1.0 + (self.rng.f64() * largest).floor();
                 // Half are exact, half up to twelve times too high.
-                let promise = match self.dice.bool() {
+                let promise = match self.rng.bool() {
                     true => actual,
-                    false => (actual * (1.0 + 11.0 * self.dice.f64())).min(LIMIT),
+                    false => (actual * (1.0 + 11.0 * self.rng.f64())).min(LIMIT),
                 };
                 self.send(actual, promise);
             }
-            let rest = self.at + self.dice.f64() * 60.0;
+            let rest = self.at + self.rng.f64() * 60.0;
             self.wait(rest);
         }
         self.wait(3_000.0);
-        assert!(self.mirror.is_at_rest());
+        assert!(self.server.is_at_rest());
         self.requests.len()
     }
 
     fn send(&mut self, actual: f64, promise: f64) {
         let d = self.charging.dimension();
-        let mut due = Due {
+        let mut charge = ExpectedCharge {
             cost: [0.0; 4],
             variance: [0.0; 4],
         };
-        due.cost[d] = promise;
+        charge.cost[d] = promise;
         if d == OUTPUT {
-            due.cost[RESERVED] = promise;
+            charge.cost[RESERVED] = promise;
         }
         // What is not exact says so; the output's promise is held until it is produced.
         if d == INPUT && promise > actual {
-            due.variance[d] = promise * promise;
+            charge.variance[d] = promise * promise;
         }
         loop {
-            match self.mirror.room(&due) {
+            match self.server.room(&charge) {
                 Room::Now => break,
                 Room::At(time, _) => self.wait(time),
-                Room::Later(_) => {
+                Room::NotNow(_) => {
                     let Reverse((time, ..)) = self.moments.peek().expect("something in flight");
                     let time = *time as f64 / 1e6;
                     self.wait(time.max(self.at));
                 }
             }
         }
-        let hold = self.mirror.admit(&due);
-        let arrives = self.at + self.dice.f64();
-        let ends = arrives + 0.05 + self.dice.f64() * self.dice.f64() * 40.0;
+        let hold = self.server.admit(&charge);
+        let arrives = self.at + self.rng.f64();
+        let ends = arrives + 0.05 + self.rng.f64() * self.rng.f64() * 40.0;
         let place = self.requests.len();
         self.open.push(place);
         self.requests.push(Request {
@@ -245,8 +245,8 @@ impl Duel {
         if ends > self.at + 2.0 {
             self.plan(self.at + 2.0, place, Moment::SurelyArrived);
         }
-        if self.dice.bool() {
-            let look = arrives + (ends - arrives) * self.dice.f64();
+        if self.rng.bool() {
+            let look = arrives + (ends - arrives) * self.rng.f64();
             self.plan(look, place, Moment::Look);
         }
         self.plan(ends, place, Moment::End);
@@ -307,13 +307,13 @@ fn when_all_is_settled_nothing_is_kept_and_the_window_holds_what_was_charged() {
 #[test]
 #[ignore = "measures: run in release"]
 fn admitting_and_settling_takes_a_fraction_of_a_microsecond() {
-    let dice = Rng::with_seed(1);
+    let rng = Rng::with_seed(1);
     let limits = Limits::per_minute()
         .requests(100_000_000)
         .input_tokens(1 << 39);
-    let mut account = Account::new(limits.output_tokens(1 << 39), false, dice.clone());
-    account.assume_server(0.0, &limits.output_tokens(1 << 39));
-    let mut gate = Gate::new(dice);
+    let mut limiter = ClassLimiter::new(limits.output_tokens(1 << 39), false, rng.clone());
+    limiter.assume_server(0.0, &limits.output_tokens(1 << 39));
+    let mut gate = OverloadGate::new(rng);
     let cost = Cost::request().input_bytes(5_000).max_tokens(1_000);
     let usage = Usage {
         input_tokens: 1_400,
@@ -324,10 +324,10 @@ fn admitting_and_settling_takes_a_fraction_of_a_microsecond() {
     let start = std::time::Instant::now();
     for round in 0..ROUNDS {
         let now = 100.0 + f64::from(round) * 1e-5;
-        let Ok(key) = account.try_admit(now, &cost, &mut gate) else {
+        let Ok(key) = limiter.try_admit(now, &cost, &mut gate) else {
             continue;
         };
-        account.settle(now + 5e-6, key, &usage, &mut gate);
+        limiter.settle(now + 5e-6, key, &usage, &mut gate);
     }
     println!("{:?} for each request", start.elapsed() / ROUNDS);
 }

@@ -44,7 +44,7 @@ impl Rival {
         &self,
         tries: usize,
         retry_after: Option<f64>,
-        dice: &mut Rng,
+        rng: &mut Rng,
     ) -> Option<f64> {
         let most = match self {
             Rival::Sdk(most) => *most,
@@ -57,9 +57,9 @@ impl Rival {
         Some(match self {
             Rival::Sdk(_) => match retry_after.filter(|wait| *wait <= 60.0) {
                 Some(wait) => wait,
-                None => (0.5 * power).min(8.0) * (0.75 + 0.25 * dice.f64()),
+                None => (0.5 * power).min(8.0) * (0.75 + 0.25 * rng.f64()),
             },
-            Rival::Tutorial(_) => power + dice.f64(),
+            Rival::Tutorial(_) => power + rng.f64(),
         })
     }
 }

@@ -29,13 +29,13 @@ pub(super) struct Server {
     open: usize,
     /// For the limit of growth: when a request was last taken, and the two averages.
     growth: (f64, f64, f64),
-    dice: Rng,
+    rng: Rng,
     /// Charges by time, for the books.
     pub(super) books: Vec<(f64, Each<f64>)>,
 }
 
 impl Server {
-    pub(super) fn new(scenario: &Scenario, dice: Rng) -> Server {
+    pub(super) fn new(scenario: &Scenario, rng: Rng) -> Server {
         let depth = [0, 1, 2].map(|d| scenario.rate(d) * scenario.depth[d]);
         let depth = depth.map(|depth| depth.max(1.0));
         Server {
@@ -47,7 +47,7 @@ impl Server {
             producing: 0.0,
             open: 0,
             growth: (0.0, 0.0, 0.0),
-            dice,
+            rng,
             books: Vec::new(),
         }
     }
@@ -92,7 +92,7 @@ impl Server {
     pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), No> {
         self.advance(now);
         if let Some((from, to, odds)) = self.scenario.storm {
-            if (from..to).contains(&now) && self.dice.f64() < odds {
+            if (from..to).contains(&now) && self.rng.f64() < odds {
                 return Err(No::Overloaded);
             }
         }

@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, BinaryHeap};
 use fastrand::Rng;
 
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS};
-use crate::budget::limiter::account::Account;
-use crate::budget::limiter::entries::Key;
-use crate::budget::limiter::gate::Gate;
-use crate::budget::limiter::reading::{Reading, Refusal};
-use crate::budget::limiter::ruling::Later;
+use crate::budget::limiter::class_limiter::ClassLimiter;
+use crate::budget::limiter::decision::NotNow;
+use crate::budget::limiter::headers::{LimitHeaders, Refusal};
+use crate::budget::limiter::overload_gate::OverloadGate;
+use crate::budget::limiter::slab::SlabKey;
 use crate::budget::limits::Limits;
 use crate::types::{Dimension, RateLimits, Usage};
 
@@ -56,8 +56,8 @@ impl Ord for Event {
 }
 
 struct Client {
-    account: Account,
-    gate: Gate,
+    limiter: ClassLimiter,
+    gate: OverloadGate,
     rival: Option<Rival>,
     waiting: BTreeSet<usize>,
     idle: usize,
@@ -70,12 +70,12 @@ struct Client {
 struct Flight {
     client: usize,
     job: usize,
-    key: Option<Key>,
+    key: Option<SlabKey>,
     /// When its answer begins and ends.
     begins: f64,
     ends: f64,
     /// What its headers will say, where that is decided on arrival.
-    reading: Option<Reading>,
+    headers: Option<LimitHeaders>,
 }
 
 pub(super) struct World {
@@ -90,7 +90,7 @@ pub(super) struct World {
     events: BinaryHeap<Reverse<Event>>,
     numbers: u64,
     now: f64,
-    dice: Rng,
+    rng: Rng,
     admitted: Vec<(f64, Each<f64>)>,
     begun_after_storm: usize,
     report: Report,
@@ -98,23 +98,21 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(scenario: &Scenario) -> World {
-        let mut dice = Rng::with_seed(scenario.seed * 7_919 + 17);
-        let jobs: Vec<Job> = (0..scenario.jobs)
-            .map(|_| scenario.job(&mut dice))
-            .collect();
+        let mut rng = Rng::with_seed(scenario.seed * 7_919 + 17);
+        let jobs: Vec<Job> = (0..scenario.jobs).map(|_| scenario.job(&mut rng)).collect();
         let clients = (0..scenario.clients).map(|_| {
-            let mut account = Account::new(scenario.promise, false, dice.fork());
+            let mut limiter = ClassLimiter::new(scenario.promise, false, rng.fork());
             if scenario.known {
                 let [requests, input, output] = scenario.limits.map(|limit| limit as u64);
                 let limits = Limits::per_minute()
                     .requests(requests)
                     .input_tokens(input)
                     .output_tokens(output);
-                account.assume_server(0.0, &limits);
+                limiter.assume_server(0.0, &limits);
             }
             Client {
-                account,
-                gate: Gate::new(dice.fork()),
+                limiter,
+                gate: OverloadGate::new(rng.fork()),
                 rival: scenario.rival.clone(),
                 waiting: BTreeSet::new(),
                 idle: scenario.threads / scenario.clients,
@@ -124,7 +122,7 @@ impl World {
         });
         World {
             clients: clients.collect(),
-            server: Server::new(scenario, dice.fork()),
+            server: Server::new(scenario, rng.fork()),
             tries: vec![0; jobs.len()],
             since: vec![0.0; jobs.len()],
             jobs,
@@ -133,7 +131,7 @@ impl World {
             events: BinaryHeap::new(),
             numbers: 0,
             now: 0.0,
-            dice,
+            rng,
             admitted: Vec::new(),
             begun_after_storm: 0,
             report: Report::default(),
@@ -184,13 +182,13 @@ impl World {
             What::Progress(flight) => self.progress(flight),
             What::End(flight) => self.end(flight),
             What::Foreign => {
-                let job = self.scenario.job(&mut self.dice);
+                let job = self.scenario.job(&mut self.rng);
                 self.server.foreign(self.now, &job);
                 let mean = mean_cost(&self.jobs);
                 let per_second = (0..3)
                     .map(|d| self.scenario.rate(d) * self.scenario.tenant.mean() / mean[d])
                     .fold(f64::INFINITY, f64::min);
-                let wait = -(1.0 - self.dice.f64()).ln() / per_second;
+                let wait = -(1.0 - self.rng.f64()).ln() / per_second;
                 self.after(wait, What::Foreign);
             }
         }
@@ -224,21 +222,21 @@ impl World {
                 .input_bytes(self.jobs[job].guess)
                 .max_tokens(self.jobs[job].max_tokens);
             self.report.rulings += 1;
-            match client.account.try_admit(self.now, &cost, &mut client.gate) {
+            match client.limiter.try_admit(self.now, &cost, &mut client.gate) {
                 Ok(key) => {
                     client.waiting.pop_first();
                     let waited = self.now - self.since[job];
                     self.report.longest_wait = self.report.longest_wait.max(waited);
                     self.send(at, job, Some(key));
                 }
-                Err(Later::NotBefore(time, _)) => {
+                Err(NotNow::NotBefore(time, _)) => {
                     assert!(time > self.now, "it spins");
                     client.wake = time;
                     self.at(time, What::Wake(at));
                     return;
                 }
-                Err(Later::OnEvent(_)) => return,
-                Err(Later::Never(_)) => {
+                Err(NotNow::OnEvent(_)) => return,
+                Err(NotNow::Never(_)) => {
                     client.waiting.pop_first();
                     self.report.lost += 1;
                     client.idle += 1;
@@ -247,7 +245,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, client: usize, job: usize, key: Option<Key>) {
+    fn send(&mut self, client: usize, job: usize, key: Option<SlabKey>) {
         let truth = &self.jobs[job];
         let cost = [1.0, truth.input as f64, truth.output as f64];
         self.admitted.push((self.now, cost));
@@ -260,9 +258,9 @@ impl World {
             key,
             begins: 0.0,
             ends: 0.0,
-            reading: None,
+            headers: None,
         });
-        let uplink = 0.02 + 0.1 * self.dice.f64();
+        let uplink = 0.02 + 0.1 * self.rng.f64();
         self.after(uplink, What::Arrive(self.flights.len() - 1));
     }
 
@@ -270,7 +268,7 @@ impl World {
         let job = self.jobs[self.flights[flight].job];
         match self.server.arrive(self.now, &job) {
             Err(no) => {
-                let wait = 0.1 + 0.2 * self.dice.f64();
+                let wait = 0.1 + 0.2 * self.rng.f64();
                 self.after(wait, What::Refuse(flight, no));
             }
             Ok(()) => {
@@ -283,7 +281,7 @@ impl World {
                 flying.ends = self.now + job.service;
                 if self.scenario.has_slow_headers {
                     let headers = self.server.headers(self.now, None);
-                    flying.reading = Some(Reading::of(&headers));
+                    flying.headers = Some(LimitHeaders::of(&headers));
                 }
                 self.at(self.now + first, What::Begin(flight));
             }
@@ -316,18 +314,18 @@ impl World {
         // It counts as a request, and no more.
         self.admitted[flight].1 = [1.0, 0.0, 0.0];
         let client = &mut self.clients[at];
-        let (account, gate) = (&mut client.account, &mut client.gate);
+        let (limiter, gate) = (&mut client.limiter, &mut client.gate);
         let refusal = match no {
             No::Limit(..) if self.scenario.is_mute => Refusal::Unexplained,
             No::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
             No::Growth => Refusal::Growth,
             No::Overloaded => {
-                account.overloaded(self.now, key, None, gate);
+                limiter.overloaded(self.now, key, None, gate);
                 client.waiting.insert(job);
                 return self.pump(at);
             }
         };
-        account.refused(self.now, key, refusal, &Reading::of(&headers), gate);
+        limiter.refused(self.now, key, refusal, &LimitHeaders::of(&headers), gate);
         client.waiting.insert(job);
         self.pump(at);
     }
@@ -339,7 +337,7 @@ impl World {
             key,
             begins,
             ends,
-            reading,
+            headers,
         } = self.flights[flight];
         let job = self.jobs[job];
         let duration = (ends - begins).max(1e-3);
@@ -354,15 +352,15 @@ impl World {
         }
         self.at(begins + duration, What::End(flight));
         if let Some(key) = key {
-            let reading = reading.unwrap_or_else(|| {
+            let headers = headers.unwrap_or_else(|| {
                 let headers = self.server.headers(self.now, None);
-                Reading::of(&headers)
+                LimitHeaders::of(&headers)
             });
             let client = &mut self.clients[at];
-            client.account.learn(self.now, key, &reading);
+            client.limiter.learn(self.now, key, &headers);
             let usage = usage(job.input, 1);
             client
-                .account
+                .limiter
                 .begun(self.now, key, &usage, &mut client.gate);
             if duration > 1.0 {
                 self.after(1.0, What::Progress(flight));
@@ -382,8 +380,8 @@ impl World {
         } = self.flights[flight];
         let made = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
         if let Some(key) = key {
-            let account = &mut self.clients[at].account;
-            account.output_seen(self.now, key, made as u64);
+            let limiter = &mut self.clients[at].limiter;
+            limiter.output_seen(self.now, key, made as u64);
             if self.now + 1.0 < ends {
                 self.after(1.0, What::Progress(flight));
             }
@@ -409,7 +407,7 @@ impl World {
         if let Some(key) = key {
             let usage = usage(job.input, job.output);
             client
-                .account
+                .limiter
                 .settle(self.now, key, &usage, &mut client.gate);
         } else if let Some(rival) = &mut client.rival {
             rival.finished(self.now, job.input);
@@ -431,7 +429,7 @@ impl World {
         let tries = self.tries[job];
         self.tries[job] += 1;
         let rival = self.clients[at].rival.as_ref().expect("a rival's job");
-        match rival.backoff(tries, retry_after, &mut self.dice) {
+        match rival.backoff(tries, retry_after, &mut self.rng) {
             Some(wait) => self.after(wait, What::Ready(at, job)),
             None => {
                 self.report.lost += 1;
@@ -470,14 +468,14 @@ impl World {
         self.report.conserved = self
             .clients
             .iter_mut()
-            .all(|client| client.rival.is_some() || client.account.is_at_rest(self.now));
+            .all(|client| client.rival.is_some() || client.limiter.is_at_rest(self.now));
         if let [client] = self.clients.as_mut_slice() {
             let first = ((self.now * 4.0).floor() - 240.0) / 4.0;
             let left = self.admitted.iter().filter(|(time, _)| *time >= first);
             let sums = left.fold([0; 3], |sums, (_, cost)| {
                 [REQUESTS, INPUT, OUTPUT].map(|d| sums[d] + cost[d] as u64)
             });
-            let used = client.account.view(self.now).used;
+            let used = client.limiter.view(self.now).used;
             self.report.conserved &= client.rival.is_some() || sums == used;
         }
         self.report

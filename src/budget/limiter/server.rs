@@ -4,10 +4,10 @@ mod refused;
 
 use crate::types::Dimension;
 
-use super::bucket::{self, Bucket, Followed, ServerView};
+use super::bucket::{self, Bucket, PerBucket, ServerView};
 use super::estimate::Estimate;
-use super::reading::{Reading, Told};
-use super::trace::Trace;
+use super::headers::{HeaderValues, LimitHeaders};
+use super::history::LevelHistory;
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 
 /// The server's three token buckets for one model class, followed through the headers.
@@ -22,9 +22,9 @@ use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 /// rest at the end, as the API did until 2025. The bucket is followed both ways, and believed the
 /// way that the headers surprise less.
 #[derive(Debug, Clone)]
-pub(crate) struct Mirror {
-    buckets: Followed<Bucket>,
-    trace: Trace,
+pub(crate) struct ServerBuckets {
+    buckets: PerBucket<Bucket>,
+    history: LevelHistory,
     now: Time,
     in_flight: usize,
     /// The server is believed to reserve `max_tokens` at the start.
@@ -41,14 +41,14 @@ pub(crate) struct Mirror {
 /// The bucket of output, if `max_tokens` is reserved.
 pub(crate) const RESERVED: usize = 3;
 
-/// What the mirror holds for a request in flight.
+/// What the server holds for a request in flight.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Hold {
-    cost: Followed<f64>,
-    held: Followed<f64>,
-    variance: Followed<f64>,
+pub(crate) struct BucketHold {
+    cost: PerBucket<f64>,
+    held: PerBucket<f64>,
+    variance: PerBucket<f64>,
     /// What had been spent when it was sent.
-    spent: Followed<f64>,
+    spent: PerBucket<f64>,
     sent: Time,
 }
 
@@ -58,32 +58,32 @@ pub(crate) enum Room {
     Now,
     At(Time, Dimension),
     /// Refill alone brings none: something in flight must arrive or end first.
-    Later(Dimension),
+    NotNow(Dimension),
 }
 
 /// What the server will charge for a request, as expected, and how uncertain that is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Due {
-    pub(crate) cost: Followed<f64>,
-    pub(crate) variance: Followed<f64>,
+pub(crate) struct ExpectedCharge {
+    pub(crate) cost: PerBucket<f64>,
+    pub(crate) variance: PerBucket<f64>,
 }
 
-impl Due {
-    pub(crate) fn new(estimate: &Estimate, max_tokens: u64) -> Due {
+impl ExpectedCharge {
+    pub(crate) fn new(estimate: &Estimate, max_tokens: u64) -> ExpectedCharge {
         let ([requests, input, output], [_, unsure_input, unsure_output]) =
             (estimate.mean, estimate.variance);
-        Due {
+        ExpectedCharge {
             cost: [requests, input, output, max_tokens as f64],
             variance: [0.0, unsure_input, unsure_output, 0.0],
         }
     }
 }
 
-impl Mirror {
-    pub(crate) fn new() -> Mirror {
-        Mirror {
+impl ServerBuckets {
+    pub(crate) fn new() -> ServerBuckets {
+        ServerBuckets {
             buckets: [Bucket::default(); 4],
-            trace: Trace::new(),
+            history: LevelHistory::new(),
             now: 0.0,
             in_flight: 0,
             reserves_most: false,
@@ -112,7 +112,7 @@ impl Mirror {
     }
 
     /// When a request will fit.
-    pub(crate) fn room(&self, due: &Due) -> Room {
+    pub(crate) fn room(&self, charge: &ExpectedCharge) -> Room {
         let mut room = Room::Now;
         for dimension in Dimension::ALL {
             let d = self.believed(dimension.at());
@@ -120,13 +120,13 @@ impl Mirror {
             if !bucket.is_known() {
                 continue;
             }
-            let need = bucket.need(d, due.cost[d], due.variance[d], self.in_flight == 0);
+            let need = bucket.need(d, charge.cost[d], charge.variance[d], self.in_flight == 0);
             // A sum of floats may miss a full bucket by a hair, for ever.
             if bucket.free >= need * (1.0 - 1e-9) {
                 continue;
             }
             if need > bucket.depth - bucket.held {
-                room = Room::Later(dimension);
+                room = Room::NotNow(dimension);
                 break;
             }
             let time = self.now + bucket.time_for(need - bucket.free) + TICK;
@@ -138,9 +138,9 @@ impl Mirror {
     }
 
     /// Promises a request's cost.
-    pub(crate) fn admit(&mut self, due: &Due) -> Hold {
-        let Due { cost, variance } = *due;
-        let hold = Hold {
+    pub(crate) fn admit(&mut self, charge: &ExpectedCharge) -> BucketHold {
+        let ExpectedCharge { cost, variance } = *charge;
+        let hold = BucketHold {
             cost,
             held: cost,
             variance,
@@ -160,7 +160,7 @@ impl Mirror {
     }
 
     /// The request has surely arrived: what the server charges on arrival is charged.
-    pub(crate) fn arrived(&mut self, hold: &mut Hold) {
+    pub(crate) fn arrived(&mut self, hold: &mut BucketHold) {
         let unsure = 2.0 * hold.variance[INPUT].sqrt();
         self.hold_only(hold, REQUESTS, 0.0);
         self.hold_only(hold, INPUT, unsure);
@@ -168,7 +168,7 @@ impl Mirror {
     }
 
     /// The server told what the input came to.
-    pub(crate) fn input_is(&mut self, hold: &mut Hold, tokens: f64) {
+    pub(crate) fn input_is(&mut self, hold: &mut BucketHold, tokens: f64) {
         self.recharge(hold, INPUT, tokens);
         let bucket = &mut self.buckets[INPUT];
         bucket.variance -= std::mem::take(&mut hold.variance[INPUT]);
@@ -176,7 +176,7 @@ impl Mirror {
     }
 
     /// The stream has shown so much output: so much is charged, and no longer held.
-    pub(crate) fn output_seen(&mut self, hold: &mut Hold, tokens: f64) {
+    pub(crate) fn output_seen(&mut self, hold: &mut BucketHold, tokens: f64) {
         if tokens > hold.cost[OUTPUT] {
             self.recharge(hold, OUTPUT, tokens);
         }
@@ -185,7 +185,7 @@ impl Mirror {
     }
 
     /// The request is over and came to `actual`.
-    pub(crate) fn complete(&mut self, hold: &Hold, actual: &Each<f64>) {
+    pub(crate) fn complete(&mut self, hold: &BucketHold, actual: &Each<f64>) {
         self.in_flight -= 1;
         self.is_fresh = false;
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
@@ -214,13 +214,17 @@ impl Mirror {
 
     /// Learns from the headers of an answer to a request sent at `hold.sent`. Returns each limit
     /// that changed, with the old one.
-    pub(crate) fn learn(&mut self, hold: &Hold, reading: &Reading) -> Each<Option<(f64, f64)>> {
+    pub(crate) fn learn(
+        &mut self,
+        hold: &BucketHold,
+        headers: &LimitHeaders,
+    ) -> Each<Option<(f64, f64)>> {
         let mut changes = [None; 3];
-        self.learn_first(hold, &reading.told[OUTPUT]);
-        let ranges = self.trace.since(hold.sent);
+        self.learn_first(hold, &headers.told[OUTPUT]);
+        let ranges = self.history.since(hold.sent);
         let mut surprises = [0.0; 4];
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            let told = reading.told[told_of(d)];
+            let told = headers.told[told_of(d)];
             if let Some(limit) = told.limit.filter(|limit| *limit > 0.0) {
                 let first = !bucket.is_known() || bucket.guessed;
                 if limit != bucket.limit {
@@ -239,7 +243,7 @@ impl Mirror {
             }
         }
         self.record();
-        self.weigh(surprises[OUTPUT], surprises[RESERVED]);
+        self.estimate_size(surprises[OUTPUT], surprises[RESERVED]);
         changes
     }
 
@@ -256,7 +260,7 @@ impl Mirror {
                 bucket.clip();
             }
         }
-        self.trace = Trace::new();
+        self.history = LevelHistory::new();
         self.record();
     }
 
@@ -279,7 +283,7 @@ impl Mirror {
 
     /// The earliest time at which `queued` and a request can all have been admitted: margins and
     /// foreign use ignored.
-    pub(crate) fn at_best(&self, queued: &Each<f64>, due: &Due) -> Time {
+    pub(crate) fn at_best(&self, queued: &Each<f64>, charge: &ExpectedCharge) -> Time {
         let mut best = self.now;
         for (dimension, queued) in queued.iter().enumerate() {
             let d = self.believed(dimension);
@@ -287,10 +291,10 @@ impl Mirror {
             if !bucket.is_known() {
                 continue;
             }
-            let spread = 2.0 * (bucket.variance + due.variance[d]).max(0.0).sqrt();
+            let spread = 2.0 * (bucket.variance + charge.variance[d]).max(0.0).sqrt();
             // At best what is in flight turns out to have cost nothing.
             let free = (bucket.free + bucket.promised).min(bucket.depth);
-            let short = queued + due.cost[d].min(bucket.depth) - free - spread;
+            let short = queued + charge.cost[d].min(bucket.depth) - free - spread;
             best = best.max(self.now + short / bucket.rate());
         }
         best
@@ -340,9 +344,9 @@ impl Mirror {
         }
     }
 
-    /// The first reading has nothing to be compared with, unless the bucket was full before: then
+    /// The first headers has nothing to be compared with, unless the bucket was full before: then
     /// little of the output has been produced, and all of it is gone where it is reserved.
-    fn learn_first(&mut self, hold: &Hold, told: &Told) {
+    fn learn_first(&mut self, hold: &BucketHold, told: &HeaderValues) {
         if !self.is_fresh || told.remaining.is_none() {
             return;
         }
@@ -360,9 +364,9 @@ impl Mirror {
         }
     }
 
-    /// Weighs by how much a reading surprises, charged as produced or reserved. Where the other way
+    /// Weighs by how much a headers surprises, charged as produced or reserved. Where the other way
     /// explains less than three quarters of it, others have taken something.
-    fn weigh(&mut self, produced: f64, reserved: f64) {
+    fn estimate_size(&mut self, produced: f64, reserved: f64) {
         let (ours, theirs) = match self.reserves_most {
             true => (reserved, produced),
             false => (produced, reserved),
@@ -382,14 +386,14 @@ impl Mirror {
         (bucket.foreign, bucket.noise) = (0.0, 0.0);
     }
 
-    fn hold_only(&mut self, hold: &mut Hold, d: usize, rest: f64) {
+    fn hold_only(&mut self, hold: &mut BucketHold, d: usize, rest: f64) {
         let rest = lesser(rest, hold.held[d]);
         self.buckets[d].held -= hold.held[d] - rest;
         hold.held[d] = rest;
     }
 
     /// Changes a promise to what is known now.
-    fn recharge(&mut self, hold: &mut Hold, d: usize, cost: f64) {
+    fn recharge(&mut self, hold: &mut BucketHold, d: usize, cost: f64) {
         let more = cost - std::mem::replace(&mut hold.cost[d], cost);
         let bucket = &mut self.buckets[d];
         bucket.promised += more;
@@ -406,7 +410,7 @@ impl Mirror {
         // What is reserved is charged at once.
         let reserved = &self.buckets[RESERVED];
         high[RESERVED] = reserved.free + reserved.held + reserved.corrected;
-        self.trace.record(self.now, &low, &high);
+        self.history.record(self.now, &low, &high);
     }
 }
 
@@ -421,129 +425,130 @@ const TICK: f64 = 1e-6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::limiter::reading::Refusal;
+    use crate::budget::limiter::headers::Refusal;
 
     /// What costs a request, and so many tokens of input and output.
-    fn due(input: f64, output: f64, max_tokens: f64) -> Due {
-        Due {
+    fn charge(input: f64, output: f64, max_tokens: f64) -> ExpectedCharge {
+        ExpectedCharge {
             cost: [1.0, input, output, max_tokens],
             variance: [0.0; 4],
         }
     }
 
-    fn told(limit: f64, remaining: f64) -> Told {
-        Told {
+    fn told(limit: f64, remaining: f64) -> HeaderValues {
+        HeaderValues {
             limit: Some(limit),
             remaining: Some(remaining),
         }
     }
 
     /// Headers that tell of the input bucket only.
-    fn input(limit: f64, remaining: f64) -> Reading {
-        let mut reading = Reading::default();
-        reading.told[INPUT] = told(limit, remaining);
-        reading
+    fn input(limit: f64, remaining: f64) -> LimitHeaders {
+        let mut headers = LimitHeaders::default();
+        headers.told[INPUT] = told(limit, remaining);
+        headers
     }
 
-    fn known() -> Mirror {
-        let mut mirror = Mirror::new();
-        mirror.assume(&[None, Some(60_000.0), None]);
-        mirror
+    fn known() -> ServerBuckets {
+        let mut server = ServerBuckets::new();
+        server.assume(&[None, Some(60_000.0), None]);
+        server
     }
 
-    fn send(mirror: &mut Mirror, tokens: f64) -> Hold {
-        mirror.admit(&due(tokens, 0.0, 0.0))
+    fn send(server: &mut ServerBuckets, tokens: f64) -> BucketHold {
+        server.admit(&charge(tokens, 0.0, 0.0))
     }
 
     #[test]
     fn what_is_unknown_holds_nothing_back_and_the_first_header_tells_it() {
-        let mut mirror = Mirror::new();
-        assert_eq!(mirror.room(&due(1e9, 1e9, 1e9)), Room::Now);
-        let hold = send(&mut mirror, 1_000.0);
-        mirror.refill(1.0);
-        mirror.learn(&hold, &input(60_000.0, 40_000.0));
-        let view = mirror.view(INPUT).expect("it was told");
+        let mut server = ServerBuckets::new();
+        assert_eq!(server.room(&charge(1e9, 1e9, 1e9)), Room::Now);
+        let hold = send(&mut server, 1_000.0);
+        server.refill(1.0);
+        server.learn(&hold, &input(60_000.0, 40_000.0));
+        let view = server.view(INPUT).expect("it was told");
         assert_eq!((view.limit, view.free), (60_000.0, 39_000.0));
-        assert_eq!(mirror.view(REQUESTS), None);
+        assert_eq!(server.view(REQUESTS), None);
     }
 
     #[test]
     fn a_request_fits_at_the_stated_time() {
-        let mut mirror = known();
-        let mut hold = send(&mut mirror, 50_000.0);
-        mirror.refill(2.5);
-        mirror.arrived(&mut hold);
-        let Room::At(time, Dimension::InputTokens) = mirror.room(&due(12_000.0, 0.0, 0.0)) else {
-            panic!("{mirror:?}");
+        let mut server = known();
+        let mut hold = send(&mut server, 50_000.0);
+        server.refill(2.5);
+        server.arrived(&mut hold);
+        let Room::At(time, Dimension::InputTokens) = server.room(&charge(12_000.0, 0.0, 0.0))
+        else {
+            panic!("{server:?}");
         };
-        mirror.refill(time - 0.01);
-        assert_ne!(mirror.room(&due(12_000.0, 0.0, 0.0)), Room::Now);
-        mirror.refill(time);
-        assert_eq!(mirror.room(&due(12_000.0, 0.0, 0.0)), Room::Now);
+        server.refill(time - 0.01);
+        assert_ne!(server.room(&charge(12_000.0, 0.0, 0.0)), Room::Now);
+        server.refill(time);
+        assert_eq!(server.room(&charge(12_000.0, 0.0, 0.0)), Room::Now);
     }
 
     #[test]
     fn a_refund_never_lifts_the_bucket_above_what_may_still_be_charged() {
-        let mut mirror = known();
-        let first = send(&mut mirror, 30_000.0);
-        send(&mut mirror, 20_000.0);
-        mirror.complete(&first, &[1.0, 0.0, 0.0]);
-        assert_eq!(mirror.level(INPUT), (40_000.0, 20_000.0));
+        let mut server = known();
+        let first = send(&mut server, 30_000.0);
+        send(&mut server, 20_000.0);
+        server.complete(&first, &[1.0, 0.0, 0.0]);
+        assert_eq!(server.level(INPUT), (40_000.0, 20_000.0));
     }
 
     #[test]
     fn a_reading_below_the_range_means_others_and_one_inside_means_nothing() {
-        let mut mirror = known();
-        let hold = send(&mut mirror, 10_000.0);
-        mirror.refill(1.0);
-        mirror.learn(&hold, &input(60_000.0, 50_000.0));
-        assert_eq!(mirror.view(INPUT).map(|view| view.foreign), Some(0.0));
-        let hold = send(&mut mirror, 40_000.0);
-        mirror.refill(5.0);
-        mirror.learn(&hold, &input(60_000.0, 2_000.0));
-        let view = mirror.view(INPUT).expect("known");
+        let mut server = known();
+        let hold = send(&mut server, 10_000.0);
+        server.refill(1.0);
+        server.learn(&hold, &input(60_000.0, 50_000.0));
+        assert_eq!(server.view(INPUT).map(|view| view.foreign), Some(0.0));
+        let hold = send(&mut server, 40_000.0);
+        server.refill(5.0);
+        server.learn(&hold, &input(60_000.0, 2_000.0));
+        let view = server.view(INPUT).expect("known");
         assert!(view.foreign > 0.0 && view.free < 8_000.0, "{view:?}");
         // The same surprise is not counted twice.
-        let before = mirror.level(INPUT).0;
-        mirror.learn(&hold, &input(60_000.0, 2_000.0));
-        assert_eq!(mirror.level(INPUT).0, before);
+        let before = server.level(INPUT).0;
+        server.learn(&hold, &input(60_000.0, 2_000.0));
+        assert_eq!(server.level(INPUT).0, before);
     }
 
     #[test]
     fn limits_that_change_in_midrun_are_followed() {
-        let mut mirror = known();
-        let hold = send(&mut mirror, 1_000.0);
-        let changes = mirror.learn(&hold, &input(6_000.0, 5_000.0));
+        let mut server = known();
+        let hold = send(&mut server, 1_000.0);
+        let changes = server.learn(&hold, &input(6_000.0, 5_000.0));
         assert_eq!(changes[INPUT], Some((60_000.0, 6_000.0)));
-        assert!(mirror.level(INPUT).0 <= 5_500.0);
-        mirror.complete(&hold, &[1.0, 1_000.0, 0.0]);
-        mirror.refill(100.0);
-        assert!(mirror.level(INPUT).0 <= 6_000.0);
+        assert!(server.level(INPUT).0 <= 5_500.0);
+        server.complete(&hold, &[1.0, 1_000.0, 0.0]);
+        server.refill(100.0);
+        assert!(server.level(INPUT).0 <= 6_000.0);
     }
 
     #[test]
     fn a_refusal_lowers_the_level_at_once_and_once_per_round_the_trust() {
-        let mut mirror = known();
+        let mut server = known();
         for _ in 0..5 {
-            mirror.refused(
-                &due(5_000.0, 0.0, 0.0),
+            server.refused(
+                &charge(5_000.0, 0.0, 0.0),
                 Some(Dimension::InputTokens),
                 &input(60_000.0, 3_000.0),
             );
         }
-        assert_eq!(mirror.level(INPUT).0, 3_000.0);
-        assert_eq!(mirror.buckets[INPUT].guard, 1_100.0);
+        assert_eq!(server.level(INPUT).0, 3_000.0);
+        assert_eq!(server.buckets[INPUT].guard, 1_100.0);
     }
 
     #[test]
     fn refusals_for_requests_although_some_are_left_say_so_once_per_round() {
-        let mut mirror = Mirror::new();
-        mirror.assume(&[Some(6_000.0), None, None]);
-        let mut reading = Reading::default();
-        reading.told[REQUESTS] = told(6_000.0, 5_000.0);
+        let mut server = ServerBuckets::new();
+        server.assume(&[Some(6_000.0), None, None]);
+        let mut headers = LimitHeaders::default();
+        headers.told[REQUESTS] = told(6_000.0, 5_000.0);
         let mut refused = |now| {
-            mirror.refill(now);
-            mirror.refused(&due(0.0, 0.0, 0.0), Some(Dimension::Requests), &reading)
+            server.refill(now);
+            server.refused(&charge(0.0, 0.0, 0.0), Some(Dimension::Requests), &headers)
         };
         let times = [1.0, 1.0, 1.0, 2.5, 3.5];
         assert_eq!(times.map(&mut refused), [true, false, false, false, true]);
@@ -551,127 +556,127 @@ mod tests {
 
     #[test]
     fn without_headers_limits_are_guessed_from_use_and_grow() {
-        let mut mirror = Mirror::new();
-        mirror.refill(10.0);
-        mirror.guess_limits(None, &[100, 50_000, 0]);
-        let limit = |mirror: &Mirror| mirror.view(INPUT).map_or(0.0, |view| view.limit);
-        assert_eq!(limit(&mirror), 42_500.0);
-        mirror.guess_limits(None, &[100, 50_000, 0]);
-        assert_eq!(limit(&mirror), 42_500.0, "one round, one cut");
-        mirror.refill(13.0);
-        mirror.guess_limits(None, &[100, 50_000, 0]);
-        assert!(limit(&mirror) < 37_000.0);
-        mirror.refill(113.0);
-        assert!(limit(&mirror) > 50_000.0);
+        let mut server = ServerBuckets::new();
+        server.refill(10.0);
+        server.guess_limits(None, &[100, 50_000, 0]);
+        let limit = |server: &ServerBuckets| server.view(INPUT).map_or(0.0, |view| view.limit);
+        assert_eq!(limit(&server), 42_500.0);
+        server.guess_limits(None, &[100, 50_000, 0]);
+        assert_eq!(limit(&server), 42_500.0, "one round, one cut");
+        server.refill(13.0);
+        server.guess_limits(None, &[100, 50_000, 0]);
+        assert!(limit(&server) < 37_000.0);
+        server.refill(113.0);
+        assert!(limit(&server) > 50_000.0);
         let text = Refusal::Limit(Some(Dimension::InputTokens), Some(30_000.0));
         if let Refusal::Limit(Some(dimension), Some(told)) = text {
-            mirror.told_limit(dimension, told);
+            server.told_limit(dimension, told);
         }
-        assert_eq!(limit(&mirror), 30_000.0);
+        assert_eq!(limit(&server), 30_000.0);
     }
 
     #[test]
     fn a_guess_that_has_grown_for_days_is_brought_down_by_one_refusal() {
-        let mut mirror = Mirror::new();
-        mirror.guess_limits(None, &[100, 50_000, 0]);
-        mirror.refill(200_000.0);
-        mirror.guess_limits(None, &[100, 50_000, 0]);
-        assert_eq!(mirror.view(INPUT).map(|view| view.limit), Some(85_000.0));
+        let mut server = ServerBuckets::new();
+        server.guess_limits(None, &[100, 50_000, 0]);
+        server.refill(200_000.0);
+        server.guess_limits(None, &[100, 50_000, 0]);
+        assert_eq!(server.view(INPUT).map(|view| view.limit), Some(85_000.0));
     }
 
     #[test]
     fn no_limit_is_guessed_to_be_lower_than_the_lowest_there_is() {
-        let mut mirror = Mirror::new();
-        mirror.guess_limits(None, &[2, 3_000, 500]);
-        assert!(!mirror.knows_any());
-        mirror.guess_limits(None, &[2, 12_000, 500]);
+        let mut server = ServerBuckets::new();
+        server.guess_limits(None, &[2, 3_000, 500]);
+        assert!(!server.knows_any());
+        server.guess_limits(None, &[2, 12_000, 500]);
         for round in 1..20 {
-            mirror.refill(3.0 * f64::from(round));
-            mirror.guess_limits(None, &[2, 12_000, 500]);
+            server.refill(3.0 * f64::from(round));
+            server.guess_limits(None, &[2, 12_000, 500]);
         }
-        assert_eq!(mirror.view(INPUT).map(|view| view.limit), Some(10_000.0));
+        assert_eq!(server.view(INPUT).map(|view| view.limit), Some(10_000.0));
     }
 
     #[test]
     fn what_is_larger_than_the_bucket_goes_alone_when_it_is_full() {
-        let mut mirror = known();
-        let hold = send(&mut mirror, 30_000.0);
-        let large = due(90_000.0, 0.0, 0.0);
-        assert_eq!(mirror.room(&large), Room::Later(Dimension::InputTokens));
-        mirror.complete(&hold, &[1.0, 30_000.0, 0.0]);
-        mirror.refill(29.0);
-        assert!(matches!(mirror.room(&large), Room::At(time, _) if time < 30.1));
-        mirror.refill(30.1);
-        assert_eq!(mirror.room(&large), Room::Now);
+        let mut server = known();
+        let hold = send(&mut server, 30_000.0);
+        let large = charge(90_000.0, 0.0, 0.0);
+        assert_eq!(server.room(&large), Room::NotNow(Dimension::InputTokens));
+        server.complete(&hold, &[1.0, 30_000.0, 0.0]);
+        server.refill(29.0);
+        assert!(matches!(server.room(&large), Room::At(time, _) if time < 30.1));
+        server.refill(30.1);
+        assert_eq!(server.room(&large), Room::Now);
     }
 
     /// Headers that tell of the output bucket only.
-    fn output(remaining: f64) -> Reading {
-        let mut reading = Reading::default();
-        reading.told[OUTPUT] = told(60_000.0, remaining);
-        reading
+    fn output(remaining: f64) -> LimitHeaders {
+        let mut headers = LimitHeaders::default();
+        headers.told[OUTPUT] = told(60_000.0, remaining);
+        headers
     }
 
     #[test]
     fn a_server_that_reserves_max_tokens_is_recognised_at_the_first_reading() {
         for (sent_before, sent_after) in [(0, 0), (2, 0), (0, 2)] {
-            let mut mirror = Mirror::new();
-            let send = |mirror: &mut Mirror| mirror.admit(&due(0.0, 500.0, 8_000.0));
-            (0..sent_before).for_each(|_| _ = send(&mut mirror));
-            let hold = send(&mut mirror);
-            (0..sent_after).for_each(|_| _ = send(&mut mirror));
-            mirror.refill(3.0);
-            mirror.learn(&hold, &output(52_000.0 - 8_000.0 * f64::from(sent_before)));
-            assert!(mirror.reserves_most, "{sent_before} {sent_after}");
+            let mut server = ServerBuckets::new();
+            let send = |server: &mut ServerBuckets| server.admit(&charge(0.0, 500.0, 8_000.0));
+            (0..sent_before).for_each(|_| _ = send(&mut server));
+            let hold = send(&mut server);
+            (0..sent_after).for_each(|_| _ = send(&mut server));
+            server.refill(3.0);
+            server.learn(&hold, &output(52_000.0 - 8_000.0 * f64::from(sent_before)));
+            assert!(server.reserves_most, "{sent_before} {sent_after}");
         }
-        let mut mirror = Mirror::new();
-        let hold = mirror.admit(&due(0.0, 500.0, 8_000.0));
-        mirror.learn(&hold, &output(60_000.0));
-        assert!(!mirror.reserves_most);
+        let mut server = ServerBuckets::new();
+        let hold = server.admit(&charge(0.0, 500.0, 8_000.0));
+        server.learn(&hold, &output(60_000.0));
+        assert!(!server.reserves_most);
     }
 
     #[test]
     fn how_output_is_charged_is_what_surprises_less() {
-        let mut mirror = Mirror::new();
+        let mut server = ServerBuckets::new();
         let mut now = 0.0;
-        let mut round = |mirror: &mut Mirror, remaining: f64| {
+        let mut round = |server: &mut ServerBuckets, remaining: f64| {
             let holds = [0; 5].map(|_| {
-                let mut hold = mirror.admit(&due(0.0, 500.0, 8_000.0));
+                let mut hold = server.admit(&charge(0.0, 500.0, 8_000.0));
                 now += 2.0;
-                mirror.refill(now);
-                mirror.arrived(&mut hold);
+                server.refill(now);
+                server.arrived(&mut hold);
                 hold
             });
-            mirror.learn(&holds[4], &output(remaining));
+            server.learn(&holds[4], &output(remaining));
             for hold in &holds {
-                mirror.complete(hold, &[1.0, 0.0, 500.0]);
+                server.complete(hold, &[1.0, 0.0, 500.0]);
             }
             now += 60.0;
-            mirror.refill(now);
+            server.refill(now);
         };
         // At first the bucket is not full, whatever the reason.
-        round(&mut mirror, 30_000.0);
-        round(&mut mirror, 20_000.0);
-        round(&mut mirror, 20_000.0);
-        assert!(mirror.reserves_most);
-        round(&mut mirror, 59_000.0);
-        round(&mut mirror, 59_000.0);
-        assert!(!mirror.reserves_most);
+        round(&mut server, 30_000.0);
+        round(&mut server, 20_000.0);
+        round(&mut server, 20_000.0);
+        assert!(server.reserves_most);
+        round(&mut server, 59_000.0);
+        round(&mut server, 59_000.0);
+        assert!(!server.reserves_most);
         // Others take from the bucket either way.
         for remaining in [10_000.0, 52_000.0, 10_000.0, 40_000.0] {
-            round(&mut mirror, remaining);
+            round(&mut server, remaining);
         }
-        assert!(!mirror.reserves_most);
+        assert!(!server.reserves_most);
     }
 
     #[test]
     fn a_refusal_while_tokens_are_left_shows_that_max_tokens_is_reserved() {
         let refused = |most, left| {
-            let mut mirror = Mirror::new();
-            mirror.assume(&[None, None, Some(60_000.0)]);
+            let mut server = ServerBuckets::new();
+            server.assume(&[None, None, Some(60_000.0)]);
             let dimension = Some(Dimension::OutputTokens);
-            mirror.refused(&due(0.0, 500.0, most), dimension, &output(left));
-            mirror.reserves_most
+            server.refused(&charge(0.0, 500.0, most), dimension, &output(left));
+            server.reserves_most
         };
         assert!(refused(8_000.0, 7_000.0));
         assert!(!refused(8_000.0, 0.0));

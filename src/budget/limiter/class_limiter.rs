@@ -1,4 +1,4 @@
-//! The account of one model class: window, mirror, pacer and estimates as one machine.
+//! The limiter of one model class: window, server, pacer and estimates as one machine.
 
 use std::collections::VecDeque;
 
@@ -6,34 +6,34 @@ use fastrand::Rng;
 
 use crate::types::{Delivery, Dimension, Usage, WaitCause};
 
-use super::entries::{Entries, Key};
+use super::decision::{LimiterView, NotNow, OverLimit};
 use super::estimate::{Estimate, Estimates};
-use super::gate::{Gate, Pass};
-use super::mirror::{Due, Hold, Mirror, Room};
+use super::headers::{LimitHeaders, Refusal};
+use super::overload_gate::{GatePass, OverloadGate};
 use super::pacer::{Pace, Pacer};
-use super::reading::{Reading, Refusal};
-use super::ruling::{Excess, Later, View};
+use super::server::{BucketHold, ExpectedCharge, Room, ServerBuckets};
+use super::slab::{Slab, SlabKey};
 use super::window::{Stamp, Window};
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
 use crate::budget::limits::Limits;
 
 /// Decides when the requests of one model class may be sent, and learns from what becomes of them.
 ///
-/// The life of a request: [`try_admit`](Account::try_admit) until it is granted; then, as they
-/// come, [`learn`](Account::learn) with the headers, [`begun`](Account::begun) with the usage that
-/// `message_start` brings, [`output_seen`](Account::output_seen); and exactly one end:
-/// [`settle`](Account::settle), [`refused`](Account::refused),
-/// [`overloaded`](Account::overloaded) or [`failed`](Account::failed). What comes after the end is
+/// The life of a request: [`try_admit`](ClassLimiter::try_admit) until it is granted; then, as they
+/// come, [`learn`](ClassLimiter::learn) with the headers, [`begun`](ClassLimiter::begun) with the usage that
+/// `message_start` brings, [`output_seen`](ClassLimiter::output_seen); and exactly one end:
+/// [`settle`](ClassLimiter::settle), [`refused`](ClassLimiter::refused),
+/// [`overloaded`](ClassLimiter::overloaded) or [`failed`](ClassLimiter::failed). What comes after the end is
 /// ignored.
 #[derive(Debug, Clone)]
-pub(crate) struct Account {
+pub(crate) struct ClassLimiter {
     window: Window,
-    mirror: Mirror,
+    server: ServerBuckets,
     pacer: Pacer,
     estimates: Estimates,
-    entries: Entries<Entry>,
+    entries: Slab<Entry>,
     /// Sent, and not yet taken to have arrived; oldest first.
-    travelling: VecDeque<(Time, Key)>,
+    travelling: VecDeque<(Time, SlabKey)>,
     /// Nothing is sent before.
     paused_until: Time,
     /// When the pace was last cut: what was sent before belongs to that cut.
@@ -45,31 +45,31 @@ pub(crate) struct Account {
     /// An answer came without any header: there is nothing to wait for.
     is_mute: bool,
     counts_cache_reads: bool,
-    dice: Rng,
+    rng: Rng,
 }
 
 /// A request in flight.
 #[derive(Debug, Clone)]
 struct Entry {
     cost: Cost,
-    hold: Hold,
+    hold: BucketHold,
     stamp: Stamp,
-    pass: Pass,
+    pass: GatePass,
     sent: Time,
     /// What the server said its input came to.
     input: Option<u64>,
     output: u64,
 }
 
-impl Account {
-    /// An account under `limits`, of which nothing is known yet.
-    pub(crate) fn new(limits: Limits, counts_cache_reads: bool, dice: Rng) -> Account {
-        Account {
+impl ClassLimiter {
+    /// An limiter under `limits`, of which nothing is known yet.
+    pub(crate) fn new(limits: Limits, counts_cache_reads: bool, rng: Rng) -> ClassLimiter {
+        ClassLimiter {
             window: Window::new(limits),
-            mirror: Mirror::new(),
+            server: ServerBuckets::new(),
             pacer: Pacer::new(),
             estimates: Estimates::new(),
-            entries: Entries::new(),
+            entries: Slab::new(),
             travelling: VecDeque::new(),
             paused_until: 0.0,
             last_cut: f64::NEG_INFINITY,
@@ -77,7 +77,7 @@ impl Account {
             most_open: None,
             is_mute: false,
             counts_cache_reads,
-            dice,
+            rng,
         }
     }
 
@@ -98,14 +98,19 @@ impl Account {
     pub(crate) fn assume_server(&mut self, now: Time, limits: &Limits) {
         self.advance(now);
         let limits = Dimension::ALL.map(|d| limits.of(d).map(|limit| limit as f64));
-        self.mirror.assume(&limits);
+        self.server.assume(&limits);
     }
 
     /// Says whether a request may be sent now, and if not, why and until when.
-    pub(crate) fn outlook(&mut self, now: Time, cost: &Cost, gate: &mut Gate) -> Result<(), Later> {
+    pub(crate) fn outlook(
+        &mut self,
+        now: Time,
+        cost: &Cost,
+        gate: &mut OverloadGate,
+    ) -> Result<(), NotNow> {
         self.advance(now);
-        let (estimate, due) = self.reckon(cost);
-        self.admissible(now, &estimate, &due, gate).map(|_| ())
+        let (estimate, charge) = self.reckon(cost);
+        self.admissible(now, &estimate, &charge, gate).map(|_| ())
     }
 
     /// Takes in a request if it may be sent now; otherwise says why and until when not.
@@ -113,18 +118,18 @@ impl Account {
         &mut self,
         now: Time,
         cost: &Cost,
-        gate: &mut Gate,
-    ) -> Result<Key, Later> {
+        gate: &mut OverloadGate,
+    ) -> Result<SlabKey, NotNow> {
         self.advance(now);
-        let (estimate, due) = self.reckon(cost);
-        let pace = self.admissible(now, &estimate, &due, gate)?;
+        let (estimate, charge) = self.reckon(cost);
+        let pace = self.admissible(now, &estimate, &charge, gate)?;
         if self.is_free_of_pace() {
             self.pacer.forgive(now, &pace);
         }
         self.pacer.admit(now, &estimate.mean, &pace);
         let entry = Entry {
             cost: *cost,
-            hold: self.mirror.admit(&due),
+            hold: self.server.admit(&charge),
             stamp: self.window.admit(&estimate),
             pass: gate.pass(now),
             sent: now,
@@ -141,47 +146,47 @@ impl Account {
         &mut self,
         now: Time,
         estimate: &Estimate,
-        due: &Due,
-        gate: &mut Gate,
-    ) -> Result<Pace, Later> {
+        charge: &ExpectedCharge,
+        gate: &mut OverloadGate,
+    ) -> Result<Pace, NotNow> {
         if let Some(excess) = self.excess(estimate) {
-            return Err(Later::Never(excess));
+            return Err(NotNow::Never(excess));
         }
-        let in_flight = self.mirror.in_flight();
+        let in_flight = self.server.in_flight();
         if let Some((most, until)) = self.most_open {
             if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
-                return Err(Later::NotBefore(until, WaitCause::Concurrency));
+                return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
             }
         }
         if in_flight > 0 && self.is_probing() {
             // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
             if let Some((sent, _)) = self.travelling.back() {
-                return Err(Later::NotBefore(sent + ARRIVED, WaitCause::FirstAnswer));
+                return Err(NotNow::NotBefore(sent + ARRIVED, WaitCause::FirstResponse));
             }
         }
         let pace = self.pace(now);
-        let room = self.mirror.room(due);
-        if let Room::Later(dimension) = room {
+        let room = self.server.room(charge);
+        if let Room::NotNow(dimension) = room {
             let why = WaitCause::Server(dimension);
             return Err(match self.travelling.front() {
-                Some((sent, _)) => Later::NotBefore(sent + ARRIVED, why),
-                None if self.mirror.fades(dimension) => Later::NotBefore(now + FADING, why),
-                None => Later::OnEvent(why),
+                Some((sent, _)) => NotNow::NotBefore(sent + ARRIVED, why),
+                None if self.server.fades(dimension) => NotNow::NotBefore(now + FADING, why),
+                None => NotNow::OnEvent(why),
             });
         }
         match self.latest(now, estimate, &pace, room, gate) {
-            Some((time, why)) => Err(Later::NotBefore(time, why)),
+            Some((time, why)) => Err(NotNow::NotBefore(time, why)),
             None => Ok(pace),
         }
     }
 
     /// The headers of an answer arrived, whatever its status.
-    pub(crate) fn learn(&mut self, now: Time, key: Key, reading: &Reading) {
+    pub(crate) fn learn(&mut self, now: Time, key: SlabKey, headers: &LimitHeaders) {
         self.advance(now);
         let Some(entry) = self.entries.find(key) else {
             return;
         };
-        let changes = self.mirror.learn(&entry.hold, reading);
+        let changes = self.server.learn(&entry.hold, headers);
         for (d, change) in changes.iter().enumerate() {
             if let Some((old, new)) = change {
                 self.pacer.rescale(now, d, *old, *new);
@@ -191,26 +196,32 @@ impl Account {
 
     /// The answer began: the host took the request, and `usage` says what its input came to, or
     /// nothing at all, as some gateways do before the end.
-    pub(crate) fn begun(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
+    pub(crate) fn begun(
+        &mut self,
+        now: Time,
+        key: SlabKey,
+        usage: &Usage,
+        gate: &mut OverloadGate,
+    ) {
         self.advance(now);
         let input = self.counted_input(usage);
         let Some(entry) = self.entries.find(key) else {
             return;
         };
         gate.accepted(entry.pass);
-        self.is_mute |= !self.mirror.knows_any();
+        self.is_mute |= !self.server.knows_any();
         let Some(input) = input else { return };
         if entry.input.replace(input).is_none() {
             self.estimates.learn_input(&entry.cost, input);
         }
-        self.mirror.input_is(&mut entry.hold, input as f64);
+        self.server.input_is(&mut entry.hold, input as f64);
         let mut counts = entry.stamp.counted();
         counts[INPUT] = input;
         self.window.correct(&mut entry.stamp, counts);
     }
 
     /// The stream has shown so many output tokens in all.
-    pub(crate) fn output_seen(&mut self, now: Time, key: Key, tokens: u64) {
+    pub(crate) fn output_seen(&mut self, now: Time, key: SlabKey, tokens: u64) {
         self.advance(now);
         let tokens = at_most(tokens, LARGEST);
         let Some(entry) = self.entries.find(key).filter(|entry| entry.output < tokens) else {
@@ -218,12 +229,18 @@ impl Account {
         };
         self.estimates.grow(&entry.cost, entry.output, tokens);
         entry.output = tokens;
-        self.mirror.output_seen(&mut entry.hold, tokens as f64);
+        self.server.output_seen(&mut entry.hold, tokens as f64);
         self.window.raise_output(&mut entry.stamp, tokens);
     }
 
     /// The request succeeded, and used what `usage` says.
-    pub(crate) fn settle(&mut self, now: Time, key: Key, usage: &Usage, gate: &mut Gate) {
+    pub(crate) fn settle(
+        &mut self,
+        now: Time,
+        key: SlabKey,
+        usage: &Usage,
+        gate: &mut OverloadGate,
+    ) {
         self.begun(now, key, usage, gate);
         let output = at_most(usage.output_tokens, LARGEST);
         let Some(entry) = self.close(key, |entry, counted| {
@@ -234,7 +251,7 @@ impl Account {
             return;
         };
         self.estimates.learn_output(&entry.cost, output);
-        self.mirror.succeeded();
+        self.server.succeeded();
         self.pacer.succeeded();
         self.pauses = 0;
         if let Some((most, _)) = &mut self.most_open {
@@ -242,45 +259,45 @@ impl Account {
         }
     }
 
-    /// The server refused the request with a 429 that a pause cures; `reading` is of its headers.
+    /// The server refused the request with a 429 that a pause cures; `headers` is of its headers.
     /// Returns why it can never succeed, if the request alone is larger than the limit.
     pub(crate) fn refused(
         &mut self,
         now: Time,
-        key: Key,
+        key: SlabKey,
         refusal: Refusal,
-        reading: &Reading,
-        gate: &mut Gate,
-    ) -> Option<Excess> {
-        self.learn(now, key, reading);
+        headers: &LimitHeaders,
+        gate: &mut OverloadGate,
+    ) -> Option<OverLimit> {
+        self.learn(now, key, headers);
         // A refusal costs nothing at the server, as far as is known, but a request here.
         let entry = self.close(key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
         gate.forget(entry.pass);
-        self.pause_for(now, reading.retry_after);
+        self.pause_for(now, headers.retry_after);
         let estimate = self.estimate(&entry.cost);
         match refusal {
             Refusal::Limit(dimension, limit) => {
                 if let (Some(dimension), Some(limit)) = (dimension, limit) {
-                    self.mirror.told_limit(dimension, limit);
+                    self.server.told_limit(dimension, limit);
                 }
-                if !self.mirror.guesses(dimension) {
-                    let due = Due::new(&estimate, entry.cost.max_tokens);
-                    if self.mirror.refused(&due, dimension, reading) {
+                if !self.server.guesses(dimension) {
+                    let charge = ExpectedCharge::new(&estimate, entry.cost.max_tokens);
+                    if self.server.refused(&charge, dimension, headers) {
                         self.pacer.tighten(now);
                     }
                 } else {
-                    self.mirror.guess_limits(dimension, &self.window.sums());
+                    self.server.guess_limits(dimension, &self.window.sums());
                 }
             }
             // With nothing known it may be any limit.
-            Refusal::Unexplained if self.mirror.guesses(None) => {
-                self.mirror.guess_limits(None, &self.window.sums());
+            Refusal::Unexplained if self.server.guesses(None) => {
+                self.server.guess_limits(None, &self.window.sums());
             }
             // All that was in flight comes back refused: one round, one cut.
             _ if entry.sent < self.last_cut => {}
             Refusal::Growth | Refusal::Unexplained => self.cut(now),
             Refusal::Concurrency => {
-                let open = self.mirror.in_flight() as f64 + 1.0;
+                let open = self.server.in_flight() as f64 + 1.0;
                 let until = self.paused_until.max(now) + CROWDED;
                 self.most_open = Some(((0.75 * open).max(1.0), until));
                 self.cut(now);
@@ -288,12 +305,18 @@ impl Account {
         }
         let pace = self.pace(self.paused_until);
         self.pacer.hold(self.paused_until, &pace);
-        let proven = || proven_excess(refusal, reading, &estimate);
+        let proven = || proven_excess(refusal, headers, &estimate);
         self.excess(&estimate).or_else(proven)
     }
 
     /// The host refused the request as overloaded, at once or in the midst of its answer.
-    pub(crate) fn overloaded(&mut self, now: Time, key: Key, wait: Option<f64>, gate: &mut Gate) {
+    pub(crate) fn overloaded(
+        &mut self,
+        now: Time,
+        key: SlabKey,
+        wait: Option<f64>,
+        gate: &mut OverloadGate,
+    ) {
         self.advance(now);
         let entry = self.close(key, |entry, _| {
             let actual = [1, entry.input.unwrap_or(0), entry.output];
@@ -305,11 +328,17 @@ impl Account {
     }
 
     /// The request failed otherwise: never sent, answered with an error, or nobody knows.
-    pub(crate) fn failed(&mut self, now: Time, key: Key, delivery: Delivery, gate: &mut Gate) {
+    pub(crate) fn failed(
+        &mut self,
+        now: Time,
+        key: SlabKey,
+        delivery: Delivery,
+        gate: &mut OverloadGate,
+    ) {
         self.advance(now);
         let entry = self.close(key, |entry, counted| match delivery {
             Delivery::NotSent => ([0; 3], [0; 3]),
-            Delivery::Answered => {
+            Delivery::Responded => {
                 let actual = [1, entry.input.unwrap_or(0), entry.output];
                 (actual, actual)
             }
@@ -331,10 +360,10 @@ impl Account {
         estimate: &Estimate,
         pace: &Pace,
         room: Room,
-        gate: &mut Gate,
+        gate: &mut OverloadGate,
     ) -> Option<(Time, WaitCause)> {
         let limit = self.window.earliest(estimate);
-        let due = match self.is_free_of_pace() {
+        let charge = match self.is_free_of_pace() {
             true => None,
             false => self.pacer.earliest(now, pace),
         };
@@ -344,9 +373,9 @@ impl Account {
             limit.map(|(time, dimension)| (time, WaitCause::Limit(dimension))),
             match room {
                 Room::At(time, dimension) => Some((time, WaitCause::Server(dimension))),
-                Room::Now | Room::Later(_) => None,
+                Room::Now | Room::NotNow(_) => None,
             },
-            due.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
+            charge.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
         ];
         let later = times.into_iter().flatten().filter(|(time, _)| *time > now);
         later.max_by(|(one, _), (other, _)| one.total_cmp(other))
@@ -361,10 +390,10 @@ impl Account {
     /// can better.
     pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
         self.advance(now);
-        let (estimate, due) = self.reckon(cost);
+        let (estimate, charge) = self.reckon(cost);
         self.paused_until
             .max(self.window.at_best(now, queued, &estimate))
-            .max(self.mirror.at_best(queued, &due))
+            .max(self.server.at_best(queued, &charge))
     }
 
     /// Until when the server asked to wait.
@@ -373,19 +402,19 @@ impl Account {
     }
 
     /// What is in flight.
-    pub(crate) fn open(&self) -> Vec<(Key, Cost)> {
+    pub(crate) fn open(&self) -> Vec<(SlabKey, Cost)> {
         let entries = self.entries.iter();
         entries.map(|(key, entry)| (key, entry.cost)).collect()
     }
 
-    /// What the account looks like.
-    pub(crate) fn view(&mut self, now: Time) -> View {
+    /// What the limiter looks like.
+    pub(crate) fn view(&mut self, now: Time) -> LimiterView {
         self.advance(now);
-        View {
+        LimiterView {
             limits: self.window.limits(),
             used: self.window.sums(),
-            in_flight: self.mirror.in_flight(),
-            server: [0, 1, 2].map(|d| self.mirror.view(d)),
+            in_flight: self.server.in_flight(),
+            server: [0, 1, 2].map(|d| self.server.view(d)),
             pause_until: self.paused_until,
         }
     }
@@ -394,7 +423,7 @@ impl Account {
     #[cfg(test)]
     pub(crate) fn is_at_rest(&mut self, now: Time) -> bool {
         self.advance(now);
-        self.mirror.is_at_rest() && self.window.is_at_rest()
+        self.server.is_at_rest() && self.window.is_at_rest()
     }
 
     /// Moves all machines on to `now`.
@@ -407,23 +436,23 @@ impl Account {
             self.travelling.pop_front();
             if let Some(entry) = self.entries.find(key) {
                 // In the order of time: refill must not see charges that were not made yet.
-                self.mirror.refill(sent + ARRIVED);
-                self.mirror.arrived(&mut entry.hold);
+                self.server.refill(sent + ARRIVED);
+                self.server.arrived(&mut entry.hold);
             }
         }
-        self.mirror.refill(now);
+        self.server.refill(now);
     }
 
     /// Ends an entry, at the time to which all machines have moved on, with what it came to for the
-    /// mirror and for the window.
+    /// server and for the window.
     fn close(
         &mut self,
-        key: Key,
+        key: SlabKey,
         actual: impl FnOnce(&Entry, Each<u64>) -> (Each<u64>, Each<u64>),
     ) -> Option<Entry> {
         let mut entry = self.entries.take(key)?;
         let (for_mirror, for_window) = actual(&entry, entry.stamp.counted());
-        self.mirror
+        self.server
             .complete(&entry.hold, &for_mirror.map(|tokens| tokens as f64));
         self.window.correct(&mut entry.stamp, for_window);
         self.window.close(&entry.stamp);
@@ -438,7 +467,7 @@ impl Account {
 
     /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
     /// a floor that grows, and so do those for which it did not say how long: refusals that find
-    /// the account paused belong to that pause.
+    /// the limiter paused belong to that pause.
     fn pause_for(&mut self, now: Time, asked: Option<f64>) {
         if now >= self.paused_until {
             self.pauses = (self.pauses + 1).min(MOST_PAUSES);
@@ -450,7 +479,7 @@ impl Account {
             None => doubled,
         };
         // Processes that were told the same do not come back in one instant.
-        self.paused_until = self.paused_until.max(now + wait + 0.1 * self.dice.f64());
+        self.paused_until = self.paused_until.max(now + wait + 0.1 * self.rng.f64());
     }
 
     fn estimate(&self, cost: &Cost) -> Estimate {
@@ -459,23 +488,23 @@ impl Account {
     }
 
     /// What a request will cost by the window's measure, and by the server's.
-    fn reckon(&self, cost: &Cost) -> (Estimate, Due) {
+    fn reckon(&self, cost: &Cost) -> (Estimate, ExpectedCharge) {
         let estimate = self.estimate(cost);
-        let due = Due::new(&estimate, cost.max_tokens);
-        (estimate, due)
+        let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
+        (estimate, charge)
     }
 
-    fn excess(&self, estimate: &Estimate) -> Option<Excess> {
+    fn excess(&self, estimate: &Estimate) -> Option<OverLimit> {
         if let Some(dimension) = self.window.excess(estimate) {
-            return Some(Excess {
+            return Some(OverLimit {
                 dimension,
                 estimate: estimate.promise[dimension.at()],
                 limit: self.window.limits().of(dimension).unwrap_or(0),
             });
         }
-        let dimension = self.mirror.excess(estimate)?;
-        let limit = self.mirror.view(dimension.at())?.limit;
-        Some(Excess {
+        let dimension = self.server.excess(estimate)?;
+        let limit = self.server.view(dimension.at())?.limit;
+        Some(OverLimit {
             dimension,
             estimate: whole(estimate.mean[dimension.at()]),
             limit: whole(limit),
@@ -485,13 +514,13 @@ impl Account {
     /// Whether one request goes ahead to learn the limits: not where the caller set limits, for
     /// then a slow start is probe enough.
     fn is_probing(&self) -> bool {
-        !self.is_mute && !self.mirror.knows_any() && self.window.limits().is_unlimited()
+        !self.is_mute && !self.server.knows_any() && self.window.limits().is_unlimited()
     }
 
     /// Whether a request waits for room only: with none in flight it floods nobody, and a person
     /// may be waiting for it.
     fn is_free_of_pace(&self) -> bool {
-        self.mirror.in_flight() == 0 && !self.pacer.is_careful()
+        self.server.in_flight() == 0 && !self.pacer.is_careful()
     }
 
     fn pace(&mut self, now: Time) -> Pace {
@@ -499,7 +528,7 @@ impl Account {
             Some(limit) => limit as f64 / 60.0,
             None => f64::INFINITY,
         });
-        let mut server = self.mirror.rates();
+        let mut server = self.server.rates();
         if self.pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
             // Also where no limit is known, those that were refused do not come back in one instant.
             server[REQUESTS] = SPREAD;
@@ -521,21 +550,25 @@ impl Account {
 
 /// A request for which the server has no room in a full bucket, and which is larger than that by
 /// our reckoning, too: one that no pause helps, also where that is a guess.
-fn proven_excess(refusal: Refusal, reading: &Reading, estimate: &Estimate) -> Option<Excess> {
+fn proven_excess(
+    refusal: Refusal,
+    headers: &LimitHeaders,
+    estimate: &Estimate,
+) -> Option<OverLimit> {
     let Refusal::Limit(Some(Dimension::InputTokens), named) = refusal else {
         return None;
     };
-    let told = reading.told[INPUT];
+    let told = headers.told[INPUT];
     let limit = told.limit.or(named)?;
     let is_full = told.remaining? >= limit;
-    (is_full && estimate.mean[INPUT] > limit).then(|| Excess {
+    (is_full && estimate.mean[INPUT] > limit).then(|| OverLimit {
         dimension: Dimension::InputTokens,
         estimate: whole(estimate.mean[INPUT]),
         limit: whole(limit),
     })
 }
 
-/// No request has more tokens than this: what says so is an error, and must not weigh for hours.
+/// No request has more tokens than this: what says so is an error, and must not estimate_size for hours.
 const LARGEST: u64 = 1 << 24;
 
 /// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
@@ -556,17 +589,20 @@ const ARRIVED: f64 = 2.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::limiter::reading::Told;
+    use crate::budget::limiter::headers::HeaderValues;
 
     const SMALL: Cost = Cost::request().input_tokens(100).max_tokens(100);
 
-    fn account(limits: Limits) -> (Account, Gate) {
-        let dice = Rng::with_seed(1);
-        (Account::new(limits, false, dice.clone()), Gate::new(dice))
+    fn limiter(limits: Limits) -> (ClassLimiter, OverloadGate) {
+        let rng = Rng::with_seed(1);
+        (
+            ClassLimiter::new(limits, false, rng.clone()),
+            OverloadGate::new(rng),
+        )
     }
 
-    fn unlimited() -> (Account, Gate) {
-        account(Limits::per_minute())
+    fn unlimited() -> (ClassLimiter, OverloadGate) {
+        limiter(Limits::per_minute())
     }
 
     fn usage(input: u64, output: u64) -> Usage {
@@ -577,58 +613,58 @@ mod tests {
         }
     }
 
-    fn headers(requests: f64) -> Reading {
-        let mut reading = Reading::default();
-        reading.told[0] = Told {
+    fn headers(requests: f64) -> LimitHeaders {
+        let mut headers = LimitHeaders::default();
+        headers.told[0] = HeaderValues {
             limit: Some(requests),
             remaining: Some(requests - 1.0),
         };
-        reading
+        headers
     }
 
     #[track_caller]
-    fn granted(ruling: Result<Key, Later>) -> Key {
-        ruling.expect("room")
+    fn granted(decision: Result<SlabKey, NotNow>) -> SlabKey {
+        decision.expect("room")
     }
 
     #[track_caller]
-    fn not_before(ruling: Result<Key, Later>) -> (Time, WaitCause) {
-        match ruling {
-            Err(Later::NotBefore(time, why)) => (time, why),
+    fn not_before(decision: Result<SlabKey, NotNow>) -> (Time, WaitCause) {
+        match decision {
+            Err(NotNow::NotBefore(time, why)) => (time, why),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn with_nothing_known_one_request_goes_ahead_to_learn_the_limits() {
-        let (mut account, mut gate) = unlimited();
-        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        let ruling = account.try_admit(0.1, &SMALL, &mut gate);
-        let soon = Later::NotBefore(ARRIVED, WaitCause::FirstAnswer);
-        assert_eq!(ruling, Err(soon));
-        account.learn(0.5, key, &headers(1_000.0));
-        granted(account.try_admit(1.0, &SMALL, &mut gate));
+        let (mut limiter, mut gate) = unlimited();
+        let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        let decision = limiter.try_admit(0.1, &SMALL, &mut gate);
+        let soon = NotNow::NotBefore(ARRIVED, WaitCause::FirstResponse);
+        assert_eq!(decision, Err(soon));
+        limiter.learn(0.5, key, &headers(1_000.0));
+        granted(limiter.try_admit(1.0, &SMALL, &mut gate));
     }
 
     #[test]
     fn an_answer_without_headers_ends_the_waiting_for_them() {
-        let (mut account, mut gate) = unlimited();
-        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        account.settle(1.0, key, &usage(100, 10), &mut gate);
+        let (mut limiter, mut gate) = unlimited();
+        let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        limiter.settle(1.0, key, &usage(100, 10), &mut gate);
         for _ in 0..100 {
-            granted(account.try_admit(1.0, &SMALL, &mut gate));
+            granted(limiter.try_admit(1.0, &SMALL, &mut gate));
         }
     }
 
     #[test]
     fn own_limits_need_no_first_answer_and_bound_every_minute() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(6));
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6));
         let (mut now, mut sent) = (0.0, Vec::new());
         while now < 300.0 {
-            match account.try_admit(now, &SMALL, &mut gate) {
+            match limiter.try_admit(now, &SMALL, &mut gate) {
                 Ok(key) => {
                     sent.push(now);
-                    account.settle(now, key, &usage(100, 10), &mut gate);
+                    limiter.settle(now, key, &usage(100, 10), &mut gate);
                 }
                 other => now = not_before(other).0,
             }
@@ -639,38 +675,38 @@ mod tests {
 
     #[test]
     fn a_429_pauses_as_long_as_it_says_and_counts_as_a_request_only() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
-        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        let reading = Reading {
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
+        let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        let headers = LimitHeaders {
             retry_after: Some(7.0),
             ..headers(1_000.0)
         };
         let refusal = Refusal::Limit(Some(Dimension::InputTokens), None);
         assert_eq!(
-            account.refused(1.0, key, refusal, &reading, &mut gate),
+            limiter.refused(1.0, key, refusal, &headers, &mut gate),
             None
         );
-        let (time, why) = not_before(account.try_admit(1.0, &SMALL, &mut gate));
+        let (time, why) = not_before(limiter.try_admit(1.0, &SMALL, &mut gate));
         assert!((8.0..8.1).contains(&time) && why == WaitCause::Pause);
-        assert_eq!(account.view(1.0).used, [1, 0, 0]);
-        granted(account.try_admit(time, &SMALL, &mut gate));
+        assert_eq!(limiter.view(1.0).used, [1, 0, 0]);
+        granted(limiter.try_admit(time, &SMALL, &mut gate));
     }
 
     #[test]
     fn pauses_without_a_stated_wait_double() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
         let mut now = 0.0;
         let mut pauses = Vec::new();
         for _ in 0..4 {
             let key = loop {
-                match account.try_admit(now, &SMALL, &mut gate) {
+                match limiter.try_admit(now, &SMALL, &mut gate) {
                     Ok(key) => break key,
                     other => now = not_before(other).0,
                 }
             };
-            let reading = Reading::default();
-            account.refused(now, key, Refusal::Unexplained, &reading, &mut gate);
-            pauses.push(account.view(now).pause_until - now);
+            let headers = LimitHeaders::default();
+            limiter.refused(now, key, Refusal::Unexplained, &headers, &mut gate);
+            pauses.push(limiter.view(now).pause_until - now);
         }
         for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0]) {
             assert!((expected..expected + 0.1).contains(pause), "{pauses:?}");
@@ -679,20 +715,20 @@ mod tests {
 
     #[test]
     fn refusals_of_one_round_cut_the_pace_once() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(6_000));
-        let keys: Vec<Key> = (0..16)
-            .map(|_| granted(account.try_admit(0.0, &SMALL, &mut gate)))
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6_000));
+        let keys: Vec<SlabKey> = (0..16)
+            .map(|_| granted(limiter.try_admit(0.0, &SMALL, &mut gate)))
             .collect();
-        let reading = Reading {
+        let headers = LimitHeaders {
             retry_after: Some(1.0),
-            ..Reading::default()
+            ..LimitHeaders::default()
         };
         for key in keys {
-            account.refused(0.5, key, Refusal::Growth, &reading, &mut gate);
+            limiter.refused(0.5, key, Refusal::Growth, &headers, &mut gate);
         }
         let (mut now, mut count) = (1.6, 0);
         while now < 11.6 {
-            match account.try_admit(now, &SMALL, &mut gate) {
+            match limiter.try_admit(now, &SMALL, &mut gate) {
                 Ok(_) => count += 1,
                 other => now = not_before(other).0,
             }
@@ -703,21 +739,21 @@ mod tests {
 
     #[test]
     fn after_a_pause_requests_go_at_the_pace_and_not_all_at_once() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(6_000));
-        let keys: Vec<Key> = (0..20)
-            .map(|_| granted(account.try_admit(0.0, &SMALL, &mut gate)))
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6_000));
+        let keys: Vec<SlabKey> = (0..20)
+            .map(|_| granted(limiter.try_admit(0.0, &SMALL, &mut gate)))
             .collect();
         let refusal = Refusal::Limit(Some(Dimension::Requests), None);
-        let reading = Reading {
+        let headers = LimitHeaders {
             retry_after: Some(2.0),
             ..headers(1_000.0)
         };
         for key in keys {
-            account.refused(0.5, key, refusal, &reading, &mut gate);
+            limiter.refused(0.5, key, refusal, &headers, &mut gate);
         }
         let (mut now, mut sent) = (0.5, Vec::new());
         while sent.len() < 20 {
-            match account.try_admit(now, &SMALL, &mut gate) {
+            match limiter.try_admit(now, &SMALL, &mut gate) {
                 Ok(_) => sent.push(now),
                 other => now = not_before(other).0,
             }
@@ -730,24 +766,24 @@ mod tests {
 
     #[test]
     fn after_a_pause_with_nothing_known_they_do_not_come_back_in_one_instant() {
-        let (mut account, mut gate) = unlimited();
-        let first = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        account.settle(0.1, first, &usage(100, 10), &mut gate);
-        let keys: Vec<Key> = (0..20)
-            .map(|_| granted(account.try_admit(0.2, &SMALL, &mut gate)))
+        let (mut limiter, mut gate) = unlimited();
+        let first = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        limiter.settle(0.1, first, &usage(100, 10), &mut gate);
+        let keys: Vec<SlabKey> = (0..20)
+            .map(|_| granted(limiter.try_admit(0.2, &SMALL, &mut gate)))
             .collect();
         for key in keys {
-            account.refused(
+            limiter.refused(
                 0.5,
                 key,
                 Refusal::Unexplained,
-                &Reading::default(),
+                &LimitHeaders::default(),
                 &mut gate,
             );
         }
         let (mut now, mut sent) = (0.5, Vec::new());
         while sent.len() < 20 {
-            match account.try_admit(now, &SMALL, &mut gate) {
+            match limiter.try_admit(now, &SMALL, &mut gate) {
                 Ok(_) => sent.push(now),
                 other => now = not_before(other).0,
             }
@@ -761,69 +797,69 @@ mod tests {
 
     #[test]
     fn a_minute_after_there_were_too_many_at_once_more_may_go() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(1_000));
-        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        let reading = Reading {
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(1_000));
+        let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        let headers = LimitHeaders {
             retry_after: Some(1.0),
-            ..Reading::default()
+            ..LimitHeaders::default()
         };
-        account.refused(0.0, key, Refusal::Concurrency, &reading, &mut gate);
-        granted(account.try_admit(5.0, &SMALL, &mut gate));
-        let (time, why) = not_before(account.try_admit(5.0, &SMALL, &mut gate));
+        limiter.refused(0.0, key, Refusal::Concurrency, &headers, &mut gate);
+        granted(limiter.try_admit(5.0, &SMALL, &mut gate));
+        let (time, why) = not_before(limiter.try_admit(5.0, &SMALL, &mut gate));
         assert!(
             why == WaitCause::Concurrency && (61.0..61.2).contains(&time),
             "{time}"
         );
-        granted(account.try_admit(time, &SMALL, &mut gate));
+        granted(limiter.try_admit(time, &SMALL, &mut gate));
     }
 
     #[test]
     fn who_waits_for_room_that_time_may_bring_looks_again() {
-        let (mut account, mut gate) = unlimited();
-        account.assume_server(0.0, &Limits::per_minute().output_tokens(2_000));
+        let (mut limiter, mut gate) = unlimited();
+        limiter.assume_server(0.0, &Limits::per_minute().output_tokens(2_000));
         let cost = Cost::request().input_tokens(10).max_tokens(2_000);
-        let key = granted(account.try_admit(0.0, &cost, &mut gate));
+        let key = granted(limiter.try_admit(0.0, &cost, &mut gate));
         let server = WaitCause::Server(Dimension::OutputTokens);
-        let ruling = account.try_admit(9.0, &cost, &mut gate);
-        assert_eq!(ruling, Err(Later::OnEvent(server)), "only its end helps");
-        let mut reading = Reading::default();
-        reading.told[OUTPUT] = Told {
+        let decision = limiter.try_admit(9.0, &cost, &mut gate);
+        assert_eq!(decision, Err(NotNow::OnEvent(server)), "only its end helps");
+        let mut headers = LimitHeaders::default();
+        headers.told[OUTPUT] = HeaderValues {
             limit: Some(2_000.0),
             remaining: Some(0.0),
         };
-        account.learn(9.0, key, &reading);
-        let ruling = account.try_admit(9.0, &cost, &mut gate);
-        assert_eq!(ruling, Err(Later::NotBefore(14.0, server)));
+        limiter.learn(9.0, key, &headers);
+        let decision = limiter.try_admit(9.0, &cost, &mut gate);
+        assert_eq!(decision, Err(NotNow::NotBefore(14.0, server)));
     }
 
     #[test]
     fn what_comes_after_the_end_is_ignored() {
-        let (mut account, mut gate) = account(Limits::per_minute().requests(100));
-        let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-        account.settle(1.0, key, &usage(100, 10), &mut gate);
-        let used = account.view(1.0).used;
-        account.settle(1.0, key, &usage(900, 90), &mut gate);
-        account.output_seen(1.0, key, 500);
-        account.overloaded(1.0, key, None, &mut gate);
-        account.failed(1.0, key, Delivery::NotSent, &mut gate);
-        assert_eq!(account.view(1.0).used, used);
-        assert!(account.is_at_rest(1.0) && gate.is_open());
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
+        let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+        limiter.settle(1.0, key, &usage(100, 10), &mut gate);
+        let used = limiter.view(1.0).used;
+        limiter.settle(1.0, key, &usage(900, 90), &mut gate);
+        limiter.output_seen(1.0, key, 500);
+        limiter.overloaded(1.0, key, None, &mut gate);
+        limiter.failed(1.0, key, Delivery::NotSent, &mut gate);
+        assert_eq!(limiter.view(1.0).used, used);
+        assert!(limiter.is_at_rest(1.0) && gate.is_open());
     }
 
     #[test]
     fn each_end_leaves_in_the_window_what_it_may_have_cost() {
         for (delivery, expected) in [
             (Delivery::NotSent, [0, 0, 0]),
-            (Delivery::Answered, [1, 120, 30]),
+            (Delivery::Responded, [1, 120, 30]),
             (Delivery::Unknown, [1, 120, 100]),
         ] {
-            let (mut account, mut gate) = account(Limits::per_minute().output_tokens(9_999));
-            let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-            account.begun(0.5, key, &usage(120, 1), &mut gate);
-            account.output_seen(1.0, key, 30);
-            account.failed(2.0, key, delivery, &mut gate);
-            assert_eq!(account.view(2.0).used, expected, "{delivery}");
-            assert!(account.is_at_rest(2.0));
+            let (mut limiter, mut gate) = limiter(Limits::per_minute().output_tokens(9_999));
+            let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+            limiter.begun(0.5, key, &usage(120, 1), &mut gate);
+            limiter.output_seen(1.0, key, 30);
+            limiter.failed(2.0, key, delivery, &mut gate);
+            assert_eq!(limiter.view(2.0).used, expected, "{delivery}");
+            assert!(limiter.is_at_rest(2.0));
         }
     }
 
@@ -833,59 +869,59 @@ mod tests {
         usage.cache_creation_input_tokens = Some(200);
         usage.cache_read_input_tokens = Some(3_000);
         for (counts, expected) in [(false, 210), (true, 3_210)] {
-            let dice = Rng::with_seed(1);
-            let mut account = Account::new(Limits::per_minute(), counts, dice.clone());
-            let mut gate = Gate::new(dice);
-            let key = granted(account.try_admit(0.0, &SMALL, &mut gate));
-            account.settle(1.0, key, &usage, &mut gate);
-            assert_eq!(account.view(1.0).used[INPUT], expected);
+            let rng = Rng::with_seed(1);
+            let mut limiter = ClassLimiter::new(Limits::per_minute(), counts, rng.clone());
+            let mut gate = OverloadGate::new(rng);
+            let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
+            limiter.settle(1.0, key, &usage, &mut gate);
+            assert_eq!(limiter.view(1.0).used[INPUT], expected);
         }
     }
 
     #[test]
     fn an_input_of_zero_is_one_that_was_not_told() {
         let cost = Cost::request().input_bytes(3_500).max_tokens(100);
-        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(10_000));
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(10_000));
         let limits = Limits::per_minute().input_tokens(20_000);
-        account.assume_server(0.0, &limits);
+        limiter.assume_server(0.0, &limits);
         for round in 0..10 {
             let now = f64::from(round) * 61.0;
-            let key = granted(account.try_admit(now, &cost, &mut gate));
-            let before = (account.view(now).used, account.mirror.level(INPUT));
-            account.begun(now, key, &Usage::default(), &mut gate);
-            let after = (account.view(now).used, account.mirror.level(INPUT));
+            let key = granted(limiter.try_admit(now, &cost, &mut gate));
+            let before = (limiter.view(now).used, limiter.server.level(INPUT));
+            limiter.begun(now, key, &Usage::default(), &mut gate);
+            let after = (limiter.view(now).used, limiter.server.level(INPUT));
             assert_eq!(after, before, "it stays as promised");
-            account.settle(now + 1.0, key, &usage(1_000, 10), &mut gate);
+            limiter.settle(now + 1.0, key, &usage(1_000, 10), &mut gate);
         }
-        let expected = account.expected(&cost)[INPUT];
+        let expected = limiter.expected(&cost)[INPUT];
         assert!((expected - 1_000.0).abs() < 1e-6, "{expected}");
         // Nobody ever says what the next one came to.
-        let key = granted(account.try_admit(700.0, &cost, &mut gate));
-        account.settle(701.0, key, &usage(0, 10), &mut gate);
-        assert_eq!(account.view(701.0).used[INPUT], 1_000);
-        assert!((account.expected(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
+        let key = granted(limiter.try_admit(700.0, &cost, &mut gate));
+        limiter.settle(701.0, key, &usage(0, 10), &mut gate);
+        assert_eq!(limiter.view(701.0).used[INPUT], 1_000);
+        assert!((limiter.expected(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
         // A prompt that was read from the cache is told, and free.
-        let key = granted(account.try_admit(800.0, &cost, &mut gate));
+        let key = granted(limiter.try_admit(800.0, &cost, &mut gate));
         let mut cached = usage(0, 10);
         cached.cache_read_input_tokens = Some(1_000);
-        account.settle(801.0, key, &cached, &mut gate);
-        assert_eq!(account.view(801.0).used[INPUT], 0);
+        limiter.settle(801.0, key, &cached, &mut gate);
+        assert_eq!(limiter.view(801.0).used[INPUT], 0);
     }
 
     #[test]
     fn a_request_that_can_never_fit_is_refused_at_once() {
-        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(99));
-        let excess = Excess {
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(99));
+        let excess = OverLimit {
             dimension: Dimension::InputTokens,
             estimate: 100,
             limit: 99,
         };
         assert_eq!(
-            account.try_admit(0.0, &SMALL, &mut gate),
-            Err(Later::Never(excess))
+            limiter.try_admit(0.0, &SMALL, &mut gate),
+            Err(NotNow::Never(excess))
         );
-        account.set_limits(0.0, Limits::per_minute().input_tokens(100));
-        granted(account.try_admit(0.0, &SMALL, &mut gate));
+        limiter.set_limits(0.0, Limits::per_minute().input_tokens(100));
+        granted(limiter.try_admit(0.0, &SMALL, &mut gate));
     }
 
     #[test]
@@ -899,15 +935,15 @@ mod tests {
             (name, 30_000.0, 30_000.0, false),
             (other, 10_000.0, 10_000.0, false),
         ] {
-            let (mut account, mut gate) = unlimited();
-            let key = granted(account.try_admit(0.0, &cost, &mut gate));
-            let mut reading = Reading::default();
-            reading.told[INPUT] = Told {
+            let (mut limiter, mut gate) = unlimited();
+            let key = granted(limiter.try_admit(0.0, &cost, &mut gate));
+            let mut headers = LimitHeaders::default();
+            headers.told[INPUT] = HeaderValues {
                 limit: Some(limit),
                 remaining: Some(remaining),
             };
             let refusal = Refusal::Limit(Some(dimension), Some(limit));
-            let excess = account.refused(0.3, key, refusal, &reading, &mut gate);
+            let excess = limiter.refused(0.3, key, refusal, &headers, &mut gate);
             assert_eq!(
                 excess.is_some(),
                 expected,
@@ -921,34 +957,34 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_admits_what_costs_nothing_of_it_and_no_more() {
-        let (mut account, mut gate) = account(Limits::per_minute().input_tokens(0));
+        let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(0));
         for cost in [SMALL, Cost::request().input_bytes(10)] {
-            let ruling = account.try_admit(0.0, &cost, &mut gate);
-            assert!(matches!(ruling, Err(Later::Never(_))), "{ruling:?}");
+            let decision = limiter.try_admit(0.0, &cost, &mut gate);
+            assert!(matches!(decision, Err(NotNow::Never(_))), "{decision:?}");
         }
         for _ in 0..10 {
-            granted(account.try_admit(0.0, &Cost::request(), &mut gate));
+            granted(limiter.try_admit(0.0, &Cost::request(), &mut gate));
         }
     }
 
     #[test]
     fn no_request_is_sent_before_the_best_that_was_foretold() {
-        let (mut account, mut gate) =
-            account(Limits::per_minute().requests(10).output_tokens(2_000));
+        let (mut limiter, mut gate) =
+            limiter(Limits::per_minute().requests(10).output_tokens(2_000));
         let mut now = 0.0;
         for ahead in 0..60 {
-            let queued = account
+            let queued = limiter
                 .expected(&SMALL)
                 .map(|cost| cost * f64::from(ahead % 3));
-            let best = account.at_best(now, &queued, &SMALL);
+            let best = limiter.at_best(now, &queued, &SMALL);
             for _ in 0..=ahead % 3 {
                 let key = loop {
-                    match account.try_admit(now, &SMALL, &mut gate) {
+                    match limiter.try_admit(now, &SMALL, &mut gate) {
                         Ok(key) => break key,
                         other => now = not_before(other).0,
                     }
                 };
-                account.settle(now, key, &usage(100, 100), &mut gate);
+                limiter.settle(now, key, &usage(100, 100), &mut gate);
             }
             assert!(best <= now + 1e-3, "{best} {now}");
         }

@@ -1,4 +1,4 @@
-//! What headers and refusals say about the server's buckets, read for the mirror.
+//! What headers and refusals say about the server's buckets, read for the server.
 
 use crate::types::{ApiError, Dimension, RateLimit, RateLimits};
 
@@ -7,26 +7,26 @@ use crate::budget::cost::{Each, INPUT};
 
 /// What the headers of one answer said.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Reading {
-    pub(crate) told: Each<Told>,
+pub(crate) struct LimitHeaders {
+    pub(crate) told: Each<HeaderValues>,
     /// How long to wait, in seconds; only of a refusal.
     pub(crate) retry_after: Option<f64>,
 }
 
 /// What they said about one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Told {
+pub(crate) struct HeaderValues {
     pub(crate) limit: Option<f64>,
     pub(crate) remaining: Option<f64>,
 }
 
-impl Reading {
+impl LimitHeaders {
     /// Reads the headers for a class; fast mode has groups of its own.
-    pub(crate) fn of_class(class: &ModelClass, limits: &RateLimits) -> Reading {
+    pub(crate) fn of_class(class: &ModelClass, limits: &RateLimits) -> LimitHeaders {
         if !class.is_fast() {
-            return Reading::of(limits);
+            return LimitHeaders::of(limits);
         }
-        Reading::of(&RateLimits {
+        LimitHeaders::of(&RateLimits {
             requests: limits.requests,
             input_tokens: limits.fast_input_tokens,
             output_tokens: limits.fast_output_tokens,
@@ -36,8 +36,8 @@ impl Reading {
     }
 
     /// Reads the headers; `tokens` stands in for input where neither input nor output is given.
-    pub(crate) fn of(limits: &RateLimits) -> Reading {
-        let told = |group: &Option<RateLimit>| Told {
+    pub(crate) fn of(limits: &RateLimits) -> LimitHeaders {
+        let told = |group: &Option<RateLimit>| HeaderValues {
             limit: group
                 .and_then(|group| group.limit)
                 .map(|limit| limit as f64),
@@ -45,7 +45,7 @@ impl Reading {
                 .and_then(|group| group.remaining)
                 .map(|remaining| remaining as f64),
         };
-        let mut reading = Reading {
+        let mut headers = LimitHeaders {
             told: [
                 told(&limits.requests),
                 told(&limits.input_tokens),
@@ -54,15 +54,15 @@ impl Reading {
             retry_after: limits.retry_after.map(|wait| wait.as_secs_f64()),
         };
         if limits.input_tokens.is_none() && limits.output_tokens.is_none() {
-            reading.told[INPUT] = told(&limits.tokens);
+            headers.told[INPUT] = told(&limits.tokens);
         }
-        reading
+        headers
     }
 
     /// Whether they said anything about any bucket.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.told == [Told::default(); 3]
+        self.told == [HeaderValues::default(); 3]
     }
 }
 
@@ -177,15 +177,18 @@ mod tests {
             tokens: Some(group(100)),
             ..RateLimits::default()
         };
-        assert_eq!(Reading::of(&limits).told[INPUT].limit, Some(100.0));
+        assert_eq!(LimitHeaders::of(&limits).told[INPUT].limit, Some(100.0));
         limits.output_tokens = Some(group(50));
-        assert_eq!(Reading::of(&limits).told[INPUT], Told::default());
+        assert_eq!(
+            LimitHeaders::of(&limits).told[INPUT],
+            HeaderValues::default()
+        );
         limits.fast_input_tokens = Some(group(30));
         let fast = ModelClass::of("claude-opus-5").fast();
         assert_eq!(
-            Reading::of_class(&fast, &limits).told[INPUT].limit,
+            LimitHeaders::of_class(&fast, &limits).told[INPUT].limit,
             Some(30.0)
         );
-        assert!(Reading::of(&RateLimits::default()).is_empty());
+        assert!(LimitHeaders::of(&RateLimits::default()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What an HTTP exchange came to, beside its body: errors by kind, attempts, rate limits.
+//! What an HTTP meta came to, beside its body: errors by kind, attempts, rate limits.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -102,7 +102,7 @@ pub enum Delivery {
     /// It was sent, and no answer arrived whole: it may have been carried out and billed.
     Unknown,
     /// The server answered.
-    Answered,
+    Responded,
 }
 
 impl fmt::Display for Delivery {
@@ -110,12 +110,12 @@ impl fmt::Display for Delivery {
         f.write_str(match self {
             Delivery::NotSent => "not sent",
             Delivery::Unknown => "sent, outcome unknown",
-            Delivery::Answered => "answered",
+            Delivery::Responded => "answered",
         })
     }
 }
 
-/// One HTTP exchange of a call, failed or not.
+/// One HTTP meta of a call, failed or not.
 ///
 /// ```
 /// # fn show(message: &anthropic_blocking::Message) {
@@ -134,7 +134,7 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// What went wrong; `None` for the attempt that succeeded.
     pub failure: Option<ErrorKind>,
-    /// The id under which the server logged the exchange.
+    /// The id under which the server logged the meta.
     pub request_id: Option<RequestId>,
     /// How long the call waited before this attempt, and for what.
     pub waited: Waits,
@@ -194,20 +194,20 @@ pub struct RateLimits {
 
 /// How an answer was obtained.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Exchange {
+pub(crate) struct ResponseMeta {
     pub(crate) request_id: Option<RequestId>,
     pub(crate) rate_limits: RateLimits,
     pub(crate) attempts: Vec<Attempt>,
 }
 
 /// How it was obtained makes no difference between two answers.
-impl PartialEq for Exchange {
-    fn eq(&self, _: &Exchange) -> bool {
+impl PartialEq for ResponseMeta {
+    fn eq(&self, _: &ResponseMeta) -> bool {
         true
     }
 }
 
-impl Exchange {
+impl ResponseMeta {
     /// How long all attempts waited.
     pub(crate) fn waited(&self) -> Waits {
         let mut waits = Waits::default();

@@ -17,18 +17,18 @@ use super::limits::{Each, INPUT, OUTPUT, REQUESTS};
 /// let server = TestServer::start()?;
 /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
 /// // … the program runs …
-/// let books = server.books();
-/// println!("{} taken, {} refused with a 429", books.admitted(), books.limited());
-/// for class in &books.classes {
+/// let ledger = server.ledger();
+/// println!("{} taken, {} refused with a 429", ledger.admitted(), ledger.limited());
+/// for class in &ledger.classes {
 ///     println!("{}: {} output tokens", class.class, class.charged.output_tokens);
 /// }
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Books {
+pub struct Ledger {
     /// One entry for each class of models that was asked for, in the order of their names.
-    pub classes: Vec<ClassBooks>,
+    pub classes: Vec<ClassLedger>,
     /// The most requests that were open at one time, over all classes, refused ones not counted.
     pub most_open: usize,
     /// When the last request arrived.
@@ -37,7 +37,7 @@ pub struct Books {
     pub last_end: Duration,
 }
 
-impl Books {
+impl Ledger {
     /// The entry of this class.
     ///
     /// ```
@@ -51,13 +51,13 @@ impl Books {
     /// # let request = request.user("Hello?");
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
     /// client.messages().create(&request)?;
-    /// let books = server.books();
-    /// assert_eq!(books.class("claude-haiku-4-5").map(|class| class.charged.requests), Some(1));
-    /// assert_eq!(books.class("claude-opus-5"), None);
+    /// let ledger = server.ledger();
+    /// assert_eq!(ledger.class("claude-haiku-4-5").map(|class| class.charged.requests), Some(1));
+    /// assert_eq!(ledger.class("claude-opus-5"), None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn class(&self, class: &str) -> Option<&ClassBooks> {
+    pub fn class(&self, class: &str) -> Option<&ClassLedger> {
         self.classes.iter().find(|entry| entry.class == class)
     }
 
@@ -75,7 +75,7 @@ impl Books {
     /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
     /// client.messages().create(&request)?;
     /// client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(server.books().admitted(), 2);
+    /// assert_eq!(server.ledger().admitted(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -100,7 +100,7 @@ impl Books {
     /// server.limit(ServerLimits::per_minute(1, 30_000, 8_000).headers(HeaderMode::None));
     /// client.messages().create(&request)?;
     /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!(server.books().limited(), 1);
+    /// assert_eq!(server.ledger().limited(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -124,7 +124,7 @@ impl Books {
     /// let limits = ServerLimits::per_minute(50, 30_000, 8_000);
     /// server.limit(limits.overload(Duration::ZERO, Duration::from_secs(3600), 1.0));
     /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!((server.books().overloaded(), server.books().admitted()), (1, 0));
+    /// assert_eq!((server.ledger().overloaded(), server.ledger().admitted()), (1, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -137,10 +137,10 @@ impl Books {
 /// The books of one class of models.
 ///
 /// ```
-/// use anthropic_blocking::testing::Books;
+/// use anthropic_blocking::testing::Ledger;
 ///
-/// # fn check(books: &Books) {
-/// if let Some(class) = books.class("claude-haiku-4-5") {
+/// # fn check(ledger: &Ledger) {
+/// if let Some(class) = ledger.class("claude-haiku-4-5") {
 ///     assert!(class.worst_minute.requests <= 50);
 ///     println!("the last one came after {:?}", class.admissions.last());
 /// }
@@ -148,7 +148,7 @@ impl Books {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct ClassBooks {
+pub struct ClassLedger {
     /// The name of the class.
     pub class: String,
     /// What was charged, `requests` being those admitted.
@@ -171,9 +171,9 @@ pub struct ClassBooks {
 /// Requests and tokens.
 ///
 /// ```
-/// use anthropic_blocking::testing::{Amounts, ClassBooks};
+/// use anthropic_blocking::testing::{Amounts, ClassLedger};
 ///
-/// # fn show(class: &ClassBooks) {
+/// # fn show(class: &ClassLedger) {
 /// let Amounts { requests, input_tokens, output_tokens, .. } = class.charged;
 /// println!("{requests} requests: {input_tokens} tokens in, {output_tokens} out");
 /// # }
@@ -192,9 +192,9 @@ pub struct Amounts {
 /// How many requests were refused, by cause; all but the last with a 429.
 ///
 /// ```
-/// use anthropic_blocking::testing::ClassBooks;
+/// use anthropic_blocking::testing::ClassLedger;
 ///
-/// # fn check(class: &ClassBooks) {
+/// # fn check(class: &ClassLedger) {
 /// assert_eq!(class.refused.limited(), 0, "{:?}", class.refused);
 /// # }
 /// ```
@@ -245,9 +245,9 @@ impl Refusals {
     }
 }
 
-/// The entries from which [`Books`] are made: about 40 bytes for each admitted request.
+/// The entries from which [`Ledger`] are made: about 40 bytes for each admitted request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct LedgerEntries {
     pages: BTreeMap<String, Page>,
     pub(super) most_open: usize,
     pub(super) last_arrival: f64,
@@ -271,7 +271,7 @@ pub(super) struct Entry {
     pub(super) to: f64,
 }
 
-impl Ledger {
+impl LedgerEntries {
     pub(super) fn admitted(&mut self, class: &str, entry: Entry) {
         self.page(class).entries.push(entry);
     }
@@ -281,9 +281,9 @@ impl Ledger {
     }
 
     /// What has been charged until `now`.
-    pub(super) fn books(&self, now: f64) -> Books {
-        let page = |(class, page): (&String, &Page)| page.books(class, now);
-        Books {
+    pub(super) fn ledger(&self, now: f64) -> Ledger {
+        let page = |(class, page): (&String, &Page)| page.ledger(class, now);
+        Ledger {
             classes: self.pages.iter().map(page).collect(),
             most_open: self.most_open,
             last_arrival: Duration::from_secs_f64(self.last_arrival),
@@ -297,7 +297,7 @@ impl Ledger {
 }
 
 impl Page {
-    fn books(&self, class: &str, now: f64) -> ClassBooks {
+    fn ledger(&self, class: &str, now: f64) -> ClassLedger {
         let entries = self.entries.iter();
         let flows: Each<Vec<Flow>> = [
             entries.clone().map(|e| Flow::jump(e.at, 1.0)).collect(),
@@ -310,7 +310,7 @@ impl Page {
         let charged = flows
             .each_ref()
             .map(|flows| flows.iter().map(|flow| flow.amount).sum());
-        ClassBooks {
+        ClassLedger {
             class: class.to_owned(),
             charged: Amounts::of(charged),
             worst_minute: Amounts::of(flows.map(|flows| worst(&flows, MINUTE))),
@@ -438,16 +438,16 @@ mod tests {
 
     #[test]
     fn the_worst_minute_is_exact() {
-        let mut dice = fastrand::Rng::with_seed(5);
+        let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..20 {
             // Times on the grid of `slow`, where the extremes then are.
             let mut flow = || {
-                let from = f64::from(dice.u32(..1_600)) / 8.0;
-                let length = f64::from(dice.u32(..400)) / 8.0 * f64::from(dice.u32(..2));
+                let from = f64::from(rng.u32(..1_600)) / 8.0;
+                let length = f64::from(rng.u32(..400)) / 8.0 * f64::from(rng.u32(..2));
                 Flow {
                     from,
                     to: from + length,
-                    amount: f64::from(dice.u32(1..1_000)),
+                    amount: f64::from(rng.u32(1..1_000)),
                 }
             };
             let flows: Vec<Flow> = (0..40).map(|_| flow()).collect();
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn output_is_charged_as_far_as_it_is_produced() {
-        let mut ledger = Ledger::default();
+        let mut ledger = LedgerEntries::default();
         ledger.admitted(
             "a",
             Entry {
@@ -488,16 +488,16 @@ mod tests {
         );
         ledger.refused("b").overloaded += 1;
         *ledger.refused("b").of(OUTPUT) += 1;
-        let output = |now: f64| ledger.books(now).classes[0].charged.output_tokens;
+        let output = |now: f64| ledger.ledger(now).classes[0].charged.output_tokens;
         assert_eq!([1.0, 2.0, 3.0, 4.0, 9.0].map(output), [0, 0, 5, 10, 10]);
-        let books = ledger.books(9.0);
-        let charged = books.class("a").expect("an entry").charged;
+        let ledger = ledger.ledger(9.0);
+        let charged = ledger.class("a").expect("an entry").charged;
         assert_eq!((charged.requests, charged.input_tokens), (1, 30));
         assert_eq!(
-            (books.admitted(), books.limited(), books.overloaded()),
+            (ledger.admitted(), ledger.limited(), ledger.overloaded()),
             (1, 1, 1)
         );
-        assert_eq!(books.classes[0].admissions, [Duration::from_secs(1)]);
-        assert_eq!(books.classes[0].worst_minute, charged);
+        assert_eq!(ledger.classes[0].admissions, [Duration::from_secs(1)]);
+        assert_eq!(ledger.classes[0].worst_minute, charged);
     }
 }

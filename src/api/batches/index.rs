@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use super::results::BatchResults;
 use crate::client::Client;
-use crate::error::{Cause, Error, ErrorKind, Result, clean, json_error};
-use crate::types::{BatchEntry, parse_answer};
+use crate::error::{Cause, Error, ErrorKind, Result, json_error, sanitize};
+use crate::types::{BatchEntry, parse_response};
 
 /// Which request is in which batch.
 #[derive(Debug, Default)]
-pub(super) struct Roll {
+pub(super) struct BatchIndex {
     /// The ids of the batches.
     pub(super) ids: Vec<String>,
     /// The requests of each batch, as places in `keys`, in order.
@@ -50,7 +50,7 @@ pub(super) struct Roll {
 #[must_use = "the results are read as the iterator goes"]
 pub struct BatchRun {
     client: Client,
-    roll: Roll,
+    index: BatchIndex,
     /// The downloads that were begun, by batch; `None` for those that were read to their ends.
     downloads: HashMap<usize, Option<BatchResults>>,
     /// The downloads that broke for good, by batch: how, and whether another try may help.
@@ -69,7 +69,7 @@ pub(super) struct Line<'a> {
     pub(super) custom_id: Cow<'a, str>,
 }
 
-impl Roll {
+impl BatchIndex {
     /// The place of a request, if it is in this batch.
     pub(super) fn place(&self, batch: usize, custom_id: &str) -> Option<usize> {
         let place = self.places.get(custom_id).copied()?;
@@ -79,11 +79,11 @@ impl Roll {
 }
 
 impl BatchRun {
-    pub(super) fn new(client: Client, roll: Roll) -> BatchRun {
+    pub(super) fn new(client: Client, index: BatchIndex) -> BatchRun {
         BatchRun {
             client,
-            has_come: vec![false; roll.keys.len()],
-            roll,
+            has_come: vec![false; index.keys.len()],
+            index,
             downloads: HashMap::new(),
             broken: HashMap::new(),
             early: HashMap::new(),
@@ -111,14 +111,14 @@ impl BatchRun {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ids(&self) -> &[String] {
-        &self.roll.ids
+        &self.index.ids
     }
 
     /// Reads on in a batch until it has an item: the result of the request at `next`, or an error.
     /// `None` at its end.
     fn read(&mut self, batch: usize) -> Option<Result<BatchEntry>> {
         if !self.downloads.contains_key(&batch) {
-            let results = self.client.batches().results(&self.roll.ids[batch]);
+            let results = self.client.batches().results(&self.index.ids[batch]);
             match results {
                 Ok(results) => drop(self.downloads.insert(batch, Some(results))),
                 Err(error) => return Some(Err(self.broke(batch, error))),
@@ -138,10 +138,10 @@ impl BatchRun {
                 Ok(about) => about,
                 Err(error) => return Some(Err(results.unreadable(&error))),
             };
-            let place = self.roll.place(batch, &about.custom_id);
+            let place = self.index.place(batch, &about.custom_id);
             match place {
                 // It was submitted again, and its result is in a later batch.
-                Some(place) if self.roll.batch_of[place] != batch => {}
+                Some(place) if self.index.batch_of[place] != batch => {}
                 Some(place) if !self.has_come[place] => {
                     self.has_come[place] = true;
                     if place == self.next {
@@ -151,13 +151,13 @@ impl BatchRun {
                     self.early.insert(place, results.line(line).into());
                 }
                 _ => {
-                    let id = clean(&about.custom_id, 80);
+                    let id = sanitize(&about.custom_id, 80);
                     let what = match place {
                         Some(_) => format!("{id} has two results"),
                         None => format!("there is a result for {id}, which was never asked for"),
                     };
                     return Some(Err(
-                        results.error(ErrorKind::Decode, Cause::Refused(what.into()))
+                        results.error(ErrorKind::Decode, Cause::Rejected(what.into()))
                     ));
                 }
             }
@@ -168,7 +168,7 @@ impl BatchRun {
     fn take_early(&mut self) -> Option<Result<BatchEntry>> {
         let line = self.early.remove(&self.next)?;
         self.next += 1;
-        Some(parse_answer(&line).map_err(|error| {
+        Some(parse_response(&line).map_err(|error| {
             let cause = Cause::Unusable {
                 what: "the result cannot be read".into(),
                 source: json_error(&error),
@@ -190,21 +190,21 @@ impl BatchRun {
 
     /// The error for a request without a result.
     fn missing(&self, place: usize) -> Error {
-        let number = self.roll.batch_of[place];
-        let batch = &self.roll.ids[number];
+        let number = self.index.batch_of[place];
+        let batch = &self.index.ids[number];
         let new =
-            |kind, what: String| Error::new(kind, self.action(place), Cause::Refused(what.into()));
+            |kind, what: String| Error::new(kind, self.action(place), Cause::Rejected(what.into()));
         match self.broken.get(&number) {
             None => new(ErrorKind::Decode, format!("{batch} gave no result for it")),
             Some((kind, retryable)) => {
                 let what = format!("the download of {batch} broke before its result came");
-                new(*kind, what).with_verdict(*retryable, Some(STILL_THERE), None)
+                new(*kind, what).with_classification(*retryable, Some(STILL_THERE), None)
             }
         }
     }
 
     fn action(&self, place: usize) -> String {
-        format!("the request {}", self.roll.keys[place])
+        format!("the request {}", self.index.keys[place])
     }
 }
 
@@ -213,9 +213,9 @@ impl Iterator for BatchRun {
 
     fn next(&mut self) -> Option<Result<BatchEntry>> {
         while !self.is_over {
-            if self.next == self.roll.keys.len() {
+            if self.next == self.index.keys.len() {
                 // What else there is in the results, nobody asked for.
-                for batch in 0..self.roll.ids.len() {
+                for batch in 0..self.index.ids.len() {
                     if let Some(stray) = self.read(batch) {
                         return Some(stray);
                     }
@@ -226,7 +226,7 @@ impl Iterator for BatchRun {
             if let Some(entry) = self.take_early() {
                 return Some(entry);
             }
-            if let Some(item) = self.read(self.roll.batch_of[self.next]) {
+            if let Some(item) = self.read(self.index.batch_of[self.next]) {
                 return Some(item);
             }
             if self.early.contains_key(&self.next) {
@@ -244,8 +244,8 @@ impl FusedIterator for BatchRun {}
 impl fmt::Debug for BatchRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchRun")
-            .field("ids", &self.roll.ids)
-            .field("requests", &self.roll.keys.len())
+            .field("ids", &self.index.ids)
+            .field("requests", &self.index.keys.len())
             .field("next", &self.next)
             .finish_non_exhaustive()
     }

@@ -3,51 +3,51 @@
 /// Values under keys; the key of a value that was taken finds nothing, even when its place is used
 /// again.
 #[derive(Debug, Clone)]
-pub(crate) struct Entries<T> {
+pub(crate) struct Slab<T> {
     places: Vec<(u32, Option<T>)>,
     vacant: Vec<u32>,
 }
 
 /// Where an entry is: a place, and how many used it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct SlabKey {
     place: u32,
     turn: u32,
 }
 
-impl<T> Entries<T> {
-    pub(crate) fn new() -> Entries<T> {
-        Entries {
+impl<T> Slab<T> {
+    pub(crate) fn new() -> Slab<T> {
+        Slab {
             places: Vec::new(),
             vacant: Vec::new(),
         }
     }
 
-    pub(crate) fn insert(&mut self, value: T) -> Key {
+    pub(crate) fn insert(&mut self, value: T) -> SlabKey {
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.places.push((0, None));
             (self.places.len() - 1) as u32
         });
         let (turn, slot) = &mut self.places[place as usize];
         *slot = Some(value);
-        Key { place, turn: *turn }
+        SlabKey { place, turn: *turn }
     }
 
-    pub(crate) fn find(&mut self, key: Key) -> Option<&mut T> {
+    pub(crate) fn find(&mut self, key: SlabKey) -> Option<&mut T> {
         let (turn, slot) = self.places.get_mut(key.place as usize)?;
         slot.as_mut().filter(|_| *turn == key.turn)
     }
 
     /// All of them under their keys.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlabKey, &T)> {
         let places = self.places.iter().enumerate();
         places.filter_map(|(place, (turn, slot))| {
             let (place, turn) = (place as u32, *turn);
-            Some((Key { place, turn }, slot.as_ref()?))
+            Some((SlabKey { place, turn }, slot.as_ref()?))
         })
     }
 
-    pub(crate) fn take(&mut self, key: Key) -> Option<T> {
+    pub(crate) fn take(&mut self, key: SlabKey) -> Option<T> {
         self.find(key)?;
         let (turn, slot) = &mut self.places[key.place as usize];
         *turn = turn.wrapping_add(1);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_stale_key_finds_nothing() {
-        let mut entries = Entries::new();
+        let mut entries = Slab::new();
         let first = entries.insert('a');
         assert_eq!(entries.take(first), Some('a'));
         let second = entries.insert('b');

@@ -1,4 +1,4 @@
-//! What an account answers: whether a request may be sent, what it waits for, how things stand.
+//! What an limiter answers: whether a request may be sent, what it waits for, how things stand.
 
 use std::fmt;
 
@@ -9,26 +9,26 @@ use crate::types::{Dimension, WaitCause};
 
 /// Why a request may not be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Later {
+pub(crate) enum NotNow {
     /// Not before that time, unless something gets better earlier; then ask again.
     NotBefore(Time, WaitCause),
     /// Not before something in flight moves or ends.
     OnEvent(WaitCause),
     /// It can never fit.
-    Never(Excess),
+    Never(OverLimit),
 }
 
 /// A request that is larger than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Excess {
+pub(crate) struct OverLimit {
     pub(crate) dimension: Dimension,
     pub(crate) estimate: u64,
     pub(crate) limit: u64,
 }
 
-impl fmt::Display for Excess {
+impl fmt::Display for OverLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Excess {
+        let OverLimit {
             dimension,
             estimate,
             limit,
@@ -40,9 +40,9 @@ impl fmt::Display for Excess {
     }
 }
 
-/// What an account looks like from outside.
+/// What an limiter looks like from outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct View {
+pub(crate) struct LimiterView {
     pub(crate) limits: Limits,
     /// What counts against them in the last 60 s.
     pub(crate) used: Each<u64>,

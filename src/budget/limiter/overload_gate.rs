@@ -12,16 +12,16 @@ use crate::budget::cost::Time;
 /// three refusal times has been accepted, and the number that may be under way unproven grows with
 /// each one accepted. An open gate costs nothing. One gate serves all model classes of a host.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
+pub(crate) struct OverloadGate {
     state: State,
     /// How long refusals take to come back: a moving mean.
     refusal_time: Option<f64>,
     /// Sent and neither refused nor proven accepted, oldest first; empty while open.
-    young: VecDeque<(Time, Pass)>,
+    young: VecDeque<(Time, GatePass)>,
     passes: u64,
     /// How many had passed when the gate was closed last.
     closed: u64,
-    dice: Rng,
+    rng: Rng,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,17 +42,17 @@ enum State {
 
 /// What a request passed the gate with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pass(u64);
+pub(crate) struct GatePass(u64);
 
-impl Gate {
-    pub(crate) fn new(dice: Rng) -> Gate {
-        Gate {
+impl OverloadGate {
+    pub(crate) fn new(rng: Rng) -> OverloadGate {
+        OverloadGate {
             state: State::Open,
             refusal_time: None,
             young: VecDeque::new(),
             passes: 0,
             closed: 0,
-            dice,
+            rng,
         }
     }
 
@@ -83,9 +83,9 @@ impl Gate {
     }
 
     /// Lets a request pass.
-    pub(crate) fn pass(&mut self, now: Time) -> Pass {
+    pub(crate) fn pass(&mut self, now: Time) -> GatePass {
         self.passes += 1;
-        let pass = Pass(self.passes);
+        let pass = GatePass(self.passes);
         if self.state != State::Open {
             self.young.push_back((now, pass));
         }
@@ -93,7 +93,7 @@ impl Gate {
     }
 
     /// The host refused a request as overloaded, and may have said how long to wait.
-    pub(crate) fn refused(&mut self, now: Time, sent: Time, pass: Pass, wait: Option<f64>) {
+    pub(crate) fn refused(&mut self, now: Time, sent: Time, pass: GatePass, wait: Option<f64>) {
         let took = (now - sent).clamp(0.0, MOST_AGE);
         self.refusal_time = Some(match self.refusal_time {
             None => took,
@@ -129,14 +129,14 @@ impl Gate {
     }
 
     /// The host took a request: its answer began.
-    pub(crate) fn accepted(&mut self, pass: Pass) {
+    pub(crate) fn accepted(&mut self, pass: GatePass) {
         if self.forget(pass) {
             self.widen();
         }
     }
 
     /// A request came to nothing that says anything about the host's load.
-    pub(crate) fn forget(&mut self, pass: Pass) -> bool {
+    pub(crate) fn forget(&mut self, pass: GatePass) -> bool {
         let place = self.young.iter().position(|(_, young)| *young == pass);
         place.is_some_and(|place| self.young.remove(place).is_some())
     }
@@ -150,7 +150,7 @@ impl Gate {
     fn close(&mut self, now: Time, failed: u32) -> State {
         self.closed = self.passes;
         let longest = (0.5 * 2f64.powi(failed.min(60) as i32)).min(LONGEST);
-        let hold = now + longest * (0.5 + 0.5 * self.dice.f64());
+        let hold = now + longest * (0.5 + 0.5 * self.rng.f64());
         State::Closed { failed, hold }
     }
 
@@ -211,8 +211,8 @@ const MOST_AGE: f64 = 3.0;
 mod tests {
     use super::*;
 
-    fn closed() -> (Gate, Time) {
-        let mut gate = Gate::new(Rng::with_seed(3));
+    fn closed() -> (OverloadGate, Time) {
+        let mut gate = OverloadGate::new(Rng::with_seed(3));
         let pass = gate.pass(0.0);
         gate.refused(0.2, 0.0, pass, None);
         let hold = gate.earliest(0.2).expect("closed");
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_open_gate_holds_nothing_back() {
-        let mut gate = Gate::new(Rng::with_seed(3));
+        let mut gate = OverloadGate::new(Rng::with_seed(3));
         for _ in 0..1_000 {
             assert_eq!(gate.earliest(1.0), None);
             gate.pass(1.0);
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn requests_sent_before_the_refusal_are_no_probes() {
-        let mut gate = Gate::new(Rng::with_seed(3));
-        let passes: Vec<Pass> = (0..20).map(|_| gate.pass(0.0)).collect();
+        let mut gate = OverloadGate::new(Rng::with_seed(3));
+        let passes: Vec<GatePass> = (0..20).map(|_| gate.pass(0.0)).collect();
         for pass in passes {
             gate.refused(0.2, 0.0, pass, None);
         }

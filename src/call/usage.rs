@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::budget::{Excess, Reservation};
-use crate::call::classify::{Cure, Verdict};
+use crate::budget::{OverLimit, Reservation};
+use crate::call::classify::{Classification, RetryAction};
 use crate::call::response::Failure;
-use crate::call::totals::Books;
+use crate::call::totals::SharedTotals;
 use crate::error::Cause;
 use crate::stream::accumulate::overwrite_usage;
 use crate::types::{Delivery, ErrorKind, Model, RateLimits, RawEvent, StreamEvent, Usage};
 
-/// An attempt on the books. Dropped without an end it counts as sent, outcome unknown.
+/// An attempt on the totals. Dropped without an end it counts as sent, outcome unknown.
 #[derive(Debug)]
-pub(crate) struct Charge {
-    books: Arc<Books>,
+pub(crate) struct AttemptUsage {
+    totals: Arc<SharedTotals>,
     model: Option<Model>,
     reservation: Option<Reservation>,
     /// As far as it is known.
@@ -24,14 +24,14 @@ pub(crate) struct Charge {
     is_open: bool,
 }
 
-impl Charge {
+impl AttemptUsage {
     pub(crate) fn new(
-        books: &Arc<Books>,
+        totals: &Arc<SharedTotals>,
         model: Option<&Model>,
         reservation: Option<Reservation>,
-    ) -> Charge {
-        Charge {
-            books: Arc::clone(books),
+    ) -> AttemptUsage {
+        AttemptUsage {
+            totals: Arc::clone(totals),
             model: model.cloned(),
             reservation,
             usage: Usage::default(),
@@ -83,17 +83,17 @@ impl Charge {
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(usage, None);
         }
-        self.books.settled(self.model.as_ref(), usage);
+        self.totals.settled(self.model.as_ref(), usage);
     }
 
     /// The attempt failed, and was diagnosed. `limits` is of a refusal's head. Returns why it can
     /// never succeed, where a refusal shows that the request is larger than a limit.
     pub(crate) fn lose(
         mut self,
-        verdict: &Verdict,
+        classification: &Classification,
         failure: &Failure,
         limits: &RateLimits,
-    ) -> Option<Excess> {
+    ) -> Option<OverLimit> {
         self.is_open = false;
         let mut excess = None;
         let error = match &failure.cause {
@@ -101,9 +101,9 @@ impl Charge {
             _ => None,
         };
         if let Some(reservation) = self.reservation.take() {
-            match (verdict.kind, verdict.cure) {
+            match (classification.kind, classification.action) {
                 // A request that no pause helps is no reason for others to pause.
-                (ErrorKind::RateLimit, Cure::Nothing) => reservation.fail(failure.delivery),
+                (ErrorKind::RateLimit, RetryAction::Never) => reservation.fail(failure.delivery),
                 // The head was of a success, and is known.
                 (ErrorKind::RateLimit, _) if failure.streamed => {
                     reservation.refuse(error, &RateLimits::default());
@@ -127,11 +127,16 @@ impl Charge {
     }
 
     /// The call is over, and failed, in the middle of an answer that was being handed out.
-    pub(crate) fn fail(self, verdict: &Verdict, failure: &Failure, limits: &RateLimits) {
-        let (books, model) = (Arc::clone(&self.books), self.model.clone());
-        self.lose(verdict, failure, limits);
-        books.broke(model.as_ref(), verdict.kind);
-        books.call(model.as_ref(), true);
+    pub(crate) fn fail(
+        self,
+        classification: &Classification,
+        failure: &Failure,
+        limits: &RateLimits,
+    ) {
+        let (totals, model) = (Arc::clone(&self.totals), self.model.clone());
+        self.lose(classification, failure, limits);
+        totals.broke(model.as_ref(), classification.kind);
+        totals.call(model.as_ref(), true);
     }
 
     fn count(&mut self, bytes: usize) {
@@ -154,15 +159,15 @@ impl Charge {
     fn count_broken(&mut self, usage: Option<&Usage>) {
         let said = usage.map_or(0, |usage| usage.output_tokens);
         self.usage.output_tokens = self.usage.output_tokens.max(said).max(tokens(self.bytes));
-        self.books.usage(self.model.as_ref(), &self.usage);
+        self.totals.usage(self.model.as_ref(), &self.usage);
     }
 }
 
-impl Drop for Charge {
+impl Drop for AttemptUsage {
     fn drop(&mut self) {
         if self.is_open {
             self.count_broken(None);
-            self.books.call(self.model.as_ref(), false);
+            self.totals.call(self.model.as_ref(), false);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::types::{Message, MessageRequest};
 
 /// Which prefixes the server has in its cache, as far as this run knows.
 #[derive(Default)]
-pub(super) struct Warmth {
+pub(super) struct CacheWarmer {
     prefixes: Mutex<HashMap<Digest, Prefix>>,
     changed: Condvar,
 }
@@ -25,12 +25,12 @@ enum Prefix {
     Warm,
 }
 
-impl Warmth {
+impl CacheWarmer {
     /// Sends a request, after one of the same prefix.
     pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
         match request.cached_prefix() {
             Some(prefix) if self.goes_ahead(client, &prefix) => {
-                let lead = Lead {
+                let lead = LeadRequest {
                     warmth: self,
                     prefix,
                 };
@@ -55,7 +55,7 @@ impl Warmth {
                 }
                 Some(Prefix::OnItsWay) => {}
             }
-            if client.settings().stop.is_ending() || client.core().sleeper.is_stopped() {
+            if client.settings().cancel.is_stopped() || client.core().sleeper.is_stopped() {
                 return false;
             }
             prefixes = self
@@ -77,19 +77,19 @@ fn begin(prefixes: &mut HashMap<Digest, Prefix>, prefix: &Digest) {
 }
 
 /// The request that goes ahead. If it comes to nothing, another one has to.
-struct Lead<'a> {
-    warmth: &'a Warmth,
+struct LeadRequest<'a> {
+    warmth: &'a CacheWarmer,
     prefix: Digest,
 }
 
-impl Lead<'_> {
+impl LeadRequest<'_> {
     fn set(&self, state: Prefix) {
         lock(&self.warmth.prefixes).insert(self.prefix.clone(), state);
         self.warmth.changed.notify_all();
     }
 }
 
-impl Drop for Lead<'_> {
+impl Drop for LeadRequest<'_> {
     fn drop(&mut self) {
         let mut prefixes = lock(&self.warmth.prefixes);
         if prefixes.get(&self.prefix) == Some(&Prefix::OnItsWay) {

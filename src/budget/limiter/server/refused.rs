@@ -2,23 +2,23 @@
 
 use crate::types::Dimension;
 
-use super::{Bucket, Due, Mirror, RESERVED, told_of};
+use super::{Bucket, ExpectedCharge, RESERVED, ServerBuckets, told_of};
 use crate::budget::cost::{Each, OUTPUT, REQUESTS};
-use crate::budget::limiter::reading::Reading;
-use crate::budget::limiter::trace::Trace;
+use crate::budget::limiter::headers::LimitHeaders;
+use crate::budget::limiter::history::LevelHistory;
 
-impl Mirror {
+impl ServerBuckets {
     /// The server refused a request, which has been completed at no cost. The headers of
     /// the refusal are an upper bound at once. Returns whether it was for requests although some
     /// remain, and so shows that the server counts them over less than a minute: once per round.
     pub(crate) fn refused(
         &mut self,
-        due: &Due,
+        charge: &ExpectedCharge,
         dimension: Option<Dimension>,
-        reading: &Reading,
+        headers: &LimitHeaders,
     ) -> bool {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if let Some(remaining) = reading.told[told_of(d)]
+            if let Some(remaining) = headers.told[told_of(d)]
                 .remaining
                 .filter(|_| bucket.is_known())
             {
@@ -32,10 +32,10 @@ impl Mirror {
         }
         let new_round = self.now >= self.last_round + ROUND;
         if let Some(dimension) = dimension {
-            let told = reading.told[dimension.at()].remaining;
+            let told = headers.told[dimension.at()].remaining;
             if dimension == Dimension::OutputTokens && !self.reserves_most {
                 // Output that is charged as it is produced needs one token to begin.
-                let is_proof = |left: f64| left > 1_000.0 && left - 500.0 < due.cost[RESERVED];
+                let is_proof = |left: f64| left > 1_000.0 && left - 500.0 < charge.cost[RESERVED];
                 if told.is_some_and(is_proof) {
                     self.switch_charging(true);
                 }
@@ -43,21 +43,21 @@ impl Mirror {
             let d = self.believed(dimension.at());
             let bucket = &mut self.buckets[d];
             if told.is_none() && bucket.is_known() {
-                let wait = reading.retry_after.unwrap_or(1.0);
-                bucket.lower_to(due.cost[d] - wait * bucket.rate());
+                let wait = headers.retry_after.unwrap_or(1.0);
+                bucket.lower_to(charge.cost[d] - wait * bucket.rate());
                 if new_round {
                     bucket.suspect();
                 }
             }
             if new_round {
-                self.refused_for(d, due.cost[d], told);
+                self.refused_for(d, charge.cost[d], told);
             }
         }
         if new_round {
             self.last_round = self.now;
         }
         self.record();
-        let left = reading.told[REQUESTS].remaining;
+        let left = headers.told[REQUESTS].remaining;
         let is_odd = left.is_some_and(|left| left >= 1.0);
         new_round && is_odd && dimension == Some(Dimension::Requests)
     }
@@ -97,7 +97,7 @@ impl Mirror {
             }
         }
         self.last_round = self.now;
-        self.trace = Trace::new();
+        self.history = LevelHistory::new();
         self.record();
     }
 
@@ -112,7 +112,7 @@ impl Mirror {
                 bucket.set_limit(limit, 1.0);
             }
         }
-        self.trace = Trace::new();
+        self.history = LevelHistory::new();
         self.record();
     }
 

@@ -8,7 +8,7 @@ use super::tool::Tool;
 
 /// What a request's input comes to, as far as its looks tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Weight {
+pub(crate) struct SizeEstimate {
     /// Bytes of text, or what has as many tokens as so many bytes of text.
     pub(crate) bytes: u64,
     /// The most tokens that it can have, but for documents that are not in it.
@@ -19,23 +19,23 @@ pub(crate) struct Weight {
 
 impl MessageRequest {
     /// Weighs a request whose body is this long.
-    pub(crate) fn weigh(&self, body: usize) -> Weight {
-        let mut weight = Weight {
+    pub(crate) fn estimate_size(&self, body: usize) -> SizeEstimate {
+        let mut size = SizeEstimate {
             bytes: body as u64,
             // No token is shorter than a byte.
             most: body as u64,
             is_cached: self.cache_control.is_some(),
         };
-        self.system.iter().for_each(|system| weight.add(system));
+        self.system.iter().for_each(|system| size.add(system));
         for message in &self.messages {
-            weight.add(&message.content);
+            size.add(&message.content);
         }
-        weight.is_cached |= self.tools.iter().any(Tool::is_cached);
-        weight
+        size.is_cached |= self.tools.iter().any(Tool::is_cached);
+        size
     }
 }
 
-impl Weight {
+impl SizeEstimate {
     fn add(&mut self, content: &Content) {
         let Content::Blocks(blocks) = content else {
             return;
@@ -107,23 +107,23 @@ mod tests {
     use crate::types::CacheControl;
     use serde_json::json;
 
-    fn weight(request: &MessageRequest) -> (u64, u64, bool) {
+    fn size(request: &MessageRequest) -> (u64, u64, bool) {
         let body = serde_json::to_vec(request).unwrap().len();
-        let weight = request.weigh(body);
-        (body as u64, weight.bytes, weight.is_cached)
+        let size = request.estimate_size(body);
+        (body as u64, size.bytes, size.is_cached)
     }
 
     #[test]
     fn text_weighs_as_it_is() {
         let request = MessageRequest::new("m", 10).system("s").user("Hello");
-        let (body, bytes, is_cached) = weight(&request);
+        let (body, bytes, is_cached) = size(&request);
         assert_eq!((bytes, is_cached), (body, false));
     }
 
     fn most(block: ContentBlock) -> (u64, u64) {
         let request = MessageRequest::new("m", 10).user(vec![block]);
         let body = serde_json::to_vec(&request).unwrap().len();
-        (body as u64, request.weigh(body).most)
+        (body as u64, request.estimate_size(body).most)
     }
 
     #[test]
@@ -132,16 +132,16 @@ mod tests {
         let nested = ContentBlock::tool_result("t", vec![image.clone()]);
         for block in [image, nested] {
             let request = MessageRequest::new("m", 10).user(vec![block.clone()]);
-            let (body, bytes, _) = weight(&request);
+            let (body, bytes, _) = size(&request);
             assert_eq!(bytes, body - 400_000 + IMAGE);
             assert_eq!(most(block), (body, body - 400_000 + 81_796));
         }
         let image = ContentBlock::image("image/png", &[7; 300_000]);
         let page = ContentBlock::document_from(Source::content(vec![image]));
-        let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![page]));
+        let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![page]));
         assert_eq!(bytes, body - 400_000 + IMAGE);
         let pdf = ContentBlock::pdf(&[7; 300_000]);
-        let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
+        let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
         assert_eq!(bytes, body - 400_000 + 40_000);
         assert_eq!(most(pdf), (body, body));
     }
@@ -155,7 +155,7 @@ mod tests {
             let block = json!({"type": "web_fetch_tool_result", "tool_use_id": "s",
                 "content": result});
             let block: ContentBlock = serde_json::from_value(block).unwrap();
-            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).assistant(block));
+            let (body, bytes, _) = size(&MessageRequest::new("m", 10).assistant(block));
             body - bytes
         };
         assert_eq!(found("base64"), 360_000);
@@ -167,10 +167,10 @@ mod tests {
         let url = "https://example.com/a";
         for source in [Source::url(url), Source::file("file_1")] {
             let document = ContentBlock::document_from(source.clone());
-            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![document]));
+            let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![document]));
             assert_eq!(bytes, body + DOCUMENT);
             let image = ContentBlock::image_from(source);
-            let (body, bytes, _) = weight(&MessageRequest::new("m", 10).user(vec![image]));
+            let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![image]));
             assert_eq!(bytes, body + IMAGE);
         }
     }
@@ -179,8 +179,8 @@ mod tests {
     fn marks_for_the_cache_are_found_wherever_they_are() {
         let marked = ContentBlock::text("t").cached(CacheControl::ephemeral());
         let request = MessageRequest::new("m", 10);
-        assert!(!weight(&request).2);
-        assert!(weight(&request.clone().user(vec![marked.clone()])).2);
-        assert!(weight(&request.system(vec![marked])).2);
+        assert!(!size(&request).2);
+        assert!(size(&request.clone().user(vec![marked.clone()])).2);
+        assert!(size(&request.system(vec![marked])).2);
     }
 }

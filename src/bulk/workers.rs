@@ -19,7 +19,7 @@ use crate::prices::{Prices, surcharge};
 use crate::types::{ErrorKind, MessageRequest, Model};
 
 /// What the threads of a run share.
-pub(super) struct Crew {
+pub(super) struct Workers {
     /// With totals and a stop of its own.
     client: Client,
     concurrency: usize,
@@ -53,10 +53,10 @@ struct State {
     told: Option<Instant>,
 }
 
-impl Crew {
-    pub(super) fn new(bulk: &Bulk<'_>, total: Option<u64>) -> Crew {
+impl Workers {
+    pub(super) fn new(bulk: &Bulk<'_>, total: Option<u64>) -> Workers {
         let client = bulk.client.for_run();
-        Crew {
+        Workers {
             concurrency: bulk.concurrency,
             ramp_up: bulk.ramp_up,
             began: client.core().sleeper.clock().now(),
@@ -164,7 +164,11 @@ impl Crew {
         let body = serde_json::to_vec(request).map_or(0, |body| body.len());
         let most = self
             .prices
-            .at_most(&request.model, request.weigh(body).most, request.max_tokens)
+            .at_most(
+                &request.model,
+                request.estimate_size(body).most,
+                request.max_tokens,
+            )
             .map(|most| most * surcharge);
         let mut state = lock(&self.state);
         loop {
@@ -291,7 +295,7 @@ impl Crew {
 
     /// Has what is under way end as well.
     pub(super) fn cut(&self) {
-        self.client.settings().stop.cut();
+        self.client.settings().cancel.abort();
     }
 
     pub(super) fn reason(&self) -> Option<String> {
@@ -385,7 +389,7 @@ impl Crew {
         if state.doom.is_none() {
             state.doom = Some(reason);
         }
-        if self.client.settings().stop.end() {
+        if self.client.settings().cancel.stop() {
             self.client.budget().wake_all();
             self.client.core().sleeper.wake();
         }
@@ -399,8 +403,9 @@ impl Crew {
         };
         let reason = state.doom.as_deref().unwrap_or(above);
         let what = format!("not sent, because the run was stopped: {reason}");
-        let cause = Cause::Refused(what.into());
-        Error::new(ErrorKind::NotRun, "an item of a bulk run", cause).with_verdict(true, None, None)
+        let cause = Cause::Rejected(what.into());
+        Error::new(ErrorKind::NotRun, "an item of a bulk run", cause)
+            .with_classification(true, None, None)
     }
 
     /// Whether no thread needs to begin any more. Asked under locks of others: it takes none.
@@ -410,7 +415,7 @@ impl Crew {
 
     /// Whether nothing more is begun.
     pub(super) fn is_ending(&self) -> bool {
-        self.client.settings().stop.is_ending() || self.client.core().sleeper.is_stopped()
+        self.client.settings().cancel.is_stopped() || self.client.core().sleeper.is_stopped()
     }
 
     fn time(&self) -> Duration {
@@ -477,19 +482,19 @@ mod tests {
     #[test]
     fn in_fast_mode_a_run_stands_in_its_line_or_in_the_one_that_the_caller_chose() {
         let client = Client::builder().api_key("test").build().unwrap();
-        let crew = Crew::new(&client.bulk(), None);
+        let workers = Workers::new(&client.bulk(), None);
         let model = Model::new("claude-opus-5");
-        crew.uses(&model, true);
+        workers.uses(&model, true);
         let fast = ModelClass::of("claude-opus-5").fast();
-        assert_eq!(lock(&crew.state).classes, BTreeSet::from([fast.clone()]));
+        assert_eq!(lock(&workers.state).classes, BTreeSet::from([fast.clone()]));
         drop(
             client
                 .budget()
                 .clone()
                 .classify(|_| ModelClass::named("all")),
         );
-        crew.uses(&model, true);
+        workers.uses(&model, true);
         let all = ModelClass::named("all");
-        assert_eq!(lock(&crew.state).classes, BTreeSet::from([all, fast]));
+        assert_eq!(lock(&workers.state).classes, BTreeSet::from([all, fast]));
     }
 }

@@ -1,33 +1,33 @@
-//! The range that the mirror's levels took in the last ten minutes.
+//! The range that the server's levels took in the last ten minutes.
 
 use std::collections::VecDeque;
 
-use super::bucket::Followed;
+use super::bucket::PerBucket;
 use crate::budget::cost::{Time, greater, lesser};
 
 /// Lowest and highest levels by half seconds, in terms that corrections do not change.
 #[derive(Debug, Clone)]
-pub(crate) struct Trace {
+pub(crate) struct LevelHistory {
     spans: VecDeque<Span>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
     number: i64,
-    low: Followed<f64>,
-    high: Followed<f64>,
+    low: PerBucket<f64>,
+    high: PerBucket<f64>,
 }
 
-impl Trace {
-    pub(crate) fn new() -> Trace {
-        Trace {
+impl LevelHistory {
+    pub(crate) fn new() -> LevelHistory {
+        LevelHistory {
             spans: VecDeque::new(),
         }
     }
 
     /// Takes note of levels at `now`. Between two notes levels only rise, so the later one bounds
     /// what was in between.
-    pub(crate) fn record(&mut self, now: Time, low: &Followed<f64>, high: &Followed<f64>) {
+    pub(crate) fn record(&mut self, now: Time, low: &PerBucket<f64>, high: &PerBucket<f64>) {
         let number = number_of(now);
         match self.spans.back_mut().filter(|span| span.number >= number) {
             Some(span) => {
@@ -48,7 +48,7 @@ impl Trace {
     }
 
     /// Lowest and highest since `time`, or since the oldest note.
-    pub(crate) fn since(&self, time: Time) -> Followed<(f64, f64)> {
+    pub(crate) fn since(&self, time: Time) -> PerBucket<(f64, f64)> {
         let number = number_of(time);
         let start = self.spans.partition_point(|span| span.number < number);
         // The level of before holds until the next note.
@@ -83,29 +83,29 @@ mod tests {
 
     #[test]
     fn the_range_covers_all_since_a_time_and_nothing_before() {
-        let mut trace = Trace::new();
+        let mut history = LevelHistory::new();
         for (time, low, high) in [
             (0.0, 5.0, 9.0),
             (0.4, 1.0, 9.0),
             (1.0, 4.0, 6.0),
             (3.2, 5.0, 7.0),
         ] {
-            trace.record(time, &[low; 4], &[high; 4]);
+            history.record(time, &[low; 4], &[high; 4]);
         }
-        assert_eq!(trace.since(0.2)[0], (1.0, 9.0));
-        assert_eq!(trace.since(1.2)[1], (4.0, 7.0));
-        assert_eq!(trace.since(2.0)[2], (4.0, 7.0));
-        assert_eq!(trace.since(3.4)[2], (5.0, 7.0));
+        assert_eq!(history.since(0.2)[0], (1.0, 9.0));
+        assert_eq!(history.since(1.2)[1], (4.0, 7.0));
+        assert_eq!(history.since(2.0)[2], (4.0, 7.0));
+        assert_eq!(history.since(3.4)[2], (5.0, 7.0));
     }
 
     #[test]
     fn only_ten_minutes_are_kept() {
-        let mut trace = Trace::new();
+        let mut history = LevelHistory::new();
         for half in 0..10_000_u32 {
             let time = f64::from(half) / 2.0;
-            trace.record(time, &[time; 4], &[time; 4]);
+            history.record(time, &[time; 4], &[time; 4]);
         }
-        assert!(trace.spans.len() <= 1_201);
-        assert_eq!(trace.since(0.0)[0].0, 4_999.5 - 600.0);
+        assert!(history.spans.len() <= 1_201);
+        assert_eq!(history.since(0.0)[0].0, 4_999.5 - 600.0);
     }
 }

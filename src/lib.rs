@@ -11,39 +11,55 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// Each module imports from those above it only.
+// The map: each module imports only from those above it, and data flows from the caller down:
+// bulk -> api -> client -> call -> budget (may it be sent now?) and http (one exchange) -> types.
 
+// What travels on the wire, and plain values: no I/O, no lock, no clock.
 mod types;
 
+// Now, sleep, cancellation, locks.
 mod clock;
 
+// The error type, and every error text.
 mod error;
 
+// A streamed response, from bytes to a message.
 mod stream;
 
+// An append-only file of records that survives a killed process.
 mod journal;
 
+// One HTTP exchange; the only module that names ureq.
 mod http;
 
+// What tokens cost in dollars.
 mod prices;
 
+// What may be sent when.
 mod budget;
 
+// One API call: send, classify, retry, account for usage.
 mod call;
 
+// The client, its builder and its settings.
 mod client;
 
+// A handle for each resource of the API.
 mod api;
 
+// Many requests on several threads.
 mod bulk;
 
+// The test server and the manual clock.
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+// Pages of documentation.
 #[cfg(doc)]
 pub mod guide;
 
+// Entry points of the fuzz targets.
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

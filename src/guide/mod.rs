@@ -1,24 +1,24 @@
-//! The guide: pages by task, for when the reference does not say enough.
+//! The guide: a page for each task, where the reference is not enough.
 //!
-//! | page | answers |
+//! | page | subject |
 //! |---|---|
 //! | [`requests`] | tools, images, documents, caching, JSON, thinking: what a request can hold |
-//! | [`limits`] | what a request waits for, what to set, how the client knows the server's limits |
-//! | [`retries`] | what is tried again, for how long, what it can cost, what an error tells |
-//! | [`streams`] | answers as they arrive: reading, stopping, what a broken one leaves |
+//! | [`limits`] | what a request waits for, what to set, how the client learns the server's limits |
+//! | [`retries`] | what is retried, for how long, what it can cost, what an error says |
+//! | [`streams`] | messages as they arrive: reading, stopping, what a broken stream leaves |
 //! | [`bulk`] | thousands of requests: journals, spend limits, stopping, threads |
-//! | [`batches`] | half the price for what can wait, and how to survive being killed meanwhile |
+//! | [`batches`] | half the price for requests that can wait, and how to resume after a crash |
 //! | [`testing`] | tests of your own program, without a key, a network or waiting |
 //!
 //! The examples that need a server start the [`TestServer`](crate::testing::TestServer), and are
-//! run by the tests of this crate. In a program of yours, `Client::from_env()` takes its place.
+//! run by the tests of this crate. In your program, use `Client::from_env()` instead.
 //!
 //! These modules hold text only.
 #![cfg_attr(
     not(feature = "testing"),
     allow(
         rustdoc::broken_intra_doc_links,
-        reason = "the test server is there with its feature only"
+        reason = "the test server exists with its feature only"
     )
 )]
 

@@ -1,8 +1,8 @@
-//! Asks about many towns at half the price, for when the answers can wait.
+//! Sends prompts about many towns as a batch, at half the price.
 //!
-//! With a key in `ANTHROPIC_API_KEY` this asks the real API, which takes from a minute to a day: stop
-//! it and start it again as you like, it goes on with the same batch. Without a key it starts the
-//! test server, where batches take no time:
+//! With a key in `ANTHROPIC_API_KEY` it calls the real API, which takes from a minute to a day. Stop
+//! the program and start it again at any time: it continues with the same batch. Without a key it
+//! starts a test server, where batches take no time:
 //!
 //! ```text
 //! cargo run --example batch
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 
     let (client, server) = support::client_or(|| {
         let server = TestServer::start()?;
-        // The first request waits in vain, and is submitted again.
+        // The first request expires, and is submitted again.
         let has_expired = AtomicBool::new(false);
         server.batch_outcomes(move |_| match has_expired.swap(true, Ordering::Relaxed) {
             false => BatchOutcome::Expired,

@@ -1,12 +1,13 @@
-//! Many prompts from a file or a pipe, the answers as lines of JSON; it may be stopped at any time.
+//! Sends many prompts from a file or a pipe, and prints the messages as lines of JSON. It may be
+//! stopped at any time.
 //!
 //! ```text
 //! cargo run --release --example bulk -- --help
 //! cargo run --release --example bulk -- --journal done.jsonl prompts.txt > answers.jsonl
 //! ```
 //!
-//! Without a key and without prompts it asks the test server two dozen built-in questions, which
-//! limits the rate as the API does; that takes some seconds.
+//! Without a key and without prompts it sends two dozen built-in prompts to a test server that limits
+//! the rate as the API does; this takes some seconds.
 
 mod support;
 
@@ -30,23 +31,23 @@ Sends many prompts to Claude, as fast as the rate limits allow, and writes a lin
 
 usage: bulk [options] [FILE]
 
-FILE, or standard input where it is a pipe or FILE is -, has one prompt a line:
+FILE has one prompt a line. Standard input replaces it where that is a pipe, or FILE is -:
   {\"key\":\"a\",\"prompt\":\"Why?\"}       a prompt under a key
   {\"key\":\"b\",\"request\":{…}}         the body of a request, as the API takes it
   Why is the sky blue?               plain text
 
-The key is the number of the line where there is none.
+Without a key, the number of the line is the key.
 
-  --journal PATH     keep the answers here, and do not ask again for those that are here already
-  --only-new         write no lines for those
-  --concurrency N    requests at once, at most; 1 or more (64)
+  --journal PATH     keep the messages in this file, and request only those that it does not have
+  --only-new         print no lines for messages that the journal has already
+  --concurrency N    most requests at once; 1 or more (64)
   --model NAME       for prompts (claude-haiku-4-5)
   --max-tokens N     for prompts (1024)
   --system TEXT      for prompts; cached where it is long enough
-  --spend-limit N    stop before it could cost more than so many dollars
+  --spend-limit N    stop before the run could cost more than N dollars
   --help
 
-Ctrl-C stops it, with the journal whole; a second one at once.
+Ctrl-C stops the run, and the journal stays whole; a second Ctrl-C stops it at once.
 ";
 
 fn main() -> ExitCode {
@@ -64,8 +65,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(code) => code,
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}"));
-            eprintln!("bulk: {error}{}", cause.unwrap_or_default());
+            eprintln!("bulk: {error}");
             ExitCode::FAILURE
         }
     }
@@ -95,12 +95,12 @@ fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::E
     for (key, answer) in run.by_ref() {
         let is_not_run = |error: &Error| error.kind() == ErrorKind::NotRun;
         if is_interrupted() && answer.as_ref().is_err_and(is_not_run) {
-            // The rest need not be told of; that it is read ends with the program.
+            // Print no line for the remaining prompts; the program ends before all of them are read.
             continue;
         }
         if let Err(error) = bar.suspend(|| write(&mut stdout(), &key, answer)) {
             bar.finish_and_clear();
-            // Who reads the answers has had enough, as `head` has.
+            // The reader closed the pipe, as `head` does.
             let is_enough = error.kind() == io::ErrorKind::BrokenPipe;
             return is_enough.then_some(ExitCode::SUCCESS).ok_or(error.into());
         }
@@ -120,7 +120,8 @@ fn run(options: &Options) -> std::result::Result<ExitCode, Box<dyn std::error::E
     })
 }
 
-/// 300 requests, 12,000 tokens in and 1,500 out a minute, of which it stores ten seconds.
+/// Starts a server with 300 requests, 12,000 input and 1,500 output tokens a minute, whose buckets
+/// store ten seconds.
 fn test_server() -> io::Result<TestServer> {
     let server = TestServer::start()?;
     let limits = ServerLimits::per_minute(300, 12_000, 1_500)
@@ -131,8 +132,8 @@ fn test_server() -> io::Result<TestServer> {
     Ok(server)
 }
 
-/// Ends the run at the first Ctrl-C: what is under way has a moment to come to its end. The second
-/// one, or a second, ends the program.
+/// Stops the run at the first Ctrl-C, with half a second for the requests in flight. The second
+/// Ctrl-C ends the program, as does a further half second.
 fn stop_on_ctrl_c(
     client: &Client,
     stop: impl Fn() + Send + 'static,
@@ -148,8 +149,8 @@ fn stop_on_ctrl_c(
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(500));
             client.shutdown();
-            // Where even that does not help: it waits for input, or for someone to take its output.
-            // The journal is whole at any time.
+            // A thread may still wait for input, or for a reader of its output. The journal is whole
+            // at any time.
             thread::sleep(Duration::from_millis(400));
             std::process::exit(130);
         });
@@ -170,7 +171,7 @@ fn write(out: &mut impl Write, key: &str, answer: Result<Message>) -> io::Result
     out.flush()
 }
 
-/// A bar on standard error, which shows only where that is a terminal.
+/// Returns a progress bar on standard error, visible only on a terminal.
 fn bar(
     (least, most): (usize, Option<usize>),
 ) -> std::result::Result<ProgressBar, Box<dyn std::error::Error>> {
@@ -190,7 +191,7 @@ fn bar(
 }
 
 fn draw(bar: &ProgressBar, progress: &Progress) {
-    let mut message = format!("{} under way", progress.in_flight);
+    let mut message = format!("{} in flight", progress.in_flight);
     if progress.failed > 0 {
         message += &format!(", {} failed", progress.failed);
     }
@@ -198,7 +199,7 @@ fn draw(bar: &ProgressBar, progress: &Progress) {
         message += &format!(" | ${dollars:.4}");
     }
     if let Some(remaining) = progress.remaining {
-        message += &format!(" | {} left", display_duration(remaining));
+        message += &format!(" | {} left", format_time(remaining));
     }
     if let Some(cause) = progress.cause {
         message += &format!(" | {} waiting: {cause}", progress.waiting);
@@ -215,11 +216,11 @@ fn sum_up(progress: &Progress) {
         progress.done,
         progress.failed,
         progress.skipped,
-        display_duration(progress.elapsed),
+        format_time(progress.elapsed),
     );
     if minutes > 0.0 {
         eprintln!(
-            "{:.0} answers, {:.0} tokens in and {:.0} out a minute",
+            "{:.0} messages, {:.0} tokens in and {:.0} out a minute",
             progress.done as f64 / minutes,
             tokens.all_input() as f64 / minutes,
             tokens.output as f64 / minutes,
@@ -238,14 +239,14 @@ fn sum_up(progress: &Progress) {
         progress.totals.all.overloaded,
     );
     if !progress.totals.all.waited.is_empty() {
-        eprintln!("The threads waited, all together:");
+        eprintln!("All threads together waited:");
         for (cause, wait) in &progress.totals.all.waited {
-            eprintln!("{:>9}  {cause}", display_duration(wait));
+            eprintln!("{:>9}  {cause}", format_time(wait));
         }
     }
 }
 
-fn display_duration(time: Duration) -> String {
+fn format_time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{:.1} s", time.as_secs_f64()),
@@ -269,7 +270,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` where help is asked for.
+    /// Reads the arguments; `None` for `--help`.
     fn read(
         arguments: impl Iterator<Item = String>,
     ) -> std::result::Result<Option<Options>, String> {
@@ -315,8 +316,8 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// What to ask. A file is read as a whole before anything is sent, and must be right; a pipe as
-    /// its lines are needed, and lines that are no prompts are told of.
+    /// Returns the requests. A file is read whole before anything is sent, and every line must be
+    /// valid. A pipe is read as its lines are needed, and invalid lines are reported and skipped.
     fn items(&self, is_offline: bool, has_bad_lines: &Arc<AtomicBool>) -> io::Result<Items> {
         if let Some(path) = self.file.as_deref().filter(|path| *path != "-") {
             let explain = |error| invalid(format!("{path}: {error}"));
@@ -354,7 +355,7 @@ impl Options {
         let mut is_over = false;
         let lines = input.lines().zip(1..).take_while(move |(line, _)| {
             let was_over = is_over;
-            // A line that is no text has lines after it. What cannot be read is told of once.
+            // Lines follow a line that is not UTF-8; any other error of reading is reported once.
             is_over = line
                 .as_ref()
                 .is_err_and(|error| error.kind() != io::ErrorKind::InvalidData);
@@ -393,22 +394,22 @@ impl Options {
             return Ok((number.to_string(), self.request(line)));
         }
         let mut value: Value =
-            serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+            serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
         let key = match value.get("key") {
             None => number.to_string(),
             Some(Value::String(key)) => key.clone(),
             Some(Value::Number(key)) => key.to_string(),
-            Some(_) => return Err("its key is no text".into()),
+            Some(_) => return Err("the key is not a string".into()),
         };
         match (value["request"].take(), value["prompt"].take()) {
             (Value::Null, Value::String(prompt)) => Ok((key, self.request(&prompt))),
             (request @ Value::Object(_), Value::Null) => serde_json::from_value(request)
                 .map(|request| (key, request))
-                .map_err(|error| format!("no request: {error}")),
-            (Value::Null, Value::Null) => Err("it has neither a prompt nor a request".into()),
-            (Value::Null, _) => Err("its prompt is no text".into()),
-            (_, Value::Null) => Err("its request is no object".into()),
-            _ => Err("it has both a prompt and a request".into()),
+                .map_err(|error| format!("not a request: {error}")),
+            (Value::Null, Value::Null) => Err("the line has neither a prompt nor a request".into()),
+            (Value::Null, _) => Err("the prompt is not a string".into()),
+            (_, Value::Null) => Err("the request is not an object".into()),
+            _ => Err("the line has both a prompt and a request".into()),
         }
     }
 
@@ -424,7 +425,7 @@ impl Options {
     }
 }
 
-/// A line without the white space around it, nor the mark with which some editors begin a file.
+/// Returns a line without surrounding white space and without a byte order mark.
 fn bare(line: &str) -> &str {
     line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }

@@ -1,9 +1,8 @@
-//! A conversation on the terminal that keeps its history, prints answers as they arrive, and lets
-//! the model roll rng.
+//! Leads a conversation on the terminal, prints messages as they arrive, and lets the model roll dice.
 //!
 //! ```text
 //! cargo run --example chat
-//! printf 'hello\nroll two rng\n/quit\n' | cargo run --example chat
+//! printf 'hello\nroll two dice\n/quit\n' | cargo run --example chat
 //! ```
 
 mod support;
@@ -20,7 +19,7 @@ use serde_json::json;
 
 const HELP: &str = "usage: chat [MODEL]
 
-Talks to the model (claude-haiku-4-5 if none is named). It can roll rng.
+Talks to the model (claude-haiku-4-5 if none is named), which can roll dice.
 /quit or the end of the input ends the conversation.";
 
 fn main() -> Result<()> {
@@ -33,19 +32,19 @@ fn main() -> Result<()> {
     }
     support::log_to_stderr();
     let (client, _server) = support::client_or(scripted_server)?;
-    let rng = Tool::new(
+    let dice = Tool::new(
         "roll_dice",
         json!({
             "type": "object",
             "properties": {
-                "count": {"type": "integer", "description": "how many rng, 1 to 100"},
+                "count": {"type": "integer", "description": "how many dice, 1 to 100"},
                 "sides": {"type": "integer", "description": "how many sides each has, 2 to 1000"},
             },
             "required": ["count", "sides"],
         }),
     )
-    .description("Rolls rng and gives the number that each shows");
-    let mut request = MessageRequest::new(model, 4096).tool(rng);
+    .description("Rolls dice and gives the number that each shows");
+    let mut request = MessageRequest::new(model, 4096).tool(dice);
 
     let is_terminal = io::stdin().is_terminal();
     prompt();
@@ -68,7 +67,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Says `text` and prints the answer. A turn that fails leaves no trace in the history.
+/// Sends `text` and prints the message. A failed turn is removed from the history.
 fn take_turn(client: &Client, request: &mut MessageRequest, text: &str) {
     let turns_before = request.messages.len();
     request.push(MessageParam::user(text));
@@ -76,15 +75,16 @@ fn take_turn(client: &Client, request: &mut MessageRequest, text: &str) {
         Ok(Some(StopReason::Refusal)) => "the model declined to answer".to_owned(),
         Ok(Some(StopReason::MaxTokens)) => return eprintln!("[cut off here: max_tokens]"),
         Ok(_) => return,
-        // The debug form is one line as well, and goes down to the cause.
-        Err(error) => format!("{error:?}"),
+        Err(error) => error.to_string(),
     };
     request.messages.truncate(turns_before);
-    eprintln!("\n{problem}\n[this turn is forgotten: try again, or say something else]");
+    eprintln!(
+        "\n{problem}\n[this turn is removed from the history: try again, or say something else]"
+    );
 }
 
-/// Prints answers, and runs the tools that they ask for, until one asks for none; says why that
-/// one stopped.
+/// Prints messages and runs the tools that they call, until a message calls none; returns the stop
+/// reason of the last message.
 fn answer(client: &Client, request: &mut MessageRequest) -> Result<Option<StopReason>> {
     loop {
         let mut stream = client.messages().stream(request)?;
@@ -96,9 +96,9 @@ fn answer(client: &Client, request: &mut MessageRequest) -> Result<Option<StopRe
         if !message.text().is_empty() {
             println!();
         }
-        // The answer goes back, so that the model sees what it said and asked for.
+        // Append the message, so that the model sees its own text and calls.
         request.push(&message);
-        // Each call must have its result in the next turn.
+        // Each call must have a result in the next turn.
         let results: Vec<ContentBlock> = message.tool_uses().map(run_tool).collect();
         if results.is_empty() {
             return Ok(message.stop_reason);
@@ -107,7 +107,7 @@ fn answer(client: &Client, request: &mut MessageRequest) -> Result<Option<StopRe
     }
 }
 
-/// Runs one tool call. The model reads what went wrong, and usually calls again.
+/// Runs one tool call. An error goes back to the model, which usually calls again.
 fn run_tool(call: &ToolUseBlock) -> ContentBlock {
     let count = call.input["count"].as_u64();
     let sides = call.input["sides"].as_u64();
@@ -120,7 +120,7 @@ fn run_tool(call: &ToolUseBlock) -> ContentBlock {
             println!("[rolled {count}d{sides}: {rolls}]");
             call.result(rolls)
         }
-        ("roll_dice", ..) => call.error("1 to 100 rng of 2 to 1000 sides"),
+        ("roll_dice", ..) => call.error("1 to 100 dice of 2 to 1000 sides"),
         _ => call.error("there is no such tool"),
     }
 }
@@ -130,7 +130,7 @@ fn prompt() {
     let _ = io::stdout().flush();
 }
 
-/// A test server that keeps up a conversation of sorts, and is overloaded at the second request.
+/// Starts a test server that repeats what it is told, and is overloaded at the second request.
 fn scripted_server() -> io::Result<TestServer> {
     let server = TestServer::start()?;
     let requests = AtomicUsize::new(0);
@@ -148,7 +148,7 @@ fn scripted_answer(request: &RecordedRequest, n: usize) -> StreamScript {
     let turns = request["messages"].as_array_mut();
     let last = turns.and_then(Vec::pop).unwrap_or_default();
     match last["content"].as_str() {
-        Some(text) if text.contains("rng") => StreamScript::new()
+        Some(text) if text.contains("dice") => StreamScript::new()
             .message_start(100)
             .text_block(["Let ", "me ", "roll ", "two."])
             .tool_use(
@@ -158,11 +158,11 @@ fn scripted_answer(request: &RecordedRequest, n: usize) -> StreamScript {
             )
             .finish(),
         Some(text) => StreamScript::text(&format!(
-            "You said {text:?}. I only repeat things, but ask me for rng and I roll them."
+            "You said {text:?}. I only repeat things, but ask me for dice and I roll them."
         )),
         None => {
             let rolled = last["content"][0]["content"].as_str().unwrap_or("nothing");
-            StreamScript::text(&format!("The rng show {rolled}."))
+            StreamScript::text(&format!("The dice show {rolled}."))
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One prompt, one answer, and what the client waits for on the way.
+//! Sends one prompt, prints the message, and shows what the client waits for on the way.
 //!
-//! With a key in `ANTHROPIC_API_KEY` this asks the real API. Without one it starts the test server
-//! and lets it be overloaded once and limit the rate once:
+//! With a key in `ANTHROPIC_API_KEY` it calls the real API. Without a key it starts a test server
+//! that is overloaded once and limits the rate once:
 //!
 //! ```text
 //! cargo run --example hello
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
         server.push(Reply::overloaded());
         server.push(Reply::rate_limited(2));
         server.push(Reply::message(
-            "Hello! This answer comes from the test server.",
+            "Hello! This reply comes from the test server.",
         ));
         Ok(server)
     })?;

@@ -1,12 +1,12 @@
-//! Eight threads under tight limits, and what the client says meanwhile: a table of what is used,
-//! what is left, who waits and for what.
+//! Runs eight threads under tight limits, and prints once a second what is used, what is left, how
+//! many requests wait and for what.
 //!
 //! ```text
 //! cargo run --example limits
 //! ```
 //!
-//! Without a key the test server limits the rate as the API does; it takes some twenty seconds.
-//! With a key this sends thirty small requests to the real API.
+//! Without a key a test server limits the rate as the API does; the run takes about twenty seconds.
+//! With a key the example sends thirty small requests to the real API.
 
 mod support;
 
@@ -24,7 +24,7 @@ const REQUESTS: usize = 30;
 fn main() -> Result<()> {
     let (client, _server) = support::client_or(|| {
         let server = TestServer::start()?;
-        // 300 requests, 12,000 tokens in and 4,500 out a minute, of which it stores ten seconds.
+        // 300 requests, 12,000 input and 4,500 output tokens a minute; a bucket stores ten seconds.
         let limits = ServerLimits::per_minute(300, 12_000, 4_500)
             .depth(Duration::from_secs(10))
             .latency(Duration::from_millis(800), 0.3)
@@ -63,20 +63,20 @@ fn main() -> Result<()> {
 
     let totals = client.totals().all;
     println!(
-        "{} answers, {} refused by limits, {} tokens in, {} out",
+        "{} messages, {} refused by limits, {} tokens in, {} out",
         totals.calls - totals.failed,
         totals.rate_limited,
         totals.tokens.input,
         totals.tokens.output,
     );
-    println!("The threads waited, all together:");
+    println!("All threads together waited:");
     for (cause, wait) in &totals.waited {
         println!("{:>8.1} s  {cause}", wait.as_secs_f64());
     }
     Ok(())
 }
 
-/// Prints one line for each class; on a terminal over the lines of the last time.
+/// Prints one line for each class; on a terminal over the previous lines.
 fn show(budget: &Budget) {
     let classes = budget.snapshot();
     for class in &classes {
@@ -97,7 +97,7 @@ fn show(budget: &Budget) {
     }
 }
 
-/// Use in the last minute, and what is thought to be left at the server now.
+/// Formats the use in the last minute, and the estimate of what is left at the server.
 fn shown(name: &str, dimension: &DimensionSnapshot) -> String {
     let left = match (dimension.server_remaining, dimension.server_limit) {
         (Some(left), Some(limit)) => format!("{left} left of {limit}"),

@@ -1,4 +1,4 @@
-//! Lists the models that a key may use, with what each can take and give.
+//! Lists the models that a key may use, with the largest input and output of each.
 //!
 //! ```text
 //! cargo run --example models
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
                 .map(|lifecycle| format!(", {lifecycle}"))
                 .unwrap_or_default(),
         );
-        // Who reads the list has had enough, as `head` has.
+        // The reader closed the pipe, as `head` does.
         if written.is_err() {
             break;
         }

@@ -1,4 +1,4 @@
-//! Prints an answer as it arrives, and then what it cost.
+//! Prints a message as it arrives, and then its tokens.
 //!
 //! ```text
 //! cargo run --example stream
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
 
     let (client, _server) = support::client_or(|| {
         let server = TestServer::start()?;
-        // The first stream breaks before its first words; the text shows no trace of it.
+        // The first stream breaks before its first words: the client retries it silently.
         server.push(Reply::stream(StreamScript::text("lost").cut_after(2)));
         let words = "Once there was a test server. It had little to say, and it said it slowly.";
         server.push(Reply::stream(StreamScript::text(words)).dribble(40, Duration::from_millis(8)));
@@ -38,12 +38,12 @@ fn main() -> Result<()> {
     let message = stream.final_message()?;
     println!();
     eprintln!(
-        "{} tokens in, {} out, stopped because of {}",
+        "{} tokens in, {} out, stop reason: {}",
         message.usage.total_input_tokens(),
         message.usage.output_tokens,
         message
             .stop_reason
-            .map_or("nothing".into(), |reason| reason.to_string()),
+            .map_or("none".into(), |reason| reason.to_string()),
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One client, eight threads, one line each: the client is shared, not cloned.
+//! Shares one client, without cloning it, among eight threads that print one line each.
 //!
 //! ```text
 //! cargo run --example threads
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     });
     let totals = client.totals().all;
     eprintln!(
-        "{} calls, {} attempts; the threads waited {:.1} s, all together",
+        "{} calls, {} attempts; all threads together waited {:.1} s",
         totals.calls,
         totals.attempts,
         totals.waited.total().as_secs_f64(),

@@ -1,5 +1,5 @@
-//! Asks for a motto at build time. Without a key, offline, or when the answer takes too long, the
-//! build goes on with the motto that is checked in.
+//! Requests a motto at build time. Without a key, offline, or after the deadline, the build uses the
+//! motto that is checked in.
 
 use std::time::Duration;
 use std::{env, fs, path::Path};

@@ -5,30 +5,30 @@ use std::time::Duration;
 
 use crate::run::{Bin, INPUT_PER_MINUTE, OUTPUT_PER_MINUTE, Outcome, REQUESTS_PER_MINUTE, THREADS};
 
-/// What is drawn; the same picture for the same data.
+/// The data of the picture; equal data gives an equal picture.
 pub struct Picture<'a> {
-    /// The official clients' retries, as many as they make by default.
+    /// The run with the official clients' default number of retries.
     pub naive: &'a Outcome,
-    /// More of them: only told of.
+    /// The run with more retries: mentioned in the text only.
     pub patient: &'a Outcome,
     pub client: &'a Outcome,
-    /// When it was drawn.
+    /// The date of the runs.
     pub date: String,
 }
 
-// In pixels at the width of a README on GitHub. Half of that is still to be read.
+// Pixels at the width of a README on GitHub; the text is still legible at half the width.
 const WIDTH: f64 = 830.0;
 const HEIGHT: f64 = 652.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 772.0;
-/// Where the two panels begin, with their headings.
+/// Where the two panels begin, headings included.
 const PANELS: [f64; 2] = [124.0, 350.0];
-/// Below the heading: the height of what was granted, and of what was refused.
+/// Heights below the heading: of the granted tokens, and of the refusals.
 const GRANTED: f64 = 118.0;
 const REFUSED: f64 = 62.0;
 const HEADING: f64 = 18.0;
 
-/// So many seconds are drawn as one: a request may be of the size of several seconds.
+/// Seconds that are drawn as one block: a request may be as large as several seconds of the limit.
 const BLOCK: usize = 5;
 const LIMIT: f64 = INPUT_PER_MINUTE as f64 / 60.0;
 
@@ -106,7 +106,7 @@ impl Picture<'_> {
     }
 }
 
-/// What the two panels share.
+/// Scales that both panels share.
 struct Scale {
     /// In seconds.
     end: f64,
@@ -217,7 +217,7 @@ impl Scale {
         );
     }
 
-    /// When the last prompt was over, on the side where there is room.
+    /// Marks the end of the last prompt, on the side where there is room.
     fn draw_end(&self, svg: &mut String, base: f64, outcome: &Outcome) {
         let seconds = outcome.took.as_secs_f64();
         let x = self.x(seconds);
@@ -244,7 +244,7 @@ impl Scale {
         );
     }
 
-    /// Why more than the limit is granted at first.
+    /// Says why the server grants more than the limit at first.
     fn draw_store(&self, svg: &mut String) {
         let x = self.x(BLOCK as f64) + 8.0;
         add(
@@ -274,7 +274,7 @@ impl Scale {
         }
     }
 
-    /// Downwards from the line, a dash for each refusal: first those that were a prompt's last.
+    /// Draws a dash for each refusal, downwards from the line: first those that lost a prompt.
     fn draw_marks(&self, svg: &mut String, base: f64, bins: &[Bin]) {
         let (dash, gap) = (self.pitch * 0.75, self.pitch * 0.25);
         let (mut lost, mut refused) = (String::new(), String::new());
@@ -304,7 +304,7 @@ impl Scale {
     }
 }
 
-/// The tokens per second, block by block.
+/// Returns the tokens per second of each block.
 fn blocks(outcome: &Outcome) -> impl Iterator<Item = f64> {
     let blocks = outcome.bins.chunks(BLOCK);
     blocks.map(|block| block.iter().map(|bin| bin.granted).sum::<u64>() as f64 / BLOCK as f64)
@@ -328,7 +328,7 @@ fn grouped(number: u64) -> String {
     }
 }
 
-// Blue and vermilion are told apart by nearly all eyes; the two vermilions differ in lightness.
+// Nearly everyone can distinguish blue and vermilion; the two vermilions differ in lightness.
 const STYLE: &str = "\
 svg{color-scheme:light dark;--card:#fff;--edge:#d1d9e0;--ink:#1f2328;--soft:#59636e;--grid:#e6eaee;\
 --granted:#0072b2;--refused:#d17a1f;--lost:#9c1c06}\

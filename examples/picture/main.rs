@@ -1,12 +1,12 @@
-//! The same prompts under the same rate limit, once with the retries of the official clients and
-//! once with this one: the picture in the README, from a real run.
+//! Draws the picture in the README from a real run: the same prompts under the same rate limit, with
+//! the retries of the official clients and with this client.
 //!
 //! ```text
 //! cargo run --release --example picture -- examples/picture/limits.svg
 //! ```
 //!
-//! Nothing leaves the machine: each side asks a test server of its own, which limits the rate as
-//! the API does. It runs in real time, for about four minutes.
+//! Nothing leaves the machine: each side has its own test server, which limits the rate as the API
+//! does. The run takes about four minutes in real time.
 
 mod draw;
 mod run;
@@ -22,16 +22,16 @@ use draw::Picture;
 use run::{By, Outcome};
 
 const HELP: &str = "\
-Works off the same prompts with the official clients' retries and with this client, each against a
-test server of its own that limits the rate as the API does, and draws what the servers granted and
-refused. A table goes to standard error.
+Sends the same prompts with the retries of the official clients and with this client, each to its own
+test server, which limits the rate as the API does, and draws what the servers granted and refused. A
+table goes to standard error.
 
 usage: picture [options] [FILE]
 
-The picture, as SVG, goes to FILE, and once more, in a link definition for the documentation, beside
-it under the ending .md; without FILE, to standard output.
+The picture goes to FILE as SVG, and as a link definition for the documentation to the same path with
+the ending .md; without FILE, to standard output.
 
-  --prompts N     so many prompts (800); the run takes about a quarter of a second for each
+  --prompts N     number of prompts (800); the run takes about a quarter of a second for each
   --help
 ";
 
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let [naive, patient, client] = thread::scope(|scope| {
         let runs = contenders.map(|by| {
             let prompts = &prompts;
-            scope.spawn(move || run::work_off(by, prompts))
+            scope.spawn(move || run::run_prompts(by, prompts))
         });
         runs.map(|run| run.join().expect("a run without a panic"))
     });
@@ -100,7 +100,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` where help is asked for.
+    /// Reads the arguments; `None` for `--help`.
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let mut options = Options {
             prompts: 800,
@@ -126,8 +126,8 @@ impl Options {
     }
 }
 
-/// The picture as the target of `[limits]`, in Markdown: a page of the documentation has no files
-/// beside it.
+/// Returns the picture as the target of `[limits]` in Markdown: a page of the documentation has no
+/// files beside it.
 fn definition(svg: &str) -> String {
     let codes = [
         ("%", "%25"),
@@ -143,7 +143,7 @@ fn definition(svg: &str) -> String {
     format!("[limits]: <data:image/svg+xml,{svg}>\n")
 }
 
-/// The day, such as `2026-08-31`, in Greenwich.
+/// Returns the date in UTC, such as `2026-08-31`.
 fn date(time: SystemTime) -> String {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! The runs: who works off which prompts, and what came of it.
+//! The runs: which client sends which prompts, and the outcome.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use anthropic_blocking::{Client, MessageRequest};
 use fastrand::Rng;
 use serde_json::json;
 
-/// Those of the class Fable 5 in the tier Start.
+/// The limits of the class Fable 5 in the tier Start.
 pub const REQUESTS_PER_MINUTE: u64 = 1_000;
 pub const INPUT_PER_MINUTE: u64 = 500_000;
 pub const OUTPUT_PER_MINUTE: u64 = 100_000;
@@ -22,15 +22,15 @@ const MODEL: &str = "claude-fable-5";
 pub const THREADS: usize = 32;
 const MAX_TOKENS: u64 = 2_048;
 
-/// How often the books of the server are read.
+/// Interval at which the ledger of the server is read.
 const BIN: Duration = Duration::from_secs(1);
 
-/// Who works the prompts off.
+/// Which client sends the prompts.
 #[derive(Clone, Copy)]
 pub enum By {
-    /// This client, which knows no limits beforehand.
+    /// This client, without limits known in advance.
     Client,
-    /// The retries of the official clients, so many at most; two are their default.
+    /// The retries of the official clients, at most this many; two are their default.
     Retries(u32),
 }
 
@@ -43,17 +43,17 @@ impl fmt::Display for By {
     }
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Outcome {
     /// Second by second.
     pub bins: Vec<Bin>,
     pub answered: u64,
     pub lost: u64,
-    /// The input tokens of those lost, as a share of all.
+    /// Input tokens of the lost prompts, as a share of all.
     pub lost_tokens: f64,
     /// 429s, as the server counted them.
     pub refused: u64,
-    /// Until the last of the prompts was answered or lost.
+    /// Time until the last prompt was answered or lost.
     pub took: Duration,
 }
 
@@ -68,21 +68,21 @@ pub struct Bin {
     pub lost: u64,
 }
 
-/// One message to be answered.
+/// One prompt and its size.
 pub struct Prompt {
     input: f64,
     text: String,
 }
 
-/// The same for all runs: texts of some pages, to be answered in some sentences.
+/// Returns the same prompts for all runs: texts of some pages, with replies of some sentences.
 pub fn prompts(count: usize) -> Vec<Prompt> {
     let mut rng = Rng::with_seed(1);
     let draw = |_| {
         let input = lognormal(&mut rng, 2_000.0, 0.8).clamp(100.0, 50_000.0);
         let output = lognormal(&mut rng, 250.0, 0.8).clamp(10.0, MAX_TOKENS as f64);
-        // The bytes of a token differ from text to text.
+        // The number of bytes of a token differs from text to text.
         let bytes = input * 3.5 * lognormal(&mut rng, 1.0, 0.15);
-        // A second, and one for each 80 tokens.
+        // One second, and one more for each 80 tokens.
         let latency = 1_000.0 + output * 12.5;
         let mut text = "word ".repeat(bytes as usize / 5);
         let stated = write!(
@@ -101,8 +101,8 @@ fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
     median * (sigma * normal).exp()
 }
 
-/// Works the prompts off in their order, on [`THREADS`] threads, against a server of its own.
-pub fn work_off(by: By, prompts: &[Prompt]) -> Outcome {
+/// Sends the prompts in order, on [`THREADS`] threads, to a new server.
+pub fn run_prompts(by: By, prompts: &[Prompt]) -> Outcome {
     let limits = ServerLimits::per_minute(REQUESTS_PER_MINUTE, INPUT_PER_MINUTE, OUTPUT_PER_MINUTE)
         .refusal_latency(Duration::from_millis(150));
     let server = TestServer::start().expect("a free port on the loopback interface");
@@ -188,9 +188,9 @@ fn with_client(url: &str) -> Box<dyn Fn(&Prompt) -> bool + Sync> {
     })
 }
 
-/// As the official clients do it, in Python and in TypeScript alike: what may pass is tried again,
-/// so many times at most, after the time that the server names, else after half a second, doubled
-/// up to eight seconds, less up to a quarter.
+/// Retries as the official clients do, in Python and in TypeScript alike: a failure that may pass is
+/// retried at most `retries` times, after the time that the server names, or else after half a second,
+/// doubled up to eight seconds, reduced at random by up to a quarter.
 fn with_retries(url: &str, retries: u32) -> Box<dyn Fn(&Prompt) -> bool + Sync> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -204,7 +204,7 @@ fn with_retries(url: &str, retries: u32) -> Box<dyn Fn(&Prompt) -> bool + Sync> 
         let body = json!({"model": MODEL, "max_tokens": MAX_TOKENS, "messages": [turn]});
         let body = body.to_string();
         for retry in 0..=retries {
-            let answer = match attempt(&agent, &url, &body) {
+            let retry_after = match attempt(&agent, &url, &body) {
                 Attempt::Answered => return true,
                 Attempt::Final => return false,
                 Attempt::Passing(asked) => asked,
@@ -212,19 +212,19 @@ fn with_retries(url: &str, retries: u32) -> Box<dyn Fn(&Prompt) -> bool + Sync> 
             if retry < retries {
                 let own =
                     (0.5 * 2_f64.powi(retry as i32)).min(8.0) * (1.0 - 0.25 * fastrand::f64());
-                thread::sleep(answer.unwrap_or(Duration::from_secs_f64(own)));
+                thread::sleep(retry_after.unwrap_or(Duration::from_secs_f64(own)));
             }
         }
         false
     })
 }
 
-/// How one exchange ended.
+/// How one attempt ended.
 enum Attempt {
     Answered,
-    /// Not to be tried again.
+    /// A failure that is not retried.
     Final,
-    /// To be tried again, after this time if the server named one.
+    /// A failure that is retried, after this time if the server named one.
     Passing(Option<Duration>),
 }
 
@@ -235,16 +235,16 @@ fn attempt(agent: &ureq::Agent, url: &str, body: &str) -> Attempt {
         .header("anthropic-version", "2023-06-01")
         .header("content-type", "application/json")
         .send(body.as_bytes());
-    let Ok(mut answer) = sent else {
+    let Ok(mut response) = sent else {
         return Attempt::Passing(None);
     };
-    // Reads to the end, so that the connection can be used again.
-    let is_whole = answer.body_mut().read_to_vec().is_ok();
-    let status = answer.status().as_u16();
+    // Read to the end, so that the connection can be reused.
+    let is_whole = response.body_mut().read_to_vec().is_ok();
+    let status = response.status().as_u16();
     if status == 200 && is_whole {
         return Attempt::Answered;
     }
-    let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+    let header = |name: &str| response.headers().get(name)?.to_str().ok();
     let is_passing = match header("x-should-retry") {
         Some("true") => true,
         Some("false") => false,

@@ -1,14 +1,14 @@
-//! What the examples share: a client for the real API or the test server, and log lines.
+//! Helpers of the examples: a client for the real API or the test server, arguments, log lines.
 
-#![allow(dead_code, reason = "no example uses all of it")]
+#![allow(dead_code, reason = "no example uses all of these helpers")]
 
 use std::io;
 
 use anthropic_blocking::testing::TestServer;
 use anthropic_blocking::{Client, Result};
 
-/// A client for the real API where a key is set; otherwise one for the test server that `start`
-/// gives, which runs for as long as it is kept.
+/// Returns a client for the real API where a key is set, or else for the test server that `start`
+/// returns. The server runs until it is dropped.
 pub fn client_or(
     start: impl FnOnce() -> io::Result<TestServer>,
 ) -> Result<(Client, Option<TestServer>)> {
@@ -16,7 +16,7 @@ pub fn client_or(
     if set("ANTHROPIC_API_KEY") || set("ANTHROPIC_AUTH_TOKEN") {
         return Ok((Client::from_env()?, None));
     }
-    eprintln!("No ANTHROPIC_API_KEY is set: a test server on this machine answers instead.\n");
+    eprintln!("No ANTHROPIC_API_KEY is set: a test server on this machine replies instead.\n");
     let server = start().expect("a free port on the loopback interface");
     let client = Client::builder()
         .api_key("test")
@@ -25,8 +25,7 @@ pub fn client_or(
     Ok((client, Some(server)))
 }
 
-/// The arguments of the program. An option among them is no prompt: `--help` is answered with how to
-/// use it, any other is a mistake.
+/// Returns the arguments of the program. `--help` prints the usage; any other option is an error.
 pub fn arguments(usage: &str) -> Vec<String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let usage = format!("usage: {} {usage}", env!("CARGO_BIN_NAME"));

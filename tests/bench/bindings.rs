@@ -1,4 +1,4 @@
-//! The servers that limit, and the jobs that they are asked to answer.
+//! The servers with limits, and the jobs for them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use fastrand::Rng;
 #[derive(Clone, Copy)]
 pub enum Demand {
     Jobs(usize),
-    /// What the limit that binds lets through in so many seconds.
+    /// As much as the binding limit admits in this number of seconds.
     Seconds(f64),
 }
 
-/// A server on which one of the three limits binds: it allows less than half of what 32 threads
-/// could send.
+/// A server on which one of the three limits binds: it allows less than half of what 32 threads could
+/// send.
 pub struct Binding {
     pub name: &'static str,
     /// Per minute: requests, input tokens, output tokens.
     pub limits: [u64; 3],
     pub dimension: usize,
-    /// What else the server does, given the seconds of demand.
+    /// Sets the other behaviour of the server, given the seconds of demand.
     pub twist: Option<fn(ServerLimits, f64) -> ServerLimits>,
-    /// The goals of this client.
+    /// The goals for this client.
     pub goals: Goals,
 }
 
-/// What is permitted to this client.
+/// The goals for this client.
 pub struct Goals {
-    /// 429s, where it learns the limits.
+    /// Most 429s where the client learns the limits.
     pub limited: f64,
-    /// Requests sent into a storm.
+    /// Most requests sent into a storm.
     pub sent: Option<f64>,
-    /// The makespan of 5,000 jobs with `Limits` set.
+    /// Ratio of the makespan of 5,000 jobs with `Limits` set.
     pub set: f64,
 }
 
@@ -123,7 +123,7 @@ pub const BINDINGS: [Binding; 7] = [
     },
 ];
 
-/// The second minute, or the second third of what is shorter.
+/// Returns the time of the storm: the second minute, or the second third of a shorter run.
 pub fn storm(seconds: f64) -> [Duration; 2] {
     [1.0, 2.0].map(|part| Duration::from_secs_f64(part * (seconds / 3.0).min(60.0)))
 }
@@ -133,7 +133,7 @@ impl Binding {
         self.limits[self.dimension] as f64 / 60.0
     }
 
-    /// How long the limit needs for these.
+    /// Returns how long the limit needs for these jobs.
     pub fn seconds(&self, jobs: &[Job]) -> f64 {
         let demand: u64 = jobs.iter().map(|job| job.cost[self.dimension]).sum();
         demand as f64 / self.rate()
@@ -154,7 +154,7 @@ impl Binding {
     }
 }
 
-/// Enough jobs, and how many of them each binding takes.
+/// Draws enough jobs, and returns how many of them each binding takes.
 pub fn draw(bindings: &[&Binding], demand: Demand, scale: u64) -> (Vec<Job>, Vec<usize>) {
     let mut rng = Rng::with_seed(5);
     let mut jobs: Vec<Job> = Vec::new();
@@ -179,9 +179,9 @@ pub fn draw(bindings: &[&Binding], demand: Demand, scale: u64) -> (Vec<Job>, Vec
     (jobs, counts.into_iter().flatten().collect())
 }
 
-/// One message to be answered.
+/// One job: a prompt and its size.
 pub struct Job {
-    /// One request, input and output tokens.
+    /// Requests (1), input tokens and output tokens.
     pub cost: [u64; 3],
     pub prompt: String,
 }
@@ -190,9 +190,9 @@ impl Job {
     fn draw(rng: &mut Rng, scale: u64) -> Job {
         let input = lognormal(rng, 1_500.0, 1.2).clamp(50.0, 100_000.0) as u64;
         let output = lognormal(rng, 250.0, 0.9).clamp(1.0, MAX_TOKENS as f64) as u64;
-        // Bounded, so that no single answer decides how long the whole takes.
+        // Bounded, so that no single reply dominates the makespan.
         let latency = lognormal(rng, 6_300.0, 0.7).min(30_000.0) as u64 / scale;
-        // Bytes of a token differ from prompt to prompt.
+        // The number of bytes of a token differs from prompt to prompt.
         let bytes = input as f64 * 3.5 * lognormal(rng, 1.0, 0.15);
         let mut prompt = "word ".repeat(bytes as usize / 5);
         let stated = write!(
@@ -213,5 +213,5 @@ fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
     median * (sigma * normal).exp()
 }
 
-/// What the answers are bounded by.
+/// Upper bound of the replies, in tokens.
 pub const MAX_TOKENS: u64 = 4_096;

@@ -1,4 +1,4 @@
-//! The budget by itself: what a reservation costs, and how threads wait.
+//! The budget without a client: the cost of a reservation, and how threads wait.
 
 use std::fs;
 use std::hint::black_box;
@@ -14,17 +14,17 @@ use anthropic_blocking::{
 
 use crate::measure::{Figure, Goal, Options, Row, cost, in_turn};
 
-pub fn run(options: &Options, ripe: Option<Ripening>) {
+pub fn run(options: &Options, ramped_up: Option<RampedUpBudget>) {
     alone(options);
     together(options);
-    if let Some(ripe) = ripe {
-        ripe.enough.send(()).expect("it listens");
-        paced(options, join(ripe.thread));
+    if let Some(ramped_up) = ramped_up {
+        ramped_up.enough.send(()).expect("the thread receives");
+        paced(options, join(ramped_up.thread));
     }
     asleep(options);
 }
 
-/// So many threads wait at a time.
+/// Threads that wait at a time.
 const THREADS: usize = 64;
 
 fn class() -> ModelClass {
@@ -39,10 +39,10 @@ fn usage() -> Usage {
     usage
 }
 
-/// More than can be spent, in all three dimensions.
+/// A limit that no run reaches.
 const ENDLESS: u64 = 1 << 50;
 
-/// A budget with limits of its own and the server's known, none of which ever makes it wait.
+/// Returns a budget with own limits and known server limits, none of which causes a wait.
 fn roomy() -> Budget {
     let limits = Limits::per_minute()
         .requests(ENDLESS)
@@ -53,7 +53,7 @@ fn roomy() -> Budget {
         .assume_server(class(), limits)
 }
 
-/// What the headers of such a server say: full buckets.
+/// Returns the headers of such a server: full buckets.
 fn headers() -> RateLimits {
     let mut group = RateLimit::default();
     (group.limit, group.remaining) = (Some(ENDLESS), Some(ENDLESS));
@@ -64,7 +64,7 @@ fn headers() -> RateLimits {
     limits
 }
 
-/// The floor: one lock each for what is taken and what is given back, of three amounts.
+/// The floor: three amounts behind a mutex, locked once to take and once to return.
 #[derive(Default)]
 struct Account {
     used: Mutex<[u64; 3]>,
@@ -92,7 +92,7 @@ fn reserve_and_settle(budget: &Budget, count: usize, headers: Option<&RateLimits
     }
 }
 
-/// One thread, nobody else.
+/// Measures one thread.
 fn alone(options: &Options) {
     const COUNT: usize = 200_000;
     let headers = headers();
@@ -120,7 +120,7 @@ fn alone(options: &Options) {
     }
 }
 
-/// Threads that do nothing but reserve and settle, as fast as they can.
+/// Measures threads that only reserve and settle, without pauses.
 fn together(options: &Options) {
     for threads in [1, 2, 8, THREADS] {
         let name = format!("reserve + settle, {threads} threads");
@@ -143,7 +143,7 @@ fn together(options: &Options) {
     }
 }
 
-/// Millions per second of wall time, all threads together.
+/// Returns operations in millions per second of wall time, over all threads.
 fn throughput(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     const TOTAL: usize = 200_000;
     let start = Barrier::new(threads);
@@ -163,16 +163,16 @@ fn throughput(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     (TOTAL / threads * threads) as f64 / (last - first).as_secs_f64() / 1e6
 }
 
-/// One reservation of a thread: before the call, and when it returned.
+/// One reservation of a thread: the times before and after the call.
 type Grant = (Instant, Instant);
 
-/// 64 threads wait in turn for 500 grants a second.
+/// Measures 64 threads that wait for 500 admissions a second.
 ///
-/// The pace is 500 a second to the microsecond once the start is over, and the next grant follows
-/// from the last computed time, not from when it was made use of. So the n-th grant was computed
-/// for n / 500 s after the time that `try_reserve` names before the threads begin, and its lateness
-/// is how much later `reserve` has returned. That the schedule was kept is seen at the end, where
-/// `try_reserve` must name the time that follows.
+/// After the ramp-up the pace is 500 a second to the microsecond, and the time of each admission
+/// follows from the computed time of the previous one, not from when its thread ran. So the n-th
+/// admission is due n / 500 s after the time that `try_reserve` returns before the threads start, and
+/// its lateness is how much later `reserve` returns. At the end `try_reserve` must return the time that
+/// follows in this schedule.
 fn paced(options: &Options, (budget, _open): (Budget, Vec<Reservation>)) {
     let span = Duration::from_millis(if options.quick { 1_200 } else { 4_000 });
     let runs: Vec<Paced> = (0..options.rounds(5).max(3))
@@ -221,33 +221,33 @@ struct Paced {
 
 const WAKES: &str = "wake-ups per grant, 64 waiting, 500 grants/s";
 
-/// A budget whose start passes while other rows are measured.
-pub struct Ripening {
+/// A budget whose ramp-up passes while other rows are measured.
+pub struct RampedUpBudget {
     thread: JoinHandle<(Budget, Vec<Reservation>)>,
     enough: Sender<()>,
 }
 
-/// Begins what takes half a minute and no CPU.
-pub fn ripen(options: &Options) -> Option<Ripening> {
+/// Starts the ramp-up, which takes half a minute and no CPU.
+pub fn start_ramp_up(options: &Options) -> Option<RampedUpBudget> {
     let names = [WAKES, "lateness of a grant"];
     if !names.iter().any(|name| options.wants(name)) {
         return None;
     }
     let (enough, is_enough) = mpsc::channel();
-    let thread = thread::spawn(move || ripe(&is_enough));
-    Some(Ripening { thread, enough })
+    let thread = thread::spawn(move || ramped_up(&is_enough));
+    Some(RampedUpBudget { thread, enough })
 }
 
-/// A budget whose start is over: requests go at 1.25 of the limit, which is 500 a second. Those in
-/// flight with it are enough for requests to have a pace at all.
-fn ripe(is_enough: &Receiver<()>) -> (Budget, Vec<Reservation>) {
+/// Returns a budget after its ramp-up: the pace is 1.25 times the limit, which is 500 requests a second.
+/// It has enough requests in flight for the pace to apply.
+fn ramped_up(is_enough: &Receiver<()>) -> (Budget, Vec<Reservation>) {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(24_000));
     let open = (0..4)
         .map(|_| budget.reserve(&class(), COST, None).expect("room"))
         .collect();
-    // From a quarter, doubled every ten seconds.
+    // The ramp-up starts at a quarter and doubles every ten seconds.
     thread::sleep(Duration::from_secs(24));
-    // After a minute without a request the start would begin again.
+    // After a minute without a request the ramp-up would start again.
     while is_enough.recv_timeout(Duration::from_secs(10)) == Err(RecvTimeoutError::Timeout) {
         reserve_and_settle(&budget, 1, None);
     }
@@ -300,7 +300,7 @@ fn paced_run(budget: &Budget, span: Duration) -> Paced {
     }
 }
 
-/// Takes what may go at once, and returns when the next one may.
+/// Reserves until there is no room, and returns when the next request has room.
 fn drain(budget: &Budget) -> Instant {
     loop {
         let before = Instant::now();
@@ -320,8 +320,8 @@ fn grant(budget: &Budget) -> Grant {
     (asked, granted)
 }
 
-/// How many grants went to a thread although another one had asked before it, by more than it
-/// takes to say so.
+/// Counts admissions of a thread although another thread had called `reserve` earlier, by more than the
+/// call takes.
 fn out_of_turn(grants: &[Grant]) -> usize {
     const AT_ONCE: Duration = Duration::from_millis(1);
     let mut latest: Option<Grant> = None;
@@ -340,7 +340,7 @@ fn out_of_turn(grants: &[Grant]) -> usize {
     count
 }
 
-/// What a sleep costs on this machine: the floor of every lateness.
+/// Measures the lateness of a bare sleep on this machine: the floor of every lateness.
 fn bare_lateness() -> f64 {
     let late: Vec<f64> = (0..200)
         .map(|_| {
@@ -362,7 +362,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// 64 threads stand in the queue; its head sleeps to a time four minutes ahead.
+/// Measures 64 threads in the queue, whose head sleeps to a time four minutes ahead.
 fn asleep(options: &Options) {
     let seconds = if options.quick { 3 } else { 60 };
     let name = format!("CPU while 64 threads wait for {seconds} s");
@@ -397,7 +397,7 @@ fn asleep(options: &Options) {
     .print(options);
 }
 
-/// Starts a thread that [`switches`] finds by its name.
+/// Spawns a thread that [`switches`] finds by its name.
 fn waiter<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     let builder = thread::Builder::new().name(WAITER.to_owned());
     builder.spawn(work).expect("a thread")
@@ -409,7 +409,7 @@ fn join<T>(thread: JoinHandle<T>) -> T {
 
 const WAITER: &str = "waiter";
 
-/// How often the waiting threads have gone to sleep so far, which is how often they were woken.
+/// Counts how often the waiting threads have gone to sleep so far: as often as they were woken.
 fn switches() -> u64 {
     let count = |folder: &str| {
         let status = fs::read_to_string(format!("{folder}/status")).ok()?;
@@ -421,7 +421,7 @@ fn switches() -> u64 {
     tasks().iter().filter_map(|folder| count(folder)).sum()
 }
 
-/// The CPU time of all threads of this process that live.
+/// Returns the CPU time of all live threads of this process.
 fn process_cpu() -> Duration {
     let nanos = |folder: &String| -> Option<u64> {
         let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
@@ -430,7 +430,7 @@ fn process_cpu() -> Duration {
     Duration::from_nanos(tasks().iter().filter_map(nanos).sum())
 }
 
-/// The folders of this process's threads (Linux; elsewhere none).
+/// Returns the folders of this process's threads (Linux only).
 fn tasks() -> Vec<String> {
     let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
     entries

@@ -1,7 +1,7 @@
-//! The calls that are compared, and a way to run nothing but one of them, for instruction counters.
+//! The calls that the bench compares, and a mode that runs only one of them, for instruction counters.
 //!
-//! Instructions of the system are not counted, of which both sides have the same: the ratios are
-//! larger than those of the CPU time. They tell two builds apart where times cannot.
+//! Instructions of the kernel are not counted. Both sides have the same of them, so the ratios are larger
+//! than those of the CPU time. Instruction counts distinguish two builds where times cannot.
 
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read};
@@ -16,15 +16,15 @@ use crate::measure::{Goal, Options, Row};
 
 /// One kind of call, as this client makes it and as bare ureq does.
 pub struct Case {
-    /// What `--only` takes.
+    /// The name for `--only`.
     pub name: &'static str,
     pub title: &'static str,
     /// Bytes of the prompt.
     size: usize,
     ours: Ours,
-    /// How many calls make a round.
+    /// Calls of a round.
     pub round: usize,
-    /// The most that it may cost against the floor.
+    /// The goal: the highest ratio to the floor.
     pub goal: f64,
 }
 
@@ -32,7 +32,7 @@ pub struct Case {
 enum Ours {
     Plain,
     Streamed,
-    /// A stream of so many deltas to its final message.
+    /// A stream with this number of deltas, to its final message.
     Deltas(usize),
 }
 
@@ -84,7 +84,7 @@ impl Case {
         !matches!(self.ours, Ours::Deltas(_))
     }
 
-    /// A server that answers such calls.
+    /// Starts a server for such calls.
     pub fn server(&self) -> TestServer {
         let server = TestServer::start().expect("a port");
         server.keep_requests(false);
@@ -101,7 +101,7 @@ impl Case {
         server
     }
 
-    /// This client's call.
+    /// Returns this client's call.
     pub fn ours(&self, url: &str) -> Box<dyn Fn() + Sync> {
         let request = MessageRequest::new("claude-haiku-4-5", 1024).user(self.prompt());
         let is_plain = matches!(self.ours, Ours::Plain);
@@ -117,7 +117,7 @@ impl Case {
         }
     }
 
-    /// The same with bare ureq; what is streamed underneath has the plain call as its floor.
+    /// Returns the call with bare ureq; the floor of a streamed `create` is the plain call.
     pub fn floor(&self, url: &str) -> Box<dyn Fn() + Sync> {
         let (prompt, url, agent) = (self.prompt(), url.to_owned(), floor::agent());
         match self.ours {
@@ -143,11 +143,11 @@ pub fn client(url: &str, streamed: bool) -> Client {
     builder.build().expect("valid settings")
 }
 
-/// Instructions per call, as valgrind counts them: the same in every run, on a loaded machine too.
+/// Measures instructions per call with valgrind: the same in every run, also on a loaded machine.
 pub fn run(options: &Options) {
     for case in &CASES {
         let name = format!("instructions: {}", case.title);
-        // It is fifty times as slow.
+        // Valgrind is fifty times as slow.
         let is_long = !case.is_create() || case.size > 1_000;
         if !options.wants(&name) || (options.quick && is_long) {
             continue;
@@ -175,7 +175,7 @@ pub fn run(options: &Options) {
     }
 }
 
-/// The instructions of a run of so many calls, its start included.
+/// Returns the instructions of a process that makes `calls` calls, start included.
 fn instructions(case: &Case, side: &str, calls: usize) -> Option<f64> {
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -189,8 +189,7 @@ fn instructions(case: &Case, side: &str, calls: usize) -> Option<f64> {
     count.split_whitespace().next()?.parse().ok()
 }
 
-/// Runs so many calls of one side, and nothing else but its start, against a server in another
-/// process.
+/// Makes calls of one side only, against a server in another process.
 pub fn only(arguments: &[String]) {
     let value = |flag: &str| {
         let at = arguments.iter().position(|argument| argument == flag)?;
@@ -218,7 +217,7 @@ fn find(name: &str) -> &'static Case {
     })
 }
 
-/// A server in a process of its own, which ends with this one.
+/// A server in a child process, which ends with this process.
 struct Served {
     process: Child,
     url: String,
@@ -248,7 +247,7 @@ impl Drop for Served {
     }
 }
 
-/// The other end of [`Served`]: serves until its input is closed.
+/// The child process of [`Served`]: serves until its input is closed.
 pub fn serve(name: &str) {
     let server = find(name).server();
     println!("{}", server.base_url());

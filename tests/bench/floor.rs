@@ -1,11 +1,11 @@
-//! The floors: the same work with bare ureq and the least of serde. Also a program of its own, see
+//! The floors: the same work with bare ureq and a minimal use of serde. Also part of a program, see
 //! `hello.rs`.
 
 use std::io::{BufRead, BufReader};
 
 use serde::{Deserialize, Serialize};
 
-/// Keeps as many connections as eight threads use.
+/// Returns an agent that keeps as many connections as eight threads use.
 pub fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_idle_connections_per_host(8);
     config.build().new_agent()
@@ -36,7 +36,7 @@ struct Block {
     text: String,
 }
 
-/// One prompt, one answer in one piece.
+/// Sends a prompt and returns the text of the message.
 pub fn create(agent: &ureq::Agent, url: &str, prompt: &str) -> String {
     let mut body = send(agent, url, prompt, false);
     let bytes = body.read_to_vec().expect("a body");
@@ -48,7 +48,7 @@ pub fn create(agent: &ureq::Agent, url: &str, prompt: &str) -> String {
         .collect()
 }
 
-/// Every event of the kinds that matter here, as serde's own tagged enum.
+/// The events that the floor reads, as a tagged enum of serde.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Event {
@@ -69,7 +69,7 @@ enum Delta {
     Other,
 }
 
-/// One prompt, the answer streamed: lines, and each `data` parsed.
+/// Sends a prompt and reads the stream line by line, parsing each `data`.
 pub fn stream(agent: &ureq::Agent, url: &str, prompt: &str, mut take: impl FnMut(&str)) {
     let body = send(agent, url, prompt, true);
     for line in BufReader::new(body.into_reader()).lines() {

@@ -1,7 +1,7 @@
-//! The smallest program that asks a question, beside the same with bare ureq: its build, its size,
-//! its start and its memory.
+//! The smallest program that sends a prompt, beside the same program with bare ureq: build, size, start
+//! and memory.
 //!
-//! Both are crates of their own in the folder for temporary files of the target directory, with the
+//! Both programs are separate crates in the folder for temporary files of the target directory, with the
 //! versions of this crate's lock file and the release profile, stripped.
 
 use std::fs;
@@ -42,7 +42,7 @@ pub fn run(options: &Options) {
     }
 }
 
-/// Counts as `.ci/run` does.
+/// Counts crates as `.ci/run` does.
 fn crates(options: &Options) {
     if !options.wants(CRATES) {
         return;
@@ -76,13 +76,13 @@ fn crates(options: &Options) {
     .print(options);
 }
 
-/// Ours, and the floor's.
+/// The two programs.
 struct Programs {
     ours: PathBuf,
     floor: PathBuf,
 }
 
-/// Builds both from nothing and says what that took; a quick run takes what an earlier one built.
+/// Builds both programs from nothing and measures it; a quick run reuses earlier builds.
 fn build(options: &Options) -> Result<Programs, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hello");
     let floor = root().join("tests/bench/floor.rs");
@@ -158,7 +158,7 @@ fn size(options: &Options, programs: &Programs) {
     .print(options);
 }
 
-/// From the start of the process until its answer arrives here.
+/// Measures the time from the start of the process until its reply arrives here.
 fn start(options: &Options, programs: &Programs) {
     if !options.wants(START) && !options.wants(RSS) {
         return;
@@ -186,7 +186,7 @@ fn start(options: &Options, programs: &Programs) {
     print(RSS, "MB", |hello| hello.rss);
 }
 
-/// What a process took until its first reply: milliseconds, and MB.
+/// The cost of a process until its first reply: milliseconds and MB.
 struct Hello {
     cpu: f64,
     wall: f64,
@@ -206,7 +206,7 @@ fn ask(program: &Path, url: &str) -> Hello {
     let read = BufReader::new(output).read_line(&mut reply);
     let wall = begun.elapsed();
     assert!(read.is_ok() && reply.contains("ten words"), "{reply:?}");
-    // It waits for its input to end.
+    // The program waits for the end of its input.
     let id = process.id().to_string();
     let rss = memory(&id, "VmRSS:").unwrap_or(f64::NAN);
     let cpu = fs::read_to_string(format!("/proc/{id}/schedstat")).unwrap_or_default();
@@ -249,7 +249,7 @@ impl Crate {
         self.folder.join("target/release").join(name)
     }
 
-    /// Whether the program is there and no older than what it was made from.
+    /// Whether the program exists and is newer than its sources.
     fn is_current(&self) -> bool {
         let sources = ["src", "Cargo.toml", "Cargo.lock", "tests/bench/floor.rs"];
         let newest = sources.map(|path| newest_below(&root().join(path)));
@@ -258,7 +258,7 @@ impl Crate {
         built.is_some() && built >= newest
     }
 
-    /// CPU time and wall time of a build from nothing.
+    /// Measures CPU time and wall time of a build from nothing.
     fn build_cold(&self) -> Result<(Duration, Duration), String> {
         let target = self.folder.join("target");
         if target.exists() {
@@ -269,7 +269,7 @@ impl Crate {
         Ok((cpu_of_children() - cpu, wall.elapsed()))
     }
 
-    /// From the crates that are on this machine, since a download is no build.
+    /// Builds offline, because a download is not part of a build.
     fn build(&self) -> Result<(), String> {
         let build = cargo()
             .args(["build", "--release", "--offline", "--target-dir", "target"])
@@ -286,7 +286,7 @@ impl Crate {
     }
 }
 
-/// Leaves a file alone that is as it should be: it would be built again.
+/// Writes a file unless it has this content already: cargo would build it again.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -294,7 +294,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     fs::File::create(path)?.write_all(text.as_bytes())
 }
 
-/// When this file, or what is in this folder, was last changed.
+/// Returns when this file, or a file in this folder, was last changed.
 fn newest_below(path: &Path) -> Option<SystemTime> {
     if path.is_dir() {
         let entries = fs::read_dir(path).ok()?.flatten();
@@ -305,13 +305,14 @@ fn newest_below(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|data| data.modified()).ok()
 }
 
-/// Cargo without what it told this program, which builds would take for a change.
+/// Returns a cargo command without the variables that cargo set for this program: a build would take
+/// them for a change.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
-        let told = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        let set_by_cargo = ["CARGO_PKG_", "CARGO_MANIFEST_"];
         let name = name.to_string_lossy().into_owned();
-        if told.iter().any(|prefix| name.starts_with(prefix)) {
+        if set_by_cargo.iter().any(|prefix| name.starts_with(prefix)) {
             cargo.env_remove(name);
         }
     }
@@ -322,14 +323,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The CPU time of all processes that this one has waited for, and of theirs.
+/// Returns the CPU time of all child processes that this process has waited for, with their children.
 fn cpu_of_children() -> Duration {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name of the program can contain anything; what follows it starts with the third field.
+    // The name of the program may contain any character; the third field follows it.
     let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
     let ticks = fields.split_whitespace().skip(13).take(2);
     let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    // Linux counts a hundred a second for programs, whatever it counts itself.
+    // Linux reports a hundred ticks a second to programs.
     Duration::from_millis(10 * ticks)
 }
 
@@ -356,7 +357,7 @@ fn main() {
 }
 "#;
 
-/// The features of ureq are those that this crate takes.
+/// The features of ureq are those that this crate uses.
 const FLOOR_DEPENDENCIES: &str = r#"
 serde = { version = "1", features = ["derive"] }
 serde_json = "1"

@@ -1,10 +1,10 @@
-//! Whole runs against a server that limits, in real time: this client, and beside it the retries of
-//! the official clients, each on a server of its own.
+//! Whole runs against a server with limits, in real time: this client, and beside it the retries of the
+//! official clients, each with its own server.
 //!
-//! The server's buckets are full at first, so that demand D under a limit of r a minute can at best
-//! be served in (D - r) / r minutes; the ratio is that of the makespan to D / r, of what was
-//! answered. All contenders get the same jobs in the same order at the same time, and so do all
-//! servers: a machine has time for all of them, since they mostly wait.
+//! The server's buckets are full at first, so demand D under a limit of r a minute takes at least
+//! (D - r) / r minutes. The ratio is makespan over D / r, for the demand that was answered. All
+//! contenders get the same jobs in the same order, at the same time: they mostly wait, so that one
+//! machine can run them all.
 
 use std::thread;
 
@@ -12,17 +12,17 @@ use anthropic_blocking::testing::Amounts;
 
 use crate::bindings::{BINDINGS, Binding, Demand, draw};
 use crate::measure::{Figure, Goal, Options, Row};
-use crate::workers::{By, Outcome, contenders, work_off};
+use crate::workers::{By, Outcome, contenders, run_jobs};
 
-/// How much there is to do.
+/// The amount of work.
 pub struct Settings {
     pub demands: Vec<Demand>,
-    /// So many times the limits, and answers so many times as quick: more jobs in the same time.
+    /// Multiplies the limits and the speed of the replies: more jobs in the same time.
     scale: u64,
 }
 
 impl Settings {
-    /// Takes what is its own out of the arguments.
+    /// Takes the settings of these runs out of the arguments.
     pub fn take(arguments: &mut Vec<String>) -> Settings {
         let mut settings = Settings {
             demands: Vec::new(),
@@ -41,7 +41,7 @@ impl Settings {
     }
 }
 
-/// The number after a flag, if it is there; both are removed.
+/// Removes a flag and its number, and returns the number.
 fn take(arguments: &mut Vec<String>, flag: &str) -> Option<f64> {
     let at = arguments.iter().position(|argument| argument == flag)?;
     let value = arguments.drain(at..(at + 2).min(arguments.len())).nth(1);
@@ -103,7 +103,7 @@ fn run_at_once(options: &Options, scale: u64, demand: Demand) {
         let mut runs = Vec::new();
         for (binding, jobs) in rows() {
             for by in contenders(binding) {
-                let run = scope.spawn(move || work_off(by, binding, jobs));
+                let run = scope.spawn(move || run_jobs(by, binding, jobs));
                 runs.push((binding, by, jobs, run));
             }
         }
@@ -111,7 +111,7 @@ fn run_at_once(options: &Options, scale: u64, demand: Demand) {
             let outcome = run.join().expect("no panic");
             outcome.print(
                 options,
-                &Told {
+                &RunId {
                     binding,
                     by,
                     jobs: jobs.len(),
@@ -122,17 +122,17 @@ fn run_at_once(options: &Options, scale: u64, demand: Demand) {
     });
 }
 
-/// Which run it was.
-struct Told<'a> {
+/// Identifies a run.
+struct RunId<'a> {
     binding: &'a Binding,
     by: By,
     jobs: usize,
     scale: u64,
 }
 
-impl Told<'_> {
-    /// The goal of the makespan. With fewer jobs the last answers decide, and with larger limits the
-    /// full buckets of the start.
+impl RunId<'_> {
+    /// The goal of the makespan: with few jobs the last replies dominate, and with large limits the full
+    /// buckets of the start.
     fn makespan(&self) -> Goal {
         let is_plain = self.binding.twist.is_none() && self.scale == 1;
         match (self.by, self.jobs) {
@@ -153,10 +153,10 @@ impl Told<'_> {
 }
 
 impl Outcome {
-    fn print(&self, options: &Options, told: &Told) {
-        let Told {
+    fn print(&self, options: &Options, id: &RunId) {
+        let RunId {
             binding, by, jobs, ..
-        } = *told;
+        } = *id;
         let prefix = format!("limits: {}, {jobs} jobs, {}", binding.name, by.name());
         let demand = self.answered as f64 / binding.rate();
         let per_minute = |amounts: &Amounts| {
@@ -172,14 +172,8 @@ impl Outcome {
         let only = |is_so: bool, goal| if is_so { goal } else { Goal::None };
         let limited = self.ledger.limited();
         let mut rows = vec![
-            (
-                "makespan",
-                "s",
-                self.makespan,
-                Some(demand),
-                told.makespan(),
-            ),
-            ("429s", "", limited as f64, None, told.limited()),
+            ("makespan", "s", self.makespan, Some(demand), id.makespan()),
+            ("429s", "", limited as f64, None, id.limited()),
             (
                 "lost",
                 "jobs",

@@ -1,11 +1,10 @@
-//! `cargo bench`: what this client costs, beside the least that the same work can cost.
+//! `cargo bench`: the cost of this client, beside the lowest cost of the same work.
 //!
-//! Each row runs this crate and a floor in turn, round by round, each first in every other round,
-//! against the same server in the same process. It prints the medians, the median of the rounds'
-//! ratios and their quartiles, the goal, and whether it holds; a missed goal fails nothing, the
-//! last lines count them. CPU times are those of the client's threads (Linux; elsewhere wall
-//! times). Wall times contain the server's share. Floors are written with bare ureq, that of the
-//! budget with a bare mutex.
+//! Each row runs this crate and a floor in rounds, in alternating order, against the same server in the
+//! same process. A row has the medians, the median of the rounds' ratios with its quartiles, the goal,
+//! and whether the goal holds. A missed goal fails nothing; the last lines count the missed goals. CPU
+//! times are those of the client's threads (Linux; elsewhere wall times). Wall times contain the share of
+//! the server. The floors are bare ureq, and for the budget a bare mutex.
 //!
 //! ```text
 //! cargo bench                   # every row but the runs under limits: minutes, two builds
@@ -21,9 +20,9 @@
 //! cargo bench -- soak --requests 100000 --seed 7
 //! ```
 //!
-//! Instructions do not depend on what else the machine does. This runs the calls of one side, with
-//! the server in a process that the counter does not follow; what starting costs cancels out
-//! between two numbers of calls. Cases: create-1k, streamed-1k, create-1m, streamed-1m, deltas-10k.
+//! Instruction counts do not depend on the load of the machine. The following commands run the calls of
+//! one side, with the server in a process that the counter does not follow; the cost of the start cancels
+//! out between two numbers of calls. Cases: create-1k, streamed-1k, create-1m, streamed-1m, deltas-10k.
 //!
 //! ```text
 //! CARGO_PROFILE_BENCH_DEBUG=1 cargo bench --no-run    # prints where the program is
@@ -66,12 +65,12 @@ fn main() {
     let mut runs = limits::Settings::take(&mut arguments);
     let options = Options::read(&arguments[usize::from(is_mode)..]);
     if mode != "limits" {
-        let ripe = budget::ripen(&options);
+        let ramped_up = budget::start_ramp_up(&options);
         options.head();
         rows::run(&options);
         calls::run(&options);
         hello::run(&options);
-        budget::run(&options, ripe);
+        budget::run(&options, ramped_up);
     }
     if is_mode {
         if runs.demands.is_empty() {

@@ -1,4 +1,4 @@
-//! Rounds, clocks, ratios, and how they are printed.
+//! Rounds, clocks and ratios, and how the bench prints them.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,12 +12,12 @@ pub struct Options {
     pub quick: bool,
     pub json: bool,
     words: Vec<String>,
-    tally: RefCell<CallTotals>,
+    counts: RefCell<RowCounts>,
 }
 
-/// What came of the rows so far.
+/// Counts of the rows so far.
 #[derive(Default)]
-struct CallTotals {
+struct RowCounts {
     judged: usize,
     missed: Vec<String>,
     left_out: usize,
@@ -34,14 +34,14 @@ impl Options {
             .iter()
             .find(|flag| !["--quick", "--json"].contains(&flag.as_str()))
         {
-            eprintln!("{unknown} is no option; the head of tests/bench/main.rs lists them");
+            eprintln!("{unknown} is not an option; the head of tests/bench/main.rs lists them");
             std::process::exit(2);
         }
         Options {
             quick: has("--quick"),
             json: has("--json"),
             words: words.into_iter().cloned().collect(),
-            tally: RefCell::default(),
+            counts: RefCell::default(),
         }
     }
 
@@ -62,9 +62,9 @@ impl Options {
         }
     }
 
-    /// A row that this run cannot have.
+    /// Prints a row that this run cannot measure.
     pub fn left_out(&self, name: &str, why: &str) {
-        self.tally.borrow_mut().left_out += 1;
+        self.counts.borrow_mut().left_out += 1;
         if self.json {
             println!("{}", json!({"name": name, "left_out": why}));
         } else {
@@ -74,21 +74,21 @@ impl Options {
 
     /// Counts a goal.
     pub fn judge(&self, name: &str, holds: bool) {
-        let mut tally = self.tally.borrow_mut();
-        tally.judged += 1;
+        let mut counts = self.counts.borrow_mut();
+        counts.judged += 1;
         if !holds {
-            tally.missed.push(name.to_owned());
+            counts.missed.push(name.to_owned());
         }
     }
 
-    /// What came of all rows; beside the JSON lines, not among them.
+    /// Prints the counts of all rows; with `--json` on standard error.
     pub fn summary(&self) {
-        let tally = self.tally.borrow();
-        let CallTotals {
+        let counts = self.counts.borrow();
+        let RowCounts {
             judged,
             ref missed,
             left_out,
-        } = *tally;
+        } = *counts;
         let holds = judged - missed.len();
         let seconds = start().elapsed().as_secs();
         let mut text =
@@ -105,7 +105,7 @@ impl Options {
     }
 }
 
-/// A row of the table: a figure, what it is compared with, and the goal.
+/// A row of the table: a figure of ours beside that of the floor, and the goal.
 pub struct Row<'a> {
     pub name: &'a str,
     pub unit: &'a str,
@@ -114,7 +114,7 @@ pub struct Row<'a> {
     pub goal: Goal,
 }
 
-/// A row with a figure by itself and the goal for it.
+/// A row with a figure of ours only, and its goal.
 pub struct Figure<'a> {
     pub name: &'a str,
     pub unit: &'a str,
@@ -122,14 +122,14 @@ pub struct Figure<'a> {
     pub goal: Goal,
 }
 
-/// What a figure is to be.
+/// The goal of a figure.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// At most so many times the floor.
+    /// At most this multiple of the floor.
     Ratio(f64),
     AtMost(f64),
     AtLeast(f64),
-    /// It stands beside another one, to compare.
+    /// Without a goal: the row is for comparison.
     None,
 }
 
@@ -176,7 +176,7 @@ impl Figure<'_> {
     }
 }
 
-/// A row as it is printed.
+/// A row in the form in which it is printed.
 struct Line<'a> {
     name: &'a str,
     unit: &'a str,
@@ -248,20 +248,20 @@ impl Line<'_> {
             Goal::AtLeast(least) => format!("goal ≥ {least} {unit}"),
             Goal::None => String::new(),
         };
-        let verdict = match holds {
+        let outcome = match holds {
             Some(true) => "holds",
             Some(false) => "MISSED",
             None => "",
         };
         let line = format!(
-            "{name:<62} {:>10} {floor:>10} {unit:<9} {ratio:>6} ({lower}–{upper})  {goal} {verdict}",
+            "{name:<62} {:>10} {floor:>10} {unit:<9} {ratio:>6} ({lower}–{upper})  {goal} {outcome}",
             figure(ours.median)
         );
         println!("{}", line.trim_end());
     }
 }
 
-/// Three digits that matter.
+/// Formats a value with three significant digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
@@ -270,7 +270,8 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// Where the rounds lie. The quartiles say how sure the median is; the ends tell of the machine.
+/// The distribution over the rounds. The quartiles show how certain the median is; the extremes show
+/// the noise of the machine.
 struct Spread {
     least: f64,
     lower: f64,
@@ -302,7 +303,7 @@ impl Spread {
     }
 }
 
-/// So many rounds of both sides, each first in every other one.
+/// Runs `rounds` rounds of both sides, which take turns at being first.
 pub fn in_turn<T>(
     rounds: usize,
     mut ours: impl FnMut() -> T,
@@ -320,22 +321,22 @@ pub fn in_turn<T>(
     (0..rounds).map(round).collect()
 }
 
-/// What a piece of work costs, in microseconds for each part of it.
+/// The cost of a piece of work, in microseconds per part.
 #[derive(Clone, Copy)]
 pub struct Cost {
-    /// Of the threads that do the work.
+    /// CPU time of the threads that do the work.
     pub cpu: f64,
     pub wall: f64,
 }
 
-/// What a piece of work costs this thread, for each of `count`.
+/// Measures the cost of `work` on this thread, for each of `count` parts.
 pub fn cost(count: usize, work: impl FnOnce()) -> Cost {
     let (cpu, wall) = (cpu_time(), Instant::now());
     work();
     Cost::of(cpu_time() - cpu, wall.elapsed(), count)
 }
 
-/// What `count` calls cost, `threads` at a time.
+/// Measures the cost of `count` calls on `threads` threads.
 pub fn cost_of_calls(threads: usize, count: usize, call: &(dyn Fn() + Sync)) -> Cost {
     let calls = count / threads;
     if threads == 1 {
@@ -365,7 +366,7 @@ impl Cost {
     }
 }
 
-/// Two rows from the same rounds: CPU time and wall time.
+/// Prints two rows from the same rounds: CPU time and wall time.
 pub fn print_costs(
     options: &Options,
     name: &str,
@@ -390,9 +391,9 @@ pub fn print_costs(
     }
 }
 
-/// The CPU time of this thread so far; the wall clock where the system does not say.
+/// Returns the CPU time of this thread so far; the wall time on systems that do not report CPU time.
 fn cpu_time() -> Duration {
-    // The kernel adds up to the last switch or tick, and this makes it look.
+    // The kernel accounts at context switches and ticks: yield, so that it accounts now.
     thread::yield_now();
     let nanos = fs::read_to_string("/proc/thread-self/schedstat")
         .ok()
@@ -408,7 +409,7 @@ fn start() -> Instant {
     *START.get_or_init(Instant::now)
 }
 
-/// A size in the status of a process, in MB (Linux; elsewhere nothing).
+/// Reads a size from the status of a process, in MB (Linux only).
 pub fn memory(process: &str, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;

@@ -1,4 +1,4 @@
-//! Calls, streams, and the memory that they take.
+//! Rows for calls, streams and their memory.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -28,7 +28,7 @@ fn deltas(count: usize, bytes: usize) -> Reply {
     Reply::stream(script.deltas(count, bytes).finish())
 }
 
-/// A prompt and a short answer.
+/// Measures a prompt with a short reply.
 fn create(options: &Options) {
     for case in &CASES {
         for (threads, how, rounds) in [(1, "", 101), (8, ", 8 threads", 41)] {
@@ -55,14 +55,15 @@ fn create(options: &Options) {
     }
 }
 
-/// A long stream, one event per HTTP chunk, to a final message. Its wall time is the server's.
+/// Measures a long stream, one event per HTTP chunk, to its final message. The server bounds its wall
+/// time.
 fn stream(options: &Options) {
-    let (events, told) = match options.quick {
+    let (events, shown) = match options.quick {
         true => (50_000, "50,000"),
         false => (200_000, "200,000"),
     };
-    let whole = format!("stream of {told} deltas to a final message");
-    let each = format!("stream of {told} deltas, every event handed out");
+    let whole = format!("stream of {shown} deltas to a final message");
+    let each = format!("stream of {shown} deltas, every event handed out");
     if !options.wants(&whole) && !options.wants(&each) {
         return;
     }
@@ -106,7 +107,7 @@ fn stream(options: &Options) {
     }
 }
 
-/// What an event costs does not depend on how many there are: the floor is this client as well.
+/// Checks that the cost of an event does not grow with their number: the floor is this client as well.
 fn linear(options: &Options) {
     let name = "accumulation, 1,000,000 events (floor: 10,000)";
     if !options.wants(name) {
@@ -154,7 +155,7 @@ fn linear(options: &Options) {
     }
 }
 
-/// Memory while 100 MB pass, in processes of their own: above what they had before the stream.
+/// Measures memory while 100 MB pass, in child processes: the peak above that before the stream.
 fn flat(options: &Options) {
     for (what, goal) in [("iterated", 4.0), ("accumulated", 108.0)] {
         let name = format!("peak memory, 100 MB of text {what}");
@@ -188,7 +189,7 @@ fn flat(options: &Options) {
     }
 }
 
-/// The other end of [`flat`]: prints the peak above the memory after a short answer.
+/// The child process of [`flat`]: prints the peak above the memory after a short reply.
 pub fn measure_memory(url: &str, side: &str, what: &str) {
     let read = |field| memory("self", field).unwrap_or(f64::NAN);
     let idle;

@@ -1,4 +1,4 @@
-//! Who works off jobs under limits: this client, and the retries of the official clients.
+//! The contenders under limits: this client, and the retries of the official clients.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::bindings::{Binding, Job, MAX_TOKENS, storm};
 
-/// Who works off the jobs of a binding. `Limits` are set where nothing else is to be learned.
+/// Returns the contenders for a binding. `Limits` are set only where the server has no other quirk.
 pub fn contenders(binding: &Binding) -> Vec<By> {
     let mut contenders = vec![By::Bulk, By::Create];
     if binding.twist.is_none() {
@@ -21,16 +21,16 @@ pub fn contenders(binding: &Binding) -> Vec<By> {
     contenders
 }
 
-/// Who works the jobs off.
+/// Which client runs the jobs.
 #[derive(Clone, Copy)]
 pub enum By {
-    /// This client's bulk, which knows no limits beforehand.
+    /// This client's bulk, without limits known in advance.
     Bulk,
-    /// The same with `Limits` set to the server's.
+    /// This client's bulk with `Limits` equal to the server's.
     BulkLimited,
     /// This client's plain calls on threads.
     Create,
-    /// The retries of the official clients on threads, so many at most.
+    /// The retries of the official clients on threads, at most this many.
     Retries(u32),
 }
 
@@ -49,13 +49,13 @@ impl By {
     }
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Outcome {
     pub makespan: f64,
-    /// What was answered, of the dimension that binds.
+    /// Answered demand in the dimension that binds.
     pub answered: u64,
     pub lost: usize,
-    /// The longest that a job took until it was answered or lost.
+    /// Longest time of a job until it was answered or lost.
     pub longest: f64,
     /// Requests that arrived during the storm.
     pub sent_into_storm: u64,
@@ -63,7 +63,7 @@ pub struct Outcome {
     pub ledger: Ledger,
 }
 
-pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
+pub fn run_jobs(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
     let seconds = binding.seconds(jobs);
     let server = binding.server(seconds);
     let url = server.base_url();
@@ -83,7 +83,9 @@ pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
         By::Retries(retries) => {
             let agent = agent();
             let url = format!("{url}/v1/messages");
-            on_threads(binding, jobs, |job| ask_again(&agent, &url, job, retries))
+            on_threads(binding, jobs, |job| {
+                send_with_retries(&agent, &url, job, retries)
+            })
         }
     };
     let makespan = begun.elapsed().as_secs_f64();
@@ -109,7 +111,7 @@ pub fn work_off(by: By, binding: &Binding, jobs: &[Job]) -> Outcome {
 #[derive(Default)]
 struct End {
     took: f64,
-    /// What it came to, unless it was lost.
+    /// Its cost in the dimension that binds, unless it was lost.
     answered: Option<u64>,
 }
 
@@ -160,7 +162,7 @@ fn client(url: &str, limits: Option<[u64; 3]>) -> Client {
     builder.build().expect("valid settings")
 }
 
-/// Whether the answer is the whole one.
+/// Whether the message is complete.
 fn ask(client: &Client, job: &Job) -> Result<bool> {
     let request = MessageRequest::new(MODEL, MAX_TOKENS).user(&job.prompt);
     let message = client.messages().create(&request)?;
@@ -176,10 +178,10 @@ fn agent() -> ureq::Agent {
     config.new_agent()
 }
 
-/// As the official clients do it: what may pass is tried again so many times, after the time that
-/// the server names if that is a minute at most, and else after half a second, doubled up to eight
-/// seconds, less up to a quarter.
-fn ask_again(agent: &ureq::Agent, url: &str, job: &Job, retries: u32) -> bool {
+/// Retries as the official clients do: a failure that may pass is retried at most `retries` times, after
+/// the time that the server names if that is at most a minute, or else after half a second, doubled up to
+/// eight seconds, reduced at random by up to a quarter.
+fn send_with_retries(agent: &ureq::Agent, url: &str, job: &Job, retries: u32) -> bool {
     let turn = json!({"role": "user", "content": job.prompt});
     let body = json!({"model": MODEL, "max_tokens": MAX_TOKENS, "messages": [turn]}).to_string();
     for attempt in 0..=retries {
@@ -191,7 +193,7 @@ fn ask_again(agent: &ureq::Agent, url: &str, job: &Job, retries: u32) -> bool {
             .send(body.as_bytes());
         let mut asked = None;
         if let Ok(mut answer) = sent {
-            // Reads to the end, so that the connection can be used again.
+            // Read to the end, so that the connection can be reused.
             let is_whole = answer.body_mut().read_to_vec().is_ok();
             let status = answer.status().as_u16();
             if status == 200 && is_whole {

@@ -7,7 +7,7 @@ use crate::call::classify::{Classification, RetryAction};
 use crate::call::response::Failure;
 use crate::call::totals::SharedTotals;
 use crate::error::Cause;
-use crate::stream::accumulate::overwrite_usage;
+use crate::stream::merge::overwrite_usage;
 use crate::types::{Delivery, ErrorKind, Model, RateLimits, RawEvent, StreamEvent, Usage};
 
 /// An attempt on the totals. Dropped without an end it counts as sent, outcome unknown.

@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::response::ResponseBody;
 use crate::clock::Clock;
 use crate::error::Cause;
-use crate::http::ResponseBody;
 
 /// What a client knows of the bodies of its streams: whether they end when their stream does.
 ///

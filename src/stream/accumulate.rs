@@ -5,14 +5,14 @@
 //! for a block that never began or is of another kind, deltas and events of unknown kinds.
 
 use std::collections::BTreeMap;
-use std::{fmt, io};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::merge::{apply_message_delta, forget, json_len};
 use crate::types::{
-    Citation, ContentBlock, ContentDelta, DeltaKind, Message, MessageDelta, RawEvent, StreamEvent,
-    TextBlock, Usage,
+    Citation, ContentBlock, ContentDelta, DeltaKind, Message, RawEvent, StreamEvent, TextBlock,
 };
 
 /// Folds the events of one stream into a message, which can be looked at at any time.
@@ -340,125 +340,6 @@ fn finish(message: &mut Message, place: Option<&mut Place>) {
     }
 }
 
-/// Takes over what is said about the message; returns by how much its unknown fields have grown.
-fn apply_message_delta(message: &mut Message, event: &MessageDelta) -> usize {
-    let delta = &event.delta;
-    let extra = &mut message.extra;
-    let said = &delta.extra;
-    let (slot, value) = (&mut message.stop_reason, &delta.stop_reason);
-    overwrite(slot, extra, "stop_reason", value, said);
-    let (slot, value) = (&mut message.stop_sequence, &delta.stop_sequence);
-    overwrite(slot, extra, "stop_sequence", value, said);
-    let (slot, value) = (&mut message.stop_details, &delta.stop_details);
-    overwrite(slot, extra, "stop_details", value, said);
-    if delta.container.is_some() {
-        let (slot, value) = (&mut message.container, &delta.container);
-        overwrite(slot, extra, "container", value, said);
-    }
-    let mut growth = 0;
-    for (name, value) in event.extra.iter().chain(said) {
-        if !value.is_null() && !OWN_FIELDS.contains(&name.as_str()) {
-            growth += put(extra, name, value);
-        }
-    }
-    if let Some(usage) = &event.usage {
-        growth += overwrite_usage(&mut message.usage, usage);
-        forget(extra, "usage", message.usage == Usage::default());
-    }
-    growth
-}
-
-/// Keeps an unknown field; returns by how much that takes more than what was there.
-#[inline(never)]
-fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
-    let size = |value: &Value| size_of::<(String, Value)>() + name.len() + json_len(value);
-    let before = extra.insert(name.to_owned(), value.clone());
-    size(value).saturating_sub(before.as_ref().map_or(0, size))
-}
-
-/// Takes over a field that was said, if only to be null.
-#[inline(never)]
-fn overwrite<T: Clone>(
-    slot: &mut Option<T>,
-    extra: &mut Map<String, Value>,
-    name: &str,
-    value: &Option<T>,
-    said: &Map<String, Value>,
-) {
-    if value.is_some() {
-        slot.clone_from(value);
-        extra.remove(name);
-    } else if let Some(odd) = said.get(name) {
-        *slot = None;
-        extra.insert(name.to_owned(), odd.clone());
-    }
-}
-
-/// Takes over all fields, known or not, that are there and not null; returns by how much the unknown
-/// ones have grown.
-pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
-    // Each by its name, so that none is forgotten.
-    let Usage {
-        input_tokens,
-        output_tokens,
-        cache_creation_input_tokens,
-        cache_read_input_tokens,
-        cache_creation,
-        output_tokens_details,
-        server_tool_use,
-        service_tier,
-        inference_geo,
-        speed,
-        extra: said,
-    } = update;
-    let mut growth = 0;
-    for (name, value) in said.iter().filter(|(_, value)| !value.is_null()) {
-        growth += put(&mut usage.extra, name, value);
-    }
-    let extra = &mut usage.extra;
-    let not_null = |name| said.get(name).filter(|value| !value.is_null());
-    macro_rules! overwrite {
-        (count $field:ident) => {
-            if *$field > 0 {
-                usage.$field = *$field;
-                extra.remove(stringify!($field));
-            } else if not_null(stringify!($field)).is_some() {
-                usage.$field = 0;
-            }
-        };
-        ($field:ident) => {
-            replace(&mut usage.$field, extra, stringify!($field), $field, said)
-        };
-    }
-    overwrite!(count input_tokens);
-    overwrite!(count output_tokens);
-    overwrite!(cache_creation_input_tokens);
-    overwrite!(cache_read_input_tokens);
-    overwrite!(cache_creation);
-    overwrite!(output_tokens_details);
-    overwrite!(server_tool_use);
-    overwrite!(service_tier);
-    overwrite!(inference_geo);
-    overwrite!(speed);
-    growth
-}
-
-#[inline(never)]
-fn replace<T: Clone>(
-    slot: &mut Option<T>,
-    extra: &mut Map<String, Value>,
-    name: &str,
-    value: &Option<T>,
-    said: &Map<String, Value>,
-) {
-    if value.is_some() {
-        slot.clone_from(value);
-        extra.remove(name);
-    } else if said.get(name).is_some_and(|odd| !odd.is_null()) {
-        *slot = None;
-    }
-}
-
 /// Whether a value has more than `levels` levels of arrays and objects.
 fn is_deeper(value: &Value, levels: usize) -> bool {
     match value {
@@ -469,14 +350,6 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
             levels == 0 || object.values().any(|inner| is_deeper(inner, levels - 1))
         }
         _ => false,
-    }
-}
-
-/// Drops what was kept of a field as it was before, unless the field is still unset.
-#[inline(never)]
-fn forget(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
-    if !is_unset && !extra.is_empty() {
-        extra.remove(name);
     }
 }
 
@@ -492,24 +365,6 @@ fn is_type(object: &Map<String, Value>, name: &str) -> bool {
     object.get("type").and_then(Value::as_str) == Some(name)
 }
 
-/// The length of a value as JSON, which stands for its size in memory.
-fn json_len(value: &impl Serialize) -> usize {
-    struct Length(usize);
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut length = Length(0);
-    // Neither side can fail; if it did, what was written until then would count.
-    let _ = serde_json::to_writer(&mut length, value);
-    length.0
-}
-
 /// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The
 /// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
 /// server tools find. Beyond that a server is broken or means ill.
@@ -521,21 +376,6 @@ const DEEPEST_INPUT: usize = 100;
 
 /// What a block takes beside its content, so that endless empty blocks count as well.
 const PER_BLOCK: usize = size_of::<ContentBlock>() + size_of::<(u64, Place)>();
-
-/// What an event may not add to a message, because it is set in other ways.
-const OWN_FIELDS: [&str; 11] = [
-    "id",
-    "type",
-    "role",
-    "model",
-    "content",
-    "stop_reason",
-    "stop_sequence",
-    "stop_details",
-    "container",
-    "usage",
-    "delta",
-];
 
 #[cfg(test)]
 mod tests {

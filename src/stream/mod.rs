@@ -1,4 +1,9 @@
 //! A streamed response, from bytes to a message: pure.
 
-pub(crate) mod accumulate;
+mod line_end;
+
 pub(crate) mod sse;
+
+pub(crate) mod merge;
+
+pub(crate) mod accumulate;

@@ -27,6 +27,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::{fmt, mem};
 
+use super::line_end::line_end;
+
 /// Turns the bytes of one event stream into events; the [module](self) shows the loop around it.
 pub(crate) struct Decoder {
     /// The bytes read: done with before `head`, to be decoded up to `end`, free from there on.
@@ -414,54 +416,6 @@ fn without_space(value: &[u8]) -> &[u8] {
     value.strip_prefix(b" ").unwrap_or(value)
 }
 
-/// Finds the first CR or LF.
-///
-/// Blocks are summed up without a branch inside, for any control character up to CR: that compiles
-/// to a few vector instructions, where `position` takes the bytes one by one.
-#[inline]
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
-        let any = block
-            .iter()
-            .fold(0, |any, &byte| any | u8::from(byte <= b'\r'));
-        if any != 0 {
-            if let Some(at) = line_end_in_few(block) {
-                return Some(bytes.len() - rest.len() + at);
-            }
-        }
-        rest = after;
-    }
-    line_end_in_few(rest).map(|at| bytes.len() - rest.len() + at)
-}
-
-/// Finds the first CR or LF among few bytes, eight at a time.
-#[inline]
-fn line_end_in_few(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    while let Some((word, after)) = rest.split_first_chunk() {
-        let word = u64::from_le_bytes(*word);
-        let found = marks(word, b'\n') | marks(word, b'\r');
-        if found != 0 {
-            return Some(bytes.len() - rest.len() + found.trailing_zeros() as usize / 8);
-        }
-        rest = after;
-    }
-    let at = rest
-        .iter()
-        .position(|&byte| byte == b'\n' || byte == b'\r')?;
-    Some(bytes.len() - rest.len() + at)
-}
-
-/// Marks the bytes of `word` that equal `byte` by their high bit. Bytes above a marked one may be
-/// marked in error: only the lowest mark counts.
-#[inline]
-fn marks(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let zeros = word ^ (ONES * u64::from(byte));
-    zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
-}
-
 /// The longest event that is accepted: 16 MiB.
 pub(crate) const MAX_EVENT: usize = 16 << 20;
 
@@ -471,9 +425,6 @@ const INITIAL_BUFFER: usize = 8 << 10;
 
 /// The least space to offer for reading.
 const MIN_SPACE: usize = 4 << 10;
-
-/// How many bytes are searched for a line end at once.
-const BLOCK: usize = 32;
 
 /// The byte order mark, in UTF-8.
 const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -662,18 +613,6 @@ mod tests {
                 "{:?}",
                 text(&stream)
             );
-        }
-    }
-
-    #[test]
-    fn line_end_is_found_at_every_place() {
-        for len in 0..100 {
-            let mut bytes = vec![b'\x0B'; len];
-            assert_eq!(line_end(&bytes), None);
-            for at in (0..len).rev() {
-                bytes[at] = if at % 2 == 0 { b'\n' } else { b'\r' };
-                assert_eq!(line_end(&bytes), Some(at), "of {len}");
-            }
         }
     }
 

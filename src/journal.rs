@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use log::warn;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,6 @@ pub(crate) struct Journal<R> {
     path: PathBuf,
     /// Where a write began that failed: what there is of it is removed before the next one.
     torn: Option<u64>,
-    _lock: lock::Lock,
     records: PhantomData<fn(R)>,
 }
 
@@ -64,27 +64,13 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         each: impl FnMut(R, Place),
     ) -> Result<Journal<R>> {
         let failed = |source| broken(path, "cannot be opened", source);
-        let file = lock::options().open(path).map_err(failed)?;
-        // A process that is being started holds what its parent had open, until it runs.
-        let mut tries = 0;
-        let taken = loop {
-            match lock::Lock::take(&file) {
-                Ok(None) if tries < MOST_TRIES => tries += 1,
-                taken => break taken,
-            }
-            let _ = Sleeper::default().sleep(BETWEEN_TRIES);
-        };
-        let lock = match taken {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return Err(unusable(path, "is in use by another run")),
-            Err(error) => return Err(broken(path, "cannot be locked", error)),
-        };
+        let file = options().open(path).map_err(failed)?;
+        lock(&file, path)?;
         let mut journal = Journal {
             file,
             is_dirty: false,
             path: path.to_owned(),
             torn: None,
-            _lock: lock,
             records: PhantomData,
         };
         let title = line(&Title {
@@ -271,79 +257,76 @@ fn shown(path: &Path) -> String {
 
 const OPENING: &str = "opening the journal";
 
-/// So often the lock is tried again, and so long after the last time.
-const MOST_TRIES: u32 = 40;
-const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+/// Returns how a journal is opened. All reads and writes go through the one handle that holds the
+/// lock: Windows lets no other handle read a locked file.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).create(true);
+    // Windows does not shorten a file that is open for appending.
+    #[cfg(windows)]
+    options.write(true).truncate(false);
+    // Two runs that nothing keeps apart do not overwrite each other's records.
+    #[cfg(not(windows))]
+    options.append(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A journal may hold replies: only its owner may read it.
+        options.mode(0o600);
+    }
+    options
+}
 
-/// One process, and one run in it, at a time. The lock ends with the process, however that ends.
+/// Locks the file against all other handles, in this process and in others. The system releases the
+/// lock when the file is closed or the process ends, however it ends.
 ///
-/// `File::try_lock` would do all of this, from Rust 1.89 on.
-mod lock {
-    use super::{File, OpenOptions, io};
-
-    /// How a journal is opened.
-    pub(super) fn options() -> OpenOptions {
-        let mut options = OpenOptions::new();
-        options.read(true).create(true);
-        #[cfg(windows)]
-        {
-            use std::os::windows::fs::OpenOptionsExt;
-            // While it is open, nobody else can open it. A file to append to could not be cut.
-            options.write(true).truncate(false).share_mode(0);
+/// Blocks for up to [`LOCK_RETRIES`] times [`LOCK_RETRY_INTERVAL`].
+fn lock(file: &File, path: &Path) -> Result<()> {
+    let mut retries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if retries < LOCK_RETRIES => {}
+            Err(error) => return warn_or_fail(error, path),
         }
-        #[cfg(not(windows))]
-        options.append(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            // What is in it is for nobody else.
-            options.mode(0o600);
-        }
-        options
-    }
-
-    /// A socket in the abstract namespace, named after the file: it vanishes with its process.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) struct Lock(
-        #[expect(dead_code, reason = "held, not used")] std::os::unix::net::UnixListener,
-    );
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    impl Lock {
-        /// `None` when someone else has it.
-        pub(super) fn take(file: &File) -> io::Result<Option<Lock>> {
-            #[cfg(target_os = "android")]
-            use std::os::android::net::SocketAddrExt;
-            #[cfg(target_os = "linux")]
-            use std::os::linux::net::SocketAddrExt;
-            use std::os::unix::fs::MetadataExt;
-            use std::os::unix::net::{SocketAddr, UnixListener};
-            let file = file.metadata()?;
-            let name = format!("anthropic-blocking journal {}:{}", file.dev(), file.ino());
-            match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
-                Ok(socket) => Ok(Some(Lock(socket))),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
-    }
-
-    /// On Windows the open file is the lock; elsewhere there is none.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(super) struct Lock;
-
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    impl Lock {
-        pub(super) fn take(_: &File) -> io::Result<Option<Lock>> {
-            Ok(Some(Lock))
-        }
+        retries += 1;
+        let _ = Sleeper::default().sleep(LOCK_RETRY_INTERVAL);
     }
 }
+
+/// Returns the error for a journal that cannot be locked. A system or file system without locks is
+/// none: it must not stop the work, so that a warning is logged instead.
+fn warn_or_fail(error: TryLockError, path: &Path) -> Result<()> {
+    match error {
+        TryLockError::WouldBlock => Err(unusable(path, "is in use by another run")),
+        TryLockError::Error(error) if error.kind() == io::ErrorKind::Unsupported => {
+            warn!(
+                target: "anthropic_blocking",
+                "the journal {} cannot be locked, because its file system has no locks; \
+                 make sure that no other run uses it",
+                shown(path)
+            );
+            Ok(())
+        }
+        TryLockError::Error(error) => Err(broken(path, "cannot be locked", error)),
+    }
+}
+
+/// How often locking a journal is retried; with [`LOCK_RETRY_INTERVAL`] for 200 ms.
+///
+/// A lock may outlive the process that held it by a moment: on Unix a child that the process was
+/// just starting holds the open files of its parent until it runs its own program, and Windows takes
+/// a moment to release the locks of a process that has ended.
+const LOCK_RETRIES: u32 = 40;
+
+/// The pause before locking a journal is retried.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::{env, fs};
 
     /// A path of its own for each test, removed at its end.
     struct Place(PathBuf);
@@ -444,19 +427,66 @@ mod tests {
         });
     }
 
-    #[cfg(any(target_os = "linux", target_os = "android", windows))]
     #[test]
     fn a_second_run_on_one_journal_is_refused() {
         let place = Place::new("lock");
         let first = place.open().unwrap();
         let error = place.open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        #[cfg(not(windows))]
         assert!(
             error.to_string().ends_with("is in use by another run"),
             "{error}"
         );
         drop(first);
         place.open().unwrap();
+    }
+
+    #[test]
+    fn lock_of_another_process_ends_when_it_is_killed() {
+        let place = Place::new("process");
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", CHILD, "--ignored", "--nocapture"])
+            .env(CHILD_JOURNAL, &place.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = lines.map(Result::unwrap);
+        assert!(lines.any(|line| line.ends_with("holds the journal")));
+        let error = place.open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let text = error.to_string();
+        assert!(text.ends_with("is in use by another run"), "{text}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(place.words(), ["from the child"]);
+    }
+
+    #[test]
+    #[ignore = "started by another test, in a process of its own"]
+    fn child_that_holds_a_journal() {
+        let Some(path) = env::var_os(CHILD_JOURNAL) else {
+            return;
+        };
+        let (mut journal, _) = Journal::open(Path::new(&path), "words").unwrap();
+        journal.append(&"from the child".to_owned()).unwrap();
+        println!("\nthis child holds the journal");
+        // Ends when the parent is gone.
+        let _ = io::stdin().read(&mut [0]);
+    }
+
+    const CHILD: &str = "journal::tests::child_that_holds_a_journal";
+    const CHILD_JOURNAL: &str = "ANTHROPIC_BLOCKING_TEST_JOURNAL";
+
+    #[test]
+    fn file_system_without_locks_does_not_stop_a_run() {
+        let outcome = |kind: io::ErrorKind| {
+            let error = TryLockError::Error(kind.into());
+            warn_or_fail(error, Path::new("words.jsonl"))
+        };
+        assert!(outcome(io::ErrorKind::Unsupported).is_ok());
+        let error = outcome(io::ErrorKind::PermissionDenied).unwrap_err();
+        assert!(error.to_string().contains("cannot be locked"), "{error}");
     }
 }

@@ -149,10 +149,11 @@ impl<'a> Bulk<'a> {
     /// kept, and tried again. At most a second's answers are not on the disk yet, or more while
     /// nobody takes the answers.
     ///
-    /// The file belongs to one run at a time. On Linux and Windows a second run with the same journal,
-    /// in this process or another one on this machine, is an error while the first one goes on;
-    /// elsewhere, and between containers and machines that share a disk, nothing but care prevents
-    /// it: then both ask, and both write.
+    /// The file belongs to one run at a time. While a run has it open, it is locked: a second run with
+    /// the same journal, in this process, another process or another container, is an error. A file
+    /// system without locks, such as some network file systems, cannot refuse the second run: a
+    /// warning is logged, and you must see to it that no two runs send the same requests and write to
+    /// the same file. On Windows, other programs cannot read the file while it is locked.
     ///
     /// It holds the answers in plain text. On Unix a new one is for its owner only (mode 600).
     ///

@@ -60,7 +60,7 @@ fn normal_build_has_the_six_dependencies() {
         ]
     );
     assert!(manifest.contains(r#"edition = "2024""#));
-    assert!(manifest.contains(r#"rust-version = "1.85""#));
+    assert!(manifest.contains(r#"rust-version = "1.89""#));
 }
 
 #[test]

@@ -174,10 +174,10 @@ impl<'a> Batches<'a> {
     /// Sets the file in which [`run`](Batches::run) keeps the ids of its batches, so that the same
     /// call with the same journal goes on after a crash. The file is made if there is none.
     ///
-    /// It holds ids, counts and digests: no key, no request, no answer. On Linux and Windows a
-    /// second run with the same journal, in this process or another one on this machine, is an
-    /// error while the first one goes on; elsewhere, and between containers and machines that share
-    /// a disk, nothing but care prevents it.
+    /// It holds ids, counts and digests: no key, no request, no answer. While a run has it open, it is
+    /// locked: a second run with the same journal, in this process, another process or another
+    /// container, is an error. A file system without locks, such as some network file systems, cannot
+    /// refuse the second run: a warning is logged.
     ///
     /// A journal is for one run: after its end the same call gives the same results again, for 29
     /// days. To ask anew, remove the file or give another one.

@@ -24,13 +24,13 @@ pub(crate) struct Journal<R> {
     is_dirty: bool,
     path: PathBuf,
     /// Where a write began that failed: what there is of it is removed before the next one.
-    torn: Option<u64>,
+    torn_at: Option<u64>,
     records: PhantomData<fn(R)>,
 }
 
 /// The first line of a journal.
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
-struct Title<'a> {
+struct JournalHeader<'a> {
     journal: Cow<'a, str>,
     version: u32,
 }
@@ -42,7 +42,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     pub(crate) fn open(path: &Path, kind: &str) -> Result<(Journal<R>, Vec<R>)> {
         let mut records = Vec::new();
         let each = |record, _| records.push(record);
-        let journal = Journal::open_with(path, kind, Zeros::Refused, each)?;
+        let journal = Journal::open_with(path, kind, ZeroedLines::Refuse, each)?;
         Ok((journal, records))
     }
 
@@ -54,38 +54,38 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         kind: &str,
         each: impl FnMut(R, Place),
     ) -> Result<Journal<R>> {
-        Journal::open_with(path, kind, Zeros::PassedOver, each)
+        Journal::open_with(path, kind, ZeroedLines::Skip, each)
     }
 
     fn open_with(
         path: &Path,
         kind: &str,
-        zeros: Zeros,
+        zeros: ZeroedLines,
         each: impl FnMut(R, Place),
     ) -> Result<Journal<R>> {
-        let failed = |source| broken(path, "cannot be opened", source);
+        let failed = |source| io_failure(path, "cannot be opened", source);
         let file = options().open(path).map_err(failed)?;
         lock(&file, path)?;
         let mut journal = Journal {
             file,
             is_dirty: false,
             path: path.to_owned(),
-            torn: None,
+            torn_at: None,
             records: PhantomData,
         };
-        let title = line(&Title {
+        let header = to_line(&JournalHeader {
             journal: kind.into(),
             version: 1,
         })?;
         let mut start = Vec::new();
-        let most = title.len() as u64;
+        let most = header.len() as u64;
         Read::take(&journal.file, most)
             .read_to_end(&mut start)
             .map_err(failed)?;
-        if title.starts_with(&start) && start.len() < title.len() {
-            journal.torn = (!start.is_empty()).then_some(0);
-            journal.begin(&title)?;
-        } else if start != title {
+        if header.starts_with(&start) && start.len() < header.len() {
+            journal.torn_at = (!start.is_empty()).then_some(0);
+            journal.begin(&header)?;
+        } else if start != header {
             let what = format!("is no journal of {kind} that this version can read");
             return Err(unusable(path, &what));
         } else {
@@ -103,17 +103,17 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// Writes a record, which outlives this process, and the machine only after a
     /// [`sync`](Journal::sync).
     pub(crate) fn append_unsynced(&mut self, record: &impl Serialize) -> Result<()> {
-        let line = line(record)?;
+        let line = to_line(record)?;
         self.is_dirty = true;
         self.write(&line)
-            .map_err(|error| broken(&self.path, "cannot be written", error))
+            .map_err(|error| io_failure(&self.path, "cannot be written", error))
     }
 
     /// Puts on the disk what was written.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.is_dirty {
             let synced = self.file.sync_data();
-            synced.map_err(|error| broken(&self.path, "cannot be written", error))?;
+            synced.map_err(|error| io_failure(&self.path, "cannot be written", error))?;
             self.is_dirty = false;
         }
         Ok(())
@@ -126,13 +126,13 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             .file
             .seek(SeekFrom::Start(place.start))
             .and_then(|_| self.file.read_exact(&mut bytes));
-        read.map_err(|error| broken(&self.path, "cannot be read", error))?;
+        read.map_err(|error| io_failure(&self.path, "cannot be read", error))?;
         parse(&bytes).map_err(|error| unreadable(&self.path, None, &error))
     }
 
-    fn begin(&mut self, title: &[u8]) -> Result<()> {
-        let begun = self.write(title).and_then(|()| self.file.sync_data());
-        begun.map_err(|error| broken(&self.path, "cannot be written", error))?;
+    fn begin(&mut self, header: &[u8]) -> Result<()> {
+        let begun = self.write(header).and_then(|()| self.file.sync_data());
+        begun.map_err(|error| io_failure(&self.path, "cannot be written", error))?;
         // The name of a new file is on the disk when its folder is. Not every system can, nor may
         // every folder be read: it is no worse than it was then.
         #[cfg(unix)]
@@ -145,22 +145,27 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if let Some(whole) = self.torn {
+        if let Some(whole) = self.torn_at {
             self.file.set_len(whole)?;
-            self.torn = None;
+            self.torn_at = None;
         }
         // Where nothing keeps others away, they may have written as well: always at the end.
         let end = self.file.seek(SeekFrom::End(0))?;
         let written = self.file.write_all(line);
-        written.inspect_err(|_| self.torn = Some(end))
+        written.inspect_err(|_| self.torn_at = Some(end))
     }
 
-    /// Reads the records after the title, which is so long, and removes a torn end.
-    fn read(&mut self, title: u64, zeros: Zeros, mut each: impl FnMut(R, Place)) -> Result<()> {
-        let failed = |error| broken(&self.path, "cannot be read", error);
+    /// Reads the records after the header, which is so long, and removes a torn end.
+    fn read(
+        &mut self,
+        header: u64,
+        zeros: ZeroedLines,
+        mut each: impl FnMut(R, Place),
+    ) -> Result<()> {
+        let failed = |error| io_failure(&self.path, "cannot be read", error);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut lines = BufReader::new(&self.file);
-        let (mut at, mut number) = (title, 1);
+        let (mut at, mut number) = (header, 1);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
@@ -173,14 +178,14 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
                 Ok(record) => each(record, Place { start: at, length }),
                 // What a crash of the whole machine leaves at the end of a file.
                 Err(_) if at + length as u64 == end && bytes.contains(&0) => break,
-                Err(_) if zeros == Zeros::PassedOver && bytes.contains(&0) => {}
+                Err(_) if zeros == ZeroedLines::Skip && bytes.contains(&0) => {}
                 Err(error) => return Err(unreadable(&self.path, Some(number), &error)),
             }
             at += length as u64;
         }
         if at < end {
             let cut = self.file.set_len(at).and_then(|()| self.file.sync_data());
-            cut.map_err(|error| broken(&self.path, "cannot be repaired", error))?;
+            cut.map_err(|error| io_failure(&self.path, "cannot be repaired", error))?;
         }
         Ok(())
     }
@@ -188,9 +193,9 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
 
 /// What to do with a line that holds zeros and is not the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Zeros {
-    Refused,
-    PassedOver,
+enum ZeroedLines {
+    Refuse,
+    Skip,
 }
 
 /// Where a record is in its file.
@@ -202,7 +207,7 @@ pub(crate) struct Place {
 
 fn unreadable(path: &Path, line: Option<usize>, error: &serde_json::Error) -> Error {
     let line = line.map_or("a line".to_owned(), |line| format!("line {line}"));
-    let path = shown(path);
+    let path = display(path);
     let cause = Cause::Unusable {
         what: format!("{line} of the journal {path} is no record that this version can read")
             .into(),
@@ -225,7 +230,7 @@ impl<R> fmt::Debug for Journal<R> {
     }
 }
 
-fn line(record: &impl Serialize) -> Result<Vec<u8>> {
+fn to_line(record: &impl Serialize) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record).map_err(|error| {
         let cause = Cause::Unusable {
             what: "a record cannot be written as JSON".into(),
@@ -239,19 +244,19 @@ fn line(record: &impl Serialize) -> Result<Vec<u8>> {
 
 /// The error for a journal that does not fit what is asked of it.
 pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
-    let what = format!("{} {problem}", shown(path));
+    let what = format!("{} {problem}", display(path));
     Error::new(ErrorKind::Config, OPENING, Cause::Rejected(what.into()))
 }
 
-fn broken(path: &Path, problem: &str, source: io::Error) -> Error {
+fn io_failure(path: &Path, problem: &str, source: io::Error) -> Error {
     let cause = Cause::Unusable {
-        what: format!("{} {problem}", shown(path)).into(),
+        what: format!("{} {problem}", display(path)).into(),
         source: Box::new(source),
     };
     Error::new(ErrorKind::Config, "keeping the journal", cause)
 }
 
-fn shown(path: &Path) -> String {
+fn display(path: &Path) -> String {
     sanitize(&path.display().to_string(), 200)
 }
 
@@ -304,11 +309,11 @@ fn warn_or_fail(error: TryLockError, path: &Path) -> Result<()> {
                 target: "anthropic_blocking",
                 "the journal {} cannot be locked, because its file system has no locks; \
                  make sure that no other run uses it",
-                shown(path)
+                display(path)
             );
             Ok(())
         }
-        TryLockError::Error(error) => Err(broken(path, "cannot be locked", error)),
+        TryLockError::Error(error) => Err(io_failure(path, "cannot be locked", error)),
     }
 }
 
@@ -329,14 +334,14 @@ mod tests {
     use std::{env, fs};
 
     /// A path of its own for each test, removed at its end.
-    struct Place(PathBuf);
+    struct TemporaryFile(PathBuf);
 
-    impl Place {
-        fn new(name: &str) -> Place {
+    impl TemporaryFile {
+        fn new(name: &str) -> TemporaryFile {
             let name = format!("anthropic-blocking-{}-{name}", std::process::id());
-            let place = Place(std::env::temp_dir().join(name));
-            let _ = fs::remove_file(&place.0);
-            place
+            let file = TemporaryFile(std::env::temp_dir().join(name));
+            let _ = fs::remove_file(&file.0);
+            file
         }
 
         fn open(&self) -> Result<(Journal<String>, Vec<String>)> {
@@ -348,7 +353,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for TemporaryFile {
         fn drop(&mut self) {
             let _ = fs::remove_file(&self.0);
         }
@@ -356,64 +361,64 @@ mod tests {
 
     #[test]
     fn a_journal_cut_at_any_byte_keeps_its_whole_records() {
-        let place = Place::new("cut");
-        let (mut journal, records) = place.open().unwrap();
+        let file = TemporaryFile::new("cut");
+        let (mut journal, records) = file.open().unwrap();
         assert!(records.is_empty());
         for word in ["one", "two\n", "three"] {
             journal.append(&word.to_owned()).unwrap();
         }
         drop(journal);
-        let whole = fs::read(&place.0).unwrap();
+        let whole = fs::read(&file.0).unwrap();
         for cut in 0..=whole.len() {
-            fs::write(&place.0, &whole[..cut]).unwrap();
+            fs::write(&file.0, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
-            let (mut journal, records) = place.open().unwrap();
+            let (mut journal, records) = file.open().unwrap();
             assert_eq!(
                 records,
                 ["one", "two\n", "three"][..lines.saturating_sub(1)]
             );
             journal.append(&"more".to_owned()).unwrap();
             drop(journal);
-            assert_eq!(place.words().last().unwrap(), "more");
+            assert_eq!(file.words().last().unwrap(), "more");
         }
     }
 
     #[test]
     fn a_file_that_is_no_journal_is_left_as_it_is() {
-        let place = Place::new("foreign");
+        let file = TemporaryFile::new("foreign");
         for text in [
             "my data",
             "{}\n",
             "{\"journal\":\"bulk\",\"version\":1}\n",
             "\n",
         ] {
-            fs::write(&place.0, text).unwrap();
-            let error = place.open().unwrap_err();
+            fs::write(&file.0, text).unwrap();
+            let error = file.open().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("no journal of words"), "{error}");
-            assert_eq!(fs::read_to_string(&place.0).unwrap(), text);
+            assert_eq!(fs::read_to_string(&file.0).unwrap(), text);
         }
     }
 
     #[test]
     fn a_broken_record_in_the_middle_is_an_error_and_zeros_at_the_end_are_not() {
-        let place = Place::new("broken");
-        let (mut journal, _) = place.open().unwrap();
+        let file = TemporaryFile::new("broken");
+        let (mut journal, _) = file.open().unwrap();
         journal.append(&"one".to_owned()).unwrap();
         drop(journal);
-        let whole = fs::read(&place.0).unwrap();
-        fs::write(&place.0, [&whole[..], b"{}\n\"two\"\n"].concat()).unwrap();
-        let error = place.open().unwrap_err().to_string();
+        let whole = fs::read(&file.0).unwrap();
+        fs::write(&file.0, [&whole[..], b"{}\n\"two\"\n"].concat()).unwrap();
+        let error = file.open().unwrap_err().to_string();
         assert!(error.contains("line 3 of the journal"), "{error}");
-        fs::write(&place.0, [&whole[..], &[0; 50], b"\n"].concat()).unwrap();
-        assert_eq!(place.words(), ["one"]);
+        fs::write(&file.0, [&whole[..], &[0; 50], b"\n"].concat()).unwrap();
+        assert_eq!(file.words(), ["one"]);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_child_that_is_being_started_does_not_hold_a_journal() {
         use std::sync::atomic::{AtomicBool, Ordering};
-        let (place, is_over) = (Place::new("child"), AtomicBool::new(false));
+        let (file, is_over) = (TemporaryFile::new("child"), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let is_over = &is_over;
             scope.spawn(move || {
@@ -421,7 +426,7 @@ mod tests {
                     let _ = std::process::Command::new("true").status();
                 }
             });
-            let opened = (0..2_000).all(|_| place.open().is_ok());
+            let opened = (0..2_000).all(|_| file.open().is_ok());
             is_over.store(true, Ordering::Relaxed);
             assert!(opened);
         });
@@ -429,24 +434,24 @@ mod tests {
 
     #[test]
     fn a_second_run_on_one_journal_is_refused() {
-        let place = Place::new("lock");
-        let first = place.open().unwrap();
-        let error = place.open().unwrap_err();
+        let file = TemporaryFile::new("lock");
+        let first = file.open().unwrap();
+        let error = file.open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(
             error.to_string().ends_with("is in use by another run"),
             "{error}"
         );
         drop(first);
-        place.open().unwrap();
+        file.open().unwrap();
     }
 
     #[test]
     fn lock_of_another_process_ends_when_it_is_killed() {
-        let place = Place::new("process");
+        let file = TemporaryFile::new("process");
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", CHILD, "--ignored", "--nocapture"])
-            .env(CHILD_JOURNAL, &place.0)
+            .env(CHILD_JOURNAL, &file.0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -454,13 +459,13 @@ mod tests {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = lines.map(Result::unwrap);
         assert!(lines.any(|line| line.ends_with("holds the journal")));
-        let error = place.open().unwrap_err();
+        let error = file.open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         let text = error.to_string();
         assert!(text.ends_with("is in use by another run"), "{text}");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(place.words(), ["from the child"]);
+        assert_eq!(file.words(), ["from the child"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Price {
         self
     }
 
-    fn times(self, factor: f64) -> Price {
+    fn scaled_by(self, factor: f64) -> Price {
         Price {
             input: self.input * factor,
             cache_write_5m: self.cache_write_5m * factor,
@@ -96,7 +96,7 @@ impl Price {
     }
 
     /// The dearest kind of input.
-    fn dearest_input(&self) -> f64 {
+    fn highest_input(&self) -> f64 {
         let written = self.cache_write_5m.max(self.cache_write_1h);
         self.input.max(written).max(self.cache_read)
     }
@@ -116,15 +116,15 @@ impl Price {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prices {
-    models: BTreeMap<Model, Rates>,
+    models: BTreeMap<Model, ModelPrices>,
     per_search: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Rates {
-    usual: Price,
+struct ModelPrices {
+    standard: Price,
     /// For prompts of more than 100,000 tokens.
-    long: Price,
+    long_prompt: Price,
 }
 
 impl Prices {
@@ -173,9 +173,9 @@ impl Prices {
     /// ```
     #[must_use]
     pub fn set(mut self, model: impl Into<Model>, price: Price) -> Prices {
-        let rates = Rates {
-            usual: price,
-            long: price,
+        let rates = ModelPrices {
+            standard: price,
+            long_prompt: price,
         };
         self.models.insert(model.into(), rates);
         self
@@ -196,8 +196,14 @@ impl Prices {
     #[must_use]
     pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
         let model = model.into();
-        let usual = self.rates(&model).map_or(price, |rates| rates.usual);
-        self.models.insert(model, Rates { usual, long: price });
+        let standard = self.rates(&model).map_or(price, |rates| rates.standard);
+        self.models.insert(
+            model,
+            ModelPrices {
+                standard,
+                long_prompt: price,
+            },
+        );
         self
     }
 
@@ -212,8 +218,8 @@ impl Prices {
     #[must_use]
     pub fn for_batches(mut self) -> Prices {
         for rates in self.models.values_mut() {
-            rates.usual = rates.usual.times(0.5);
-            rates.long = rates.long.times(0.5);
+            rates.standard = rates.standard.scaled_by(0.5);
+            rates.long_prompt = rates.long_prompt.scaled_by(0.5);
         }
         self
     }
@@ -228,7 +234,7 @@ impl Prices {
     /// assert_eq!(prices.get("claude-sonnet-4"), None);
     /// ```
     pub fn get(&self, model: impl Into<Model>) -> Option<Price> {
-        self.rates(&model.into()).map(|rates| rates.usual)
+        self.rates(&model.into()).map(|rates| rates.standard)
     }
 
     /// What one answer of a model cost, in dollars; `None` for a model without a price.
@@ -247,7 +253,11 @@ impl Prices {
         let is_long = tokens.all_input() > LONG_PROMPT;
         let tools = usage.server_tool_use.as_ref();
         let searches = tools.map_or(0, |tools| tools.web_search_requests);
-        let price = if is_long { rates.long } else { rates.usual };
+        let price = if is_long {
+            rates.long_prompt
+        } else {
+            rates.standard
+        };
         Some(price.cost(&tokens) + searches as f64 * self.per_search)
     }
 
@@ -256,10 +266,14 @@ impl Prices {
         let rates = self.rates(model)?;
         let is_long = input > LONG_PROMPT;
         let (input, output) = (input as f64, output as f64);
-        let cost = |price: Price| (input * price.dearest_input() + output * price.output) / 1e6;
+        let cost = |price: Price| (input * price.highest_input() + output * price.output) / 1e6;
         // Input that is only so long at most may be short.
-        let long = if is_long { cost(rates.long) } else { 0.0 };
-        Some(long.max(cost(rates.usual)))
+        let long = if is_long {
+            cost(rates.long_prompt)
+        } else {
+            0.0
+        };
+        Some(long.max(cost(rates.standard)))
     }
 
     /// What tokens and searches of many requests cost; `long` are those among the tokens that
@@ -272,11 +286,11 @@ impl Prices {
         searches: u64,
     ) -> Option<f64> {
         let rates = self.rates(model)?;
-        let extra = rates.long.cost(long) - rates.usual.cost(long);
-        Some(rates.usual.cost(tokens) + extra + searches as f64 * self.per_search)
+        let extra = rates.long_prompt.cost(long) - rates.standard.cost(long);
+        Some(rates.standard.cost(tokens) + extra + searches as f64 * self.per_search)
     }
 
-    fn rates(&self, model: &Model) -> Option<&Rates> {
+    fn rates(&self, model: &Model) -> Option<&ModelPrices> {
         let found = self.models.get(model);
         found.or_else(|| self.models.get(&Model::from(model.line())))
     }

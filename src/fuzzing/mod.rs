@@ -47,16 +47,16 @@ pub fn sse(input: &[u8]) {
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Decoded {
+struct DecodedStream {
     /// The names and data of the events.
     events: Vec<(Vec<u8>, Vec<u8>)>,
     is_partial: bool,
     is_refused: bool,
 }
 
-fn decode(limit: usize, mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> Decoded {
+fn decode(limit: usize, mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> DecodedStream {
     let mut decoder = Decoder::with_limit(limit);
-    let mut decoded = Decoded::default();
+    let mut decoded = DecodedStream::default();
     while !bytes.is_empty() {
         let (piece, rest) = bytes.split_at(cut().min(bytes.len()));
         bytes = rest;
@@ -136,7 +136,7 @@ pub fn stream(input: &[u8]) {
     );
     let read: Message = serde_json::from_str(&json).expect("a message");
     assert_eq!(read, *message);
-    look_at(message);
+    call_accessors(message);
 }
 
 /// Folds a stream as far as it goes; says whether it was whole, and what was wrong with it.
@@ -163,7 +163,7 @@ fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, (bool
                     let event = event.into_event();
                     has_begun |= matches!(event, StreamEvent::MessageStart(_));
                     has_ended |= has_begun && matches!(event, StreamEvent::MessageStop(_));
-                    survives_both_directions(&event);
+                    assert_round_trip(&event);
                     plain.apply(&RawEvent::Event(event));
                 }
                 Ok(None) => {}
@@ -181,7 +181,7 @@ fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, (bool
     (fast, (has_ended, problem))
 }
 
-fn survives_both_directions(event: &StreamEvent) {
+fn assert_round_trip(event: &StreamEvent) {
     // One without a type got its meaning from the name beside it, which is not part of it.
     if !event.kind().is_empty() {
         let json = serde_json::to_string(event).expect("JSON");
@@ -201,27 +201,29 @@ pub fn wire(input: &[u8]) {
         [value.to_string(), type_first]
     });
     let json = value.as_ref().zip(texts.as_ref());
-    check::<MessageRequest>(input, json);
-    check::<MessageParam>(input, json);
-    check::<Content>(input, json);
-    check::<ContentBlock>(input, json);
-    check::<Tool>(input, json);
-    check::<ToolChoice>(input, json);
-    check::<Message>(input, json).iter().for_each(look_at);
-    check::<Usage>(input, json);
-    check::<StreamEvent>(input, json);
-    check::<ApiError>(input, json);
-    check::<ErrorResponse>(input, json);
-    check::<BatchResult>(input, json);
-    check::<MessageBatch>(input, json);
-    check::<ModelInfo>(input, json);
-    if let Some(entry) = check::<BatchEntry>(input, json) {
+    check_type::<MessageRequest>(input, json);
+    check_type::<MessageParam>(input, json);
+    check_type::<Content>(input, json);
+    check_type::<ContentBlock>(input, json);
+    check_type::<Tool>(input, json);
+    check_type::<ToolChoice>(input, json);
+    check_type::<Message>(input, json)
+        .iter()
+        .for_each(call_accessors);
+    check_type::<Usage>(input, json);
+    check_type::<StreamEvent>(input, json);
+    check_type::<ApiError>(input, json);
+    check_type::<ErrorResponse>(input, json);
+    check_type::<BatchResult>(input, json);
+    check_type::<MessageBatch>(input, json);
+    check_type::<ModelInfo>(input, json);
+    if let Some(entry) = check_type::<BatchEntry>(input, json) {
         let _ = (entry.result.as_str().len(), entry.result.is_retryable());
-        let _ = entry.into_message().map_err(|error| bounded(&error));
+        let _ = entry.into_message().map_err(|error| assert_bounded(&error));
     }
 }
 
-fn check<T>(input: &[u8], json: Option<(&Value, &[String; 2])>) -> Option<T>
+fn check_type<T>(input: &[u8], json: Option<(&Value, &[String; 2])>) -> Option<T>
 where
     T: DeserializeOwned + Serialize + PartialEq + Debug,
 {
@@ -240,13 +242,13 @@ where
     }
     if let Some(read) = &from_value {
         let written = serde_json::to_value(read).expect("JSON");
-        assert!(is_same(&written, value), "{written} is not {value}");
+        assert!(is_equal_json(&written, value), "{written} is not {value}");
     }
     from_value
 }
 
 /// Whether two values are the same JSON; a number may be written with a point or without.
-fn is_same(one: &Value, other: &Value) -> bool {
+fn is_equal_json(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
             one == other || one.as_f64() == other.as_f64()
@@ -256,10 +258,14 @@ fn is_same(one: &Value, other: &Value) -> bool {
                 && one
                     .iter()
                     .zip(other)
-                    .all(|(one, other)| is_same(one, other))
+                    .all(|(one, other)| is_equal_json(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
-            let same = |(key, one)| other.get(key).is_some_and(|other| is_same(one, other));
+            let same = |(key, one)| {
+                other
+                    .get(key)
+                    .is_some_and(|other| is_equal_json(one, other))
+            };
             one.len() == other.len() && one.iter().all(same)
         }
         (one, other) => one == other,
@@ -295,14 +301,16 @@ fn write_type_first(value: &Value, text: &mut String) {
 }
 
 /// What programs ask of an answer.
-fn look_at(message: &Message) {
+fn call_accessors(message: &Message) {
     let _ = (message.text().len(), message.tool_uses().count());
     let _ = (
         message.usage.total_input_tokens(),
         message.json::<Value>().is_ok(),
     );
     for call in message.tool_uses() {
-        let _ = call.input_as::<Value>().map_err(|error| bounded(&error));
+        let _ = call
+            .input_as::<Value>()
+            .map_err(|error| assert_bounded(&error));
     }
     let again = MessageRequest::new("m", 1).message(message);
     assert_eq!(
@@ -421,7 +429,7 @@ fn dates(unix: u64) {
 }
 
 /// A body is an error object or is not, and whatever it is, what a call makes of it is said in one
-/// line of bounded length. The first two bytes are the status.
+/// line of assert_bounded length. The first two bytes are the status.
 pub fn errors(input: &[u8]) {
     let Some((status, body)) = input.split_first_chunk() else {
         return;
@@ -450,13 +458,13 @@ pub fn errors(input: &[u8]) {
                 retry_after,
                 should_retry,
             });
-            bounded(&Error::new(classification.kind, "POST /v1/messages", cause));
+            assert_bounded(&Error::new(classification.kind, "POST /v1/messages", cause));
         }
     }
 }
 
 #[track_caller]
-fn bounded(error: &Error) {
+fn assert_bounded(error: &Error) {
     for text in [error.to_string(), format!("{error:?}")] {
         assert!(text.len() < 4000, "{} bytes of error", text.len());
         assert!(!text.contains(char::is_control), "{text:?}");
@@ -529,7 +537,7 @@ pub fn journal(path: &Path, input: &[u8]) {
             assert_eq!(again[records.len()..], written[..1]);
         }
         Err(error) => {
-            bounded(&error);
+            assert_bounded(&error);
             assert_eq!(fs::read(path).expect("the journal"), damaged);
             assert!(!has_title || read.iter().any(Option::is_none), "{error}");
         }
@@ -537,16 +545,16 @@ pub fn journal(path: &Path, input: &[u8]) {
 }
 
 /// Does what a crash, a full disk or an editor may do to a file: each four bytes of `input` are a
-/// deed, a place and a value; what remains is appended.
+/// edit, a place and a value; what remains is appended.
 fn damage(mut file: Vec<u8>, input: &[u8]) -> Vec<u8> {
-    let mut deeds = input.chunks_exact(4);
-    for deed in deeds.by_ref() {
-        let &[deed, low, high, value] = deed else {
+    let mut edits = input.chunks_exact(4);
+    for edit in edits.by_ref() {
+        let &[edit, low, high, value] = edit else {
             continue;
         };
         let at = usize::from(u16::from_le_bytes([low, high])) % (file.len() + 1);
         let end = (at + usize::from(value)).min(file.len());
-        match deed % 8 {
+        match edit % 8 {
             0 => file.truncate(at),
             1 => file.insert(at, value),
             2 => drop(file.drain(at..end)),
@@ -557,7 +565,7 @@ fn damage(mut file: Vec<u8>, input: &[u8]) -> Vec<u8> {
             _ => file.get_mut(at).into_iter().for_each(|byte| *byte ^= value),
         }
     }
-    file.extend_from_slice(deeds.remainder());
+    file.extend_from_slice(edits.remainder());
     file
 }
 

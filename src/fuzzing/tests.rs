@@ -200,7 +200,7 @@ fn odd_value(rng: &mut Rng) -> Value {
 }
 
 /// Damages bytes in up to three places.
-fn spoil(bytes: &mut Vec<u8>, rng: &mut Rng) {
+fn damage_bytes(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..rng.usize(..4) {
         let at = rng.usize(..=bytes.len());
         match rng.u8(..5) {
@@ -236,7 +236,7 @@ fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
                 input.extend_from_slice(format!("{line}{ending}").as_bytes());
             }
         }
-        spoil(&mut input, rng);
+        damage_bytes(&mut input, rng);
         sse(&input);
     });
 }
@@ -262,7 +262,7 @@ fn streams_of_events_in_any_order_and_shape_fold_alike() {
             input.extend_from_slice(format!("event: {name}\ndata: {event}\n\n").as_bytes());
         }
         if rng.bool() {
-            spoil(&mut input, rng);
+            damage_bytes(&mut input, rng);
         }
         stream(&input);
     });
@@ -281,7 +281,7 @@ fn mutated_json_is_written_as_it_was_read() {
         }
         let mut text = value.to_string().into_bytes();
         if rng.u8(..8) == 0 {
-            spoil(&mut text, rng);
+            damage_bytes(&mut text, rng);
         }
         wire(&text);
     });
@@ -327,7 +327,7 @@ fn headers_of_any_content_are_read_in_bounds() {
             );
             let mut value = value.as_bytes().to_vec();
             if rng.bool() {
-                spoil(&mut value, rng);
+                damage_bytes(&mut value, rng);
             }
             input.extend_from_slice(format!("{name}: ").as_bytes());
             input.extend_from_slice(&value);
@@ -370,7 +370,7 @@ fn bodies_of_errors_are_read_in_bounds() {
         let mut input = rng.u16(..).to_le_bytes().to_vec();
         input.extend_from_slice(value.to_string().as_bytes());
         if rng.u8(..4) == 0 {
-            spoil(&mut input, rng);
+            damage_bytes(&mut input, rng);
         }
         errors(&input);
     });
@@ -378,10 +378,10 @@ fn bodies_of_errors_are_read_in_bounds() {
 
 #[test]
 fn damaged_journals_lose_no_whole_record_and_invent_none() {
-    let file = Temporary::new();
+    let file = TemporaryJournal::new();
     each_seed(400, |rng| {
-        let deeds = rng.usize(..4);
-        let mut input: Vec<u8> = (0..deeds * 4).map(|_| rng.u8(..)).collect();
+        let edits = rng.usize(..4);
+        let mut input: Vec<u8> = (0..edits * 4).map(|_| rng.u8(..)).collect();
         match rng.u8(..4) {
             0 => input.extend_from_slice(b"{}\n"),
             1 => input.extend_from_slice(b"\0\0\n"),
@@ -391,16 +391,16 @@ fn damaged_journals_lose_no_whole_record_and_invent_none() {
     });
 }
 
-struct Temporary(PathBuf);
+struct TemporaryJournal(PathBuf);
 
-impl Temporary {
-    fn new() -> Temporary {
+impl TemporaryJournal {
+    fn new() -> TemporaryJournal {
         let name = format!("anthropic-blocking-{}-checks", std::process::id());
-        Temporary(std::env::temp_dir().join(name))
+        TemporaryJournal(std::env::temp_dir().join(name))
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryJournal {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -411,7 +411,7 @@ impl Drop for Temporary {
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
 fn recorded_inputs_pass_every_check() {
-    let journal_file = Temporary::new();
+    let journal_file = TemporaryJournal::new();
     let corpus = std::env::var_os("ANTHROPIC_FUZZ_CORPUS").map(PathBuf::from);
     let mut count = 0;
     for (target, input) in recorded() {

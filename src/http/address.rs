@@ -8,10 +8,10 @@ use crate::error::{Error, Result, sanitize};
 /// The address that paths are appended to.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl {
-    text: String,
+    url: String,
     host: String,
-    secure: bool,
-    loopback: bool,
+    is_https: bool,
+    has_loopback_host: bool,
 }
 
 impl BaseUrl {
@@ -22,12 +22,12 @@ impl BaseUrl {
             Some(plain) if !text.contains('@') => format!(" {:?}", sanitize(plain, 100)),
             _ => String::new(),
         };
-        let wrong = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));
+        let reject = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));
         let Ok(uri) = text.parse::<Uri>() else {
-            return wrong("is no valid URL");
+            return reject("is no valid URL");
         };
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return wrong("must begin with https://");
+            return reject("must begin with https://");
         };
         if authority.as_str().contains('@') {
             return Err(Error::config(
@@ -35,50 +35,50 @@ impl BaseUrl {
             ));
         }
         if uri.query().is_some() {
-            return wrong("must not have a query");
+            return reject("must not have a query");
         }
-        let secure = match scheme {
+        let is_https = match scheme {
             "https" => true,
             "http" => false,
-            _ => return wrong("must begin with https://"),
+            _ => return reject("must begin with https://"),
         };
         if authority.host().is_empty() || text.contains('#') {
-            return wrong("is no valid URL");
+            return reject("is no valid URL");
         }
         if !has_usable_port(authority) {
-            return wrong("has no valid port");
+            return reject("has no valid port");
         }
-        let loopback = is_loopback(authority.host());
+        let has_loopback_host = is_loopback(authority.host());
         let host = authority.to_string();
-        let text = text.trim_end_matches('/').to_owned();
+        let url = text.trim_end_matches('/').to_owned();
         Ok(BaseUrl {
-            text,
+            url,
             host,
-            secure,
-            loopback,
+            is_https,
+            has_loopback_host,
         })
     }
 
     /// Whether what is sent there can be read on the way.
     pub(crate) fn is_exposed(&self) -> bool {
-        !self.secure && !self.loopback
+        !self.is_https && !self.has_loopback_host
     }
 
     pub(crate) fn is_loopback(&self) -> bool {
-        self.loopback
+        self.has_loopback_host
     }
 
     /// Whether the paths of the API, which begin with this, make it double.
     pub(crate) fn ends_with_version(&self) -> bool {
-        self.text.ends_with("/v1")
+        self.url.ends_with("/v1")
     }
 
     pub(crate) fn join(&self, path: &str) -> String {
-        [self.text.as_str(), path].concat()
+        [self.url.as_str(), path].concat()
     }
 
     pub(crate) fn is_secure(&self) -> bool {
-        self.secure
+        self.is_https
     }
 
     /// The host, and the port where there is one.
@@ -87,7 +87,7 @@ impl BaseUrl {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.text
+        &self.url
     }
 }
 

@@ -3,14 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 /// Reads a date of RFC 3339, such as `2026-06-08T18:45:39Z`, or of HTTP.
-pub(crate) fn date(text: &str) -> Option<SystemTime> {
-    http_date(text).or_else(|| rfc3339(text))
+pub(crate) fn parse_date(text: &str) -> Option<SystemTime> {
+    parse_http_date(text).or_else(|| parse_rfc3339(text))
 }
 
 /// Reads the three forms of RFC 9110 (`Fri, 29 Sep 2023 16:26:57 GMT`,
 /// `Friday, 29-Sep-23 16:26:57 GMT`, `Fri Sep 29 16:26:57 2023`), with any weekday or none, and
 /// the numeric zones of mail dates.
-fn http_date(text: &str) -> Option<SystemTime> {
+fn parse_http_date(text: &str) -> Option<SystemTime> {
     const MONTHS: [&str; 12] = [
         "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
     ];
@@ -24,9 +24,9 @@ fn http_date(text: &str) -> Option<SystemTime> {
         if let Some(index) = MONTHS.iter().position(|name| *name == lower) {
             month = Some(index as i64 + 1);
         } else if word.contains(':') {
-            time = Some(clock_time(word)?);
+            time = Some(millis_of_day(word)?);
         } else if word.starts_with(['+', '-']) {
-            zone = offset(word)?;
+            zone = zone_offset(word)?;
         } else if let Ok(number) = word.parse::<i64>() {
             match (day, year) {
                 (None, _) if word.len() <= 2 => day = Some(number),
@@ -43,10 +43,10 @@ fn http_date(text: &str) -> Option<SystemTime> {
             }
         }
     }
-    moment(year?, month?, day?, time?, zone)
+    unix_time(year?, month?, day?, time?, zone)
 }
 
-pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     let (day, rest) = text.split_once(['T', 't', ' '])?;
     let mut parts = day.splitn(3, '-').map(|part| part.parse::<i64>().ok());
@@ -56,13 +56,13 @@ pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
     let zone = if zone.eq_ignore_ascii_case("z") {
         0
     } else {
-        offset(zone)?
+        zone_offset(zone)?
     };
-    moment(year, month, day, clock_time(time)?, zone)
+    unix_time(year, month, day, millis_of_day(time)?, zone)
 }
 
 /// Milliseconds since midnight.
-fn clock_time(text: &str) -> Option<i64> {
+fn millis_of_day(text: &str) -> Option<i64> {
     let mut parts = text.splitn(3, ':');
     let mut part = |most: i64| {
         let number = parts.next()?.parse::<i64>().ok()?;
@@ -78,7 +78,7 @@ fn clock_time(text: &str) -> Option<i64> {
 }
 
 /// A zone such as `+0200` or `-07:00`, in seconds east.
-fn offset(text: &str) -> Option<i64> {
+fn zone_offset(text: &str) -> Option<i64> {
     let (sign, digits) = text.split_at_checked(1)?;
     let digits: String = digits.chars().filter(|c| *c != ':').collect();
     let number = digits.parse::<i64>().ok().filter(|_| digits.len() == 4)?;
@@ -88,10 +88,10 @@ fn offset(text: &str) -> Option<i64> {
     is_zone.then_some(if sign == "-" { -east } else { east })
 }
 
-fn moment(year: i64, month: i64, day: i64, millis: i64, zone: i64) -> Option<SystemTime> {
-    let sane =
+fn unix_time(year: i64, month: i64, day: i64, millis: i64, zone: i64) -> Option<SystemTime> {
+    let is_in_range =
         (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !sane {
+    if !is_in_range {
         return None;
     }
     // Days since 1970-01-01 in the Gregorian calendar, years counted from March.
@@ -126,15 +126,21 @@ mod tests {
             "2023-09-29t09:26:57-07:00",
             "2023-09-29 16:26:57.000Z",
         ] {
-            assert_eq!(date(text), expected, "{text}");
+            assert_eq!(parse_date(text), expected, "{text}");
         }
-        assert_eq!(date("Sun Nov  6 08:49:37 1994"), Some(at(784_111_777)));
         assert_eq!(
-            date("Thu, 29 Feb 2024 00:00:00 GMT"),
+            parse_date("Sun Nov  6 08:49:37 1994"),
+            Some(at(784_111_777))
+        );
+        assert_eq!(
+            parse_date("Thu, 29 Feb 2024 00:00:00 GMT"),
             Some(at(1_709_164_800))
         );
-        assert_eq!(rfc3339("1970-01-01T00:00:00Z"), Some(at(0)));
-        assert_eq!(rfc3339("2024-12-31T23:59:60Z"), Some(at(1_735_689_600)));
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00Z"), Some(at(0)));
+        assert_eq!(
+            parse_rfc3339("2024-12-31T23:59:60Z"),
+            Some(at(1_735_689_600))
+        );
     }
 
     #[test]
@@ -160,7 +166,7 @@ mod tests {
             "29 Sep 2023 16:26:57 -0060",
             "29 Sep 2023 16:26:57 +-123",
         ] {
-            assert_eq!(date(text), None, "{text}");
+            assert_eq!(parse_date(text), None, "{text}");
         }
     }
 }

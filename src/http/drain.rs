@@ -26,8 +26,8 @@ impl DrainPolicy {
     pub(crate) fn drain(&self, body: ResponseBody) {
         let known = self.0.load(Ordering::Relaxed);
         let end = match known {
-            SURE => rest(body),
-            0 => rest_in_a_moment(body),
+            ALWAYS_DRAIN => read_to_end(body),
+            0 => read_to_end_in_thread(body),
             _ => {
                 // Two that count at once count once: it is about that many.
                 self.0.store(known - 1, Ordering::Relaxed);
@@ -35,11 +35,11 @@ impl DrainPolicy {
             }
         };
         let known = match end {
-            End::Come => SURE,
+            BodyEnd::Reached => ALWAYS_DRAIN,
             // Once is no habit.
-            End::Late if known == SURE => 0,
-            End::Late => STREAMS_WITHOUT_END,
-            End::Broken => return,
+            BodyEnd::Late if known == ALWAYS_DRAIN => 0,
+            BodyEnd::Late => STREAMS_NOT_DRAINED,
+            BodyEnd::Failed => return,
         };
         self.0.store(known, Ordering::Relaxed);
     }
@@ -73,46 +73,48 @@ pub(crate) fn read_for(mut body: ResponseBody, time: Duration, limit: usize) -> 
 }
 
 /// What became of the end of a body.
-enum End {
-    Come,
+enum BodyEnd {
+    Reached,
     Late,
-    Broken,
+    Failed,
 }
 
-fn rest(mut body: ResponseBody) -> End {
+fn read_to_end(mut body: ResponseBody) -> BodyEnd {
     let mut buffer = [0; 512];
-    for _ in 0..MOST_READS {
+    for _ in 0..MAX_READS {
         match body.read(&mut buffer) {
-            Ok(0) => return End::Come,
+            Ok(0) => return BodyEnd::Reached,
             Ok(_) => {}
             Err(fault) if matches!(fault.cause, Cause::TimeLimit { .. }) => break,
-            Err(_) => return End::Broken,
+            Err(_) => return BodyEnd::Failed,
         }
     }
-    End::Late
+    BodyEnd::Late
 }
 
 /// The same, given up soon. The thread ends with the read, at the latest when its time limit passes.
-fn rest_in_a_moment(body: ResponseBody) -> End {
+fn read_to_end_in_thread(body: ResponseBody) -> BodyEnd {
     let (sender, receiver) = mpsc::sync_channel(1);
     let read = move || {
-        let _ = sender.send(rest(body));
+        let _ = sender.send(read_to_end(body));
     };
     match thread::Builder::new().spawn(read) {
-        Ok(_) => receiver.recv_timeout(MOMENT).unwrap_or(End::Late),
-        Err(_) => End::Broken,
+        Ok(_) => receiver
+            .recv_timeout(MAX_DRAIN_TIME)
+            .unwrap_or(BodyEnd::Late),
+        Err(_) => BodyEnd::Failed,
     }
 }
 
 /// Known of a client: its bodies end. Less than that is for how many streams to do without the end.
-const SURE: u32 = u32::MAX;
+const ALWAYS_DRAIN: u32 = u32::MAX;
 
 /// After a body that did not end with its stream, so many streams are not waited for, and pay with a
 /// connection each.
-const STREAMS_WITHOUT_END: u32 = 200;
+const STREAMS_NOT_DRAINED: u32 = 200;
 
 /// The reads that may bring something before the end, such as a marker, and the end itself.
-const MOST_READS: usize = 2;
+const MAX_READS: usize = 2;
 
 /// How long a complete answer is held back for its connection's sake.
-const MOMENT: Duration = Duration::from_millis(500);
+const MAX_DRAIN_TIME: Duration = Duration::from_millis(500);

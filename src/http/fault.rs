@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ureq::{Proxy, Timeout};
+use ureq::Timeout;
 
 use crate::error::{BoxError, Cause, Phase, TimeLimit};
 use crate::types::Delivery;
@@ -17,14 +17,14 @@ pub(crate) struct Fault {
 impl Fault {
     /// Says what ureq's error means for the request. `delivery` is what is known from the body:
     /// without one, only errors that come before anything is sent are certain.
-    pub(super) fn of(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
+    pub(super) fn from_error(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         use ureq::Error as E;
         let sending = phase == Phase::Head;
         let text = error.to_string();
         // An alert is what the other side says, of a certificate of ours.
         if sending && text.contains("certificate") && !text.contains("alert") {
             let cause = Cause::Certificate {
-                source: inner(error),
+                source: into_source(error),
             };
             return Fault {
                 cause,
@@ -42,36 +42,37 @@ impl Fault {
             }
             E::Timeout(_) => (limit(TimeLimit::Deadline), delivery),
             E::ConnectProxyFailed(ref answer) if is_refusal(answer) => {
-                let what = REFUSAL.into();
-                let source = inner(error);
+                let what = PROXY_REFUSAL.into();
+                let source = into_source(error);
                 (Cause::Unusable { what, source }, Delivery::NotSent)
             }
             E::Http(_) | E::BadUri(_) => {
                 let what = "it is no valid HTTP request".into();
-                let source = inner(error);
+                let source = into_source(error);
                 (Cause::Unusable { what, source }, Delivery::NotSent)
             }
-            E::Protocol(_) | E::LargeResponseHeader(..) => {
-                (Cause::unreadable("HTTP", Some(inner(error))), delivery)
-            }
+            E::Protocol(_) | E::LargeResponseHeader(..) => (
+                Cause::unreadable("HTTP", Some(into_source(error))),
+                delivery,
+            ),
             // What is wrong with the connection has other kinds.
             #[cfg(feature = "gzip")]
             E::Decompress(_, ref io) if io.kind() == io::ErrorKind::InvalidInput => (
-                Cause::unreadable("gzip, as it says", Some(inner(error))),
+                Cause::unreadable("gzip, as it says", Some(into_source(error))),
                 delivery,
             ),
             error => {
-                let (phase, delivery) = match reached(&error) {
+                let (phase, delivery) = match phase_before_sending(&error) {
                     Some(phase) if sending => (phase, Delivery::NotSent),
                     // Bytes that make no sense, and are not HTTP's, are the handshake's.
-                    None if sending && is_garbage(&error) => (Phase::Tls, delivery),
+                    None if sending && is_invalid_data(&error) => (Phase::Tls, delivery),
                     None if sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
                     _ => (phase, delivery),
                 };
                 (
                     Cause::Transport {
                         phase,
-                        source: inner(error),
+                        source: into_source(error),
                     },
                     delivery,
                 )
@@ -81,25 +82,25 @@ impl Fault {
     }
 
     /// The same for an exchange through a SOCKS proxy, whose refusals come as errors of the connection.
-    pub(super) fn of_socks(error: ureq::Error, delivery: Delivery) -> Fault {
-        let said = match &error {
+    pub(super) fn from_socks_error(error: ureq::Error, delivery: Delivery) -> Fault {
+        let message = match &error {
             // Those of the system have a number.
             ureq::Error::Io(io) if io.raw_os_error().is_none() => io.to_string(),
-            _ => return Fault::of(error, delivery, Phase::Head),
+            _ => return Fault::from_error(error, delivery, Phase::Head),
         };
-        let is = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
-        let cause = if is(&SOCKS_REFUSES) {
+        let contains_any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+        let cause = if contains_any(&SOCKS_REFUSALS) {
             Cause::Unusable {
-                what: REFUSAL.into(),
-                source: inner(error),
+                what: PROXY_REFUSAL.into(),
+                source: into_source(error),
             }
-        } else if is(&SOCKS_FAILS) {
+        } else if contains_any(&SOCKS_FAILURES) {
             Cause::Transport {
                 phase: Phase::Connect,
-                source: inner(error),
+                source: into_source(error),
             }
         } else {
-            return Fault::of(error, delivery, Phase::Head);
+            return Fault::from_error(error, delivery, Phase::Head);
         };
         Fault {
             cause,
@@ -108,14 +109,8 @@ impl Fault {
     }
 }
 
-/// Whether refusals of this proxy come as errors of the connection.
-pub(super) fn is_socks(proxy: &Proxy) -> bool {
-    use ureq::ProxyProtocol as P;
-    !matches!(proxy.protocol(), P::Http | P::Https)
-}
-
 /// What ureq says when a SOCKS proxy refuses whoever asks; no other try helps.
-const SOCKS_REFUSES: [&str; 6] = [
+const SOCKS_REFUSALS: [&str; 6] = [
     "auth method",
     "authentication failed",
     "invalid username",
@@ -125,7 +120,7 @@ const SOCKS_REFUSES: [&str; 6] = [
 ];
 
 /// What it says when such a proxy cannot connect, or is none.
-const SOCKS_FAILS: [&str; 13] = [
+const SOCKS_FAILURES: [&str; 13] = [
     "general SOCKS server failure",
     "network unreachable",
     "host unreachable",
@@ -141,10 +136,10 @@ const SOCKS_FAILS: [&str; 13] = [
     "failed to fill whole buffer",
 ];
 
-const REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
+const PROXY_REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
 
 /// The phase of an error that can only come before anything is sent.
-fn reached(error: &ureq::Error) -> Option<Phase> {
+fn phase_before_sending(error: &ureq::Error) -> Option<Phase> {
     use ureq::Error as E;
     match error {
         E::HostNotFound => Some(Phase::Resolve),
@@ -173,11 +168,11 @@ fn is_refusal(answer: &str) -> bool {
         .any(|word| word.len() == 3 && word.starts_with('4') && !matches!(word, "408" | "429"))
 }
 
-fn is_garbage(error: &ureq::Error) -> bool {
+fn is_invalid_data(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::InvalidData)
 }
 
-fn inner(error: ureq::Error) -> BoxError {
+fn into_source(error: ureq::Error) -> BoxError {
     match error {
         ureq::Error::Io(io) => Box::new(io),
         other => Box::new(other),
@@ -194,7 +189,7 @@ mod tests {
         let invalid = "http://a<b".parse::<Uri>().expect_err("no URI");
         let invalid = ureq::Error::Http(ureq::http::Error::from(invalid));
         for error in [invalid, ureq::Error::BadUri("no scheme".to_owned())] {
-            let fault = Fault::of(error, Delivery::Unknown, Phase::Head);
+            let fault = Fault::from_error(error, Delivery::Unknown, Phase::Head);
             assert_eq!(fault.delivery, Delivery::NotSent);
             assert!(matches!(fault.cause, Cause::Unusable { .. }), "{fault:?}");
         }
@@ -202,13 +197,13 @@ mod tests {
 
     #[test]
     fn a_certificate_that_the_server_misses_is_not_the_servers() {
-        let said = |text: &str| {
+        let cause_of = |text: &str| {
             let error = ureq::Error::from(io::Error::other(text));
-            Fault::of(error, Delivery::Unknown, Phase::Head).cause
+            Fault::from_error(error, Delivery::Unknown, Phase::Head).cause
         };
-        let refused = said("invalid peer certificate: UnknownIssuer");
+        let refused = cause_of("invalid peer certificate: UnknownIssuer");
         assert!(matches!(refused, Cause::Certificate { .. }));
-        let missing = said("tlsv13 alert certificate required");
+        let missing = cause_of("tlsv13 alert certificate required");
         assert!(!matches!(missing, Cause::Certificate { .. }));
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Headers(pub(super) HeaderMap);
 impl Headers {
     /// Sets a header in place of others of its name. A value is never printed.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let (name, value) = header(name, value)?;
+        let (name, value) = parse_header(name, value)?;
         self.0.insert(name, value);
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Credentials {
     }
 
     /// Whether one of them stands there.
-    pub(super) fn are_in(&self, text: &str) -> bool {
+    pub(super) fn appear_in(&self, text: &str) -> bool {
         let is_in = |secret: &[u8]| text.as_bytes().windows(secret.len()).any(|w| w == secret);
         self.secrets().any(is_in)
     }
@@ -84,14 +84,14 @@ impl Credentials {
     fn secrets(&self) -> impl Iterator<Item = &[u8]> {
         let values = self.0.iter().flatten().map(HeaderValue::as_bytes);
         let bare = values.filter_map(|value| value.rsplit(|byte| *byte == b' ').next());
-        bare.filter(|secret| secret.len() >= SHORTEST_SECRET)
+        bare.filter(|secret| secret.len() >= MIN_SECRET_LENGTH)
     }
 }
 
 /// No key has fewer bytes.
-const SHORTEST_SECRET: usize = 12;
+const MIN_SECRET_LENGTH: usize = 12;
 
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
     let shown = sanitize(name, 60);
     let Ok(parsed) = HeaderName::try_from(name) else {
         return Err(Error::config(format!("{shown:?} is no valid header name")));

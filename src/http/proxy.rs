@@ -6,26 +6,33 @@ use super::address::has_usable_port;
 use super::settings::{ConnectionSettings, Secret};
 use crate::error::{Error, Result};
 
-pub(super) fn proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>> {
+pub(super) fn parse_proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>> {
     let Some(Secret(url)) = &settings.proxy else {
         return Ok(None);
     };
-    let what = match &settings.proxy_variable {
+    let problem = match &settings.proxy_variable {
         Some(name) => format!("the proxy's URL in {name} is invalid"),
         None => "the proxy's URL is invalid".to_owned(),
     };
     let proxy = match Proxy::new(url) {
         Ok(proxy) => proxy,
-        Err(error) => return Err(Error::config_from(what, error.into())),
+        Err(error) => return Err(Error::config_from(problem, error.into())),
     };
     let uri = proxy.uri();
-    let ends = matches!(uri.path(), "" | "/") && uri.query().is_none() && !url.contains('#');
-    if !ends || !uri.authority().is_some_and(has_usable_port) {
-        // Otherwise what stands before that character of a password would be the host.
+    let ends_with_authority =
+        matches!(uri.path(), "" | "/") && uri.query().is_none() && !url.contains('#');
+    if !ends_with_authority || !uri.authority().is_some_and(has_usable_port) {
+        // Otherwise problem stands before that character of a password would be the host.
         return Err(Error::config(format!(
-            "{what}: nothing may follow its host and port; in a user name or a password # / ? and \
+            "{problem}: nothing may follow its host and port; in a user name or a password # / ? and \
              the like must be percent-encoded"
         )));
     }
     Ok(Some(proxy))
+}
+
+/// Whether refusals of this proxy come as errors of the connection.
+pub(super) fn is_socks(proxy: &Proxy) -> bool {
+    use ureq::ProxyProtocol as P;
+    !matches!(proxy.protocol(), P::Http | P::Https)
 }

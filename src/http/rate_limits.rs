@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-pub(crate) use super::dates::date;
-use super::dates::rfc3339;
+pub(crate) use super::dates::parse_date as date;
+use super::dates::parse_rfc3339;
 use crate::clock::Clock;
 use crate::types::{RateLimit, RateLimits};
 
@@ -41,25 +41,25 @@ pub(crate) fn read<'h>(
     wall: SystemTime,
 ) -> RateLimits {
     let mut limits = RateLimits::default();
-    let (mut after_ms, mut after, mut now) = (None, None, None);
+    let (mut retry_after_ms, mut after, mut now) = (None, None, None);
     for (name, value) in headers {
         match name {
-            "retry-after-ms" => after_ms = Some(value),
+            "retry-after-ms" => retry_after_ms = Some(value),
             "retry-after" => after = Some(value),
             "date" => now = Some(value),
             _ => {
                 if let Some(name) = name.strip_prefix("anthropic-") {
-                    read_group(&mut limits, name, value);
+                    read_limit_header(&mut limits, name, value);
                 }
             }
         }
     }
-    limits.retry_after = retry_after(after_ms, after, now, wall);
+    limits.retry_after = retry_after(retry_after_ms, after, now, wall);
     limits
 }
 
 /// Reads a header such as `ratelimit-input-tokens-remaining` into its group.
-fn read_group(limits: &mut RateLimits, name: &str, value: &str) {
+fn read_limit_header(limits: &mut RateLimits, name: &str, value: &str) {
     let Some((name, part)) = name.rsplit_once('-') else {
         return;
     };
@@ -74,9 +74,9 @@ fn read_group(limits: &mut RateLimits, name: &str, value: &str) {
     };
     let mut read = group.unwrap_or_default();
     match part {
-        "limit" => read.limit = count(value),
-        "remaining" => read.remaining = count(value),
-        "reset" => read.reset = rfc3339(value),
+        "limit" => read.limit = parse_count(value),
+        "remaining" => read.remaining = parse_count(value),
+        "reset" => read.reset = parse_rfc3339(value),
         _ => return,
     }
     *group = (read != RateLimit::default()).then_some(read);
@@ -86,36 +86,36 @@ fn read_group(limits: &mut RateLimits, name: &str, value: &str) {
 /// date, counted from the answer's own `date` where it has one. What is garbage, not positive or
 /// past falls through to the next.
 fn retry_after(
-    after_ms: Option<&str>,
+    retry_after_ms: Option<&str>,
     after: Option<&str>,
     now: Option<&str>,
     wall: SystemTime,
 ) -> Option<Duration> {
-    if let Some(wait) = after_ms.and_then(|text| seconds(text, 1e-3)) {
+    if let Some(wait) = retry_after_ms.and_then(|text| parse_wait(text, 1e-3)) {
         return Some(wait);
     }
     let text = after?;
-    seconds(text, 1.0).or_else(|| {
+    parse_wait(text, 1.0).or_else(|| {
         let then = date(text)?;
         let now = now.and_then(date).unwrap_or(wall);
-        let wait = then.duration_since(now).ok()?.min(LONGEST);
+        let wait = then.duration_since(now).ok()?.min(MAX_RETRY_AFTER);
         (!wait.is_zero()).then_some(wait)
     })
 }
 
 /// What the official Python client cuts a longer `retry-after` to: 2^32 ms, about 49 days.
-const LONGEST: Duration = Duration::from_secs(4_294_967);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(4_294_967);
 
-fn seconds(text: &str, unit: f64) -> Option<Duration> {
+fn parse_wait(text: &str, unit: f64) -> Option<Duration> {
     let value = text.trim().parse::<f64>().ok()? * unit;
     if !value.is_finite() || value <= 0.0 {
         return None;
     }
-    let wait = Duration::from_secs_f64(value.min(LONGEST.as_secs_f64()));
+    let wait = Duration::from_secs_f64(value.min(MAX_RETRY_AFTER.as_secs_f64()));
     (!wait.is_zero()).then_some(wait)
 }
 
-fn count(text: &str) -> Option<u64> {
+fn parse_count(text: &str) -> Option<u64> {
     let text = text.trim();
     text.parse().ok().or_else(|| {
         let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
@@ -139,14 +139,14 @@ mod tests {
 
     #[test]
     fn random_text_is_survived() {
-        let mut random = fastrand::Rng::with_seed(1);
+        let mut rng = fastrand::Rng::with_seed(1);
         let alphabet: Vec<char> = "0123456789:-+TZ ,.SepGMTé\u{661}".chars().collect();
         for _ in 0..20_000 {
-            let length = random.usize(..40);
+            let length = rng.usize(..40);
             let text: String = (0..length)
-                .map(|_| *random.choice(&alphabet).expect("some"))
+                .map(|_| *rng.choice(&alphabet).expect("some"))
                 .collect();
-            let _ = (date(&text), seconds(&text, 1.0), count(&text));
+            let _ = (date(&text), parse_wait(&text, 1.0), parse_count(&text));
         }
     }
 

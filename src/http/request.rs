@@ -18,14 +18,14 @@ pub(crate) struct OutgoingRequest<'a> {
 /// A body that knows whether it was read to its end: before that, no server can have acted on it.
 /// One without bytes is not read at all.
 pub(super) struct TrackedBody<'a> {
-    pub(super) rest: &'a [u8],
-    pub(super) empty: bool,
+    pub(super) remaining: &'a [u8],
+    pub(super) is_read_to_end: bool,
 }
 
 impl Read for TrackedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.rest.read(buffer)?;
-        self.empty = self.rest.is_empty();
+        let n = self.remaining.read(buffer)?;
+        self.is_read_to_end = self.remaining.is_empty();
         Ok(n)
     }
 }

@@ -46,7 +46,7 @@ impl Response {
     /// The same for one that will be shown; one that repeats the request's credentials is missing.
     pub(crate) fn shown_header(&self, name: &str) -> Option<&str> {
         self.header(name)
-            .filter(|value| !self.credentials.are_in(value))
+            .filter(|value| !self.credentials.appear_in(value))
     }
 
     /// Takes the request's credentials out of a text that will be shown.
@@ -78,7 +78,7 @@ impl ResponseBody {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(Fault::of(
+                    return Err(Fault::from_error(
                         ureq::Error::from(error),
                         Delivery::Unknown,
                         Phase::Body,
@@ -88,11 +88,11 @@ impl ResponseBody {
         }
     }
 
-    /// Reads what is left onto `bytes`, but not beyond `limit` bytes in all; says whether that was
-    /// all.
+    /// Reads what is left onto `bytes`, but not beyond `limit` bytes in outcome; says whether that was
+    /// outcome.
     pub(crate) fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
         let mut filled = bytes.len();
-        let all = loop {
+        let outcome = loop {
             if filled == bytes.len() {
                 let room = (limit - filled).saturating_add(1);
                 bytes.resize(filled + room.min(filled.clamp(4096, 64 << 10)), 0);
@@ -108,6 +108,6 @@ impl ResponseBody {
             }
         };
         bytes.truncate(filled);
-        all
+        outcome
     }
 }

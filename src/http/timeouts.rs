@@ -17,15 +17,15 @@ pub(crate) struct Timeouts {
 
 impl Timeouts {
     /// The time limit of each read.
-    pub(super) fn between_reads(&self) -> Option<Duration> {
+    pub(super) fn per_read(&self) -> Option<Duration> {
         match self.answer {
             Some(_) => None,
-            None => bounded(self.idle),
+            None => ureq_timeout(self.idle),
         }
     }
 }
 
 /// A time limit as ureq can add it to the time; one of over a year is none.
-pub(super) fn bounded(limit: Duration) -> Option<Duration> {
+pub(super) fn ureq_timeout(limit: Duration) -> Option<Duration> {
     (limit < Duration::from_secs(365 * 86_400)).then_some(limit)
 }

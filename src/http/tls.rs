@@ -5,7 +5,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 use super::settings::{ConnectionSettings, Roots};
 use crate::error::{Error, Result};
 
-pub(super) fn tls(settings: &ConnectionSettings) -> Result<TlsConfig> {
+pub(super) fn tls_config(settings: &ConnectionSettings) -> Result<TlsConfig> {
     let roots = match &settings.roots {
         Roots::Usual if settings.native_tls => RootCerts::PlatformVerifier,
         Roots::Usual => RootCerts::WebPki,
@@ -55,7 +55,7 @@ mod tests {
                 roots,
                 ..ConnectionSettings::default()
             };
-            tls(&settings).expect("roots").root_certs().clone()
+            tls_config(&settings).expect("roots").root_certs().clone()
         };
         let pem = || {
             let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

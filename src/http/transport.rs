@@ -6,13 +6,13 @@ use ureq::http::{HeaderValue, Method, Request};
 use ureq::{Agent, Proxy, SendBody};
 
 use super::address::is_loopback;
-use super::fault::{self, Fault};
-use super::proxy::proxy;
+use super::fault::Fault;
+use super::proxy::{is_socks, parse_proxy};
 use super::request::{OutgoingRequest, TrackedBody};
 use super::response::{Response, ResponseBody};
 use super::settings::ConnectionSettings;
-use super::timeouts::{Timeouts, bounded};
-use super::tls::tls;
+use super::timeouts::{Timeouts, ureq_timeout};
+use super::tls::tls_config;
 use crate::error::{Phase, Result};
 use crate::types::Delivery;
 
@@ -23,7 +23,7 @@ pub(crate) struct Transport {
     timeouts: Timeouts,
     /// Host and port of the proxy, for texts.
     proxy: Option<String>,
-    is_socks: bool,
+    is_socks_proxy: bool,
 }
 
 impl Transport {
@@ -33,35 +33,35 @@ impl Transport {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(&settings.user_agent)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .max_idle_age(IDLE_AGE)
-            .max_response_header_size(LONGEST_HEAD)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            .tls_config(tls(settings)?)
-            .timeout_connect(bounded(timeouts.connect))
-            .timeout_per_read(timeouts.between_reads())
-            .timeout_per_write(bounded(timeouts.idle))
-            .timeout_recv_response(timeouts.answer.and_then(bounded))
-            .timeout_recv_body(timeouts.answer.and_then(bounded))
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .max_idle_age(MAX_IDLE_AGE)
+            .max_response_header_size(MAX_RESPONSE_HEADER)
+            .input_buffer_size(BUFFER_SIZE)
+            .output_buffer_size(BUFFER_SIZE)
+            .tls_config(tls_config(settings)?)
+            .timeout_connect(ureq_timeout(timeouts.connect))
+            .timeout_per_read(timeouts.per_read())
+            .timeout_per_write(ureq_timeout(timeouts.idle))
+            .timeout_recv_response(timeouts.answer.and_then(ureq_timeout))
+            .timeout_recv_body(timeouts.answer.and_then(ureq_timeout))
             .proxy(None);
-        let proxy = proxy(settings)?;
+        let proxy = parse_proxy(settings)?;
         let shown = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
-        let through = proxy.as_ref().map(shown);
-        let is_socks = proxy.as_ref().is_some_and(fault::is_socks);
+        let proxy_address = proxy.as_ref().map(shown);
+        let is_socks_proxy = proxy.as_ref().is_some_and(is_socks);
         if proxy.is_some() {
             config = config.proxy(proxy);
         }
         Ok(Transport {
             agent: config.build().into(),
             timeouts,
-            proxy: through,
-            is_socks,
+            proxy: proxy_address,
+            is_socks_proxy,
         })
     }
 
-    /// The proxy that connections go through.
+    /// The proxy that connections go proxy_address.
     pub(crate) fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
     }
@@ -74,16 +74,16 @@ impl Transport {
 
     /// Sends a request and waits for the head of the answer.
     pub(crate) fn send(&self, request: &OutgoingRequest<'_>) -> Result<Response, Fault> {
-        let rest = request.body.unwrap_or_default();
-        let mut handed = TrackedBody {
-            rest,
-            empty: rest.is_empty(),
+        let remaining = request.body.unwrap_or_default();
+        let mut tracked = TrackedBody {
+            remaining,
+            is_read_to_end: remaining.is_empty(),
         };
         let result = match request.body {
-            Some(_) => self.exchange(request, SendBody::from_reader(&mut handed)),
-            None => self.exchange(request, SendBody::none()),
+            Some(_) => self.run(request, SendBody::from_reader(&mut tracked)),
+            None => self.run(request, SendBody::none()),
         };
-        let delivery = match handed.empty {
+        let delivery = match tracked.is_read_to_end {
             true => Delivery::Unknown,
             false => Delivery::NotSent,
         };
@@ -103,12 +103,12 @@ impl Transport {
                     credentials,
                 })
             }
-            Err(error) if self.is_socks => Err(Fault::of_socks(error, delivery)),
-            Err(error) => Err(Fault::of(error, delivery, Phase::Head)),
+            Err(error) if self.is_socks_proxy => Err(Fault::from_socks_error(error, delivery)),
+            Err(error) => Err(Fault::from_error(error, delivery, Phase::Head)),
         }
     }
 
-    fn exchange(
+    fn run(
         &self,
         outgoing: &OutgoingRequest<'_>,
         body: SendBody<'_>,
@@ -136,12 +136,12 @@ impl Transport {
         let request = self
             .agent
             .configure_request(request)
-            .timeout_connect(bounded(timeouts.connect))
-            .timeout_per_read(timeouts.between_reads())
-            .timeout_per_write(bounded(timeouts.idle))
-            .timeout_recv_response(timeouts.answer.and_then(bounded))
-            .timeout_recv_body(timeouts.answer.and_then(bounded))
-            .timeout_global(timeouts.deadline.and_then(bounded))
+            .timeout_connect(ureq_timeout(timeouts.connect))
+            .timeout_per_read(timeouts.per_read())
+            .timeout_per_write(ureq_timeout(timeouts.idle))
+            .timeout_recv_response(timeouts.answer.and_then(ureq_timeout))
+            .timeout_recv_body(timeouts.answer.and_then(ureq_timeout))
+            .timeout_global(timeouts.deadline.and_then(ureq_timeout))
             .build();
         self.agent.run(request)
     }
@@ -154,15 +154,15 @@ impl Transport {
 
 /// Idle connections kept: as many as threads are likely to share a client. Fewer would mean a TLS
 /// handshake for most requests of the threads beyond.
-const IDLE_CONNECTIONS: usize = 256;
+const MAX_IDLE_CONNECTIONS: usize = 256;
 
 /// The buffers of a connection, one for each direction: half of what ureq takes, since there can be
 /// hundreds of connections.
-const BUFFER: usize = 64 << 10;
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// The most bytes of an answer's head, which has some two thousand. Too long is what does not fit into
 /// the buffer either way: this is less, so that it is known for that.
-const LONGEST_HEAD: usize = BUFFER / 2;
+const MAX_RESPONSE_HEADER: usize = BUFFER_SIZE / 2;
 
 /// How long an idle connection is kept. It is probed before it is used again.
-const IDLE_AGE: Duration = Duration::from_secs(30);
+const MAX_IDLE_AGE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::merge::{apply_message_delta, forget, json_len};
+use super::merge::{apply_message_delta, json_len, remove_extra};
 use crate::types::{
     Citation, ContentBlock, ContentDelta, DeltaKind, Message, RawEvent, StreamEvent, TextBlock,
 };
@@ -21,15 +21,15 @@ use crate::types::{
 /// [`ToolUseBlock::raw_input`](crate::ToolUseBlock::raw_input)); it is read when its block ends, or
 /// the message does, and stays raw text if it is no valid JSON or the stream breaks before.
 ///
-/// It takes in [`MOST_KEPT`] bytes and the rest of an event at most, and says so: see
+/// It takes in [`MAX_CONTENT`] bytes and the rest of an event at most, and says so: see
 /// [`Accumulator::room`].
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     message: Option<Message>,
     /// Where the block with this index stands in the message's content.
-    blocks: BTreeMap<u64, Place>,
+    blocks: BTreeMap<u64, BlockState>,
     is_complete: bool,
-    without_content: bool,
+    discards_content: bool,
     /// How much has been taken in, in bytes, roughly.
     kept: usize,
     /// The most of that.
@@ -42,9 +42,9 @@ impl Default for Accumulator {
             message: None,
             blocks: BTreeMap::new(),
             is_complete: false,
-            without_content: false,
+            discards_content: false,
             kept: 0,
-            limit: MOST_KEPT,
+            limit: MAX_CONTENT,
         }
     }
 }
@@ -69,14 +69,14 @@ impl fmt::Display for TooLarge {
 impl std::error::Error for TooLarge {}
 
 #[derive(Debug)]
-struct Place {
+struct BlockState {
     position: usize,
-    input: Input,
+    input: InputState,
 }
 
 /// How far the input of a tool call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum InputState {
     /// As the block began with it.
     Initial,
     /// Text in the making.
@@ -93,7 +93,7 @@ impl Accumulator {
 
     /// Forgets the content, and takes in no more of it.
     pub(crate) fn discard_content(&mut self) {
-        self.without_content = true;
+        self.discards_content = true;
         self.kept = 0;
         self.blocks.clear();
         if let Some(message) = &mut self.message {
@@ -108,7 +108,7 @@ impl Accumulator {
             return;
         }
         match event {
-            RawEvent::Delta { index, delta } => self.append(*index, delta.kind, &delta.text),
+            RawEvent::Delta { index, delta } => self.append_text(*index, delta.kind, &delta.text),
             RawEvent::Event(event) => self.apply_event(event),
         }
     }
@@ -162,29 +162,31 @@ impl Accumulator {
             return;
         };
         match event {
-            StreamEvent::ContentBlockStart(_) if self.without_content => {}
+            StreamEvent::ContentBlockStart(_) if self.discards_content => {}
             StreamEvent::ContentBlockStart(event) => {
-                finish(message, self.blocks.get_mut(&event.index));
-                self.kept += PER_BLOCK + json_len(&event.content_block);
-                let place = Place::at(message.content.len());
+                finish_block(message, self.blocks.get_mut(&event.index));
+                self.kept += BLOCK_OVERHEAD + json_len(&event.content_block);
+                let place = BlockState::at(message.content.len());
                 message.content.push(event.content_block.clone());
                 self.blocks.insert(event.index, place);
             }
             StreamEvent::ContentBlockDelta(event) => match &event.delta {
-                ContentDelta::Text(delta) => self.append(event.index, DeltaKind::Text, &delta.text),
+                ContentDelta::Text(delta) => {
+                    self.append_text(event.index, DeltaKind::Text, &delta.text)
+                }
                 ContentDelta::InputJson(delta) => {
-                    self.append(event.index, DeltaKind::InputJson, &delta.partial_json);
+                    self.append_text(event.index, DeltaKind::InputJson, &delta.partial_json);
                 }
                 ContentDelta::Thinking(delta) => {
-                    self.append(event.index, DeltaKind::Thinking, &delta.thinking);
+                    self.append_text(event.index, DeltaKind::Thinking, &delta.thinking);
                 }
                 ContentDelta::Signature(delta) => {
-                    self.append(event.index, DeltaKind::Signature, &delta.signature);
+                    self.append_text(event.index, DeltaKind::Signature, &delta.signature);
                 }
-                delta => self.apply_rare(event.index, delta),
+                delta => self.apply_rare_delta(event.index, delta),
             },
             StreamEvent::ContentBlockStop(event) => {
-                finish(message, self.blocks.get_mut(&event.index));
+                finish_block(message, self.blocks.get_mut(&event.index));
             }
             StreamEvent::MessageDelta(event) => {
                 // Known fields replace what was there; only unknown ones can become more and more.
@@ -192,7 +194,7 @@ impl Accumulator {
             }
             StreamEvent::MessageStop(_) => {
                 for place in self.blocks.values_mut() {
-                    finish(message, Some(place));
+                    finish_block(message, Some(place));
                 }
                 self.is_complete = true;
             }
@@ -202,17 +204,17 @@ impl Accumulator {
 
     /// Begins the message. Gateways may send content with it, whose blocks count from zero.
     fn start(&mut self, mut message: Message) {
-        if self.without_content {
+        if self.discards_content {
             message.content = Vec::new();
         }
         for (index, block) in message.content.iter().enumerate() {
-            self.kept += PER_BLOCK + json_len(block);
-            self.blocks.insert(index as u64, Place::at(index));
+            self.kept += BLOCK_OVERHEAD + json_len(block);
+            self.blocks.insert(index as u64, BlockState::at(index));
         }
         self.message = Some(message);
     }
 
-    fn append(&mut self, index: u64, kind: DeltaKind, text: &str) {
+    fn append_text(&mut self, index: u64, kind: DeltaKind, text: &str) {
         if self.is_complete {
             return;
         }
@@ -221,14 +223,14 @@ impl Accumulator {
         };
         match (kind, block) {
             (DeltaKind::Text, ContentBlock::Text(block)) => block.text.push_str(text),
-            (DeltaKind::Text, block) => mend_text(block, text),
+            (DeltaKind::Text, block) => append_to_untyped_text(block, text),
             (DeltaKind::Thinking, ContentBlock::Thinking(block)) => {
                 block.thinking.push_str(text);
-                forget(&mut block.extra, "thinking", block.thinking.is_empty());
+                remove_extra(&mut block.extra, "thinking", block.thinking.is_empty());
             }
             (DeltaKind::Signature, ContentBlock::Thinking(block)) => {
                 text.clone_into(&mut block.signature);
-                forget(&mut block.extra, "signature", text.is_empty());
+                remove_extra(&mut block.extra, "signature", text.is_empty());
             }
             (DeltaKind::InputJson, block) => append_input(block, input, text),
             _ => return,
@@ -237,7 +239,7 @@ impl Accumulator {
         self.kept = self.kept.saturating_add(text.len());
     }
 
-    fn apply_rare(&mut self, index: u64, delta: &ContentDelta) {
+    fn apply_rare_delta(&mut self, index: u64, delta: &ContentDelta) {
         let size = match (delta, self.block(index)) {
             (ContentDelta::Citations(delta), Some((ContentBlock::Text(block), _))) => {
                 let TextBlock {
@@ -245,7 +247,7 @@ impl Accumulator {
                 } = block;
                 let citations = citations.get_or_insert_default();
                 citations.push(delta.citation.clone());
-                forget(extra, "citations", false);
+                remove_extra(extra, "citations", false);
                 size_of::<Citation>() + json_len(delta)
             }
             (ContentDelta::Other(delta), Some((ContentBlock::Other(block), _)))
@@ -264,25 +266,25 @@ impl Accumulator {
         self.kept = self.kept.saturating_add(size);
     }
 
-    fn block(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut Input)> {
+    fn block(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut InputState)> {
         let place = self.blocks.get_mut(&index)?;
         let block = self.message.as_mut()?.content.get_mut(place.position)?;
         Some((block, &mut place.input))
     }
 }
 
-impl Place {
-    fn at(position: usize) -> Place {
-        Place {
+impl BlockState {
+    fn at(position: usize) -> BlockState {
+        BlockState {
             position,
-            input: Input::Initial,
+            input: InputState::Initial,
         }
     }
 }
 
 /// Appends to a text block that began without a text that is a string, and was kept as it is.
 #[cold]
-fn mend_text(block: &mut ContentBlock, text: &str) {
+fn append_to_untyped_text(block: &mut ContentBlock, text: &str) {
     let ContentBlock::Other(object) = block else {
         return;
     };
@@ -294,22 +296,22 @@ fn mend_text(block: &mut ContentBlock, text: &str) {
     }
 }
 
-fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
-    if text.is_empty() || *state == Input::Done {
+fn append_input(block: &mut ContentBlock, state: &mut InputState, text: &str) {
+    if text.is_empty() || *state == InputState::Done {
         return;
     }
     let Some(input) = block.input_mut() else {
         return;
     };
-    if *state == Input::Raw {
+    if *state == InputState::Raw {
         push_str(input, text);
         return;
     }
     *input = Value::from(text);
-    *state = Input::Raw;
+    *state = InputState::Raw;
     match block {
-        ContentBlock::ToolUse(block) => forget(&mut block.extra, "input", false),
-        ContentBlock::ServerToolUse(block) => forget(&mut block.extra, "input", false),
+        ContentBlock::ToolUse(block) => remove_extra(&mut block.extra, "input", false),
+        ContentBlock::ServerToolUse(block) => remove_extra(&mut block.extra, "input", false),
         _ => {}
     }
 }
@@ -318,36 +320,42 @@ fn append_input(block: &mut ContentBlock, state: &mut Input, text: &str) {
 /// it is no input, and the one would pass for text that was cut off, the other for none. So does what
 /// is nested so deep that nobody could read the message again.
 #[inline(never)]
-fn finish(message: &mut Message, place: Option<&mut Place>) {
+fn finish_block(message: &mut Message, place: Option<&mut BlockState>) {
     let Some(place) = place else {
         return;
     };
-    let before = std::mem::replace(&mut place.input, Input::Done);
-    let is_raw = before == Input::Raw;
+    let before = std::mem::replace(&mut place.input, InputState::Done);
+    let is_raw = before == InputState::Raw;
     let mut block = message.content.get_mut(place.position);
-    if let (Input::Initial, Some(ContentBlock::ToolUse(call))) = (before, &mut block) {
+    if let (InputState::Initial, Some(ContentBlock::ToolUse(call))) = (before, &mut block) {
         if call.input.is_null() {
             call.input = Value::Object(Map::new());
-            forget(&mut call.extra, "input", false);
+            remove_extra(&mut call.extra, "input", false);
         }
     }
     if let Some(input) = block.filter(|_| is_raw).and_then(ContentBlock::input_mut) {
         match input.as_str().map(serde_json::from_str) {
             None | Some(Err(_) | Ok(Value::String(_) | Value::Null)) => {}
-            Some(Ok(parsed)) if is_deeper(&parsed, DEEPEST_INPUT) => {}
+            Some(Ok(parsed)) if is_nested_deeper(&parsed, MAX_INPUT_DEPTH) => {}
             Some(Ok(parsed)) => *input = parsed,
         }
     }
 }
 
 /// Whether a value has more than `levels` levels of arrays and objects.
-fn is_deeper(value: &Value, levels: usize) -> bool {
+fn is_nested_deeper(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(array) => {
-            levels == 0 || array.iter().any(|inner| is_deeper(inner, levels - 1))
+            levels == 0
+                || array
+                    .iter()
+                    .any(|inner| is_nested_deeper(inner, levels - 1))
         }
         Value::Object(object) => {
-            levels == 0 || object.values().any(|inner| is_deeper(inner, levels - 1))
+            levels == 0
+                || object
+                    .values()
+                    .any(|inner| is_nested_deeper(inner, levels - 1))
         }
         _ => false,
     }
@@ -368,14 +376,14 @@ fn is_type(object: &Map<String, Value>, name: &str) -> bool {
 /// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The
 /// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
 /// server tools find. Beyond that a server is broken or means ill.
-pub(crate) const MOST_KEPT: usize = 128 << 20;
+pub(crate) const MAX_CONTENT: usize = 128 << 20;
 
 /// The most levels of a tool's input. JSON is read to 127 levels; what is left is for the message and
 /// what that may be put into: a request, a batch, a journal.
-const DEEPEST_INPUT: usize = 100;
+const MAX_INPUT_DEPTH: usize = 100;
 
 /// What a block takes beside its content, so that endless empty blocks count as well.
-const PER_BLOCK: usize = size_of::<ContentBlock>() + size_of::<(u64, Place)>();
+const BLOCK_OVERHEAD: usize = size_of::<ContentBlock>() + size_of::<(u64, BlockState)>();
 
 #[cfg(test)]
 mod tests {

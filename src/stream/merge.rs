@@ -13,31 +13,31 @@ pub(super) fn apply_message_delta(message: &mut Message, event: &MessageDelta) -
     let extra = &mut message.extra;
     let said = &delta.extra;
     let (slot, value) = (&mut message.stop_reason, &delta.stop_reason);
-    overwrite(slot, extra, "stop_reason", value, said);
+    overwrite_even_by_null(slot, extra, "stop_reason", value, said);
     let (slot, value) = (&mut message.stop_sequence, &delta.stop_sequence);
-    overwrite(slot, extra, "stop_sequence", value, said);
+    overwrite_even_by_null(slot, extra, "stop_sequence", value, said);
     let (slot, value) = (&mut message.stop_details, &delta.stop_details);
-    overwrite(slot, extra, "stop_details", value, said);
+    overwrite_even_by_null(slot, extra, "stop_details", value, said);
     if delta.container.is_some() {
         let (slot, value) = (&mut message.container, &delta.container);
-        overwrite(slot, extra, "container", value, said);
+        overwrite_even_by_null(slot, extra, "container", value, said);
     }
     let mut growth = 0;
     for (name, value) in event.extra.iter().chain(said) {
-        if !value.is_null() && !OWN_FIELDS.contains(&name.as_str()) {
-            growth += put(extra, name, value);
+        if !value.is_null() && !RESERVED_FIELDS.contains(&name.as_str()) {
+            growth += insert_extra(extra, name, value);
         }
     }
     if let Some(usage) = &event.usage {
         growth += overwrite_usage(&mut message.usage, usage);
-        forget(extra, "usage", message.usage == Usage::default());
+        remove_extra(extra, "usage", message.usage == Usage::default());
     }
     growth
 }
 
 /// Keeps an unknown field; returns by how much that takes more than what was there.
 #[inline(never)]
-fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
+fn insert_extra(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
     let size = |value: &Value| size_of::<(String, Value)>() + name.len() + json_len(value);
     let before = extra.insert(name.to_owned(), value.clone());
     size(value).saturating_sub(before.as_ref().map_or(0, size))
@@ -45,7 +45,7 @@ fn put(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
 
 /// Takes over a field that was said, if only to be null.
 #[inline(never)]
-fn overwrite<T: Clone>(
+fn overwrite_even_by_null<T: Clone>(
     slot: &mut Option<T>,
     extra: &mut Map<String, Value>,
     name: &str,
@@ -80,7 +80,7 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     } = update;
     let mut growth = 0;
     for (name, value) in said.iter().filter(|(_, value)| !value.is_null()) {
-        growth += put(&mut usage.extra, name, value);
+        growth += insert_extra(&mut usage.extra, name, value);
     }
     let extra = &mut usage.extra;
     let not_null = |name| said.get(name).filter(|value| !value.is_null());
@@ -94,7 +94,7 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
             }
         };
         ($field:ident) => {
-            replace(&mut usage.$field, extra, stringify!($field), $field, said)
+            overwrite_unless_null(&mut usage.$field, extra, stringify!($field), $field, said)
         };
     }
     overwrite!(count input_tokens);
@@ -111,7 +111,7 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
 }
 
 #[inline(never)]
-fn replace<T: Clone>(
+fn overwrite_unless_null<T: Clone>(
     slot: &mut Option<T>,
     extra: &mut Map<String, Value>,
     name: &str,
@@ -128,7 +128,7 @@ fn replace<T: Clone>(
 
 /// Drops what was kept of a field as it was before, unless the field is still unset.
 #[inline(never)]
-pub(super) fn forget(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
+pub(super) fn remove_extra(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
     if !is_unset && !extra.is_empty() {
         extra.remove(name);
     }
@@ -153,7 +153,7 @@ pub(super) fn json_len(value: &impl Serialize) -> usize {
 }
 
 /// What an event may not add to a message, because it is set in other ways.
-const OWN_FIELDS: [&str; 11] = [
+const RESERVED_FIELDS: [&str; 11] = [
     "id",
     "type",
     "role",

@@ -42,11 +42,11 @@ pub(crate) struct Decoder {
     /// Where the bytes read end.
     end: usize,
     /// What came before the current line.
-    before: Before,
+    preceding: Preceding,
     /// The name of the event in progress, counted from `head`; empty if it has none.
-    name: Place,
+    name: ByteRange,
     /// The data of the event in progress.
-    data: Data,
+    data: EventData,
     /// The data of the event in progress, if it has several lines.
     joined: Vec<u8>,
     /// The value of the last `id` field. The Claude API cannot resume a stream, so that only tests
@@ -72,9 +72,9 @@ impl Decoder {
             line: 0,
             searched: 0,
             end: 0,
-            before: Before::Stream,
+            preceding: Preceding::Stream,
             name: 0..0,
-            data: Data::None,
+            data: EventData::None,
             joined: Vec::new(),
             #[cfg(test)]
             last_event_id: Vec::new(),
@@ -175,9 +175,9 @@ impl Decoder {
 
     /// Decodes lines up to the end of an event; returns the places of its name and of its data, the
     /// latter `None` if the data is in `joined`.
-    fn advance(&mut self) -> Result<Option<(Place, Option<Place>)>, TooLong> {
+    fn advance(&mut self) -> Result<Option<(ByteRange, Option<ByteRange>)>, TooLong> {
         loop {
-            if self.before != Before::Line && !self.reach_line()? {
+            if self.preceding != Preceding::Line && !self.reach_line()? {
                 return Ok(None);
             }
             let unsearched = &self.buffer[self.searched..self.end];
@@ -195,7 +195,7 @@ impl Decoder {
                 return Ok(None);
             }
             if self.buffer[line_end] == b'\r' {
-                self.before = Before::LineAfterCr;
+                self.preceding = Preceding::LineAfterCr;
             }
             let line = self.line;
             self.line = line_end + 1;
@@ -206,10 +206,10 @@ impl Decoder {
             }
             let head = mem::replace(&mut self.head, self.line);
             let name = shifted(mem::take(&mut self.name), head);
-            match mem::replace(&mut self.data, Data::None) {
-                Data::None => {}
-                Data::Line(data) => return Ok(Some((name, Some(shifted(data, head))))),
-                Data::Joined => return Ok(Some((name, None))),
+            match mem::replace(&mut self.data, EventData::None) {
+                EventData::None => {}
+                EventData::Line(data) => return Ok(Some((name, Some(shifted(data, head))))),
+                EventData::Joined => return Ok(Some((name, None))),
             }
         }
     }
@@ -227,7 +227,7 @@ impl Decoder {
         } else {
             self.rare_field(start, end);
         }
-        if matches!(self.data, Data::None) && self.name.is_empty() {
+        if matches!(self.data, EventData::None) && self.name.is_empty() {
             self.head = self.line;
         }
     }
@@ -262,8 +262,8 @@ impl Decoder {
     /// Takes in a line of data, whose value is from `start` to `end`.
     #[inline]
     fn data_line(&mut self, start: usize, end: usize) {
-        if matches!(self.data, Data::None) {
-            self.data = Data::Line(start - self.head..end - self.head);
+        if matches!(self.data, EventData::None) {
+            self.data = EventData::Line(start - self.head..end - self.head);
         } else {
             self.join(start, end);
         }
@@ -272,7 +272,7 @@ impl Decoder {
     /// Joins a further line of data to what there is.
     #[cold]
     fn join(&mut self, start: usize, end: usize) {
-        if let Data::Line(first) = mem::replace(&mut self.data, Data::Joined) {
+        if let EventData::Line(first) = mem::replace(&mut self.data, EventData::Joined) {
             let first = shifted(first, self.head);
             self.joined.clear();
             self.joined.extend_from_slice(&self.buffer[first]);
@@ -286,18 +286,18 @@ impl Decoder {
     #[cold]
     fn reach_line(&mut self) -> Result<bool, TooLong> {
         let bytes = &self.buffer[self.line..self.end];
-        let dropped = match self.before {
-            Before::Line => 0,
-            Before::LineAfterCr if bytes.is_empty() => return Ok(false),
-            Before::LineAfterCr => usize::from(bytes.starts_with(b"\n")),
-            Before::Stream if bytes.len() < BOM.len() && BOM.starts_with(bytes) => {
+        let dropped = match self.preceding {
+            Preceding::Line => 0,
+            Preceding::LineAfterCr if bytes.is_empty() => return Ok(false),
+            Preceding::LineAfterCr => usize::from(bytes.starts_with(b"\n")),
+            Preceding::Stream if bytes.len() < BOM.len() && BOM.starts_with(bytes) => {
                 return Ok(false);
             }
-            Before::Stream if bytes.starts_with(BOM) => BOM.len(),
-            Before::Stream => 0,
-            Before::Failure => return Err(self.fail()),
+            Preceding::Stream if bytes.starts_with(BOM) => BOM.len(),
+            Preceding::Stream => 0,
+            Preceding::Failure => return Err(self.fail()),
         };
-        self.before = Before::Line;
+        self.preceding = Preceding::Line;
         if self.head == self.line {
             self.head += dropped;
         }
@@ -309,7 +309,7 @@ impl Decoder {
     /// Gives up on the stream, for good, and on its bytes.
     #[cold]
     fn fail(&mut self) -> TooLong {
-        self.before = Before::Failure;
+        self.preceding = Preceding::Failure;
         (self.head, self.line, self.searched, self.end) = (0, 0, 0, 0);
         self.buffer = Vec::new();
         self.joined = Vec::new();
@@ -380,7 +380,7 @@ impl std::error::Error for TooLong {}
 
 /// What comes before the current line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
+enum Preceding {
     /// Nothing: the stream begins here, perhaps with a byte order mark.
     Stream,
     /// A whole line end.
@@ -392,21 +392,21 @@ enum Before {
 }
 
 /// A place in the buffer.
-type Place = Range<usize>;
+type ByteRange = Range<usize>;
 
 /// The data of the event in progress.
-enum Data {
+enum EventData {
     /// No `data` line so far.
     None,
     /// One line, here in the buffer, counted from the head.
-    Line(Place),
+    Line(ByteRange),
     /// Several lines, in `joined`.
     Joined,
 }
 
 /// The same place, no longer counted from `head`.
 #[inline]
-fn shifted(place: Place, head: usize) -> Place {
+fn shifted(place: ByteRange, head: usize) -> ByteRange {
     head + place.start..head + place.end
 }
 
@@ -575,7 +575,10 @@ mod tests {
             ("event: a\nevent:\ndata: 1\n\n", &[("", "1")]),
             (": keep-alive\n\n:\n:data: a\n\n", &[]),
             ("event: a\n: keep-alive\ndata: 1\n\n", &[("a", "1")]),
-            ("Data: a\ndata : b\n data: c\ndatas: d\ndat: e\n\n", &[]),
+            (
+                "EventData: a\ndata : b\n data: c\ndatas: d\ndat: e\n\n",
+                &[],
+            ),
             ("\u{FEFF}data: a\n\n", &[("", "a")]),
             ("\u{FEFF}\n\u{FEFF}data: a\n\n", &[]),
             ("\u{FEFF}\u{FEFF}data: a\n\n", &[]),

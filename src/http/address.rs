@@ -1,30 +1,36 @@
-//! Where requests go: the base URL, and the paths that are appended to it.
+//! The base URL of the API, and the paths that are appended to it.
 
 use ureq::http::Uri;
 use ureq::http::uri::{Authority, PathAndQuery};
 
 use crate::error::{Error, Result, sanitize};
 
-/// The address that paths are appended to.
+/// The URL to which the paths of the API are appended.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl {
+    /// The URL as given, without slashes at its end.
     url: String,
+    /// The host, with the port if there is one.
     host: String,
     is_https: bool,
     has_loopback_host: bool,
 }
 
 impl BaseUrl {
-    /// Parses `https://host`, `https://host:8443/a/prefix/` and the like.
+    /// Parses a URL such as `https://host` or `https://host:8443/a/prefix/`.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Config` if the URL is invalid or has a user name, a password, a query or a fragment.
     pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
-        // What stands before an @ or in a query may be a secret.
+        // Anything before an @ or in a query may be a secret.
         let shown = match text.split('?').next() {
             Some(plain) if !text.contains('@') => format!(" {:?}", sanitize(plain, 100)),
             _ => String::new(),
         };
         let reject = |what: &str| Err(Error::config(format!("the base URL{shown} {what}")));
         let Ok(uri) = text.parse::<Uri>() else {
-            return reject("is no valid URL");
+            return reject("is not a valid URL");
         };
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return reject("must begin with https://");
@@ -43,7 +49,7 @@ impl BaseUrl {
             _ => return reject("must begin with https://"),
         };
         if authority.host().is_empty() || text.contains('#') {
-            return reject("is no valid URL");
+            return reject("is not a valid URL");
         }
         if !has_usable_port(authority) {
             return reject("has no valid port");
@@ -59,20 +65,22 @@ impl BaseUrl {
         })
     }
 
-    /// Whether what is sent there can be read on the way.
+    /// Whether requests travel unencrypted to another machine.
     pub(crate) fn is_exposed(&self) -> bool {
         !self.is_https && !self.has_loopback_host
     }
 
+    /// Whether the host is this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         self.has_loopback_host
     }
 
-    /// Whether the paths of the API, which begin with this, make it double.
+    /// Whether the URL ends with `/v1`, which the paths of the API would repeat.
     pub(crate) fn ends_with_version(&self) -> bool {
         self.url.ends_with("/v1")
     }
 
+    /// Returns the URL of a path.
     pub(crate) fn join(&self, path: &str) -> String {
         [self.url.as_str(), path].concat()
     }
@@ -81,7 +89,7 @@ impl BaseUrl {
         self.is_https
     }
 
-    /// The host, and the port where there is one.
+    /// Returns the host, with the port if there is one.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -91,6 +99,7 @@ impl BaseUrl {
     }
 }
 
+/// Whether a host is this machine: `localhost` or a loopback address.
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost")
@@ -99,7 +108,8 @@ pub(super) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a path can stand in the address of a request.
+/// Whether a path can be part of the URL of a request: it begins with `/`, and all characters that
+/// need it are percent-encoded.
 pub(crate) fn is_path(path: &str) -> bool {
     path.starts_with('/')
         && path
@@ -108,7 +118,7 @@ pub(crate) fn is_path(path: &str) -> bool {
         && path.parse::<PathAndQuery>().is_ok()
 }
 
-/// Whether an address has a port that there is, or none.
+/// Whether an authority has no port, or one from 1 to 65535.
 pub(super) fn has_usable_port(authority: &Authority) -> bool {
     let address = authority.as_str().rsplit('@').next().unwrap_or_default();
     let port = address.strip_prefix(authority.host()).unwrap_or("");

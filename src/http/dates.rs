@@ -1,15 +1,15 @@
-//! Dates in headers and in the API's JSON.
+//! Parses dates in headers and in the API's JSON.
 
 use std::time::{Duration, SystemTime};
 
-/// Reads a date of RFC 3339, such as `2026-06-08T18:45:39Z`, or of HTTP.
+/// Parses a date of RFC 3339, such as `2026-06-08T18:45:39Z`, or a date of HTTP.
 pub(crate) fn parse_date(text: &str) -> Option<SystemTime> {
     parse_http_date(text).or_else(|| parse_rfc3339(text))
 }
 
-/// Reads the three forms of RFC 9110 (`Fri, 29 Sep 2023 16:26:57 GMT`,
-/// `Friday, 29-Sep-23 16:26:57 GMT`, `Fri Sep 29 16:26:57 2023`), with any weekday or none, and
-/// the numeric zones of mail dates.
+/// Parses the three forms of RFC 9110: `Fri, 29 Sep 2023 16:26:57 GMT`,
+/// `Friday, 29-Sep-23 16:26:57 GMT` and `Fri Sep 29 16:26:57 2023`. Accepts any weekday or none, and
+/// the numeric time zones of mail dates.
 fn parse_http_date(text: &str) -> Option<SystemTime> {
     const MONTHS: [&str; 12] = [
         "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
@@ -30,7 +30,7 @@ fn parse_http_date(text: &str) -> Option<SystemTime> {
         } else if let Ok(number) = word.parse::<i64>() {
             match (day, year) {
                 (None, _) if word.len() <= 2 => day = Some(number),
-                // RFC 9110: a year of two digits lies less than 50 years ahead.
+                // RFC 9110: a year of two digits is less than 50 years in the future.
                 (_, None) if word.len() == 2 => {
                     year = Some(if number < 76 {
                         2000 + number
@@ -46,6 +46,7 @@ fn parse_http_date(text: &str) -> Option<SystemTime> {
     unix_time(year?, month?, day?, time?, zone)
 }
 
+/// Parses a date of RFC 3339, with a time zone.
 pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     let (day, rest) = text.split_once(['T', 't', ' '])?;
@@ -61,7 +62,7 @@ pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     unix_time(year, month, day, millis_of_day(time)?, zone)
 }
 
-/// Milliseconds since midnight.
+/// Parses a time such as `16:26:57.5` into milliseconds since midnight.
 fn millis_of_day(text: &str) -> Option<i64> {
     let mut parts = text.splitn(3, ':');
     let mut part = |most: i64| {
@@ -77,7 +78,7 @@ fn millis_of_day(text: &str) -> Option<i64> {
     Some((hours * 60 + minutes) * 60_000 + (seconds * 1e3).round() as i64)
 }
 
-/// A zone such as `+0200` or `-07:00`, in seconds east.
+/// Parses a time zone such as `+0200` or `-07:00` into seconds east of UTC.
 fn zone_offset(text: &str) -> Option<i64> {
     let (sign, digits) = text.split_at_checked(1)?;
     let digits: String = digits.chars().filter(|c| *c != ':').collect();
@@ -88,22 +89,28 @@ fn zone_offset(text: &str) -> Option<i64> {
     is_zone.then_some(if sign == "-" { -east } else { east })
 }
 
+/// Returns the time of a date from 1970 to 9999. `millis` counts from midnight; `zone` is in seconds
+/// east of UTC.
 fn unix_time(year: i64, month: i64, day: i64, millis: i64, zone: i64) -> Option<SystemTime> {
     let is_in_range =
         (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     if !is_in_range {
         return None;
     }
-    // Days since 1970-01-01 in the Gregorian calendar, years counted from March.
+    // Days since 1970-01-01 in the Gregorian calendar. Years begin in March, so that a leap day is
+    // the last day of its year.
     let from_march = (month + 9) % 12;
     let years = if month <= 2 { year - 1 } else { year };
     let days =
         years * 365 + years / 4 - years / 100 + years / 400 + (from_march * 306 + 5) / 10 + day
             - 1
-            - 719_468;
+            - DAYS_BEFORE_1970;
     let millis = (days * 86_400 - zone) * 1000 + millis;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).ok()?))
 }
+
+/// The days from 0000-03-01 to 1970-01-01.
+const DAYS_BEFORE_1970: i64 = 719_468;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_all_forms_are_read() {
+    fn dates_of_all_forms_are_parsed() {
         let expected = Some(at(1_696_004_817)); // 2023-09-29 16:26:57
         for text in [
             "Fri, 29 Sep 2023 16:26:57 GMT",
@@ -144,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn text_that_is_no_date_is_refused() {
         for text in [
             "",
             "soon",

@@ -1,7 +1,8 @@
-//! Bodies that nobody waits for long: what follows the last event of a stream, read so that the
-//! connection can be used again; and what a refusal says beside its status.
+//! Reads bodies for which a caller cannot wait long: the end of a stream's body, without which the
+//! connection cannot be used again, and the body of an error, which says more than the status.
 //!
-//! A read cannot be cut short before its time limit passes, so a thread of its own makes it.
+//! A blocked read cannot be interrupted before its timeout passes. A thread of its own makes the read,
+//! and the caller stops waiting for the thread.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -12,41 +13,57 @@ use super::response::ResponseBody;
 use crate::clock::Clock;
 use crate::error::Cause;
 
-/// What a client knows of the bodies of its streams: whether they end when their stream does.
+/// What a client has learned about the bodies of its streams: whether the body ends with the last
+/// event.
 ///
-/// They should, and most often the end is there already. But where it does not come nobody wants to
-/// wait for it: the answer is complete. So the body of a host of which nothing is known is read by a
-/// thread, for which the call waits a moment. One whose bodies did end is spared the thread; should
-/// it change its mind, calls of that moment wait for their idle timeout, once.
+/// The body should end there, and its end has usually arrived by then. If the end does not come, no
+/// call should wait for it, since the message is complete. At first, a thread reads each body, and the
+/// call waits for the thread for at most [`MAX_DRAIN_TIME`]. Once a body has ended, the calls read
+/// without a thread; if a later body does not end, the calls of that moment wait for their idle
+/// timeout once.
 #[derive(Debug, Default)]
-pub(crate) struct DrainPolicy(AtomicU32);
+pub(crate) struct DrainPolicy {
+    /// [`UNKNOWN`], [`BODIES_END`], or the number of streams whose bodies are dropped unread.
+    state: AtomicU32,
+}
 
 impl DrainPolicy {
-    /// Reads the rest of a body. Where that does not come, the connection is dropped.
+    /// Reads the rest of a body, so that its connection can be used again, or drops the connection.
+    /// Blocks for at most [`MAX_DRAIN_TIME`], or the idle timeout if earlier bodies have ended.
     pub(crate) fn drain(&self, body: ResponseBody) {
-        let known = self.0.load(Ordering::Relaxed);
-        let end = match known {
-            ALWAYS_DRAIN => read_to_end(body),
-            0 => read_to_end_in_thread(body),
+        let state = self.state.load(Ordering::Relaxed);
+        let end = match state {
+            BODIES_END => read_to_end(body),
+            UNKNOWN => read_to_end_in_thread(body),
             _ => {
-                // Two that count at once count once: it is about that many.
-                self.0.store(known - 1, Ordering::Relaxed);
+                // Two threads that count at the same time count once: the number need not be exact.
+                self.state.store(state - 1, Ordering::Relaxed);
                 return;
             }
         };
-        let known = match end {
-            BodyEnd::Reached => ALWAYS_DRAIN,
-            // Once is no habit.
-            BodyEnd::Late if known == ALWAYS_DRAIN => 0,
+        let state = match end {
+            BodyEnd::Reached => BODIES_END,
+            // A single late end may be an exception.
+            BodyEnd::Late if state == BODIES_END => UNKNOWN,
             BodyEnd::Late => STREAMS_NOT_DRAINED,
             BodyEnd::Failed => return,
         };
-        self.0.store(known, Ordering::Relaxed);
+        self.state.store(state, Ordering::Relaxed);
     }
 }
 
-/// Reads a body up to a limit, or as much of it as comes in this time. Blocks no longer than that,
-/// by the machine's clock: sockets know no other.
+/// The state before the first stream.
+const UNKNOWN: u32 = 0;
+
+/// The state after a body that ended with its stream.
+const BODIES_END: u32 = u32::MAX;
+
+/// After a body that did not end with its stream, the bodies of this many streams are dropped unread,
+/// at the cost of a new connection for each.
+const STREAMS_NOT_DRAINED: u32 = 200;
+
+/// Reads a body for at most this time and up to `limit` bytes. The time is the machine's, even if the
+/// client has a manual clock, since sockets know no other.
 pub(crate) fn read_for(mut body: ResponseBody, time: Duration, limit: usize) -> Vec<u8> {
     let clock = Clock::System;
     let (sender, receiver) = mpsc::sync_channel(1);
@@ -72,13 +89,16 @@ pub(crate) fn read_for(mut body: ResponseBody, time: Duration, limit: usize) -> 
     bytes
 }
 
-/// What became of the end of a body.
+/// The result of reading a body to its end.
 enum BodyEnd {
     Reached,
+    /// The end did not arrive in time.
     Late,
+    /// The connection broke, or no thread could be started.
     Failed,
 }
 
+/// Blocks for as long as the timeouts of the exchange allow.
 fn read_to_end(mut body: ResponseBody) -> BodyEnd {
     let mut buffer = [0; 512];
     for _ in 0..MAX_READS {
@@ -92,7 +112,8 @@ fn read_to_end(mut body: ResponseBody) -> BodyEnd {
     BodyEnd::Late
 }
 
-/// The same, given up soon. The thread ends with the read, at the latest when its time limit passes.
+/// Blocks for at most [`MAX_DRAIN_TIME`]. The thread ends with its read, at the latest when the
+/// timeouts of the exchange pass.
 fn read_to_end_in_thread(body: ResponseBody) -> BodyEnd {
     let (sender, receiver) = mpsc::sync_channel(1);
     let read = move || {
@@ -106,15 +127,9 @@ fn read_to_end_in_thread(body: ResponseBody) -> BodyEnd {
     }
 }
 
-/// Known of a client: its bodies end. Less than that is for how many streams to do without the end.
-const ALWAYS_DRAIN: u32 = u32::MAX;
-
-/// After a body that did not end with its stream, so many streams are not waited for, and pay with a
-/// connection each.
-const STREAMS_NOT_DRAINED: u32 = 200;
-
-/// The reads that may bring something before the end, such as a marker, and the end itself.
+/// The number of reads: one may bring bytes after the last event, such as a marker of a gateway, and
+/// one the end.
 const MAX_READS: usize = 2;
 
-/// How long a complete answer is held back for its connection's sake.
+/// How long a complete message is held back so that its connection can be used again.
 const MAX_DRAIN_TIME: Duration = Duration::from_millis(500);

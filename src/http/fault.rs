@@ -1,4 +1,4 @@
-//! What an error of ureq's means for a request: why it failed, and how far it got.
+//! Converts ureq's errors: what failed, and whether the request may have reached the server.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use ureq::Timeout;
 use crate::error::{BoxError, Cause, Phase, TimeLimit};
 use crate::types::Delivery;
 
-/// An exchange that brought no whole answer.
+/// An exchange that brought no whole response.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) cause: Cause,
@@ -15,93 +15,94 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Says what ureq's error means for the request. `delivery` is what is known from the body:
-    /// without one, only errors that come before anything is sent are certain.
+    /// Converts an error of ureq's that came in this phase. `delivery` is what is known from the
+    /// request body: a request without one counts as sent, unless the error can only come before
+    /// anything is sent.
     pub(super) fn from_error(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
         use ureq::Error as E;
-        let sending = phase == Phase::Head;
-        let text = error.to_string();
-        // An alert is what the other side says, of a certificate of ours.
-        if sending && text.contains("certificate") && !text.contains("alert") {
-            let cause = Cause::Certificate {
-                source: into_source(error),
-            };
-            return Fault {
-                cause,
-                delivery: Delivery::NotSent,
-            };
+        if phase == Phase::Head && is_certificate_refused(&error) {
+            let source = into_source(error);
+            return Fault::not_sent(Cause::Certificate { source });
         }
-        let limit = |limit| Cause::TimeLimit { limit };
-        let (cause, delivery) = match error {
-            E::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                (limit(TimeLimit::Connect), Delivery::NotSent)
+        match error {
+            E::Timeout(timeout) => Fault::from_timeout(timeout, delivery),
+            E::ConnectProxyFailed(ref response) if is_refusal(response) => {
+                Fault::unusable(PROXY_REFUSAL, error)
             }
-            E::Timeout(Timeout::PerRead | Timeout::PerWrite) => (limit(TimeLimit::Idle), delivery),
-            E::Timeout(Timeout::RecvResponse | Timeout::RecvBody) => {
-                (limit(TimeLimit::Answer), delivery)
-            }
-            E::Timeout(_) => (limit(TimeLimit::Deadline), delivery),
-            E::ConnectProxyFailed(ref answer) if is_refusal(answer) => {
-                let what = PROXY_REFUSAL.into();
-                let source = into_source(error);
-                (Cause::Unusable { what, source }, Delivery::NotSent)
-            }
-            E::Http(_) | E::BadUri(_) => {
-                let what = "it is no valid HTTP request".into();
-                let source = into_source(error);
-                (Cause::Unusable { what, source }, Delivery::NotSent)
-            }
-            E::Protocol(_) | E::LargeResponseHeader(..) => (
-                Cause::unreadable("HTTP", Some(into_source(error))),
+            E::Http(_) | E::BadUri(_) => Fault::unusable("it is not a valid HTTP request", error),
+            E::Protocol(_) | E::LargeResponseHeader(..) => Fault {
+                cause: Cause::unreadable("HTTP", Some(into_source(error))),
                 delivery,
-            ),
-            // What is wrong with the connection has other kinds.
+            },
+            // Errors of the connection have other kinds.
             #[cfg(feature = "gzip")]
-            E::Decompress(_, ref io) if io.kind() == io::ErrorKind::InvalidInput => (
-                Cause::unreadable("gzip, as it says", Some(into_source(error))),
+            E::Decompress(_, ref io) if io.kind() == io::ErrorKind::InvalidInput => Fault {
+                cause: Cause::unreadable("gzip, as it says", Some(into_source(error))),
                 delivery,
-            ),
-            error => {
-                let (phase, delivery) = match phase_before_sending(&error) {
-                    Some(phase) if sending => (phase, Delivery::NotSent),
-                    // Bytes that make no sense, and are not HTTP's, are the handshake's.
-                    None if sending && is_invalid_data(&error) => (Phase::Tls, delivery),
-                    None if sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
-                    _ => (phase, delivery),
-                };
-                (
-                    Cause::Transport {
-                        phase,
-                        source: into_source(error),
-                    },
-                    delivery,
-                )
-            }
-        };
-        Fault { cause, delivery }
+            },
+            error => Fault::from_connection_error(error, delivery, phase),
+        }
     }
 
-    /// The same for an exchange through a SOCKS proxy, whose refusals come as errors of the connection.
+    /// Converts an error of an exchange through a SOCKS proxy. ureq reports what such a proxy says
+    /// as an error of the connection, which only its text tells apart.
     pub(super) fn from_socks_error(error: ureq::Error, delivery: Delivery) -> Fault {
         let message = match &error {
-            // Those of the system have a number.
+            // The operating system's own errors have a number.
             ureq::Error::Io(io) if io.raw_os_error().is_none() => io.to_string(),
             _ => return Fault::from_error(error, delivery, Phase::Head),
         };
         let contains_any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-        let cause = if contains_any(&SOCKS_REFUSALS) {
-            Cause::Unusable {
-                what: PROXY_REFUSAL.into(),
-                source: into_source(error),
-            }
+        if contains_any(&SOCKS_REFUSALS) {
+            Fault::unusable(PROXY_REFUSAL, error)
         } else if contains_any(&SOCKS_FAILURES) {
-            Cause::Transport {
+            Fault::not_sent(Cause::Transport {
                 phase: Phase::Connect,
                 source: into_source(error),
-            }
+            })
         } else {
-            return Fault::from_error(error, delivery, Phase::Head);
+            Fault::from_error(error, delivery, Phase::Head)
+        }
+    }
+
+    fn from_timeout(timeout: Timeout, delivery: Delivery) -> Fault {
+        let (limit, delivery) = match timeout {
+            Timeout::Resolve | Timeout::Connect => (TimeLimit::Connect, Delivery::NotSent),
+            Timeout::PerRead | Timeout::PerWrite => (TimeLimit::Idle, delivery),
+            Timeout::RecvResponse | Timeout::RecvBody => (TimeLimit::Answer, delivery),
+            _ => (TimeLimit::Deadline, delivery),
         };
+        Fault {
+            cause: Cause::TimeLimit { limit },
+            delivery,
+        }
+    }
+
+    fn from_connection_error(error: ureq::Error, delivery: Delivery, phase: Phase) -> Fault {
+        let is_sending = phase == Phase::Head;
+        let (phase, delivery) = match phase_before_sending(&error) {
+            Some(phase) if is_sending => (phase, Delivery::NotSent),
+            // ureq reports invalid HTTP as an error of the protocol: this is the TLS handshake.
+            None if is_sending && is_invalid_data(&error) => (Phase::Tls, delivery),
+            None if is_sending && delivery == Delivery::NotSent => (Phase::Send, delivery),
+            _ => (phase, delivery),
+        };
+        let source = into_source(error);
+        Fault {
+            cause: Cause::Transport { phase, source },
+            delivery,
+        }
+    }
+
+    /// The request or a setting is wrong: a retry does not help.
+    fn unusable(what: &'static str, error: ureq::Error) -> Fault {
+        Fault::not_sent(Cause::Unusable {
+            what: what.into(),
+            source: into_source(error),
+        })
+    }
+
+    fn not_sent(cause: Cause) -> Fault {
         Fault {
             cause,
             delivery: Delivery::NotSent,
@@ -109,7 +110,17 @@ impl Fault {
     }
 }
 
-/// What ureq says when a SOCKS proxy refuses whoever asks; no other try helps.
+/// Whether the client refused the server's certificate. A TLS alert is the opposite: the server
+/// refused a certificate of the client, or misses one.
+fn is_certificate_refused(error: &ureq::Error) -> bool {
+    let text = error.to_string();
+    text.contains("certificate") && !text.contains("alert")
+}
+
+/// The error text for a proxy that refuses the client.
+const PROXY_REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
+
+/// Parts of ureq's texts for a SOCKS proxy that refuses the client: a retry does not help.
 const SOCKS_REFUSALS: [&str; 6] = [
     "auth method",
     "authentication failed",
@@ -119,7 +130,8 @@ const SOCKS_REFUSALS: [&str; 6] = [
     "user-ids",
 ];
 
-/// What it says when such a proxy cannot connect, or is none.
+/// Parts of ureq's texts for a SOCKS proxy that cannot connect, or for a server that does not speak
+/// SOCKS.
 const SOCKS_FAILURES: [&str; 13] = [
     "general SOCKS server failure",
     "network unreachable",
@@ -136,9 +148,7 @@ const SOCKS_FAILURES: [&str; 13] = [
     "failed to fill whole buffer",
 ];
 
-const PROXY_REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
-
-/// The phase of an error that can only come before anything is sent.
+/// Returns the phase of an error that can only come before anything is sent.
 fn phase_before_sending(error: &ureq::Error) -> Option<Phase> {
     use ureq::Error as E;
     match error {
@@ -153,7 +163,7 @@ fn phase_before_sending(error: &ureq::Error) -> Option<Phase> {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::AddrNotAvailable => Some(Phase::Connect),
-            // The standard library has no kind for this.
+            // The standard library has no kind for a host name that does not resolve.
             _ if io.to_string().contains("failed to lookup address") => Some(Phase::Resolve),
             _ => None,
         },
@@ -161,9 +171,10 @@ fn phase_before_sending(error: &ureq::Error) -> Option<Phase> {
     }
 }
 
-/// Whether a proxy's answer blames the request rather than the proxy or the moment: a 4xx status.
-fn is_refusal(answer: &str) -> bool {
-    answer
+/// Whether a proxy's response to `CONNECT` has a 4xx status other than 408 and 429: the proxy blames
+/// the client, and a retry does not help.
+fn is_refusal(response: &str) -> bool {
+    response
         .split(|c: char| !c.is_ascii_digit())
         .any(|word| word.len() == 3 && word.starts_with('4') && !matches!(word, "408" | "429"))
 }
@@ -172,6 +183,7 @@ fn is_invalid_data(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::InvalidData)
 }
 
+/// Unwraps an error of the operating system.
 fn into_source(error: ureq::Error) -> BoxError {
     match error {
         ureq::Error::Io(io) => Box::new(io),
@@ -185,7 +197,7 @@ mod tests {
     use ureq::http::Uri;
 
     #[test]
-    fn a_request_that_cannot_be_written_was_not_sent_and_is_not_tried_again() {
+    fn invalid_request_counts_as_not_sent() {
         let invalid = "http://a<b".parse::<Uri>().expect_err("no URI");
         let invalid = ureq::Error::Http(ureq::http::Error::from(invalid));
         for error in [invalid, ureq::Error::BadUri("no scheme".to_owned())] {
@@ -196,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_the_server_misses_is_not_the_servers() {
+    fn missing_client_certificate_is_no_refused_server() {
         let cause_of = |text: &str| {
             let error = ureq::Error::from(io::Error::other(text));
             Fault::from_error(error, Delivery::Unknown, Phase::Head).cause

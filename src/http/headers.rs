@@ -1,24 +1,26 @@
-//! Request headers.
+//! Request headers, and the credentials among them.
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Error, Result, sanitize};
 
-/// Request headers, checked.
+/// Request headers, each checked when it is set.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Headers(pub(super) HeaderMap);
+pub(crate) struct Headers {
+    pub(super) map: HeaderMap,
+}
 
 impl Headers {
-    /// Sets a header in place of others of its name. A value is never printed.
+    /// Sets a header, replacing those with the same name. Its value is never printed.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let (name, value) = parse_header(name, value)?;
-        self.0.insert(name, value);
+        self.map.insert(name, value);
         Ok(())
     }
 
-    /// Adds a value to a header that is a list, separated by a comma.
+    /// Appends a value to a header that is a list, after a comma.
     pub(crate) fn append(&mut self, name: &str, value: &str) -> Result<()> {
-        let joined = match self.0.get(name).and_then(|values| values.to_str().ok()) {
+        let joined = match self.map.get(name).and_then(|values| values.to_str().ok()) {
             Some(values) => format!("{values},{value}"),
             None => value.to_owned(),
         };
@@ -26,42 +28,47 @@ impl Headers {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.map.contains_key(name)
     }
 
+    /// Whether a header is there and holds nothing but white space.
     pub(crate) fn is_empty_text(&self, name: &str) -> bool {
-        self.0
+        self.map
             .get(name)
             .is_some_and(|value| value.as_bytes().trim_ascii().is_empty())
     }
 
-    /// What proves who is calling.
+    /// Returns the API key and the token among the headers.
     pub(super) fn credentials(&self) -> Credentials {
-        Credentials(["x-api-key", "authorization"].map(|name| self.0.get(name).cloned()))
+        Credentials {
+            values: ["x-api-key", "authorization"].map(|name| self.map.get(name).cloned()),
+        }
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        self.map.remove(name);
     }
 
-    /// Names and values, for tests.
+    /// Returns the names and values.
     #[cfg(test)]
     pub(crate) fn to_vec(&self) -> Vec<(String, String)> {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        self.0
+        self.map
             .iter()
             .map(|(name, value)| (name.to_string(), text(value)))
             .collect()
     }
 }
 
-/// What a request proves with who is calling: to be taken out of an answer that repeats it, as those
-/// of some gateways do, before that is shown.
+/// The headers by which a request proves who sends it. Some gateways repeat them in a response, from
+/// which they must be removed before people see it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Credentials([Option<HeaderValue>; 2]);
+pub(super) struct Credentials {
+    values: [Option<HeaderValue>; 2],
+}
 
 impl Credentials {
-    /// Writes over them, wherever they stand.
+    /// Overwrites the secrets with asterisks wherever they appear in a text.
     pub(super) fn hide(&self, text: &mut [u8]) {
         for secret in self.secrets() {
             let mut start = 0;
@@ -74,27 +81,31 @@ impl Credentials {
         }
     }
 
-    /// Whether one of them stands there.
+    /// Whether one of the secrets appears in a text.
     pub(super) fn appear_in(&self, text: &str) -> bool {
         let is_in = |secret: &[u8]| text.as_bytes().windows(secret.len()).any(|w| w == secret);
         self.secrets().any(is_in)
     }
 
-    /// Without their schemes. What is too short may be a word.
+    /// Returns the values without schemes such as `Bearer`. Short values are left out: they may be
+    /// ordinary words.
     fn secrets(&self) -> impl Iterator<Item = &[u8]> {
-        let values = self.0.iter().flatten().map(HeaderValue::as_bytes);
+        let values = self.values.iter().flatten().map(HeaderValue::as_bytes);
         let bare = values.filter_map(|value| value.rsplit(|byte| *byte == b' ').next());
         bare.filter(|secret| secret.len() >= MIN_SECRET_LENGTH)
     }
 }
 
-/// No key has fewer bytes.
+/// The least length of a secret in bytes; every real key is longer.
 const MIN_SECRET_LENGTH: usize = 12;
 
+/// Checks a header; errors do not contain its value.
 fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
     let shown = sanitize(name, 60);
     let Ok(parsed) = HeaderName::try_from(name) else {
-        return Err(Error::config(format!("{shown:?} is no valid header name")));
+        return Err(Error::config(format!(
+            "{shown:?} is not a valid header name"
+        )));
     };
     if RESERVED.contains(&parsed.as_str()) {
         return Err(Error::config(format!(
@@ -110,7 +121,7 @@ fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
     Ok((parsed, value))
 }
 
-/// Headers that frame the exchange, and would break it.
+/// Headers that the transport sets: other values would break the framing of the request.
 const RESERVED: &[&str] = &[
     "connection",
     "content-length",
@@ -130,7 +141,7 @@ mod tests {
         headers.set("X-Api-Key", "sk-secret").expect("valid");
         headers.append("anthropic-beta", "a").expect("valid");
         headers.append("anthropic-beta", "b").expect("valid");
-        assert_eq!(headers.0["anthropic-beta"], "a,b");
+        assert_eq!(headers.map["anthropic-beta"], "a,b");
         assert!(!format!("{headers:?}").contains("sk-secret"));
         for (name, value) in [
             ("a b", "v"),

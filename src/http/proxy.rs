@@ -6,6 +6,8 @@ use super::address::has_usable_port;
 use super::settings::{ConnectionSettings, Secret};
 use crate::error::{Error, Result};
 
+/// Parses the URL of the proxy, if one is set. No error text contains the URL, which may contain a
+/// password.
 pub(super) fn parse_proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>> {
     let Some(Secret(url)) = &settings.proxy else {
         return Ok(None);
@@ -22,7 +24,8 @@ pub(super) fn parse_proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>
     let ends_with_authority =
         matches!(uri.path(), "" | "/") && uri.query().is_none() && !url.contains('#');
     if !ends_with_authority || !uri.authority().is_some_and(has_usable_port) {
-        // Otherwise problem stands before that character of a password would be the host.
+        // A password with one of these characters would be cut there, and its beginning taken for
+        // the host.
         return Err(Error::config(format!(
             "{problem}: nothing may follow its host and port; in a user name or a password # / ? and \
              the like must be percent-encoded"
@@ -31,7 +34,7 @@ pub(super) fn parse_proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>
     Ok(Some(proxy))
 }
 
-/// Whether refusals of this proxy come as errors of the connection.
+/// Whether a proxy speaks SOCKS, so that ureq reports its refusals as errors of the connection.
 pub(super) fn is_socks(proxy: &Proxy) -> bool {
     use ureq::ProxyProtocol as P;
     !matches!(proxy.protocol(), P::Http | P::Https)

@@ -1,18 +1,19 @@
-//! Response headers read into [`RateLimits`]: limits, `retry-after`, and the dates in them.
+//! Reads [`RateLimits`] from response headers: the limits and `retry-after`.
 
 use std::time::{Duration, SystemTime};
 
 pub(crate) use super::dates::parse_date as date;
-use super::dates::parse_rfc3339;
+use super::dates::{parse_date, parse_rfc3339};
 use crate::clock::Clock;
 use crate::types::{RateLimit, RateLimits};
 
 impl RateLimits {
-    /// Reads the headers of an answer that other code received, for a [`Budget`](crate::Budget) by
-    /// itself.
+    /// Reads the headers of a response that other code received, for use with a
+    /// [`Budget`](crate::Budget) without a client.
     ///
-    /// Names may be in any case; other headers, and values that cannot be read, are ignored. Where
-    /// `retry-after` is a date, it counts from the answer's own `date`, or from the time of day.
+    /// Names may be in any case. Other headers, and values that cannot be parsed, are ignored. A
+    /// `retry-after` that is a date counts from the response's own `date` header, or from the current
+    /// time if there is none.
     ///
     /// ```
     /// use anthropic_blocking::RateLimits;
@@ -34,19 +35,19 @@ impl RateLimits {
     }
 }
 
-/// Reads the rate limit headers of an answer, names in lower case; `wall` is the local time of day,
-/// for dates where the answer has no `date` of its own.
+/// Reads the rate limit headers of a response, whose names must be in lower case. `wall` is the current
+/// time, from which a date in `retry-after` counts if the response has no `date` header.
 pub(crate) fn read<'h>(
     headers: impl Iterator<Item = (&'h str, &'h str)>,
     wall: SystemTime,
 ) -> RateLimits {
     let mut limits = RateLimits::default();
-    let (mut retry_after_ms, mut after, mut now) = (None, None, None);
+    let (mut retry_after_ms, mut retry_after, mut date) = (None, None, None);
     for (name, value) in headers {
         match name {
             "retry-after-ms" => retry_after_ms = Some(value),
-            "retry-after" => after = Some(value),
-            "date" => now = Some(value),
+            "retry-after" => retry_after = Some(value),
+            "date" => date = Some(value),
             _ => {
                 if let Some(name) = name.strip_prefix("anthropic-") {
                     read_limit_header(&mut limits, name, value);
@@ -54,11 +55,12 @@ pub(crate) fn read<'h>(
             }
         }
     }
-    limits.retry_after = retry_after(retry_after_ms, after, now, wall);
+    limits.retry_after = wait_time(retry_after_ms, retry_after, date, wall);
     limits
 }
 
-/// Reads a header such as `ratelimit-input-tokens-remaining` into its group.
+/// Reads a header such as `ratelimit-input-tokens-remaining`, without its prefix `anthropic-`, into
+/// the field of its limit.
 fn read_limit_header(limits: &mut RateLimits, name: &str, value: &str) {
     let Some((name, part)) = name.rsplit_once('-') else {
         return;
@@ -82,32 +84,36 @@ fn read_limit_header(limits: &mut RateLimits, name: &str, value: &str) {
     *group = (read != RateLimit::default()).then_some(read);
 }
 
-/// How long the server asks to wait: `retry-after-ms`, then `retry-after` as seconds, then as a
-/// date, counted from the answer's own `date` where it has one. What is garbage, not positive or
-/// past falls through to the next.
-fn retry_after(
+/// Returns how long the server asks the client to wait: `retry-after-ms`, else `retry-after` in
+/// seconds, else `retry-after` as a date, which counts from the response's `date` header. A value that
+/// is invalid, not positive or in the past is passed over.
+fn wait_time(
     retry_after_ms: Option<&str>,
-    after: Option<&str>,
-    now: Option<&str>,
+    retry_after: Option<&str>,
+    date: Option<&str>,
     wall: SystemTime,
 ) -> Option<Duration> {
-    if let Some(wait) = retry_after_ms.and_then(|text| parse_wait(text, 1e-3)) {
+    if let Some(wait) = retry_after_ms.and_then(|text| parse_wait(text, SECONDS_PER_MS)) {
         return Some(wait);
     }
-    let text = after?;
+    let text = retry_after?;
     parse_wait(text, 1.0).or_else(|| {
-        let then = date(text)?;
-        let now = now.and_then(date).unwrap_or(wall);
+        let then = parse_date(text)?;
+        let now = date.and_then(parse_date).unwrap_or(wall);
         let wait = then.duration_since(now).ok()?.min(MAX_RETRY_AFTER);
         (!wait.is_zero()).then_some(wait)
     })
 }
 
-/// What the official Python client cuts a longer `retry-after` to: 2^32 ms, about 49 days.
+const SECONDS_PER_MS: f64 = 1e-3;
+
+/// The longest wait; longer ones are shortened to it, as by the official Python client: 2^32 ms,
+/// about 49 days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(4_294_967);
 
-fn parse_wait(text: &str, unit: f64) -> Option<Duration> {
-    let value = text.trim().parse::<f64>().ok()? * unit;
+/// Parses a positive number of units, each of which has so many seconds.
+fn parse_wait(text: &str, seconds_per_unit: f64) -> Option<Duration> {
+    let value = text.trim().parse::<f64>().ok()? * seconds_per_unit;
     if !value.is_finite() || value <= 0.0 {
         return None;
     }
@@ -115,13 +121,17 @@ fn parse_wait(text: &str, unit: f64) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }
 
+/// Parses a number of requests or tokens; a fraction is cut off, and a negative number is zero.
 fn parse_count(text: &str) -> Option<u64> {
     let text = text.trim();
     text.parse().ok().or_else(|| {
         let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
-        Some(value.clamp(0.0, 1e18) as u64)
+        Some(value.clamp(0.0, MAX_COUNT) as u64)
     })
 }
+
+/// The largest number that is read from a float: it fits into a `u64`.
+const MAX_COUNT: f64 = 1e18;
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn random_text_is_survived() {
+    fn random_text_does_not_panic() {
         let mut rng = fastrand::Rng::with_seed(1);
         let alphabet: Vec<char> = "0123456789:-+TZ ,.SepGMTé\u{661}".chars().collect();
         for _ in 0..20_000 {
@@ -146,12 +156,16 @@ mod tests {
             let text: String = (0..length)
                 .map(|_| *rng.choice(&alphabet).expect("some"))
                 .collect();
-            let _ = (date(&text), parse_wait(&text, 1.0), parse_count(&text));
+            let _ = (
+                parse_date(&text),
+                parse_wait(&text, 1.0),
+                parse_count(&text),
+            );
         }
     }
 
     #[test]
-    fn milliseconds_go_first_and_garbage_falls_through() {
+    fn milliseconds_come_first_and_garbage_is_ignored() {
         assert_eq!(
             wait(&[("retry-after-ms", "1500.5"), ("retry-after", "20")]),
             Some(1.5005)
@@ -166,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_counted_from_the_answers_own_clock() {
+    fn retry_date_counts_from_the_date_header() {
         let date = ("retry-after", "Fri, 29 Sep 2023 16:26:57 GMT");
         assert_eq!(wait(&[date]), Some(20.0));
         assert_eq!(
@@ -180,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_read_each_on_its_own() {
+    fn limits_are_read_independently() {
         let headers = [
             ("anthropic-ratelimit-requests-limit", "50"),
             ("anthropic-ratelimit-requests-remaining", "-1"),

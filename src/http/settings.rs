@@ -2,24 +2,28 @@
 
 use std::fmt;
 
-/// What the connections are made with.
+/// The settings of the connections of a client.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionSettings {
     pub(crate) user_agent: String,
-    /// May contain a password.
+    /// The URL of the proxy, which may contain a password.
     pub(crate) proxy: Option<Secret>,
-    /// Where it was found, if code does not set it.
+    /// The environment variable that named the proxy, if one did.
     pub(crate) proxy_variable: Option<String>,
     pub(crate) roots: Roots,
+    /// Whether the operating system's TLS is used instead of rustls.
     pub(crate) native_tls: bool,
 }
 
+/// The certificates that a client trusts.
 #[derive(Clone, Default)]
 pub(crate) enum Roots {
-    /// Mozilla's; with the operating system's TLS what that trusts.
+    /// Mozilla's certificates with rustls, the operating system's with the operating system's TLS.
     #[default]
     Usual,
+    /// The certificates in this PEM text.
     Pem(Vec<u8>),
+    /// The operating system's certificates.
     #[cfg_attr(
         not(feature = "platform-verifier"),
         expect(dead_code, reason = "set by a feature")
@@ -28,7 +32,7 @@ pub(crate) enum Roots {
 }
 
 impl fmt::Debug for Roots {
-    /// Without the file, which is long, and may have a private key in it as well.
+    /// Leaves out the PEM text, which is long and may contain a private key as well.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Roots::Usual => "Usual",

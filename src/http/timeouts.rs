@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-/// How long one exchange may take over what.
+/// The time limits of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timeouts {
+    /// Limits the time to resolve the host name and to connect, TLS included.
     pub(crate) connect: Duration,
-    /// Between any two bytes.
+    /// Limits the time between any two bytes.
     pub(crate) idle: Duration,
-    /// Until an answer that comes in one piece begins, and again until it is there; replaces the
-    /// idle timeout, because nothing is heard before.
+    /// Limits the time until a response that comes in one piece begins, and again the time until its
+    /// body is complete. Replaces the idle timeout of reads, since no byte arrives while the server
+    /// works.
     pub(crate) answer: Option<Duration>,
-    /// For all of it.
+    /// Limits the whole exchange.
     pub(crate) deadline: Option<Duration>,
 }
 
 impl Timeouts {
-    /// The time limit of each read.
+    /// Returns the time limit of each read.
     pub(super) fn per_read(&self) -> Option<Duration> {
         match self.answer {
             Some(_) => None,
@@ -25,7 +27,10 @@ impl Timeouts {
     }
 }
 
-/// A time limit as ureq can add it to the time; one of over a year is none.
+/// Converts a time limit for ureq, which adds it to the current time: a limit of a year or more,
+/// which might overflow, becomes no limit.
 pub(super) fn ureq_timeout(limit: Duration) -> Option<Duration> {
-    (limit < Duration::from_secs(365 * 86_400)).then_some(limit)
+    (limit < ONE_YEAR).then_some(limit)
 }
+
+const ONE_YEAR: Duration = Duration::from_secs(365 * 86_400);

@@ -1,36 +1,21 @@
-//! The TLS settings of a connection.
+//! The TLS settings of a connection: trusted certificates and TLS library.
 
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
 
 use super::settings::{ConnectionSettings, Roots};
 use crate::error::{Error, Result};
 
+/// Returns ureq's TLS settings.
+///
+/// # Errors
+///
+/// Kind `Config` if the PEM text is invalid or has no certificate.
 pub(super) fn tls_config(settings: &ConnectionSettings) -> Result<TlsConfig> {
     let roots = match &settings.roots {
         Roots::Usual if settings.native_tls => RootCerts::PlatformVerifier,
         Roots::Usual => RootCerts::WebPki,
         Roots::Platform => RootCerts::PlatformVerifier,
-        Roots::Pem(pem) => {
-            let mut certificates = Vec::new();
-            for item in ureq::tls::parse_pem(pem) {
-                match item {
-                    Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-                    Ok(_) => {}
-                    Err(error) => {
-                        return Err(Error::config_from(
-                            "the root certificates are no valid PEM",
-                            error.into(),
-                        ));
-                    }
-                }
-            }
-            if certificates.is_empty() {
-                return Err(Error::config(
-                    "there is no PEM certificate in the root certificates",
-                ));
-            }
-            RootCerts::from(certificates)
-        }
+        Roots::Pem(pem) => RootCerts::from(parse_certificates(pem)?),
     };
     let provider = if settings.native_tls {
         TlsProvider::NativeTls
@@ -43,12 +28,35 @@ pub(super) fn tls_config(settings: &ConnectionSettings) -> Result<TlsConfig> {
         .build())
 }
 
+/// Returns the certificates of a PEM text, and passes over anything else in it.
+fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(error) => {
+                return Err(Error::config_from(
+                    "the root certificates are not valid PEM",
+                    error.into(),
+                ));
+            }
+        }
+    }
+    if certificates.is_empty() {
+        return Err(Error::config(
+            "there is no PEM certificate in the root certificates",
+        ));
+    }
+    Ok(certificates)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_operating_systems_tls_trusts_what_the_operating_system_does() {
+    fn native_tls_trusts_the_operating_systems_roots() {
         let roots = |native_tls, roots| {
             let settings = ConnectionSettings {
                 native_tls,

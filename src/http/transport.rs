@@ -2,32 +2,34 @@
 
 use std::time::Duration;
 
-use ureq::http::{HeaderValue, Method, Request};
-use ureq::{Agent, Proxy, SendBody};
+use ureq::http::Request;
+use ureq::{Agent, Body, Proxy, SendBody};
 
 use super::address::is_loopback;
 use super::fault::Fault;
 use super::proxy::{is_socks, parse_proxy};
 use super::request::{OutgoingRequest, TrackedBody};
-use super::response::{Response, ResponseBody};
+use super::response::Response;
 use super::settings::ConnectionSettings;
 use super::timeouts::{Timeouts, ureq_timeout};
 use super::tls::tls_config;
 use crate::error::{Phase, Result};
 use crate::types::Delivery;
 
-/// The connections of a client and its clones.
+/// The connections of a client, shared with its clones.
 #[derive(Debug, Clone)]
 pub(crate) struct Transport {
     agent: Agent,
+    /// The timeouts that the agent has built in.
     timeouts: Timeouts,
-    /// Host and port of the proxy, for texts.
+    /// The host and port of the proxy.
     proxy: Option<String>,
     is_socks_proxy: bool,
 }
 
 impl Transport {
-    /// Prepares connections; `timeouts` is what most exchanges will be given.
+    /// Checks the settings and prepares connections, without connecting. A request whose timeouts
+    /// equal `timeouts` is sent without a configuration of its own; most should be.
     pub(crate) fn new(settings: &ConnectionSettings, timeouts: Timeouts) -> Result<Transport> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -47,8 +49,8 @@ impl Transport {
             .timeout_recv_body(timeouts.answer.and_then(ureq_timeout))
             .proxy(None);
         let proxy = parse_proxy(settings)?;
-        let shown = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
-        let proxy_address = proxy.as_ref().map(shown);
+        let address = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
+        let proxy_address = proxy.as_ref().map(address);
         let is_socks_proxy = proxy.as_ref().is_some_and(is_socks);
         if proxy.is_some() {
             config = config.proxy(proxy);
@@ -61,78 +63,52 @@ impl Transport {
         })
     }
 
-    /// The proxy that connections go proxy_address.
+    /// Returns the host and port of the proxy that connections go through.
     pub(crate) fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
     }
 
-    /// Whether connections leave this machine whatever their host, because a proxy is elsewhere.
+    /// Whether there is a proxy on another machine, so that even connections to this machine leave
+    /// it.
     pub(crate) fn leads_away(&self) -> bool {
         let host = |proxy: &str| proxy.rsplit_once(':').map(|(host, _)| is_loopback(host));
         self.proxy().and_then(host) == Some(false)
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the status and headers of the response. Blocks for as long as
+    /// the timeouts of the request allow.
     pub(crate) fn send(&self, request: &OutgoingRequest<'_>) -> Result<Response, Fault> {
-        let remaining = request.body.unwrap_or_default();
-        let mut tracked = TrackedBody {
-            remaining,
-            is_read_to_end: remaining.is_empty(),
-        };
+        let mut body = TrackedBody::new(request.body.unwrap_or_default());
         let result = match request.body {
-            Some(_) => self.run(request, SendBody::from_reader(&mut tracked)),
-            None => self.run(request, SendBody::none()),
+            Some(_) => self.send_body(request, SendBody::from_reader(&mut body)),
+            None => self.send_body(request, SendBody::none()),
         };
-        let delivery = match tracked.is_read_to_end {
+        let delivery = match body.is_read_to_end() {
             true => Delivery::Unknown,
             false => Delivery::NotSent,
         };
         match result {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                let body = body.into_with_config().limit(u64::MAX).reader();
-                let credentials = request.headers.credentials();
-                let body = ResponseBody {
-                    reader: Some(body),
-                    credentials: credentials.clone(),
-                };
-                Ok(Response {
-                    status: head.status.as_u16(),
-                    headers: head.headers,
-                    body,
-                    credentials,
-                })
-            }
+            Ok(response) => Ok(Response::new(response, request.headers.credentials())),
             Err(error) if self.is_socks_proxy => Err(Fault::from_socks_error(error, delivery)),
             Err(error) => Err(Fault::from_error(error, delivery, Phase::Head)),
         }
     }
 
-    fn run(
+    fn send_body(
         &self,
         outgoing: &OutgoingRequest<'_>,
         body: SendBody<'_>,
-    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        let length = outgoing.body.map(<[u8]>::len);
+    ) -> Result<ureq::http::Response<Body>, ureq::Error> {
         let mut request = Request::new(body);
-        *request.method_mut() = match outgoing.method {
-            "GET" => Method::GET,
-            "DELETE" => Method::DELETE,
-            _ => Method::POST,
-        };
+        *request.method_mut() = outgoing.http_method();
         *request.uri_mut() = outgoing.url.parse().map_err(ureq::http::Error::from)?;
-        let mut headers = outgoing.headers.0.clone();
-        match length {
-            Some(length) => headers.insert("content-length", HeaderValue::from(length)),
-            None => headers.remove("content-type"),
-        };
-        *request.headers_mut() = headers;
+        *request.headers_mut() = outgoing.http_headers();
         let timeouts = outgoing.timeouts;
         if timeouts == self.timeouts {
             return self.agent.run(request);
         }
-        // A deadline is ureq's global timeout, which costs a thread for the name resolution; the
-        // other limits hold for their phase and cost nothing.
+        // The deadline is ureq's global timeout, with which ureq resolves host names in a thread of
+        // its own. The other timeouts are checked in the phase that they limit, and cost nothing.
         let request = self
             .agent
             .configure_request(request)
@@ -146,23 +122,24 @@ impl Transport {
         self.agent.run(request)
     }
 
-    /// Cuts every connection; requests in other threads fail at once, and so do later ones.
+    /// Closes every connection: requests in other threads fail at once, and all later ones fail too.
     pub(crate) fn shutdown(&self) {
         self.agent.clone().shutdown();
     }
 }
 
-/// Idle connections kept: as many as threads are likely to share a client. Fewer would mean a TLS
-/// handshake for most requests of the threads beyond.
+/// The number of idle connections kept: as many as threads are likely to share a client. With fewer,
+/// most requests of the threads beyond the number would need a TLS handshake.
 const MAX_IDLE_CONNECTIONS: usize = 256;
 
-/// The buffers of a connection, one for each direction: half of what ureq takes, since there can be
-/// hundreds of connections.
+/// The size of each of the two buffers of a connection, in bytes: half of ureq's default, since a
+/// client can have hundreds of connections.
 const BUFFER_SIZE: usize = 64 << 10;
 
-/// The most bytes of an answer's head, which has some two thousand. Too long is what does not fit into
-/// the buffer either way: this is less, so that it is known for that.
+/// The most bytes of status line and headers in a response; the API's have about two thousand. Below
+/// [`BUFFER_SIZE`], so that ureq reports a longer header as too long instead of running out of
+/// buffer.
 const MAX_RESPONSE_HEADER: usize = BUFFER_SIZE / 2;
 
-/// How long an idle connection is kept. It is probed before it is used again.
+/// How long an idle connection is kept. ureq probes a connection before using it again.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);

@@ -50,11 +50,11 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
                 .header("authorization", "t"),
             "there is the auth token, and a header authorization as well",
         ),
-        (header("a b", "v"), r#""a b" is no valid header name"#),
-        (header("", "v"), r#""" is no valid header name"#),
+        (header("a b", "v"), r#""a b" is not a valid header name"#),
+        (header("", "v"), r#""" is not a valid header name"#),
         (
             header("n\u{e9}", "v"),
-            "\"n\u{e9}\" is no valid header name",
+            "\"n\u{e9}\" is not a valid header name",
         ),
         (
             header("x-a", "v\r\nx-b: w"),
@@ -87,18 +87,18 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
             key().user_agent("a\n"),
             "the value of the header user-agent contains a line break or another control character",
         ),
-        (url(""), r#"the base URL "" is no valid URL"#),
+        (url(""), r#"the base URL "" is not a valid URL"#),
         (
             url("https://a b"),
-            r#"the base URL "https://a b" is no valid URL"#,
+            r#"the base URL "https://a b" is not a valid URL"#,
         ),
         (
             url("https://"),
-            r#"the base URL "https://" is no valid URL"#,
+            r#"the base URL "https://" is not a valid URL"#,
         ),
         (
             url("https://x/#f"),
-            r#"the base URL "https://x/#f" is no valid URL"#,
+            r#"the base URL "https://x/#f" is not a valid URL"#,
         ),
         (
             url("api.example"),
@@ -147,7 +147,7 @@ fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
         ),
         (
             key().root_certificates("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n"),
-            "the root certificates are no valid PEM",
+            "the root certificates are not valid PEM",
         ),
     ];
     for (index, (builder, text)) in rows.into_iter().enumerate() {

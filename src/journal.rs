@@ -1,5 +1,5 @@
-//! A journal of what was done, for work that survives being killed: one JSON record a line, on the
-//! disk before [`Journal::append`] returns.
+//! An append-only file of records that survives if the process is killed: one JSON record a line, on
+//! the disk before [`Journal::append`] returns.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::clock::Sleeper;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error, sanitize};
 use crate::types::parse;
 
-/// An open journal of records of one kind. Nobody else can open it until it is dropped.
+/// An open journal of records of one kind. The file is locked until the journal is dropped.
 pub(crate) struct Journal<R> {
     file: File,
+    path: PathBuf,
     /// Whether something was written that may not be on the disk yet.
     is_dirty: bool,
-    path: PathBuf,
-    /// Where a write began that failed: what there is of it is removed before the next one.
+    /// Where a write began that failed. The next write first cuts the file there.
     torn_at: Option<u64>,
     records: PhantomData<fn(R)>,
 }
@@ -31,14 +31,20 @@ pub(crate) struct Journal<R> {
 /// The first line of a journal.
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct JournalHeader<'a> {
+    /// The kind of the records.
     journal: Cow<'a, str>,
     version: u32,
 }
 
 impl<R: Serialize + DeserializeOwned> Journal<R> {
-    /// Opens a journal, or begins one, and reads what is in it. A last line that was being written
-    /// when the writer was killed is removed. A file that is no journal of this kind is refused and
-    /// left as it is.
+    /// Opens a journal, or creates it, and returns it with its records. If the last line was being
+    /// written when its writer was killed, that line is removed. Blocks for up to 200 ms while
+    /// another handle holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Config` if the file cannot be opened, is in use by another run, is not a journal of this
+    /// kind or contains a broken record; the file is then left as it is.
     pub(crate) fn open(path: &Path, kind: &str) -> Result<(Journal<R>, Vec<R>)> {
         let mut records = Vec::new();
         let each = |record, _| records.push(record);
@@ -46,9 +52,9 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         Ok((journal, records))
     }
 
-    /// The same, one record after the other, with its place in the file. Passes over lines that hold
-    /// zeros: a crash of the machine may leave them anywhere in what was not synced, and a record
-    /// more or less is no harm.
+    /// Like [`open`](Journal::open), but passes each record to `each`, with its place in the file, and
+    /// skips lines that hold zeros. A crash of the machine can leave zeros wherever the file was not
+    /// synced; this is for journals whose owner can do without some records.
     pub(crate) fn open_each(
         path: &Path,
         kind: &str,
@@ -68,40 +74,41 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         lock(&file, path)?;
         let mut journal = Journal {
             file,
-            is_dirty: false,
             path: path.to_owned(),
+            is_dirty: false,
             torn_at: None,
             records: PhantomData,
         };
         let header = to_line(&JournalHeader {
             journal: kind.into(),
-            version: 1,
+            version: VERSION,
         })?;
+        let header_length = header.len() as u64;
         let mut start = Vec::new();
-        let most = header.len() as u64;
-        Read::take(&journal.file, most)
+        Read::take(&journal.file, header_length)
             .read_to_end(&mut start)
             .map_err(failed)?;
         if header.starts_with(&start) && start.len() < header.len() {
+            // The file is new, or its writer was killed while it wrote the header.
             journal.torn_at = (!start.is_empty()).then_some(0);
-            journal.begin(&header)?;
+            journal.write_header(&header)?;
         } else if start != header {
-            let what = format!("is no journal of {kind} that this version can read");
-            return Err(unusable(path, &what));
+            let problem = format!("is not a journal of {kind} that this version can read");
+            return Err(unusable(path, &problem));
         } else {
-            journal.read(most, zeros, each)?;
+            journal.read_records(header_length, zeros, each)?;
         }
         Ok(journal)
     }
 
-    /// Writes a record; it is on the disk when this returns.
+    /// Writes a record, and returns when the record is on the disk.
     pub(crate) fn append(&mut self, record: &R) -> Result<()> {
         self.append_unsynced(record)?;
         self.sync()
     }
 
-    /// Writes a record, which outlives this process, and the machine only after a
-    /// [`sync`](Journal::sync).
+    /// Writes a record without waiting for the disk. The record survives if this process is killed;
+    /// it survives a crash of the machine only after a [`sync`](Journal::sync).
     pub(crate) fn append_unsynced(&mut self, record: &impl Serialize) -> Result<()> {
         let line = to_line(record)?;
         self.is_dirty = true;
@@ -109,7 +116,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             .map_err(|error| io_failure(&self.path, "cannot be written", error))
     }
 
-    /// Puts on the disk what was written.
+    /// Waits until everything written is on the disk.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.is_dirty {
             let synced = self.file.sync_data();
@@ -119,7 +126,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         Ok(())
     }
 
-    /// Reads a record again.
+    /// Reads the record at a place that [`open_each`](Journal::open_each) has passed.
     pub(crate) fn read_at<T: DeserializeOwned>(&mut self, place: Place) -> Result<T> {
         let mut bytes = vec![0; place.length];
         let read = self
@@ -130,15 +137,15 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         parse(&bytes).map_err(|error| unreadable(&self.path, None, &error))
     }
 
-    fn begin(&mut self, header: &[u8]) -> Result<()> {
-        let begun = self.write(header).and_then(|()| self.file.sync_data());
-        begun.map_err(|error| io_failure(&self.path, "cannot be written", error))?;
-        // The name of a new file is on the disk when its folder is. Not every system can, nor may
-        // every folder be read: it is no worse than it was then.
+    fn write_header(&mut self, header: &[u8]) -> Result<()> {
+        let written = self.write(header).and_then(|()| self.file.sync_data());
+        written.map_err(|error| io_failure(&self.path, "cannot be written", error))?;
+        // The name of a new file survives a crash of the machine only once its folder is synced. Some
+        // systems cannot sync a folder, and some folders cannot be read: the journal works without.
         #[cfg(unix)]
         if let Some(folder) = self.path.parent() {
-            let here = folder.as_os_str().is_empty();
-            let folder = if here { Path::new(".") } else { folder };
+            let is_current = folder.as_os_str().is_empty();
+            let folder = if is_current { Path::new(".") } else { folder };
             let _ = File::open(folder).and_then(|folder| folder.sync_all());
         }
         Ok(())
@@ -149,23 +156,24 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             self.file.set_len(whole)?;
             self.torn_at = None;
         }
-        // Where nothing keeps others away, they may have written as well: always at the end.
+        // Reads have moved the position; and where no lock keeps other runs away, the file may have
+        // grown.
         let end = self.file.seek(SeekFrom::End(0))?;
         let written = self.file.write_all(line);
         written.inspect_err(|_| self.torn_at = Some(end))
     }
 
-    /// Reads the records after the header, which is so long, and removes a torn end.
-    fn read(
+    /// Reads the records after the header, and removes a last line that is incomplete or holds zeros.
+    fn read_records(
         &mut self,
-        header: u64,
+        header_length: u64,
         zeros: ZeroedLines,
         mut each: impl FnMut(R, Place),
     ) -> Result<()> {
         let failed = |error| io_failure(&self.path, "cannot be read", error);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut lines = BufReader::new(&self.file);
-        let (mut at, mut number) = (header, 1);
+        let (mut start, mut number) = (header_length, 1);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
@@ -175,45 +183,21 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
                 break;
             }
             match parse(&bytes) {
-                Ok(record) => each(record, Place { start: at, length }),
-                // What a crash of the whole machine leaves at the end of a file.
-                Err(_) if at + length as u64 == end && bytes.contains(&0) => break,
+                Ok(record) => each(record, Place { start, length }),
+                // A crash of the machine can leave zeros at the end of a file.
+                Err(_) if start + length as u64 == end && bytes.contains(&0) => break,
                 Err(_) if zeros == ZeroedLines::Skip && bytes.contains(&0) => {}
                 Err(error) => return Err(unreadable(&self.path, Some(number), &error)),
             }
-            at += length as u64;
+            start += length as u64;
         }
-        if at < end {
-            let cut = self.file.set_len(at).and_then(|()| self.file.sync_data());
+        if start < end {
+            let cut = self.file.set_len(start);
+            let cut = cut.and_then(|()| self.file.sync_data());
             cut.map_err(|error| io_failure(&self.path, "cannot be repaired", error))?;
         }
         Ok(())
     }
-}
-
-/// What to do with a line that holds zeros and is not the last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ZeroedLines {
-    Refuse,
-    Skip,
-}
-
-/// Where a record is in its file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    start: u64,
-    length: usize,
-}
-
-fn unreadable(path: &Path, line: Option<usize>, error: &serde_json::Error) -> Error {
-    let line = line.map_or("a line".to_owned(), |line| format!("line {line}"));
-    let path = display(path);
-    let cause = Cause::Unusable {
-        what: format!("{line} of the journal {path} is no record that this version can read")
-            .into(),
-        source: json_error(error),
-    };
-    Error::new(ErrorKind::Config, OPENING, cause)
 }
 
 impl<R> Journal<R> {
@@ -230,37 +214,22 @@ impl<R> fmt::Debug for Journal<R> {
     }
 }
 
-fn to_line(record: &impl Serialize) -> Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(record).map_err(|error| {
-        let cause = Cause::Unusable {
-            what: "a record cannot be written as JSON".into(),
-            source: json_error(&error),
-        };
-        Error::new(ErrorKind::Config, OPENING, cause)
-    })?;
-    line.push(b'\n');
-    Ok(line)
+/// The version of the format, in the first line of the file.
+const VERSION: u32 = 1;
+
+/// What to do with a line that holds zeros and is not the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ZeroedLines {
+    Refuse,
+    Skip,
 }
 
-/// The error for a journal that does not fit what is asked of it.
-pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
-    let what = format!("{} {problem}", display(path));
-    Error::new(ErrorKind::Config, OPENING, Cause::Rejected(what.into()))
+/// Where a record is in its file, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    start: u64,
+    length: usize,
 }
-
-fn io_failure(path: &Path, problem: &str, source: io::Error) -> Error {
-    let cause = Cause::Unusable {
-        what: format!("{} {problem}", display(path)).into(),
-        source: Box::new(source),
-    };
-    Error::new(ErrorKind::Config, "keeping the journal", cause)
-}
-
-fn display(path: &Path) -> String {
-    sanitize(&path.display().to_string(), 200)
-}
-
-const OPENING: &str = "opening the journal";
 
 /// Returns how a journal is opened. All reads and writes go through the one handle that holds the
 /// lock: Windows lets no other handle read a locked file.
@@ -327,6 +296,54 @@ const LOCK_RETRIES: u32 = 40;
 /// The pause before locking a journal is retried.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
+/// Writes a record as one line of JSON.
+fn to_line(record: &impl Serialize) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record).map_err(|error| {
+        let cause = Cause::Unusable {
+            what: "a record cannot be written as JSON".into(),
+            source: json_error(&error),
+        };
+        Error::new(ErrorKind::Config, OPENING, cause)
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Returns the error for a journal that cannot be used for this run; `problem` continues a sentence
+/// that begins with the path.
+pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
+    let what = format!("{} {problem}", display(path));
+    Error::new(ErrorKind::Config, OPENING, Cause::Rejected(what.into()))
+}
+
+/// Returns the error for a record that cannot be parsed; lines count from 1.
+fn unreadable(path: &Path, line: Option<usize>, error: &serde_json::Error) -> Error {
+    let line = line.map_or("a line".to_owned(), |line| format!("line {line}"));
+    let path = display(path);
+    let cause = Cause::Unusable {
+        what: format!("{line} of the journal {path} is not a record that this version can read")
+            .into(),
+        source: json_error(error),
+    };
+    Error::new(ErrorKind::Config, OPENING, cause)
+}
+
+fn io_failure(path: &Path, problem: &str, source: io::Error) -> Error {
+    let cause = Cause::Unusable {
+        what: format!("{} {problem}", display(path)).into(),
+        source: Box::new(source),
+    };
+    Error::new(ErrorKind::Config, "keeping the journal", cause)
+}
+
+/// Returns a path without control characters, cut to 200 characters.
+fn display(path: &Path) -> String {
+    sanitize(&path.display().to_string(), 200)
+}
+
+/// The action that errors name.
+const OPENING: &str = "opening the journal";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_cut_at_any_byte_keeps_its_whole_records() {
+    fn journal_cut_at_any_byte_keeps_whole_records() {
         let file = TemporaryFile::new("cut");
         let (mut journal, records) = file.open().unwrap();
         assert!(records.is_empty());
@@ -384,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_journal_is_left_as_it_is() {
+    fn foreign_file_is_refused_and_left_as_it_is() {
         let file = TemporaryFile::new("foreign");
         for text in [
             "my data",
@@ -395,13 +412,16 @@ mod tests {
             fs::write(&file.0, text).unwrap();
             let error = file.open().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.to_string().contains("no journal of words"), "{error}");
+            assert!(
+                error.to_string().contains("not a journal of words"),
+                "{error}"
+            );
             assert_eq!(fs::read_to_string(&file.0).unwrap(), text);
         }
     }
 
     #[test]
-    fn a_broken_record_in_the_middle_is_an_error_and_zeros_at_the_end_are_not() {
+    fn broken_record_is_an_error_but_zeros_at_the_end_not() {
         let file = TemporaryFile::new("broken");
         let (mut journal, _) = file.open().unwrap();
         journal.append(&"one".to_owned()).unwrap();
@@ -416,7 +436,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_child_that_is_being_started_does_not_hold_a_journal() {
+    fn child_being_started_does_not_hold_a_journal() {
         use std::sync::atomic::{AtomicBool, Ordering};
         let (file, is_over) = (TemporaryFile::new("child"), AtomicBool::new(false));
         std::thread::scope(|scope| {
@@ -433,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_on_one_journal_is_refused() {
+    fn second_handle_in_one_process_is_refused() {
         let file = TemporaryFile::new("lock");
         let first = file.open().unwrap();
         let error = file.open().unwrap_err();

@@ -20,7 +20,7 @@ pub(crate) struct ConnectionSettings {
 pub(crate) enum Roots {
     /// Mozilla's certificates with rustls, the operating system's with the operating system's TLS.
     #[default]
-    Usual,
+    Default,
     /// The certificates in this PEM text.
     Pem(Vec<u8>),
     /// The operating system's certificates.
@@ -35,7 +35,7 @@ impl fmt::Debug for Roots {
     /// Leaves out the PEM text, which is long and may contain a private key as well.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Roots::Usual => "Usual",
+            Roots::Default => "Default",
             Roots::Pem(_) => "Pem",
             Roots::Platform => "Platform",
         })

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// Kind `Config` if the PEM text is invalid or has no certificate.
 pub(super) fn tls_config(settings: &ConnectionSettings) -> Result<TlsConfig> {
     let roots = match &settings.roots {
-        Roots::Usual if settings.native_tls => RootCerts::PlatformVerifier,
-        Roots::Usual => RootCerts::WebPki,
+        Roots::Default if settings.native_tls => RootCerts::PlatformVerifier,
+        Roots::Default => RootCerts::WebPki,
         Roots::Platform => RootCerts::PlatformVerifier,
         Roots::Pem(pem) => RootCerts::from(parse_certificates(pem)?),
     };
@@ -69,8 +69,8 @@ mod tests {
             let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
             Roots::Pem(pem.into())
         };
-        assert!(matches!(roots(false, Roots::Usual), RootCerts::WebPki));
-        let own = roots(true, Roots::Usual);
+        assert!(matches!(roots(false, Roots::Default), RootCerts::WebPki));
+        let own = roots(true, Roots::Default);
         assert!(matches!(own, RootCerts::PlatformVerifier));
         for native_tls in [false, true] {
             assert!(matches!(roots(native_tls, pem()), RootCerts::Specific(_)));

@@ -373,7 +373,7 @@ fn a_journal_that_cannot_be_used_is_a_clear_error() {
     fs::write(&place.0, "my only copy").expect("a file");
     let missing = place.0.with_extension("missing").join("journal");
     for (path, words) in [
-        (&place.0, "is no journal of batches"),
+        (&place.0, "is not a journal of batches"),
         (&missing, "cannot be opened"),
     ] {
         let error = lab

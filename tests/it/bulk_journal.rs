@@ -245,7 +245,7 @@ fn a_journal_that_cannot_be_used_is_a_clear_error() {
     let folder = std::env::temp_dir();
     let missing = place.0.with_extension("missing").join("journal");
     for (path, words) in [
-        (&place.0, "is no journal of bulk"),
+        (&place.0, "is not a journal of bulk"),
         (&folder, "cannot be opened"),
         (&missing, "cannot be opened"),
     ] {

@@ -1,22 +1,21 @@
-//! What tokens cost.
+//! What models cost: the public price table, and the computation of costs.
 
 use std::collections::BTreeMap;
 
 use crate::types::{MessageRequest, Model, Tokens, Usage};
 
-/// Dollars per million tokens of one model.
+/// The price of one model, in US dollars per million tokens.
 ///
 /// ```
 /// use anthropic_blocking::{Price, Tokens};
 ///
-/// // Dollars per million tokens.
 /// const HAIKU: Price = Price::new(1.0, 5.0);
 /// assert_eq!(HAIKU.cost(&Tokens::new(1_000_000, 200_000)), 2.0);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Price {
-    /// Input after the last cache breakpoint.
+    /// Input that is neither read from the cache nor written to it.
     pub input: f64,
     /// Input written to the cache for five minutes.
     pub cache_write_5m: f64,
@@ -24,20 +23,15 @@ pub struct Price {
     pub cache_write_1h: f64,
     /// Input read from the cache.
     pub cache_read: f64,
-    /// Output.
+    /// Output, thinking included.
     pub output: f64,
 }
 
 impl Price {
-    /// A price of input and output. What goes through the cache costs what it does with most
-    /// models: written 1.25 times the input for five minutes and twice for an hour, read a tenth.
+    /// Makes a price from those of input and output, in dollars per million tokens.
     ///
-    /// ```
-    /// use anthropic_blocking::Price;
-    ///
-    /// let price = Price::new(4.0, 20.0);
-    /// assert_eq!((price.cache_write_5m, price.cache_write_1h), (5.0, 8.0));
-    /// ```
+    /// The cache is priced as with most models: a write costs 1.25 times the input price for five
+    /// minutes and twice the input price for an hour, a read a tenth of it.
     pub const fn new(input: f64, output: f64) -> Price {
         Price {
             input,
@@ -49,14 +43,6 @@ impl Price {
     }
 
     /// Sets the price of input that is read from the cache, in dollars per million tokens.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Tokens};
-    ///
-    /// let mut tokens = Tokens::new(0, 0);
-    /// tokens.cache_read = 2_000_000;
-    /// assert_eq!(Price::new(4.0, 20.0).cache_read(0.25).cost(&tokens), 0.5);
-    /// ```
     #[must_use]
     pub const fn cache_read(mut self, dollars: f64) -> Price {
         self.cache_read = dollars;
@@ -73,14 +59,7 @@ impl Price {
         }
     }
 
-    /// What these tokens cost, in dollars.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Tokens};
-    ///
-    /// let tokens = Tokens::new(2_000_000, 100_000);
-    /// assert_eq!(Price::new(3.0, 15.0).cost(&tokens), 7.5);
-    /// ```
+    /// Returns what these tokens cost, in dollars.
     pub fn cost(&self, tokens: &Tokens) -> f64 {
         let parts = [
             (tokens.input, self.input),
@@ -91,22 +70,22 @@ impl Price {
         ];
         parts
             .iter()
-            .map(|(tokens, dollars)| *tokens as f64 * dollars / 1e6)
+            .map(|(tokens, dollars)| *tokens as f64 * dollars / TOKENS_PER_PRICE)
             .sum()
     }
 
-    /// The dearest kind of input.
+    /// Returns the price of the most expensive kind of input.
     fn highest_input(&self) -> f64 {
         let written = self.cache_write_5m.max(self.cache_write_1h);
         self.input.max(written).max(self.cache_read)
     }
 }
 
-/// What the models cost: a table that you can change, because prices do.
+/// The prices of models: the published ones, your own, or both.
 ///
-/// It knows nothing of fast mode, of discounts, of taxes, nor of surcharges for where a model runs; a
-/// [`Bulk::run`](crate::Bulk::run), which sees the requests, counts fast mode twice and `inference_geo`
-/// with a tenth more.
+/// The table has prices of tokens, and of web searches. It does not know about fast mode, discounts,
+/// taxes, or surcharges for the geography in which a model runs. [`Bulk::run`](crate::Bulk::run), which
+/// sees the requests, counts fast mode twice and adds a tenth for an `inference_geo`.
 ///
 /// ```
 /// use anthropic_blocking::{Price, Prices};
@@ -117,26 +96,19 @@ impl Price {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prices {
     models: BTreeMap<Model, ModelPrices>,
+    /// Dollars for each web search.
     per_search: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct ModelPrices {
     standard: Price,
-    /// For prompts of more than 100,000 tokens.
+    /// The price of requests with more than [`LONG_PROMPT`] input tokens.
     long_prompt: Price,
 }
 
 impl Prices {
-    /// No prices.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Prices};
-    ///
-    /// // What a gateway charges, and nothing else.
-    /// let prices = Prices::none().set("house-model", Price::new(0.4, 2.0));
-    /// assert_eq!(prices.get("claude-haiku-4-5"), None);
-    /// ```
+    /// Returns an empty table, to be filled with the prices of a gateway, for example.
     pub fn none() -> Prices {
         Prices {
             models: BTreeMap::new(),
@@ -144,45 +116,34 @@ impl Prices {
         }
     }
 
-    /// The published prices of the first-party API as of 2026-11-23. Look them up before you trust
-    /// them with money.
+    /// Returns the published prices of the first-party API as of 2026-11-23, web searches included.
     ///
-    /// ```
-    /// use anthropic_blocking::{Price, Prices};
-    ///
-    /// let prices = Prices::published();
-    /// assert_eq!(prices.get("claude-haiku-4-5"), Some(Price::new(1.0, 5.0)));
-    /// ```
+    /// The table is part of this version of the crate. Compare it with the current price list before
+    /// money depends on it.
     pub fn published() -> Prices {
         let mut prices = Prices::none();
-        prices.per_search = 0.01;
+        prices.per_search = PUBLISHED_PER_SEARCH;
         for (model, price) in PUBLISHED {
             prices = prices.set(model, price);
         }
-        prices.set_long("claude-haiku-5-5", Price::new(0.5, 2.5))
+        let (model, price) = PUBLISHED_LONG_PROMPT;
+        prices.set_long(model, price)
     }
 
-    /// Sets the price of a model, with all its dated ids, for prompts of any length: what
-    /// [`set_long`](Prices::set_long) said of it before is gone.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Prices};
-    ///
-    /// let prices = Prices::published().set("my-model", Price::new(0.4, 2.0));
-    /// assert!(prices.get("my-model").is_some());
-    /// ```
+    /// Sets the price of a model, and of its dated ids, for prompts of any length. Replaces an earlier
+    /// [`set_long`](Prices::set_long).
     #[must_use]
     pub fn set(mut self, model: impl Into<Model>, price: Price) -> Prices {
-        let rates = ModelPrices {
+        let prices = ModelPrices {
             standard: price,
             long_prompt: price,
         };
-        self.models.insert(model.into(), rates);
+        self.models.insert(model.into(), prices);
         self
     }
 
-    /// Sets another price of a model for requests with more than 100,000 input tokens. A model that
-    /// has no price yet has this one for shorter requests, too.
+    /// Sets a different price of a model for requests with more than 100,000 input tokens. If the
+    /// model has no price yet, shorter requests have this price, too.
     ///
     /// ```
     /// use anthropic_blocking::{Model, Price, Prices, Usage};
@@ -196,88 +157,79 @@ impl Prices {
     #[must_use]
     pub fn set_long(mut self, model: impl Into<Model>, price: Price) -> Prices {
         let model = model.into();
-        let standard = self.rates(&model).map_or(price, |rates| rates.standard);
-        self.models.insert(
-            model,
-            ModelPrices {
-                standard,
-                long_prompt: price,
-            },
-        );
+        let standard = self.find(&model).map_or(price, |prices| prices.standard);
+        let prices = ModelPrices {
+            standard,
+            long_prompt: price,
+        };
+        self.models.insert(model, prices);
         self
     }
 
-    /// The prices of Message Batches: half of these.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Prices};
-    ///
-    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0)).for_batches();
-    /// assert_eq!(prices.get("claude-haiku-4-5").map(|price| price.output), Some(2.5));
-    /// ```
+    /// Returns the prices of Message Batches: half of these for tokens, the same for web searches.
     #[must_use]
     pub fn for_batches(mut self) -> Prices {
-        for rates in self.models.values_mut() {
-            rates.standard = rates.standard.scaled_by(0.5);
-            rates.long_prompt = rates.long_prompt.scaled_by(0.5);
+        for prices in self.models.values_mut() {
+            prices.standard = prices.standard.scaled_by(BATCH_FACTOR);
+            prices.long_prompt = prices.long_prompt.scaled_by(BATCH_FACTOR);
         }
         self
     }
 
-    /// The price of a model, where it is known.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Prices};
-    ///
-    /// let prices = Prices::none().set("claude-sonnet-4-5", Price::new(3.0, 15.0));
-    /// assert_eq!(prices.get("claude-sonnet-4-5-20250929"), Some(Price::new(3.0, 15.0)));
-    /// assert_eq!(prices.get("claude-sonnet-4"), None);
-    /// ```
+    /// Returns the price of a model for prompts of up to 100,000 tokens, or `None` if it is not
+    /// known. A dated id has the price of its model.
     pub fn get(&self, model: impl Into<Model>) -> Option<Price> {
-        self.rates(&model.into()).map(|rates| rates.standard)
+        self.find(&model.into()).map(|prices| prices.standard)
     }
 
-    /// What one answer of a model cost, in dollars; `None` for a model without a price.
+    /// Returns what one message of a model cost, in dollars, web searches included; `None` if the
+    /// model has no price.
     ///
     /// ```
     /// use anthropic_blocking::{Message, Prices};
     ///
-    /// # fn tell(message: &Message) {
-    /// let cost = Prices::published().cost(&message.model, &message.usage);
-    /// println!("{cost:?} dollars");
-    /// # }
+    /// fn print_cost(message: &Message) {
+    ///     if let Some(dollars) = Prices::published().cost(&message.model, &message.usage) {
+    ///         println!("${dollars:.4}");
+    ///     }
+    /// }
     /// ```
     pub fn cost(&self, model: &Model, usage: &Usage) -> Option<f64> {
-        let rates = self.rates(model)?;
+        let prices = self.find(model)?;
         let tokens = Tokens::of(usage);
         let is_long = tokens.all_input() > LONG_PROMPT;
         let tools = usage.server_tool_use.as_ref();
         let searches = tools.map_or(0, |tools| tools.web_search_requests);
         let price = if is_long {
-            rates.long_prompt
+            prices.long_prompt
         } else {
-            rates.standard
+            prices.standard
         };
         Some(price.cost(&tokens) + searches as f64 * self.per_search)
     }
 
-    /// The most that a request can cost; `None` for a model without a price.
+    /// Returns the most that a request with up to this many tokens of input and output can cost,
+    /// without web searches; `None` if the model has no price.
     pub(crate) fn at_most(&self, model: &Model, input: u64, output: u64) -> Option<f64> {
-        let rates = self.rates(model)?;
+        let prices = self.find(model)?;
         let is_long = input > LONG_PROMPT;
         let (input, output) = (input as f64, output as f64);
-        let cost = |price: Price| (input * price.highest_input() + output * price.output) / 1e6;
-        // Input that is only so long at most may be short.
+        let cost = |price: Price| {
+            (input * price.highest_input() + output * price.output) / TOKENS_PER_PRICE
+        };
+        // The real input may be shorter than its bound: then the standard price applies, which may be
+        // the higher one.
         let long = if is_long {
-            cost(rates.long_prompt)
+            cost(prices.long_prompt)
         } else {
             0.0
         };
-        Some(long.max(cost(rates.standard)))
+        Some(long.max(cost(prices.standard)))
     }
 
-    /// What tokens and searches of many requests cost; `long` are those among the tokens that
-    /// requests with more than [`LONG_PROMPT`] input tokens used.
+    /// Returns what the tokens and web searches of many requests cost; `None` if the model has no
+    /// price. `long` is the part of `tokens` that requests with more than [`LONG_PROMPT`] input tokens
+    /// used.
     pub(crate) fn cost_of_sums(
         &self,
         model: &Model,
@@ -285,36 +237,56 @@ impl Prices {
         long: &Tokens,
         searches: u64,
     ) -> Option<f64> {
-        let rates = self.rates(model)?;
-        let extra = rates.long_prompt.cost(long) - rates.standard.cost(long);
-        Some(rates.standard.cost(tokens) + extra + searches as f64 * self.per_search)
+        let prices = self.find(model)?;
+        let extra = prices.long_prompt.cost(long) - prices.standard.cost(long);
+        Some(prices.standard.cost(tokens) + extra + searches as f64 * self.per_search)
     }
 
-    fn rates(&self, model: &Model) -> Option<&ModelPrices> {
+    /// Looks up a model by its id, then by the id without a date or `latest` at its end.
+    fn find(&self, model: &Model) -> Option<&ModelPrices> {
         let found = self.models.get(model);
         found.or_else(|| self.models.get(&Model::from(model.line())))
     }
 }
 
-/// How many times the usual prices a request costs: twice in fast mode, as it does with all models
-/// whose price for it is published, and a tenth more where it says in which geography it runs.
+/// Returns the factor by which fast mode and an `inference_geo` raise the price of a request.
 pub(crate) fn surcharge(request: &MessageRequest) -> f64 {
     let is_fast = request.speed.as_deref() == Some("fast");
     let geography = request.inference_geo.as_deref();
     let is_anywhere = geography.is_none_or(|geography| geography == "global");
-    (if is_fast { 2.0 } else { 1.0 }) * (if is_anywhere { 1.0 } else { 1.1 })
+    (if is_fast { FAST_FACTOR } else { 1.0 }) * (if is_anywhere { 1.0 } else { GEOGRAPHY_FACTOR })
 }
 
-/// A sum of nothing is zero, and not what `f64` has for it: minus zero.
+/// Adds costs; `None` if one of them is unknown. The sum of nothing is zero, and not the minus zero
+/// that `f64` has for it.
 pub(crate) fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     costs.sum::<Option<f64>>().map(|sum| sum + 0.0)
 }
 
-/// Prompts of more tokens than this are long: some models charge more for them.
+/// The number of tokens that a price is for.
+const TOKENS_PER_PRICE: f64 = 1e6;
+
+/// Prompts with more tokens are long: some models charge more for them.
 pub(crate) const LONG_PROMPT: u64 = 100_000;
 
-/// Dollars per million tokens of input and output; as of 2026-11-23. Mythos costs what the Fable of
-/// the same number does.
+/// The price of Message Batches relative to single requests, as published.
+const BATCH_FACTOR: f64 = 0.5;
+
+/// The price of fast mode relative to the standard speed: the factor of all models whose price for
+/// fast mode is published.
+const FAST_FACTOR: f64 = 2.0;
+
+/// The price of a request with an `inference_geo` other than `global`, relative to one without.
+const GEOGRAPHY_FACTOR: f64 = 1.1;
+
+/// Dollars for a web search; as of 2026-11-23.
+const PUBLISHED_PER_SEARCH: f64 = 0.01;
+
+/// The only model that charges more for long prompts; as of 2026-11-23.
+const PUBLISHED_LONG_PROMPT: (&str, Price) = ("claude-haiku-5-5", Price::new(0.5, 2.5));
+
+/// Dollars per million tokens; as of 2026-11-23. A Mythos model costs as much as the Fable model of
+/// the same number.
 const PUBLISHED: [(&str, Price); 18] = [
     ("claude-mythos-5-2", Price::new(8.0, 40.0)),
     ("claude-mythos-5-1", Price::new(10.0, 50.0).cache_read(0.25)),
@@ -367,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn long_prompts_cost_more_where_the_table_says_so() {
+    fn long_prompts_cost_more_if_the_table_says_so() {
         let prices = Prices::published();
         let model = Model::new("claude-haiku-5-5");
         let short = usage(serde_json::json!({"input_tokens": 100_000, "output_tokens": 0}));
@@ -378,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_long_may_be_short_and_dearer() {
+    fn bound_covers_a_higher_standard_price() {
         let model = Model::new("m");
         let prices = Prices::none().set("m", Price::new(2.0, 10.0));
         let prices = prices.set_long("m", Price::new(1.0, 5.0).cache_read(3.0));
@@ -388,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn mythos_costs_what_fable_does() {
+    fn mythos_costs_as_much_as_fable() {
         let prices = Prices::published();
         for number in ["5", "5-1", "5-2"] {
             let [mythos, fable] =
@@ -398,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_price_is_set_for_any_id() {
+    fn long_price_can_be_set_for_any_id() {
         let long = usage(serde_json::json!({"input_tokens": 1_000_000, "output_tokens": 0}));
         let short = usage(serde_json::json!({"input_tokens": 100_000, "output_tokens": 0}));
         let prices = Prices::published()

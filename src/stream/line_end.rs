@@ -1,9 +1,9 @@
-//! Finds line ends fast.
+//! Searches bytes for a line end, many at a time.
 
-/// Finds the first CR or LF.
+/// Returns the position of the first CR or LF.
 ///
-/// Blocks are summed up without a branch inside, for any control character up to CR: that compiles
-/// to a few vector instructions, where `position` takes the bytes one by one.
+/// Each block is first searched for any control character up to CR, without a branch for each byte:
+/// that compiles to a few vector instructions, where `position` would compare byte by byte.
 #[inline]
 pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes;
@@ -11,17 +11,17 @@ pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
         let any = block
             .iter()
             .fold(0, |any, &byte| any | u8::from(byte <= b'\r'));
-        if any != 0 {
-            if let Some(at) = line_end_in_few(block) {
-                return Some(bytes.len() - rest.len() + at);
-            }
+        if any != 0
+            && let Some(at) = line_end_in_few(block)
+        {
+            return Some(bytes.len() - rest.len() + at);
         }
         rest = after;
     }
     line_end_in_few(rest).map(|at| bytes.len() - rest.len() + at)
 }
 
-/// Finds the first CR or LF among few bytes, eight at a time.
+/// Returns the position of the first CR or LF, searching eight bytes at a time.
 #[inline]
 fn line_end_in_few(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes;
@@ -39,8 +39,8 @@ fn line_end_in_few(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - rest.len() + at)
 }
 
-/// Marks the bytes of `word` that equal `byte` by their high bit. Bytes above a marked one may be
-/// marked in error: only the lowest mark counts.
+/// Sets the high bit of each byte of `word` that equals `byte`, and clears all other bits. Bytes above
+/// a match may be marked by mistake, so that only the lowest mark counts.
 #[inline]
 fn marks(word: u64, byte: u8) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -48,7 +48,7 @@ fn marks(word: u64, byte: u8) -> u64 {
     zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
 }
 
-/// How many bytes are searched for a line end at once.
+/// The number of bytes searched at once.
 const BLOCK: usize = 32;
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_end_is_found_at_every_place() {
+    fn line_end_is_found_at_every_position() {
         for len in 0..100 {
             let mut bytes = vec![b'\x0B'; len];
             assert_eq!(line_end(&bytes), None);

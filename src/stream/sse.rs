@@ -1,7 +1,7 @@
 //! Decodes server-sent events: bytes in, events out.
 //!
-//! [`Decoder`] follows the [WHATWG rules][standard], whatever the cuts between reads are. It does no
-//! I/O and owns the buffer that the consumer reads into:
+//! [`Decoder`] follows the [WHATWG rules][standard], however the bytes are divided among reads. It does
+//! no I/O and owns the buffer that the consumer reads into:
 //!
 //! ```text
 //! loop {
@@ -16,9 +16,9 @@
 //! }
 //! ```
 //!
-//! An event with one `data` line, as every event of the Claude API is, is handed out as a borrow of
-//! that buffer: no copy, no allocation. In this loop each byte is searched for a line end once; it is
-//! moved at most once, and once more on average if its event makes the buffer grow.
+//! An event with one `data` line, such as every event of the Claude API, is borrowed from the buffer,
+//! without a copy or an allocation. In this loop, the decoder searches each byte for a line end once,
+//! and moves it at most once, or twice on average if its event makes the buffer grow.
 //!
 //! [standard]: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
@@ -29,36 +29,36 @@ use std::{fmt, mem};
 
 use super::line_end::line_end;
 
-/// Turns the bytes of one event stream into events; the [module](self) shows the loop around it.
+/// Turns the bytes of one event stream into events. The [module](self) shows the loop around it.
 pub(crate) struct Decoder {
-    /// The bytes read: done with before `head`, to be decoded up to `end`, free from there on.
+    /// The bytes read: decoded before `head`, yet to be decoded from `head` to `end`, free from `end`.
     buffer: Vec<u8>,
-    /// Where the event in progress begins, or the current line if none is in progress.
+    /// Where the event in progress begins, or the current line if no event is in progress.
     head: usize,
     /// Where the current line begins.
     line: usize,
-    /// The current line has no end before this place.
+    /// Up to where the current line is known to have no end.
     searched: usize,
     /// Where the bytes read end.
     end: usize,
-    /// What came before the current line.
+    /// What precedes the current line.
     preceding: Preceding,
-    /// The name of the event in progress, counted from `head`; empty if it has none.
+    /// The name of the event in progress, relative to `head`; empty if it has no name.
     name: ByteRange,
     /// The data of the event in progress.
     data: EventData,
-    /// The data of the event in progress, if it has several lines.
+    /// The data of the event in progress, if the data has several lines.
     joined: Vec<u8>,
-    /// The value of the last `id` field. The Claude API cannot resume a stream, so that only tests
-    /// look at this and at `retry`.
+    /// The value of the last `id` field. Only tests use this and `retry`, because the Claude API cannot
+    /// resume a stream.
     #[cfg(test)]
     last_event_id: Vec<u8>,
     /// The value of the last valid `retry` field, in milliseconds.
     #[cfg(test)]
     retry: Option<u64>,
-    /// The length in bytes up to which an event is accepted.
+    /// The length of the longest event accepted, in bytes.
     limit: usize,
-    /// The bytes searched and moved so far.
+    /// The number of bytes searched and moved so far.
     #[cfg(test)]
     work: usize,
 }
@@ -95,34 +95,34 @@ impl Decoder {
         }
     }
 
-    /// Returns the next event, or `None` if it takes more bytes to tell.
+    /// Returns the next event, or `None` if the bytes read so far complete none.
     ///
-    /// An event comes as soon as the byte that ends it is there, even if that is a lone CR. A block
-    /// without a `data` line is not an event and is passed over.
+    /// An event is complete with the byte that ends it, even if that byte is a lone CR. A block without
+    /// a `data` line is not an event and is skipped.
     ///
     /// # Errors
     ///
-    /// [`TooLong`] if an event is longer than the limit, counted from its first `event` or `data`
-    /// field to the empty line, or if another line is. The events before come first, and after this
-    /// error comes nothing but the same error.
+    /// [`TooLong`] if an event, from its first `event` or `data` field to its empty line, or any other
+    /// line is longer than the limit. The events before it are returned first. After this error, every
+    /// call returns the same error.
     #[inline]
     pub(crate) fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
-        let Some((name, data)) = self.advance()? else {
+        let Some(ranges) = self.advance()? else {
             return Ok(None);
         };
         Ok(Some(Event {
-            name: &self.buffer[name],
-            data: match data {
+            name: &self.buffer[ranges.name],
+            data: match ranges.data {
                 Some(data) => &self.buffer[data],
                 None => &self.joined,
             },
         }))
     }
 
-    /// Returns room to read into: never empty, some KiB at least.
+    /// Returns room to read into, at least [`MIN_SPACE`] bytes.
     ///
-    /// Call it when [`next_event`](Self::next_event) has returned `None`: then only an event that has
-    /// arrived in part takes room.
+    /// Call it after [`next_event`](Self::next_event) has returned `None`, when at most one incomplete
+    /// event occupies the buffer.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.head > 0 {
@@ -134,13 +134,13 @@ impl Decoder {
         &mut self.buffer[self.end..]
     }
 
-    /// Takes over the first `n` bytes of what [`space`](Self::space) has returned.
+    /// Says that the first `n` bytes of the room that [`space`](Self::space) has returned were filled.
     #[inline]
     pub(crate) fn filled(&mut self, n: usize) {
         self.end += n.min(self.buffer.len() - self.end);
     }
 
-    /// Takes a copy of `bytes`.
+    /// Appends a copy of `bytes`.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -152,32 +152,31 @@ impl Decoder {
         }
     }
 
-    /// Whether bytes have arrived that are lost if the stream ends here: a line without its end, or
-    /// fields of an event without the empty line after them.
+    /// Whether bytes are lost if the stream ends here: a line without a line end, or fields of an event
+    /// without the empty line after them.
     ///
-    /// Call it when [`next_event`](Self::next_event) has returned `None`.
+    /// Call it after [`next_event`](Self::next_event) has returned `None`.
     #[inline]
     pub(crate) fn has_partial(&self) -> bool {
         self.head < self.end
     }
 
-    /// The last event id, as of the event returned last; empty if there is none.
+    /// Returns the last event id as of the event returned last, or an empty one.
     #[cfg(test)]
     pub(crate) fn last_event_id(&self) -> &[u8] {
         &self.last_event_id
     }
 
-    /// The reconnection time that the stream asked for last, in milliseconds.
+    /// Returns the reconnection time that the stream requested last, in milliseconds.
     #[cfg(test)]
     pub(crate) fn retry(&self) -> Option<u64> {
         self.retry
     }
 
-    /// Decodes lines up to the end of an event; returns the places of its name and of its data, the
-    /// latter `None` if the data is in `joined`.
-    fn advance(&mut self) -> Result<Option<(ByteRange, Option<ByteRange>)>, TooLong> {
+    /// Decodes lines up to the end of an event, and returns where the event is.
+    fn advance(&mut self) -> Result<Option<EventRanges>, TooLong> {
         loop {
-            if self.preceding != Preceding::Line && !self.reach_line()? {
+            if self.preceding != Preceding::Line && !self.skip_to_line()? {
                 return Ok(None);
             }
             let unsearched = &self.buffer[self.searched..self.end];
@@ -208,13 +207,16 @@ impl Decoder {
             let name = shifted(mem::take(&mut self.name), head);
             match mem::replace(&mut self.data, EventData::None) {
                 EventData::None => {}
-                EventData::Line(data) => return Ok(Some((name, Some(shifted(data, head))))),
-                EventData::Joined => return Ok(Some((name, None))),
+                EventData::Line(data) => {
+                    let data = Some(shifted(data, head));
+                    return Ok(Some(EventRanges { name, data }));
+                }
+                EventData::Joined => return Ok(Some(EventRanges { name, data: None })),
             }
         }
     }
 
-    /// Takes in the line from `start` to `end`.
+    /// Decodes the line from `start` to `end`.
     #[inline]
     fn field(&mut self, start: usize, end: usize) {
         let line = &self.buffer[start..end];
@@ -232,7 +234,7 @@ impl Decoder {
         }
     }
 
-    /// Takes in the line from `start` to `end`, whatever it is.
+    /// Decodes the line from `start` to `end` by the full rules of the standard.
     #[cold]
     fn rare_field(&mut self, start: usize, end: usize) {
         let line = &self.buffer[start..end];
@@ -259,7 +261,7 @@ impl Decoder {
         }
     }
 
-    /// Takes in a line of data, whose value is from `start` to `end`.
+    /// Adds a line of data, whose value is from `start` to `end`.
     #[inline]
     fn data_line(&mut self, start: usize, end: usize) {
         if matches!(self.data, EventData::None) {
@@ -269,7 +271,7 @@ impl Decoder {
         }
     }
 
-    /// Joins a further line of data to what there is.
+    /// Adds a further line of data to the lines before it.
     #[cold]
     fn join(&mut self, start: usize, end: usize) {
         if let EventData::Line(first) = mem::replace(&mut self.data, EventData::Joined) {
@@ -281,10 +283,10 @@ impl Decoder {
         self.joined.extend_from_slice(&self.buffer[start..end]);
     }
 
-    /// Drops what is left before the current line: the byte order mark of the stream, or the LF of a
-    /// CRLF. `false` if it takes more bytes to tell.
+    /// Skips the byte order mark of the stream or the LF of a CRLF before the current line. Returns
+    /// `false` if more bytes are needed to know whether one is there.
     #[cold]
-    fn reach_line(&mut self) -> Result<bool, TooLong> {
+    fn skip_to_line(&mut self) -> Result<bool, TooLong> {
         let bytes = &self.buffer[self.line..self.end];
         let dropped = match self.preceding {
             Preceding::Line => 0,
@@ -306,7 +308,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Gives up on the stream, for good, and on its bytes.
+    /// Drops the bytes of the stream, and makes all later calls fail.
     #[cold]
     fn fail(&mut self) -> TooLong {
         self.preceding = Preceding::Failure;
@@ -316,8 +318,8 @@ impl Decoder {
         TooLong { limit: self.limit }
     }
 
-    /// Moves what is not done with to the front of the buffer. As that is one event at most, the
-    /// next move comes after its end: no byte is moved here twice.
+    /// Moves the bytes that are not decoded yet to the front of the buffer. They belong to at most one
+    /// event, and the next move comes after its end: no byte is moved here twice.
     #[inline]
     fn compact(&mut self) {
         if self.head < self.end {
@@ -333,7 +335,7 @@ impl Decoder {
         self.head = 0;
     }
 
-    /// Makes the buffer twice as long, which is amortised, or as long as the limit can need.
+    /// Doubles the buffer, so that the cost is amortised, up to the length that the limit can require.
     #[cold]
     fn grow(&mut self) {
         #[cfg(test)]
@@ -349,24 +351,24 @@ impl Decoder {
 /// One event of a stream, borrowed from its [`Decoder`].
 #[derive(Clone, Copy)]
 pub(crate) struct Event<'a> {
-    /// The value of its `event` field; empty if it has none.
+    /// The value of the `event` field; empty if there is none.
     pub(crate) name: &'a [u8],
-    /// The values of its `data` fields, joined by LF.
+    /// The values of the `data` fields, joined by LF.
     pub(crate) data: &'a [u8],
 }
 
 #[cfg(test)]
 impl<'a> Event<'a> {
-    /// The data as text, each malformed sequence replaced by U+FFFD as the standard says.
+    /// Returns the data as text, with malformed sequences replaced by U+FFFD as the standard requires.
     pub(crate) fn data_str(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.data)
     }
 }
 
-/// A line or an event is longer than the decoder accepts.
+/// A line or an event was longer than the decoder accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLong {
-    /// The length in bytes that is accepted.
+    /// The length of the longest event accepted, in bytes.
     pub(crate) limit: usize,
 }
 
@@ -378,52 +380,59 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// What comes before the current line.
+/// What precedes the current line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preceding {
     /// Nothing: the stream begins here, perhaps with a byte order mark.
     Stream,
-    /// A whole line end.
+    /// A complete line end.
     Line,
-    /// A CR: an LF that comes next belongs to it.
+    /// A CR: if an LF follows, it belongs to the same line end.
     LineAfterCr,
-    /// An event too long: nothing can come any more.
+    /// An event that was too long: no line follows.
     Failure,
 }
 
-/// A place in the buffer.
+/// A range of the buffer.
 type ByteRange = Range<usize>;
+
+/// Where a complete event is in the buffer.
+struct EventRanges {
+    name: ByteRange,
+    /// `None` if the data is in `joined`.
+    data: Option<ByteRange>,
+}
 
 /// The data of the event in progress.
 enum EventData {
     /// No `data` line so far.
     None,
-    /// One line, here in the buffer, counted from the head.
+    /// One line, at this range of the buffer relative to `head`.
     Line(ByteRange),
     /// Several lines, in `joined`.
     Joined,
 }
 
-/// The same place, no longer counted from `head`.
+/// Converts a range relative to `head` into a range of the buffer.
 #[inline]
 fn shifted(place: ByteRange, head: usize) -> ByteRange {
     head + place.start..head + place.end
 }
 
-/// Takes off one leading space.
+/// Removes one leading space.
 #[inline]
 fn without_space(value: &[u8]) -> &[u8] {
     value.strip_prefix(b" ").unwrap_or(value)
 }
 
-/// The longest event that is accepted: 16 MiB.
+/// The length of the longest event accepted: 16 MiB.
 pub(crate) const MAX_EVENT: usize = 16 << 20;
 
-/// The length of the buffer until an event needs more: some tens of usual events. A larger one
-/// would take longer to clear than a short answer takes to read.
+/// The length of the buffer in bytes until an event needs more: room for tens of typical events.
+/// Clearing a larger buffer would take longer than decoding a short response.
 const INITIAL_BUFFER: usize = 8 << 10;
 
-/// The least space to offer for reading.
+/// The least room to offer for a read, in bytes.
 const MIN_SPACE: usize = 4 << 10;
 
 /// The byte order mark, in UTF-8.
@@ -433,7 +442,7 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 mod tests {
     use super::*;
 
-    /// What came out of a stream.
+    /// Everything that was decoded from a stream.
     #[derive(Debug, Default, PartialEq)]
     struct Decoded {
         /// Name, data and last event id of each event.
@@ -443,7 +452,7 @@ mod tests {
         error: Option<TooLong>,
     }
 
-    /// Takes the events out of the decoder that are there.
+    /// Moves the complete events out of the decoder.
     fn drain(decoder: &mut Decoder, decoded: &mut Decoded) {
         while decoded.error.is_none() {
             let (name, data) = match decoder.next_event() {
@@ -465,7 +474,7 @@ mod tests {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Decodes `bytes` cut into pieces of the lengths that `cut` names, as a consumer does.
+    /// Decodes `bytes` in pieces of the lengths that `cut` returns, as a consumer does.
     fn decode(mut decoder: Decoder, mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> Decoded {
         let mut decoded = Decoded::default();
         drain(&mut decoder, &mut decoded);
@@ -478,7 +487,8 @@ mod tests {
         decoded
     }
 
-    /// Decodes `bytes` whole, byte by byte, in sevens and in random pieces: all must come out alike.
+    /// Decodes `bytes` whole, byte by byte, in pieces of seven and in random pieces, and checks that the
+    /// results are equal.
     #[track_caller]
     fn decode_in_all_cuts(limit: usize, bytes: &[u8]) -> Decoded {
         let whole = decode(Decoder::with_limit(limit), bytes, || usize::MAX);
@@ -494,7 +504,7 @@ mod tests {
         whole
     }
 
-    /// Decodes in all cuts to names and data.
+    /// Decodes in all cuts, and returns names and data.
     #[track_caller]
     fn decoded(bytes: &[u8]) -> Vec<(String, String)> {
         let decoded = decode_in_all_cuts(MAX_EVENT, bytes);
@@ -506,8 +516,8 @@ mod tests {
             .collect()
     }
 
-    /// Reads the standard word by word: the stream is whole, and speed does not matter.
-    fn by_the_standard(bytes: &[u8]) -> Decoded {
+    /// Follows the standard word by word: the stream is whole, and speed does not matter.
+    fn decode_by_the_standard(bytes: &[u8]) -> Decoded {
         let mut out = Decoded::default();
         let stream = String::from_utf8_lossy(bytes);
         let stream = stream.strip_prefix('\u{FEFF}').unwrap_or(&stream);
@@ -542,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_fields_are_read_as_the_standard_says() {
+    fn lines_and_fields_decode_by_the_standard() {
         let cases: &[(&str, &[(&str, &str)])] = &[
             ("", &[]),
             ("\n\r\n\r\r\n", &[]),
@@ -596,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn random_streams_decode_as_a_plain_reading_of_the_standard() {
+    fn random_streams_decode_by_the_standard() {
         const LONG: &[u8] = b"{\"type\":\"content_block_delta\",\"index\":0}";
         let parts: &[&[u8]] = &[
             b"\n", b"\n", b"\n\n", b"\r", b"\r\n", b"data", b"data:", b"data: ", b"event: ",
@@ -609,7 +619,7 @@ mod tests {
             for _ in 0..rng.usize(0..24) {
                 stream.extend_from_slice(rng.choice(parts).unwrap());
             }
-            let expected = by_the_standard(&stream);
+            let expected = decode_by_the_standard(&stream);
             assert_eq!(
                 decode_in_all_cuts(MAX_EVENT, &stream),
                 expected,
@@ -620,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn event_comes_with_the_byte_that_ends_it() {
+    fn event_is_complete_with_its_last_byte() {
         for stream in ["data: a\n\n", "data: a\r\r", "data: a\r\n\r", "data: a\n\r"] {
             let mut decoder = Decoder::new();
             let (all_but_one, last) = stream.split_at(stream.len() - 1);
@@ -685,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn event_is_refused_from_one_byte_above_the_limit() {
+    fn event_one_byte_above_the_limit_is_refused() {
         let limit = 40;
         let fitting: &[&str] = &[
             "data: 123456789 123456789 123456789 123\n\n",
@@ -744,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_names_the_limit() {
+    fn too_long_names_the_limit() {
         let error = TooLong { limit: 16 };
         assert_eq!(
             error.to_string(),
@@ -753,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_linear_however_the_bytes_arrive() {
+    fn work_is_linear_in_the_bytes_for_all_cuts() {
         let huge = format!("data: {}\n\n", "x".repeat(300_000));
         let long = format!("event: a\ndata: {}\n\n", "x".repeat(50_000)).repeat(20);
         let short = "event: a\r\n: b\r\ndata: 1\r\ndata: 2\r\n\r\n".repeat(10_000);
@@ -800,7 +810,7 @@ mod tests {
 
     #[test]
     #[ignore = "reads recordings that are not part of the crate"]
-    fn recorded_sse_vectors_decode_as_the_standard_says() {
+    fn recorded_vectors_decode_by_the_standard() {
         let folder = std::env::var_os("ANTHROPIC_RECORDINGS")
             .expect("ANTHROPIC_RECORDINGS names the folder with sse_vectors.json");
         let file = std::path::Path::new(&folder).join("sse_vectors.json");
@@ -860,7 +870,7 @@ mod tests {
         }
     }
 
-    /// Decodes base64 as the recordings have it.
+    /// Decodes the base64 of the recordings.
     fn from_base64(text: &str) -> Vec<u8> {
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);

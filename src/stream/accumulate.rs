@@ -1,8 +1,9 @@
 //! Folds the events of a stream into a [`Message`].
 //!
-//! Blocks are found by their `index` and stand in the order in which they began. What does not fit
-//! is passed over, as the official clients do: events before `message_start`, a second one, deltas
-//! for a block that never began or is of another kind, deltas and events of unknown kinds.
+//! Blocks are identified by their `index` and kept in the order in which they began. Events that make
+//! no sense are ignored, as by the official clients: events before `message_start`, a second
+//! `message_start`, deltas for a block that never began or is of another kind, deltas and events of
+//! unknown kinds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,24 +16,24 @@ use crate::types::{
     Citation, ContentBlock, ContentDelta, DeltaKind, Message, RawEvent, StreamEvent, TextBlock,
 };
 
-/// Folds the events of one stream into a message, which can be looked at at any time.
+/// Folds the events of one stream into a message, which can be read at any time.
 ///
-/// While a tool's input arrives, it is raw text (see
-/// [`ToolUseBlock::raw_input`](crate::ToolUseBlock::raw_input)); it is read when its block ends, or
-/// the message does, and stays raw text if it is no valid JSON or the stream breaks before.
+/// The input of a tool call is raw text while it arrives (see
+/// [`ToolUseBlock::raw_input`](crate::ToolUseBlock::raw_input)). It is parsed when its block or the
+/// message ends, and stays raw text if it is not valid JSON or if the stream breaks before.
 ///
-/// It takes in [`MAX_CONTENT`] bytes and the rest of an event at most, and says so: see
-/// [`Accumulator::room`].
+/// The accumulator keeps at most [`MAX_CONTENT`] bytes, and the event that passes this limit; then
+/// [`Accumulator::room`] returns an error.
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     message: Option<Message>,
-    /// Where the block with this index stands in the message's content.
+    /// The blocks by their index.
     blocks: BTreeMap<u64, BlockState>,
     is_complete: bool,
     discards_content: bool,
-    /// How much has been taken in, in bytes, roughly.
-    kept: usize,
-    /// The most of that.
+    /// The approximate size of the content received, in bytes.
+    content_size: usize,
+    /// The most that `content_size` may be.
     limit: usize,
 }
 
@@ -43,16 +44,16 @@ impl Default for Accumulator {
             blocks: BTreeMap::new(),
             is_complete: false,
             discards_content: false,
-            kept: 0,
+            content_size: 0,
             limit: MAX_CONTENT,
         }
     }
 }
 
-/// There is more content than is kept.
+/// A stream brought more content than an accumulator keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge {
-    /// The most that is kept, in bytes.
+    /// The most content that is kept, in bytes.
     pub(crate) limit: usize,
 }
 
@@ -68,43 +69,44 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
+/// What is known of a block that has begun.
 #[derive(Debug)]
 struct BlockState {
+    /// The position of the block in the message's content.
     position: usize,
     input: InputState,
 }
 
-/// How far the input of a tool call is.
+/// How much of the input of a tool call has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum InputState {
-    /// As the block began with it.
+    /// The value with which the block began.
     Initial,
-    /// Text in the making.
+    /// Raw text that grows.
     Raw,
-    /// All there.
+    /// All of the input; the block has ended.
     Done,
 }
 
 impl Accumulator {
-    /// Begins with nothing.
+    /// Makes an accumulator without a message.
     pub(crate) fn new() -> Accumulator {
         Accumulator::default()
     }
 
-    /// Forgets the content, and takes in no more of it.
+    /// Drops the content, and ignores all further content.
     pub(crate) fn discard_content(&mut self) {
         self.discards_content = true;
-        self.kept = 0;
+        self.content_size = 0;
         self.blocks.clear();
         if let Some(message) = &mut self.message {
             message.content = Vec::new();
         }
     }
 
-    /// Takes in the next event. After `message_stop` nothing changes any more, nor once there is no
-    /// room.
+    /// Applies the next event. Changes nothing after `message_stop`, or once the limit is passed.
     pub(crate) fn apply(&mut self, event: &RawEvent<'_>) {
-        if self.kept > self.limit {
+        if self.content_size > self.limit {
             return;
         }
         match event {
@@ -113,7 +115,7 @@ impl Accumulator {
         }
     }
 
-    /// The same for an event that nobody else needs.
+    /// Like [`apply`](Accumulator::apply), but moves the message out of a `message_start`.
     pub(crate) fn absorb(&mut self, event: RawEvent<'_>) {
         match event {
             RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
@@ -123,30 +125,30 @@ impl Accumulator {
         }
     }
 
-    /// Whether there is room for more content. Ask after each event, and fail the stream.
+    /// Returns an error if the limit is passed. Check this after each event, and fail the stream.
     ///
     /// # Errors
     ///
-    /// [`TooLarge`] from the event on with which the limit is passed.
+    /// [`TooLarge`] from the event on that passes the limit.
     #[inline]
     pub(crate) fn room(&self) -> Result<(), TooLarge> {
-        if self.kept > self.limit {
+        if self.content_size > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
         Ok(())
     }
 
-    /// The message so far; `None` before `message_start`.
+    /// Returns the message so far, or `None` before `message_start`.
     pub(crate) fn message(&self) -> Option<&Message> {
         self.message.as_ref()
     }
 
-    /// The message as it is now.
+    /// Returns the message so far by value.
     pub(crate) fn into_message(self) -> Option<Message> {
         self.message
     }
 
-    /// Whether `message_stop` has come, and the message is whole.
+    /// Whether `message_stop` has arrived, so that the message is complete.
     pub(crate) fn is_complete(&self) -> bool {
         self.is_complete
     }
@@ -165,10 +167,10 @@ impl Accumulator {
             StreamEvent::ContentBlockStart(_) if self.discards_content => {}
             StreamEvent::ContentBlockStart(event) => {
                 finish_block(message, self.blocks.get_mut(&event.index));
-                self.kept += BLOCK_OVERHEAD + json_len(&event.content_block);
-                let place = BlockState::at(message.content.len());
+                self.content_size += BLOCK_OVERHEAD + json_len(&event.content_block);
+                let state = BlockState::at(message.content.len());
                 message.content.push(event.content_block.clone());
-                self.blocks.insert(event.index, place);
+                self.blocks.insert(event.index, state);
             }
             StreamEvent::ContentBlockDelta(event) => match &event.delta {
                 ContentDelta::Text(delta) => {
@@ -189,12 +191,12 @@ impl Accumulator {
                 finish_block(message, self.blocks.get_mut(&event.index));
             }
             StreamEvent::MessageDelta(event) => {
-                // Known fields replace what was there; only unknown ones can become more and more.
-                self.kept += apply_message_delta(message, event);
+                // Known fields replace each other; only unknown fields add to the size.
+                self.content_size += apply_message_delta(message, event);
             }
             StreamEvent::MessageStop(_) => {
-                for place in self.blocks.values_mut() {
-                    finish_block(message, Some(place));
+                for state in self.blocks.values_mut() {
+                    finish_block(message, Some(state));
                 }
                 self.is_complete = true;
             }
@@ -202,13 +204,13 @@ impl Accumulator {
         }
     }
 
-    /// Begins the message. Gateways may send content with it, whose blocks count from zero.
+    /// Begins the message. Some gateways send content with it, whose blocks have indexes from zero.
     fn start(&mut self, mut message: Message) {
         if self.discards_content {
             message.content = Vec::new();
         }
         for (index, block) in message.content.iter().enumerate() {
-            self.kept += BLOCK_OVERHEAD + json_len(block);
+            self.content_size += BLOCK_OVERHEAD + json_len(block);
             self.blocks.insert(index as u64, BlockState::at(index));
         }
         self.message = Some(message);
@@ -226,17 +228,21 @@ impl Accumulator {
             (DeltaKind::Text, block) => append_to_untyped_text(block, text),
             (DeltaKind::Thinking, ContentBlock::Thinking(block)) => {
                 block.thinking.push_str(text);
-                remove_extra(&mut block.extra, "thinking", block.thinking.is_empty());
+                if !block.thinking.is_empty() {
+                    remove_extra(&mut block.extra, "thinking");
+                }
             }
             (DeltaKind::Signature, ContentBlock::Thinking(block)) => {
                 text.clone_into(&mut block.signature);
-                remove_extra(&mut block.extra, "signature", text.is_empty());
+                if !text.is_empty() {
+                    remove_extra(&mut block.extra, "signature");
+                }
             }
             (DeltaKind::InputJson, block) => append_input(block, input, text),
             _ => return,
         }
-        // What replaces something, or comes too late, counts as well: near enough.
-        self.kept = self.kept.saturating_add(text.len());
+        // Text that replaces other text, or comes too late, counts as well: an estimate is enough.
+        self.content_size = self.content_size.saturating_add(text.len());
     }
 
     fn apply_rare_delta(&mut self, index: u64, delta: &ContentDelta) {
@@ -247,7 +253,7 @@ impl Accumulator {
                 } = block;
                 let citations = citations.get_or_insert_default();
                 citations.push(delta.citation.clone());
-                remove_extra(extra, "citations", false);
+                remove_extra(extra, "citations");
                 size_of::<Citation>() + json_len(delta)
             }
             (ContentDelta::Other(delta), Some((ContentBlock::Other(block), _)))
@@ -263,13 +269,13 @@ impl Accumulator {
             }
             _ => 0,
         };
-        self.kept = self.kept.saturating_add(size);
+        self.content_size = self.content_size.saturating_add(size);
     }
 
     fn block(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut InputState)> {
-        let place = self.blocks.get_mut(&index)?;
-        let block = self.message.as_mut()?.content.get_mut(place.position)?;
-        Some((block, &mut place.input))
+        let state = self.blocks.get_mut(&index)?;
+        let block = self.message.as_mut()?.content.get_mut(state.position)?;
+        Some((block, &mut state.input))
     }
 }
 
@@ -282,7 +288,8 @@ impl BlockState {
     }
 }
 
-/// Appends to a text block that began without a text that is a string, and was kept as it is.
+/// Appends to a text block that began without a string in `text`: such a block was kept as the JSON
+/// that it is, and becomes a text block here.
 #[cold]
 fn append_to_untyped_text(block: &mut ContentBlock, text: &str) {
     let ContentBlock::Other(object) = block else {
@@ -291,7 +298,7 @@ fn append_to_untyped_text(block: &mut ContentBlock, text: &str) {
     if is_type(object, "text") {
         push_str(object.entry("text").or_insert(Value::Null), text);
         let object = Value::Object(std::mem::take(object));
-        // An object is always a block, of whatever kind.
+        // Every object can be read as a block.
         *block = ContentBlock::deserialize(object).unwrap_or(ContentBlock::Other(Map::new()));
     }
 }
@@ -310,28 +317,30 @@ fn append_input(block: &mut ContentBlock, state: &mut InputState, text: &str) {
     *input = Value::from(text);
     *state = InputState::Raw;
     match block {
-        ContentBlock::ToolUse(block) => remove_extra(&mut block.extra, "input", false),
-        ContentBlock::ServerToolUse(block) => remove_extra(&mut block.extra, "input", false),
+        ContentBlock::ToolUse(block) => remove_extra(&mut block.extra, "input"),
+        ContentBlock::ServerToolUse(block) => remove_extra(&mut block.extra, "input"),
         _ => {}
     }
 }
 
-/// Reads the input of a tool call whose block ends; none at all is an empty one. A JSON string or `null` stays raw text as well:
-/// it is no input, and the one would pass for text that was cut off, the other for none. So does what
-/// is nested so deep that nobody could read the message again.
+/// Parses the input of a tool call whose block ends; a call without any input gets an empty object.
+///
+/// A JSON string or `null` stays raw text: neither is an input, and parsed they would look like raw
+/// text that was cut off, and like no input. Input that is nested too deeply also stays raw text, since
+/// the message could not be parsed again.
 #[inline(never)]
-fn finish_block(message: &mut Message, place: Option<&mut BlockState>) {
-    let Some(place) = place else {
+fn finish_block(message: &mut Message, state: Option<&mut BlockState>) {
+    let Some(state) = state else {
         return;
     };
-    let before = std::mem::replace(&mut place.input, InputState::Done);
+    let before = std::mem::replace(&mut state.input, InputState::Done);
     let is_raw = before == InputState::Raw;
-    let mut block = message.content.get_mut(place.position);
-    if let (InputState::Initial, Some(ContentBlock::ToolUse(call))) = (before, &mut block) {
-        if call.input.is_null() {
-            call.input = Value::Object(Map::new());
-            remove_extra(&mut call.extra, "input", false);
-        }
+    let mut block = message.content.get_mut(state.position);
+    if let (InputState::Initial, Some(ContentBlock::ToolUse(call))) = (before, &mut block)
+        && call.input.is_null()
+    {
+        call.input = Value::Object(Map::new());
+        remove_extra(&mut call.extra, "input");
     }
     if let Some(input) = block.filter(|_| is_raw).and_then(ContentBlock::input_mut) {
         match input.as_str().map(serde_json::from_str) {
@@ -361,7 +370,7 @@ fn is_nested_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// Appends to a string; anything else is replaced.
+/// Appends to a string, or replaces any other value.
 fn push_str(value: &mut Value, text: &str) {
     match value {
         Value::String(value) => value.push_str(text),
@@ -373,16 +382,16 @@ fn is_type(object: &Map<String, Value>, name: &str) -> bool {
     object.get("type").and_then(Value::as_str) == Some(name)
 }
 
-/// The most content that is kept: 128 MiB, as much as is read of an answer that is not streamed. The
-/// longest outputs are of a few hundred thousand tokens, one or two MiB; the rest is for what
-/// server tools find. Beyond that a server is broken or means ill.
+/// The most content that is kept: 128 MiB, as for a response that is not streamed. The longest outputs
+/// are a few hundred thousand tokens, one or two MiB; the rest is for the results of server tools. A
+/// server that sends more is broken or malicious.
 pub(crate) const MAX_CONTENT: usize = 128 << 20;
 
-/// The most levels of a tool's input. JSON is read to 127 levels; what is left is for the message and
-/// what that may be put into: a request, a batch, a journal.
+/// The most levels of nesting in the input of a tool call. JSON is parsed up to 127 levels; the other 27
+/// are for the message and what may contain it: a request, a batch, a journal.
 const MAX_INPUT_DEPTH: usize = 100;
 
-/// What a block takes beside its content, so that endless empty blocks count as well.
+/// The size of a block beside its content, in bytes, so that endless empty blocks count as well.
 const BLOCK_OVERHEAD: usize = size_of::<ContentBlock>() + size_of::<(u64, BlockState)>();
 
 #[cfg(test)]
@@ -454,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn message_equals_the_one_that_is_not_streamed() {
+    fn streamed_message_equals_the_unstreamed_one() {
         let accumulator = fold(&[
             start(),
             block(0, json!({"type":"thinking","thinking":"","signature":""})),
@@ -502,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn interleaved_blocks_are_told_apart_and_stand_in_order_of_arrival() {
+    fn interleaved_blocks_keep_the_order_of_arrival() {
         let accumulator = fold(&[
             start(),
             block(5, json!({"type":"text","text":"a"})),
@@ -522,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn reused_index_means_the_block_that_began_last() {
+    fn reused_index_means_the_newest_block() {
         let accumulator = fold(&[
             start(),
             tool(0, "tool_use"),
@@ -538,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_input_without_deltas_is_that_of_the_start() {
+    fn tool_input_without_deltas_is_the_initial_one() {
         for kind in ["tool_use", "server_tool_use", "mcp_tool_use"] {
             let accumulator = fold(&[start(), tool(0, kind), input(0, ""), stop(0)]);
             assert_eq!(
@@ -550,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_input_of_which_nothing_came_is_empty() {
+    fn missing_tool_input_is_an_empty_object() {
         for call in [
             json!({"type":"tool_use","id":"t","name":"n"}),
             json!({"type":"tool_use","id":"t","name":"n","input":null}),
@@ -563,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_input_is_raw_text_until_its_block_or_the_message_ends() {
+    fn tool_input_is_raw_text_until_its_end() {
         for kind in ["tool_use", "server_tool_use", "mcp_tool_use"] {
             for end in [stop(0), message_stop()] {
                 let mut accumulator =
@@ -590,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_overwritten_by_what_is_there_and_not_null() {
+    fn usage_is_overwritten_by_fields_that_are_not_null() {
         let accumulator = fold(&[
             start(),
             json!({"type":"message_delta","delta":{},"usage":{"input_tokens":null,
@@ -623,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_that_the_start_lacks_comes_with_message_delta() {
+    fn usage_may_first_come_with_message_delta() {
         let mut first = start();
         first["message"]["usage"] = json!(null);
         let delta = json!({"type":"message_delta","delta":{},"usage":{"output_tokens":5}});
@@ -633,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn stop_fields_are_overwritten_even_by_null_and_the_container_is_not() {
+    fn null_overwrites_stop_fields_but_not_the_container() {
         let mut accumulator = fold(&[
             start(),
             json!({"type":"message_delta","delta":{"stop_reason":"refusal","stop_sequence":"x",
@@ -655,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_message_delta_are_kept_on_the_message() {
+    fn unknown_fields_of_message_delta_are_kept() {
         let accumulator = fold(&[
             start(),
             json!({"type":"message_delta","delta":{"new":1,"null":null,"content":"odd"},
@@ -675,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_passed_over() {
+    fn events_that_do_not_fit_are_ignored() {
         let unknown = delta(0, json!({"type":"future_delta","text":"x"}));
         let data = unknown.to_string();
         let event = RawEvent::decode(b"", data.as_bytes()).unwrap();
@@ -704,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn events_before_the_start_are_passed_over() {
+    fn events_before_the_start_are_ignored() {
         let mut accumulator = fold(&[
             json!({"type":"ping"}),
             block(0, json!({"type":"text","text":"x"})),
@@ -720,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn content_of_the_start_is_kept_and_goes_on() {
+    fn content_of_the_start_is_kept_and_continued() {
         let mut first = start();
         first["message"]["content"] = json!([{"type":"text","text":"a"}]);
         let accumulator = fold(&[
@@ -786,7 +795,7 @@ mod tests {
                 tool(2, "tool_use"),
                 block(3, json!({"type":"compaction"})),
             ]);
-            accumulator.limit = accumulator.kept + 10_000;
+            accumulator.limit = accumulator.content_size + 10_000;
             let (mut rounds, mut held) = (0, 0);
             while accumulator.room().is_ok() {
                 rounds += 1;
@@ -812,7 +821,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_without_end_are_refused() {
+    fn endless_unknown_fields_are_refused() {
         let mut accumulator = fold(&[start()]);
         accumulator.limit = 10_000;
         let same = json!({"type":"message_delta","delta":{"x":1},"usage":{"output_tokens":5}});
@@ -853,7 +862,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_takes_over_what_is_said_and_not_null() {
+    fn usage_update_keeps_odd_values_of_known_fields() {
         let mut accumulator = fold(&[start()]);
         let usage = |accumulator: &Accumulator| {
             let message = accumulator.message().unwrap();
@@ -896,7 +905,7 @@ mod tests {
         }
     }
 
-    /// An object with the fields of another one in place of its own.
+    /// Returns an object in which the fields of another one replace its own.
     fn said_with(object: &Value, said: &Value) -> Value {
         let mut object = object.as_object().unwrap().clone();
         object.extend(said.as_object().unwrap().clone());
@@ -904,7 +913,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_updates_of_usage_take_no_longer_than_they_are_long() {
+    fn usage_updates_take_linear_time() {
         let mut accumulator = fold(&[start()]);
         let began = std::time::Instant::now();
         for round in 0..20_000 {
@@ -914,14 +923,14 @@ mod tests {
                 &json!({"type":"message_delta","usage":{name:1}}),
             );
         }
-        // Tenths of a second; with a copy of it all each time, some minutes.
+        // This takes tenths of a second, or minutes if each update copied all fields.
         assert!(began.elapsed() < std::time::Duration::from_secs(30));
         let message = accumulator.into_message().unwrap();
         assert!(message.usage.extra.len() >= 20_000);
     }
 
     #[test]
-    fn input_is_read_as_deep_as_a_message_can_be_read_again() {
+    fn deep_input_stays_raw_so_that_it_can_be_reread() {
         for (levels, is_read) in [(100, true), (101, false), (126, false), (100_000, false)] {
             let text = "[".repeat(levels) + &"]".repeat(levels);
             let accumulator = fold(&[
@@ -942,11 +951,11 @@ mod tests {
     }
 
     #[test]
-    fn without_content_nothing_is_kept_and_nothing_counts() {
+    fn discarded_content_is_not_kept_or_counted() {
         let mut accumulator = fold(&[start(), block(0, json!({"type":"text","text":"a"}))]);
         accumulator.limit = 1000;
         feed(&mut accumulator, &text(0, &"x".repeat(900)));
-        assert!(accumulator.kept > 0);
+        assert!(accumulator.content_size > 0);
         accumulator.discard_content();
         for index in 0..100 {
             feed(
@@ -956,7 +965,7 @@ mod tests {
             feed(&mut accumulator, &text(index, &"x".repeat(900)));
             feed(&mut accumulator, &stop(index));
         }
-        assert_eq!((accumulator.kept, accumulator.room()), (0, Ok(())));
+        assert_eq!((accumulator.content_size, accumulator.room()), (0, Ok(())));
         feed(&mut accumulator, &message_stop());
         assert!(accumulator.is_complete());
         let mut early = Accumulator::new();
@@ -965,11 +974,11 @@ mod tests {
         first["message"]["content"] = json!([{"type":"text","text":"a"}]);
         feed(&mut early, &first);
         feed(&mut early, &text(0, "b"));
-        assert_eq!((content(&early), early.kept), (json!([]), 0));
+        assert_eq!((content(&early), early.content_size), (json!([]), 0));
     }
 
     #[test]
-    fn refusal_names_the_limit() {
+    fn too_large_names_the_limit() {
         assert_eq!(
             TooLarge { limit: 16 }.to_string(),
             "content of the stream is longer than 16 bytes"
@@ -977,7 +986,7 @@ mod tests {
     }
 
     #[test]
-    fn compaction_grows_and_its_secret_is_replaced() {
+    fn compaction_grows_and_replaces_encrypted_content() {
         let compaction = |content: Value, secret: Value| {
             delta(
                 0,
@@ -998,7 +1007,7 @@ mod tests {
         );
     }
 
-    /// The recorded streams with which something is the matter: what, and why.
+    /// The recorded streams that differ: their hash, how they differ, and why.
     const EXCEPTIONS: [(&str, &str, &str); 2] = [
         (
             "665bfc9ff7645bfd0acfad45c7d40a4d630f1401399dc5b02861e008f1e060c8",
@@ -1014,7 +1023,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-    fn recorded_streams_accumulate_to_what_the_official_client_makes_of_them() {
+    fn recorded_streams_match_the_official_client() {
         let (mut count, mut faults, mut exceptions) = (0, Vec::new(), Vec::new());
         for line in recordings() {
             count += 1;
@@ -1045,7 +1054,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-    fn recorded_events_are_written_as_they_came() {
+    fn recorded_events_survive_a_round_trip() {
         for line in recordings() {
             let mut decoder = crate::stream::sse::Decoder::new();
             decoder.feed(line["body"].as_str().expect("a body").as_bytes());
@@ -1081,7 +1090,7 @@ mod tests {
         accumulator
     }
 
-    /// Finds what of theirs, nulls aside, is missing or other in ours.
+    /// Lists what is missing or different in our message, apart from nulls.
     fn compare(path: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) {
         match (ours, theirs) {
             (_, Value::Null) => {}
@@ -1101,7 +1110,7 @@ mod tests {
         }
     }
 
-    /// Finds what of ours, nulls aside, is in none of theirs.
+    /// Lists what is in our message and in none of theirs, apart from nulls.
     fn surplus(path: &str, ours: &Value, theirs: &[&Value], faults: &mut Vec<String>) {
         match ours {
             Value::Object(ours) => {

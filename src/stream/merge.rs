@@ -1,4 +1,7 @@
-//! Merges what later events say about a message into it.
+//! Merges the fields of later events into a message.
+//!
+//! A field of ours that came with a value of another type, or as `null`, is kept in `extra` under its
+//! name, so that the message is written as it was received. A later valid value removes it there.
 
 use std::io;
 
@@ -7,35 +10,38 @@ use serde_json::{Map, Value};
 
 use crate::types::{Message, MessageDelta, Usage};
 
-/// Takes over what is said about the message; returns by how much its unknown fields have grown.
+/// Merges a `message_delta` into the message, and returns by how many bytes the unknown fields of the
+/// message have grown.
 pub(super) fn apply_message_delta(message: &mut Message, event: &MessageDelta) -> usize {
     let delta = &event.delta;
     let extra = &mut message.extra;
-    let said = &delta.extra;
+    let update_extra = &delta.extra;
     let (slot, value) = (&mut message.stop_reason, &delta.stop_reason);
-    overwrite_even_by_null(slot, extra, "stop_reason", value, said);
+    overwrite_even_by_null(slot, extra, "stop_reason", value, update_extra);
     let (slot, value) = (&mut message.stop_sequence, &delta.stop_sequence);
-    overwrite_even_by_null(slot, extra, "stop_sequence", value, said);
+    overwrite_even_by_null(slot, extra, "stop_sequence", value, update_extra);
     let (slot, value) = (&mut message.stop_details, &delta.stop_details);
-    overwrite_even_by_null(slot, extra, "stop_details", value, said);
+    overwrite_even_by_null(slot, extra, "stop_details", value, update_extra);
     if delta.container.is_some() {
         let (slot, value) = (&mut message.container, &delta.container);
-        overwrite_even_by_null(slot, extra, "container", value, said);
+        overwrite_even_by_null(slot, extra, "container", value, update_extra);
     }
     let mut growth = 0;
-    for (name, value) in event.extra.iter().chain(said) {
+    for (name, value) in event.extra.iter().chain(update_extra) {
         if !value.is_null() && !RESERVED_FIELDS.contains(&name.as_str()) {
             growth += insert_extra(extra, name, value);
         }
     }
     if let Some(usage) = &event.usage {
         growth += overwrite_usage(&mut message.usage, usage);
-        remove_extra(extra, "usage", message.usage == Usage::default());
+        if message.usage != Usage::default() {
+            remove_extra(extra, "usage");
+        }
     }
     growth
 }
 
-/// Keeps an unknown field; returns by how much that takes more than what was there.
+/// Sets an unknown field, and returns by how many bytes it is larger than the value before.
 #[inline(never)]
 fn insert_extra(extra: &mut Map<String, Value>, name: &str, value: &Value) -> usize {
     let size = |value: &Value| size_of::<(String, Value)>() + name.len() + json_len(value);
@@ -43,28 +49,28 @@ fn insert_extra(extra: &mut Map<String, Value>, name: &str, value: &Value) -> us
     size(value).saturating_sub(before.as_ref().map_or(0, size))
 }
 
-/// Takes over a field that was said, if only to be null.
+/// Overwrites a field that the event has, even with `null`.
 #[inline(never)]
 fn overwrite_even_by_null<T: Clone>(
     slot: &mut Option<T>,
     extra: &mut Map<String, Value>,
     name: &str,
     value: &Option<T>,
-    said: &Map<String, Value>,
+    update_extra: &Map<String, Value>,
 ) {
     if value.is_some() {
         slot.clone_from(value);
         extra.remove(name);
-    } else if let Some(odd) = said.get(name) {
+    } else if let Some(odd) = update_extra.get(name) {
         *slot = None;
         extra.insert(name.to_owned(), odd.clone());
     }
 }
 
-/// Takes over all fields, known or not, that are there and not null; returns by how much the unknown
-/// ones have grown.
+/// Overwrites the fields of a usage, known or not, that the update has and that are not null. Returns by
+/// how many bytes the unknown fields have grown.
 pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
-    // Each by its name, so that none is forgotten.
+    // The pattern names every field, so that a new field cannot be forgotten here.
     let Usage {
         input_tokens,
         output_tokens,
@@ -76,14 +82,14 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
         service_tier,
         inference_geo,
         speed,
-        extra: said,
+        extra: update_extra,
     } = update;
     let mut growth = 0;
-    for (name, value) in said.iter().filter(|(_, value)| !value.is_null()) {
+    for (name, value) in update_extra.iter().filter(|(_, value)| !value.is_null()) {
         growth += insert_extra(&mut usage.extra, name, value);
     }
     let extra = &mut usage.extra;
-    let not_null = |name| said.get(name).filter(|value| !value.is_null());
+    let not_null = |name| update_extra.get(name).filter(|value| !value.is_null());
     macro_rules! overwrite {
         (count $field:ident) => {
             if *$field > 0 {
@@ -94,7 +100,13 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
             }
         };
         ($field:ident) => {
-            overwrite_unless_null(&mut usage.$field, extra, stringify!($field), $field, said)
+            overwrite_unless_null(
+                &mut usage.$field,
+                extra,
+                stringify!($field),
+                $field,
+                update_extra,
+            )
         };
     }
     overwrite!(count input_tokens);
@@ -110,31 +122,32 @@ pub(crate) fn overwrite_usage(usage: &mut Usage, update: &Usage) -> usize {
     growth
 }
 
+/// Overwrites a field that the update has, unless it is `null`.
 #[inline(never)]
 fn overwrite_unless_null<T: Clone>(
     slot: &mut Option<T>,
     extra: &mut Map<String, Value>,
     name: &str,
     value: &Option<T>,
-    said: &Map<String, Value>,
+    update_extra: &Map<String, Value>,
 ) {
     if value.is_some() {
         slot.clone_from(value);
         extra.remove(name);
-    } else if said.get(name).is_some_and(|odd| !odd.is_null()) {
+    } else if update_extra.get(name).is_some_and(|odd| !odd.is_null()) {
         *slot = None;
     }
 }
 
-/// Drops what was kept of a field as it was before, unless the field is still unset.
+/// Removes the odd value of a field that has a valid value now.
 #[inline(never)]
-pub(super) fn remove_extra(extra: &mut Map<String, Value>, name: &str, is_unset: bool) {
-    if !is_unset && !extra.is_empty() {
+pub(super) fn remove_extra(extra: &mut Map<String, Value>, name: &str) {
+    if !extra.is_empty() {
         extra.remove(name);
     }
 }
 
-/// The length of a value as JSON, which stands for its size in memory.
+/// Returns the length of a value as JSON, which approximates its size in memory.
 pub(super) fn json_len(value: &impl Serialize) -> usize {
     struct Length(usize);
     impl io::Write for Length {
@@ -147,12 +160,12 @@ pub(super) fn json_len(value: &impl Serialize) -> usize {
         }
     }
     let mut length = Length(0);
-    // Neither side can fail; if it did, what was written until then would count.
+    // Neither side can fail. If one did, the bytes written before would count.
     let _ = serde_json::to_writer(&mut length, value);
     length.0
 }
 
-/// What an event may not add to a message, because it is set in other ways.
+/// The fields of a message that an event cannot add as unknown ones.
 const RESERVED_FIELDS: [&str; 11] = [
     "id",
     "type",

@@ -1,6 +1,7 @@
-//! What must hold for any bytes from outside, as functions that panic where it does not: the fuzz
-//! targets in `tests/fuzz` call them with what they find, the tests here with generated inputs. In
-//! no other build.
+//! Functions that check what must hold for any bytes from outside, and panic if it does not hold.
+//!
+//! The fuzz targets in `tests/fuzz` call the functions with the inputs that the fuzzer finds, the tests
+//! here call them with generated inputs. The module is compiled only for tests and fuzzing.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -28,24 +29,32 @@ use crate::types::{
 #[cfg(test)]
 mod tests;
 
-/// Server-sent events come out as a plain reading of the standard has them, however the bytes are
-/// cut. The first byte says how, and whether events must be short.
+/// Checks that server-sent events are decoded as by a simple implementation of the standard, however
+/// the bytes are divided. The first byte seeds the division, and says whether events must be short.
 pub fn sse(input: &[u8]) {
     let Some((&seed, bytes)) = input.split_first() else {
         return;
     };
-    let limit = if seed % 4 == 0 { 64 } else { MAX_EVENT };
+    let limit = if seed.is_multiple_of(4) {
+        SHORT_LIMIT
+    } else {
+        MAX_EVENT
+    };
     let whole = decode(limit, bytes, || usize::MAX);
     let mut rng = Rng::with_seed(seed.into());
     assert_eq!(decode(limit, bytes, || rng.usize(1..=24)), whole);
     assert_eq!(decode(limit, bytes, || 1), whole);
-    let plain = decode_plainly(bytes);
+    let plain = decode_by_the_standard(bytes);
     match whole.is_refused {
         true => assert_eq!(whole.events, plain[..whole.events.len()]),
         false => assert_eq!(whole.events, plain),
     }
 }
 
+/// A limit that short inputs reach, in bytes.
+const SHORT_LIMIT: usize = 64;
+
+/// Everything that was decoded from a stream.
 #[derive(Debug, Default, PartialEq)]
 struct DecodedStream {
     /// The names and data of the events.
@@ -79,8 +88,8 @@ fn decode(limit: usize, mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> Dec
     decoded
 }
 
-/// Reads a stream line by line, as the standard words it.
-fn decode_plainly(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// Decodes a stream line by line, as the standard describes it.
+fn decode_by_the_standard(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut rest = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut events = Vec::new();
     let (mut name, mut data): (Vec<u8>, Vec<u8>) = Default::default();
@@ -112,9 +121,9 @@ fn decode_plainly(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     events
 }
 
-/// A stream folds into the same message however it is cut, and whether its pieces of text are read
-/// fast or as any event; the message counts as whole only after its own end, is not much larger than
-/// the stream, and can be written and read again. The first byte says how the stream is cut.
+/// Checks that a stream folds into an equal message however it is divided, and whether deltas are applied
+/// raw or as typed events. The message must be complete only after its own end, must not be much larger
+/// than the stream, and must survive a round trip through JSON. The first byte seeds the division.
 pub fn stream(input: &[u8]) {
     let Some((&seed, bytes)) = input.split_first() else {
         return;
@@ -139,8 +148,16 @@ pub fn stream(input: &[u8]) {
     call_accessors(message);
 }
 
-/// Folds a stream as far as it goes; says whether it was whole, and what was wrong with it.
-fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, (bool, String)) {
+/// How a stream ended.
+#[derive(Debug, PartialEq)]
+struct StreamOutcome {
+    is_complete: bool,
+    /// The text of the error that ended the stream, or empty.
+    problem: String,
+}
+
+/// Folds a stream up to its end or its first error.
+fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, StreamOutcome) {
     let mut decoder = Decoder::new();
     let (mut fast, mut plain) = (Accumulator::new(), Accumulator::new());
     let (mut has_begun, mut has_ended, mut problem) = (false, false, String::new());
@@ -178,11 +195,15 @@ fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, (bool
     assert_eq!(fast.is_complete(), has_ended);
     assert_eq!(plain.is_complete(), has_ended);
     assert_eq!(fast.message(), plain.message());
-    (fast, (has_ended, problem))
+    let outcome = StreamOutcome {
+        is_complete: has_ended,
+        problem,
+    };
+    (fast, outcome)
 }
 
 fn assert_round_trip(event: &StreamEvent) {
-    // One without a type got its meaning from the name beside it, which is not part of it.
+    // An event without a type is known by the name of its server-sent event, which JSON does not hold.
     if !event.kind().is_empty() {
         let json = serde_json::to_string(event).expect("JSON");
         let read: StreamEvent = serde_json::from_str(&json).expect("an event");
@@ -190,11 +211,11 @@ fn assert_round_trip(event: &StreamEvent) {
     }
 }
 
-/// Every type that is read from the wire reads JSON the same from a text, whatever the order of its
-/// fields, and from a [`Value`]; what it read it writes as equal JSON. No error quotes the input.
+/// Checks every type that is read from the wire: it must read equally from JSON text, in any order of
+/// fields, and from a [`Value`], and must be written as equal JSON. No error may quote the input.
 pub fn wire(input: &[u8]) {
     let value: Option<Value> = serde_json::from_slice(input).ok();
-    // Of a repeated key the last counts; these have each key once.
+    // Unlike the input, these texts have each key once: the last of a repeated key counts.
     let texts = value.as_ref().map(|value| {
         let mut type_first = String::new();
         write_type_first(value, &mut type_first);
@@ -247,7 +268,7 @@ where
     from_value
 }
 
-/// Whether two values are the same JSON; a number may be written with a point or without.
+/// Whether two values are equal JSON; `1` and `1.0` are equal.
 fn is_equal_json(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
@@ -261,18 +282,18 @@ fn is_equal_json(one: &Value, other: &Value) -> bool {
                     .all(|(one, other)| is_equal_json(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
-            let same = |(key, one)| {
+            let is_equal = |(key, one)| {
                 other
                     .get(key)
                     .is_some_and(|other| is_equal_json(one, other))
             };
-            one.len() == other.len() && one.iter().all(same)
+            one.len() == other.len() && one.iter().all(is_equal)
         }
         (one, other) => one == other,
     }
 }
 
-/// Writes JSON as the server does: the `type` of an object first.
+/// Writes JSON with the `type` of each object first, as the server does.
 fn write_type_first(value: &Value, text: &mut String) {
     let separate = |text: &mut String, at| text.push_str(if at == 0 { "" } else { "," });
     match value {
@@ -300,7 +321,7 @@ fn write_type_first(value: &Value, text: &mut String) {
     }
 }
 
-/// What programs ask of an answer.
+/// Calls the methods of a message that programs use.
 fn call_accessors(message: &Message) {
     let _ = (message.text().len(), message.tool_uses().count());
     let _ = (
@@ -319,9 +340,9 @@ fn call_accessors(message: &Message) {
     );
 }
 
-/// Headers are read without regard to their order, a wait that they ask for is never zero nor longer
-/// than 49 days, and dates mean what a calendar says. A line is a header; the first eight bytes are a
-/// date.
+/// Checks that headers are read in any order, that a wait is never zero nor longer than 49 days, and that
+/// dates agree with a calendar. The first eight bytes are a date in Unix seconds; each line after them is
+/// a header.
 pub fn headers(input: &[u8]) {
     let Some((number, lines)) = input.split_first_chunk() else {
         return;
@@ -364,7 +385,7 @@ pub fn headers(input: &[u8]) {
 /// 9999-12-31T23:59:59Z.
 const END_OF_9999: u64 = 253_402_300_799;
 
-/// A date is read in all of its forms, by a calendar that counts day by day.
+/// Checks that a date is parsed in all its forms, against a calendar that counts day by day.
 fn dates(unix: u64) {
     const MONTHS: [(&str, u64); 12] = [
         ("Jan", 31),
@@ -392,7 +413,9 @@ fn dates(unix: u64) {
     let (mut left, time) = (unix / 86_400, unix % 86_400);
     let weekday = DAYS[left as usize % 7];
     let mut year = 1970;
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     while left >= 365 + u64::from(is_leap(year)) {
         left -= 365 + u64::from(is_leap(year));
         year += 1;
@@ -428,8 +451,8 @@ fn dates(unix: u64) {
     }
 }
 
-/// A body is an error object or is not, and whatever it is, what a call makes of it is said in one
-/// line of assert_bounded length. The first two bytes are the status.
+/// Checks that any body of an error becomes an error text of one line and bounded length. The first two
+/// bytes are the status.
 pub fn errors(input: &[u8]) {
     let Some((status, body)) = input.split_first_chunk() else {
         return;
@@ -471,9 +494,8 @@ fn assert_bounded(error: &Error) {
     }
 }
 
-/// A journal that was damaged gives its whole records up to the damage, no others, and goes on; or
-/// it is refused and left as it is. The input is damage, done to a journal of a few records at
-/// `path`.
+/// Checks that a damaged journal either yields its intact records and can be continued, or is refused and
+/// left as it is. The input says how a journal of a few records at `path` is [damaged](damage).
 pub fn journal(path: &Path, input: &[u8]) {
     type Record = Map<String, Value>;
     let open = || Journal::<Record>::open(path, "checks");
@@ -526,7 +548,7 @@ pub fn journal(path: &Path, input: &[u8]) {
             for record in &records {
                 assert_eq!(expected.next(), Some(Some(record.clone())));
             }
-            // What may be left out is one line at the end, with zeros in it.
+            // Only a last line with zeros may be missing.
             assert!(expected.len() <= 1);
             let rest = &whole_lines[records.len()..];
             assert!(rest.iter().all(|line| line.contains(&0)));
@@ -544,8 +566,8 @@ pub fn journal(path: &Path, input: &[u8]) {
     }
 }
 
-/// Does what a crash, a full disk or an editor may do to a file: each four bytes of `input` are a
-/// edit, a place and a value; what remains is appended.
+/// Changes a file as a crash, a full disk or an editor may. Each four bytes of `input` are an edit: its
+/// kind, two bytes of position, and a value. The bytes that remain are appended.
 fn damage(mut file: Vec<u8>, input: &[u8]) -> Vec<u8> {
     let mut edits = input.chunks_exact(4);
     for edit in edits.by_ref() {
@@ -569,5 +591,5 @@ fn damage(mut file: Vec<u8>, input: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Stands in inputs for what is nobody's business: no error may quote it.
+/// Marks secrets in inputs: no error may quote it.
 const MARK: &str = "SECRET";

@@ -1,4 +1,4 @@
-//! The checks with generated inputs, with recorded ones, and with the ones that once failed.
+//! Runs the checks with generated inputs, and with recorded ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Runs `case` with the rng of each seed in turn, and says with which one it failed.
+/// Runs `case` with an rng of each seed, and prints the seed with which it fails.
 #[track_caller]
 fn each_seed(seeds: u64, mut case: impl FnMut(&mut Rng)) {
     for seed in 0..seeds {
@@ -19,7 +19,7 @@ fn each_seed(seeds: u64, mut case: impl FnMut(&mut Rng)) {
     }
 }
 
-/// Something of everything that the server sends and takes.
+/// Returns a sample of each type that the server sends or receives.
 fn samples() -> Vec<Value> {
     let usage = json!({"input_tokens":25,"output_tokens":1,"cache_creation_input_tokens":0,
         "cache_read_input_tokens":null,"cache_creation":{"ephemeral_5m_input_tokens":0},
@@ -72,7 +72,7 @@ fn samples() -> Vec<Value> {
     samples
 }
 
-/// Events of a stream, in the order in which they come.
+/// Returns the events of a stream, in their order.
 fn events() -> Vec<Value> {
     let delta = |index: u64, delta: Value| json!({"type":"content_block_delta","index":index,"delta":delta});
     let mut events = vec![
@@ -129,7 +129,7 @@ fn events() -> Vec<Value> {
     events
 }
 
-/// Deletes, renames or retypes something.
+/// Deletes, renames, replaces or repeats a part of a value.
 fn mutate(value: &mut Value, rng: &mut Rng) {
     const NAMES: [&str; 8] = [
         "type", "text", "content", "usage", "id", "input", "extra", "SECRET",
@@ -199,7 +199,7 @@ fn odd_value(rng: &mut Rng) -> Value {
     }
 }
 
-/// Damages bytes in up to three places.
+/// Changes bytes at up to three positions.
 fn damage_bytes(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..rng.usize(..4) {
         let at = rng.usize(..=bytes.len());
@@ -217,7 +217,7 @@ fn damage_bytes(bytes: &mut Vec<u8>, rng: &mut Rng) {
 }
 
 #[test]
-fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
+fn damaged_bytes_decode_by_the_standard() {
     let text: String = (0..40).map(|n| format!("{n} ")).collect();
     let endings = ["\n", "\r\n", "\r"];
     each_seed(1_500, |rng| {
@@ -242,7 +242,7 @@ fn damaged_streams_of_bytes_come_out_as_the_standard_has_them() {
 }
 
 #[test]
-fn streams_of_events_in_any_order_and_shape_fold_alike() {
+fn events_in_any_order_fold_to_equal_messages() {
     let events = events();
     each_seed(500, |rng| {
         let mut input = vec![rng.u8(..)];
@@ -288,7 +288,7 @@ fn mutated_json_is_written_as_it_was_read() {
 }
 
 #[test]
-fn headers_of_any_content_are_read_in_bounds() {
+fn headers_of_any_content_are_read_within_bounds() {
     let names = [
         "retry-after",
         "retry-after-ms",
@@ -338,7 +338,7 @@ fn headers_of_any_content_are_read_in_bounds() {
 }
 
 #[test]
-fn dates_are_those_of_the_calendar() {
+fn dates_agree_with_the_calendar() {
     const DAY: u64 = 86_400;
     for leap in [1972, 2000, 2024, 2100, 2400, 9996] {
         let about = (leap - 1970) * 36_524 * DAY / 100;
@@ -349,7 +349,7 @@ fn dates_are_those_of_the_calendar() {
 }
 
 #[test]
-fn bodies_of_errors_are_read_in_bounds() {
+fn error_texts_have_bounded_length() {
     let bodies = [
         r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow\n down",
             "details":{"error_code":"ramp_limit_exceeded"}},"request_id":"req_1"}"#,
@@ -377,7 +377,7 @@ fn bodies_of_errors_are_read_in_bounds() {
 }
 
 #[test]
-fn damaged_journals_lose_no_whole_record_and_invent_none() {
+fn damaged_journals_keep_exactly_whole_records() {
     let file = TemporaryJournal::new();
     each_seed(400, |rng| {
         let edits = rng.usize(..4);
@@ -406,8 +406,8 @@ impl Drop for TemporaryJournal {
     }
 }
 
-/// Inputs for each target, made of the recordings; written to `ANTHROPIC_FUZZ_CORPUS`, where that is
-/// set.
+/// Makes inputs for each target from the recordings. Writes them to the folder in
+/// `ANTHROPIC_FUZZ_CORPUS`, if the variable is set.
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
 fn recorded_inputs_pass_every_check() {
@@ -479,7 +479,7 @@ fn recorded() -> Vec<(&'static str, Vec<u8>)> {
     inputs
 }
 
-/// Takes what looks like an exchange, or a part of one, out of a recording.
+/// Collects inputs from everything in a recording that looks like a request or a response.
 fn gather(value: &Value, add: &mut impl FnMut(&'static str, &[u8], &str)) {
     let children: Vec<&Value> = match value {
         Value::Object(object) => object.values().collect(),

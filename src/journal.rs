@@ -28,14 +28,6 @@ pub(crate) struct Journal<R> {
     records: PhantomData<fn(R)>,
 }
 
-/// The first line of a journal.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
-struct JournalHeader<'a> {
-    /// The kind of the records.
-    journal: Cow<'a, str>,
-    version: u32,
-}
-
 impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// Opens a journal, or creates it, and returns it with its records. If the last line was being
     /// written when its writer was killed, that line is removed. Blocks for up to 200 ms while
@@ -212,6 +204,14 @@ impl<R> fmt::Debug for Journal<R> {
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+/// The first line of a journal.
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct JournalHeader<'a> {
+    /// The kind of the records.
+    journal: Cow<'a, str>,
+    version: u32,
 }
 
 /// The version of the format, in the first line of the file.

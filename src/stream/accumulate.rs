@@ -37,6 +37,199 @@ pub(crate) struct Accumulator {
     limit: usize,
 }
 
+impl Accumulator {
+    /// Makes an accumulator without a message.
+    pub(crate) fn new() -> Accumulator {
+        Accumulator::default()
+    }
+
+    /// Drops the content, and ignores all further content.
+    pub(crate) fn discard_content(&mut self) {
+        self.discards_content = true;
+        self.content_size = 0;
+        self.blocks.clear();
+        if let Some(message) = &mut self.message {
+            message.content = Vec::new();
+        }
+    }
+
+    /// Applies the next event. Changes nothing after `message_stop`, or once the limit is passed.
+    pub(crate) fn apply(&mut self, event: &RawEvent<'_>) {
+        if self.content_size > self.limit {
+            return;
+        }
+        match event {
+            RawEvent::Delta { index, delta } => {
+                self.apply_text_delta(*index, delta.kind, &delta.text)
+            }
+            RawEvent::Event(event) => self.apply_event(event),
+        }
+    }
+
+    /// Like [`apply`](Accumulator::apply), but moves the message out of a `message_start`.
+    pub(crate) fn absorb(&mut self, event: RawEvent<'_>) {
+        match event {
+            RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
+                self.start_message(event.message);
+            }
+            event => self.apply(&event),
+        }
+    }
+
+    /// Returns an error if the limit is passed. Check this after each event, and fail the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] from the event on that passes the limit.
+    #[inline]
+    pub(crate) fn room(&self) -> Result<(), TooLarge> {
+        if self.content_size > self.limit {
+            return Err(TooLarge { limit: self.limit });
+        }
+        Ok(())
+    }
+
+    /// Returns the message so far, or `None` before `message_start`.
+    pub(crate) fn message(&self) -> Option<&Message> {
+        self.message.as_ref()
+    }
+
+    /// Returns the message so far by value.
+    pub(crate) fn into_message(self) -> Option<Message> {
+        self.message
+    }
+
+    /// Whether `message_stop` has arrived, so that the message is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn apply_event(&mut self, event: &StreamEvent) {
+        if self.is_complete {
+            return;
+        }
+        let Some(message) = &mut self.message else {
+            if let StreamEvent::MessageStart(event) = event {
+                self.start_message(event.message.clone());
+            }
+            return;
+        };
+        match event {
+            StreamEvent::ContentBlockStart(_) if self.discards_content => {}
+            StreamEvent::ContentBlockStart(event) => {
+                finish_block(message, self.blocks.get_mut(&event.index));
+                self.content_size += BLOCK_OVERHEAD + json_len(&event.content_block);
+                let state = BlockState::at(message.content.len());
+                message.content.push(event.content_block.clone());
+                self.blocks.insert(event.index, state);
+            }
+            StreamEvent::ContentBlockDelta(event) => match &event.delta {
+                ContentDelta::Text(delta) => {
+                    self.apply_text_delta(event.index, DeltaKind::Text, &delta.text)
+                }
+                ContentDelta::InputJson(delta) => {
+                    self.apply_text_delta(event.index, DeltaKind::InputJson, &delta.partial_json);
+                }
+                ContentDelta::Thinking(delta) => {
+                    self.apply_text_delta(event.index, DeltaKind::Thinking, &delta.thinking);
+                }
+                ContentDelta::Signature(delta) => {
+                    self.apply_text_delta(event.index, DeltaKind::Signature, &delta.signature);
+                }
+                delta => self.apply_rare_delta(event.index, delta),
+            },
+            StreamEvent::ContentBlockStop(event) => {
+                finish_block(message, self.blocks.get_mut(&event.index));
+            }
+            StreamEvent::MessageDelta(event) => {
+                // Known fields replace each other; only unknown fields add to the size.
+                self.content_size += apply_message_delta(message, event);
+            }
+            StreamEvent::MessageStop(_) => {
+                for state in self.blocks.values_mut() {
+                    finish_block(message, Some(state));
+                }
+                self.is_complete = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins the message. Some gateways send content with it, whose blocks have indexes from zero.
+    fn start_message(&mut self, mut message: Message) {
+        if self.discards_content {
+            message.content = Vec::new();
+        }
+        for (index, block) in message.content.iter().enumerate() {
+            self.content_size += BLOCK_OVERHEAD + json_len(block);
+            self.blocks.insert(index as u64, BlockState::at(index));
+        }
+        self.message = Some(message);
+    }
+
+    fn apply_text_delta(&mut self, index: u64, kind: DeltaKind, text: &str) {
+        if self.is_complete {
+            return;
+        }
+        let Some((block, input)) = self.block_mut(index) else {
+            return;
+        };
+        match (kind, block) {
+            (DeltaKind::Text, ContentBlock::Text(block)) => block.text.push_str(text),
+            (DeltaKind::Text, block) => append_to_untyped_text(block, text),
+            (DeltaKind::Thinking, ContentBlock::Thinking(block)) => {
+                block.thinking.push_str(text);
+                if !block.thinking.is_empty() {
+                    remove_extra(&mut block.extra, "thinking");
+                }
+            }
+            (DeltaKind::Signature, ContentBlock::Thinking(block)) => {
+                text.clone_into(&mut block.signature);
+                if !text.is_empty() {
+                    remove_extra(&mut block.extra, "signature");
+                }
+            }
+            (DeltaKind::InputJson, block) => append_input(block, input, text),
+            _ => return,
+        }
+        // Text that replaces other text, or comes too late, counts as well: an estimate is enough.
+        self.content_size = self.content_size.saturating_add(text.len());
+    }
+
+    fn apply_rare_delta(&mut self, index: u64, delta: &ContentDelta) {
+        let size = match (delta, self.block_mut(index)) {
+            (ContentDelta::Citations(delta), Some((ContentBlock::Text(block), _))) => {
+                let TextBlock {
+                    citations, extra, ..
+                } = block;
+                let citations = citations.get_or_insert_default();
+                citations.push(delta.citation.clone());
+                remove_extra(extra, "citations");
+                size_of::<Citation>() + json_len(delta)
+            }
+            (ContentDelta::Other(delta), Some((ContentBlock::Other(block), _)))
+                if is_type(delta, "compaction_delta") && is_type(block, "compaction") =>
+            {
+                if let Some(Value::String(text)) = delta.get("content") {
+                    push_str(block.entry("content").or_insert(Value::Null), text);
+                }
+                if let Some(content) = delta.get("encrypted_content").filter(|c| !c.is_null()) {
+                    block.insert("encrypted_content".to_owned(), content.clone());
+                }
+                json_len(delta)
+            }
+            _ => 0,
+        };
+        self.content_size = self.content_size.saturating_add(size);
+    }
+
+    fn block_mut(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut InputState)> {
+        let state = self.blocks.get_mut(&index)?;
+        let block = self.message.as_mut()?.content.get_mut(state.position)?;
+        Some((block, &mut state.input))
+    }
+}
+
 impl Default for Accumulator {
     fn default() -> Accumulator {
         Accumulator {
@@ -86,197 +279,6 @@ enum InputState {
     Raw,
     /// All of the input; the block has ended.
     Done,
-}
-
-impl Accumulator {
-    /// Makes an accumulator without a message.
-    pub(crate) fn new() -> Accumulator {
-        Accumulator::default()
-    }
-
-    /// Drops the content, and ignores all further content.
-    pub(crate) fn discard_content(&mut self) {
-        self.discards_content = true;
-        self.content_size = 0;
-        self.blocks.clear();
-        if let Some(message) = &mut self.message {
-            message.content = Vec::new();
-        }
-    }
-
-    /// Applies the next event. Changes nothing after `message_stop`, or once the limit is passed.
-    pub(crate) fn apply(&mut self, event: &RawEvent<'_>) {
-        if self.content_size > self.limit {
-            return;
-        }
-        match event {
-            RawEvent::Delta { index, delta } => self.append_text(*index, delta.kind, &delta.text),
-            RawEvent::Event(event) => self.apply_event(event),
-        }
-    }
-
-    /// Like [`apply`](Accumulator::apply), but moves the message out of a `message_start`.
-    pub(crate) fn absorb(&mut self, event: RawEvent<'_>) {
-        match event {
-            RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
-                self.start(event.message);
-            }
-            event => self.apply(&event),
-        }
-    }
-
-    /// Returns an error if the limit is passed. Check this after each event, and fail the stream.
-    ///
-    /// # Errors
-    ///
-    /// [`TooLarge`] from the event on that passes the limit.
-    #[inline]
-    pub(crate) fn room(&self) -> Result<(), TooLarge> {
-        if self.content_size > self.limit {
-            return Err(TooLarge { limit: self.limit });
-        }
-        Ok(())
-    }
-
-    /// Returns the message so far, or `None` before `message_start`.
-    pub(crate) fn message(&self) -> Option<&Message> {
-        self.message.as_ref()
-    }
-
-    /// Returns the message so far by value.
-    pub(crate) fn into_message(self) -> Option<Message> {
-        self.message
-    }
-
-    /// Whether `message_stop` has arrived, so that the message is complete.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.is_complete
-    }
-
-    fn apply_event(&mut self, event: &StreamEvent) {
-        if self.is_complete {
-            return;
-        }
-        let Some(message) = &mut self.message else {
-            if let StreamEvent::MessageStart(event) = event {
-                self.start(event.message.clone());
-            }
-            return;
-        };
-        match event {
-            StreamEvent::ContentBlockStart(_) if self.discards_content => {}
-            StreamEvent::ContentBlockStart(event) => {
-                finish_block(message, self.blocks.get_mut(&event.index));
-                self.content_size += BLOCK_OVERHEAD + json_len(&event.content_block);
-                let state = BlockState::at(message.content.len());
-                message.content.push(event.content_block.clone());
-                self.blocks.insert(event.index, state);
-            }
-            StreamEvent::ContentBlockDelta(event) => match &event.delta {
-                ContentDelta::Text(delta) => {
-                    self.append_text(event.index, DeltaKind::Text, &delta.text)
-                }
-                ContentDelta::InputJson(delta) => {
-                    self.append_text(event.index, DeltaKind::InputJson, &delta.partial_json);
-                }
-                ContentDelta::Thinking(delta) => {
-                    self.append_text(event.index, DeltaKind::Thinking, &delta.thinking);
-                }
-                ContentDelta::Signature(delta) => {
-                    self.append_text(event.index, DeltaKind::Signature, &delta.signature);
-                }
-                delta => self.apply_rare_delta(event.index, delta),
-            },
-            StreamEvent::ContentBlockStop(event) => {
-                finish_block(message, self.blocks.get_mut(&event.index));
-            }
-            StreamEvent::MessageDelta(event) => {
-                // Known fields replace each other; only unknown fields add to the size.
-                self.content_size += apply_message_delta(message, event);
-            }
-            StreamEvent::MessageStop(_) => {
-                for state in self.blocks.values_mut() {
-                    finish_block(message, Some(state));
-                }
-                self.is_complete = true;
-            }
-            _ => {}
-        }
-    }
-
-    /// Begins the message. Some gateways send content with it, whose blocks have indexes from zero.
-    fn start(&mut self, mut message: Message) {
-        if self.discards_content {
-            message.content = Vec::new();
-        }
-        for (index, block) in message.content.iter().enumerate() {
-            self.content_size += BLOCK_OVERHEAD + json_len(block);
-            self.blocks.insert(index as u64, BlockState::at(index));
-        }
-        self.message = Some(message);
-    }
-
-    fn append_text(&mut self, index: u64, kind: DeltaKind, text: &str) {
-        if self.is_complete {
-            return;
-        }
-        let Some((block, input)) = self.block(index) else {
-            return;
-        };
-        match (kind, block) {
-            (DeltaKind::Text, ContentBlock::Text(block)) => block.text.push_str(text),
-            (DeltaKind::Text, block) => append_to_untyped_text(block, text),
-            (DeltaKind::Thinking, ContentBlock::Thinking(block)) => {
-                block.thinking.push_str(text);
-                if !block.thinking.is_empty() {
-                    remove_extra(&mut block.extra, "thinking");
-                }
-            }
-            (DeltaKind::Signature, ContentBlock::Thinking(block)) => {
-                text.clone_into(&mut block.signature);
-                if !text.is_empty() {
-                    remove_extra(&mut block.extra, "signature");
-                }
-            }
-            (DeltaKind::InputJson, block) => append_input(block, input, text),
-            _ => return,
-        }
-        // Text that replaces other text, or comes too late, counts as well: an estimate is enough.
-        self.content_size = self.content_size.saturating_add(text.len());
-    }
-
-    fn apply_rare_delta(&mut self, index: u64, delta: &ContentDelta) {
-        let size = match (delta, self.block(index)) {
-            (ContentDelta::Citations(delta), Some((ContentBlock::Text(block), _))) => {
-                let TextBlock {
-                    citations, extra, ..
-                } = block;
-                let citations = citations.get_or_insert_default();
-                citations.push(delta.citation.clone());
-                remove_extra(extra, "citations");
-                size_of::<Citation>() + json_len(delta)
-            }
-            (ContentDelta::Other(delta), Some((ContentBlock::Other(block), _)))
-                if is_type(delta, "compaction_delta") && is_type(block, "compaction") =>
-            {
-                if let Some(Value::String(text)) = delta.get("content") {
-                    push_str(block.entry("content").or_insert(Value::Null), text);
-                }
-                if let Some(content) = delta.get("encrypted_content").filter(|c| !c.is_null()) {
-                    block.insert("encrypted_content".to_owned(), content.clone());
-                }
-                json_len(delta)
-            }
-            _ => 0,
-        };
-        self.content_size = self.content_size.saturating_add(size);
-    }
-
-    fn block(&mut self, index: u64) -> Option<(&mut ContentBlock, &mut InputState)> {
-        let state = self.blocks.get_mut(&index)?;
-        let block = self.message.as_mut()?.content.get_mut(state.position)?;
-        Some((block, &mut state.input))
-    }
 }
 
 impl BlockState {

@@ -31,19 +31,19 @@ use super::line_end::line_end;
 
 /// Turns the bytes of one event stream into events. The [module](self) shows the loop around it.
 pub(crate) struct Decoder {
-    /// The bytes read: decoded before `head`, yet to be decoded from `head` to `end`, free from `end`.
+    /// The bytes read: decoded before `event_start`, yet to be decoded from `event_start` to `end`, free from `end`.
     buffer: Vec<u8>,
     /// Where the event in progress begins, or the current line if no event is in progress.
-    head: usize,
+    event_start: usize,
     /// Where the current line begins.
-    line: usize,
+    line_start: usize,
     /// Up to where the current line is known to have no end.
     searched: usize,
     /// Where the bytes read end.
     end: usize,
     /// What precedes the current line.
     preceding: Preceding,
-    /// The name of the event in progress, relative to `head`; empty if it has no name.
+    /// The name of the event in progress, relative to `event_start`; empty if it has no name.
     name: ByteRange,
     /// The data of the event in progress.
     data: EventData,
@@ -68,11 +68,11 @@ impl Decoder {
     pub(crate) fn new() -> Self {
         Self {
             buffer: vec![0; INITIAL_BUFFER],
-            head: 0,
-            line: 0,
+            event_start: 0,
+            line_start: 0,
             searched: 0,
             end: 0,
-            preceding: Preceding::Stream,
+            preceding: Preceding::Nothing,
             name: 0..0,
             data: EventData::None,
             joined: Vec::new(),
@@ -125,7 +125,7 @@ impl Decoder {
     /// event occupies the buffer.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        if self.head > 0 {
+        if self.event_start > 0 {
             self.compact();
         }
         if self.buffer.len() - self.end < MIN_SPACE {
@@ -158,7 +158,7 @@ impl Decoder {
     /// Call it after [`next_event`](Self::next_event) has returned `None`.
     #[inline]
     pub(crate) fn has_partial(&self) -> bool {
-        self.head < self.end
+        self.event_start < self.end
     }
 
     /// Returns the last event id as of the event returned last, or an empty one.
@@ -176,7 +176,7 @@ impl Decoder {
     /// Decodes lines up to the end of an event, and returns where the event is.
     fn advance(&mut self) -> Result<Option<EventRanges>, TooLong> {
         loop {
-            if self.preceding != Preceding::Line && !self.skip_to_line()? {
+            if self.preceding != Preceding::LineEnd && !self.skip_to_line()? {
                 return Ok(None);
             }
             let unsearched = &self.buffer[self.searched..self.end];
@@ -186,7 +186,7 @@ impl Decoder {
             {
                 self.work += line_end - self.searched;
             }
-            if line_end - self.head > self.limit {
+            if line_end - self.event_start > self.limit {
                 return Err(self.fail());
             }
             if found.is_none() {
@@ -194,21 +194,21 @@ impl Decoder {
                 return Ok(None);
             }
             if self.buffer[line_end] == b'\r' {
-                self.preceding = Preceding::LineAfterCr;
+                self.preceding = Preceding::Cr;
             }
-            let line = self.line;
-            self.line = line_end + 1;
-            self.searched = self.line;
+            let line = self.line_start;
+            self.line_start = line_end + 1;
+            self.searched = self.line_start;
             if line < line_end {
                 self.field(line, line_end);
                 continue;
             }
-            let head = mem::replace(&mut self.head, self.line);
-            let name = shifted(mem::take(&mut self.name), head);
+            let event_start = mem::replace(&mut self.event_start, self.line_start);
+            let name = shifted(mem::take(&mut self.name), event_start);
             match mem::replace(&mut self.data, EventData::None) {
                 EventData::None => {}
                 EventData::Line(data) => {
-                    let data = Some(shifted(data, head));
+                    let data = Some(shifted(data, event_start));
                     return Ok(Some(EventRanges { name, data }));
                 }
                 EventData::Joined => return Ok(Some(EventRanges { name, data: None })),
@@ -225,12 +225,12 @@ impl Decoder {
             self.data_line(value, end);
         } else if let Some(value) = line.strip_prefix(b"event:") {
             let value = end - without_space(value).len();
-            self.name = value - self.head..end - self.head;
+            self.name = value - self.event_start..end - self.event_start;
         } else {
             self.rare_field(start, end);
         }
         if matches!(self.data, EventData::None) && self.name.is_empty() {
-            self.head = self.line;
+            self.event_start = self.line_start;
         }
     }
 
@@ -265,7 +265,7 @@ impl Decoder {
     #[inline]
     fn data_line(&mut self, start: usize, end: usize) {
         if matches!(self.data, EventData::None) {
-            self.data = EventData::Line(start - self.head..end - self.head);
+            self.data = EventData::Line(start - self.event_start..end - self.event_start);
         } else {
             self.join(start, end);
         }
@@ -275,7 +275,7 @@ impl Decoder {
     #[cold]
     fn join(&mut self, start: usize, end: usize) {
         if let EventData::Line(first) = mem::replace(&mut self.data, EventData::Joined) {
-            let first = shifted(first, self.head);
+            let first = shifted(first, self.event_start);
             self.joined.clear();
             self.joined.extend_from_slice(&self.buffer[first]);
         }
@@ -287,24 +287,24 @@ impl Decoder {
     /// `false` if more bytes are needed to know whether one is there.
     #[cold]
     fn skip_to_line(&mut self) -> Result<bool, TooLong> {
-        let bytes = &self.buffer[self.line..self.end];
+        let bytes = &self.buffer[self.line_start..self.end];
         let dropped = match self.preceding {
-            Preceding::Line => 0,
-            Preceding::LineAfterCr if bytes.is_empty() => return Ok(false),
-            Preceding::LineAfterCr => usize::from(bytes.starts_with(b"\n")),
-            Preceding::Stream if bytes.len() < BOM.len() && BOM.starts_with(bytes) => {
+            Preceding::LineEnd => 0,
+            Preceding::Cr if bytes.is_empty() => return Ok(false),
+            Preceding::Cr => usize::from(bytes.starts_with(b"\n")),
+            Preceding::Nothing if bytes.len() < BOM.len() && BOM.starts_with(bytes) => {
                 return Ok(false);
             }
-            Preceding::Stream if bytes.starts_with(BOM) => BOM.len(),
-            Preceding::Stream => 0,
+            Preceding::Nothing if bytes.starts_with(BOM) => BOM.len(),
+            Preceding::Nothing => 0,
             Preceding::Failure => return Err(self.fail()),
         };
-        self.preceding = Preceding::Line;
-        if self.head == self.line {
-            self.head += dropped;
+        self.preceding = Preceding::LineEnd;
+        if self.event_start == self.line_start {
+            self.event_start += dropped;
         }
-        self.line += dropped;
-        self.searched = self.line;
+        self.line_start += dropped;
+        self.searched = self.line_start;
         Ok(true)
     }
 
@@ -312,7 +312,7 @@ impl Decoder {
     #[cold]
     fn fail(&mut self) -> TooLong {
         self.preceding = Preceding::Failure;
-        (self.head, self.line, self.searched, self.end) = (0, 0, 0, 0);
+        (self.event_start, self.line_start, self.searched, self.end) = (0, 0, 0, 0);
         self.buffer = Vec::new();
         self.joined = Vec::new();
         TooLong { limit: self.limit }
@@ -322,17 +322,17 @@ impl Decoder {
     /// event, and the next move comes after its end: no byte is moved here twice.
     #[inline]
     fn compact(&mut self) {
-        if self.head < self.end {
-            self.buffer.copy_within(self.head..self.end, 0);
+        if self.event_start < self.end {
+            self.buffer.copy_within(self.event_start..self.end, 0);
             #[cfg(test)]
             {
-                self.work += self.end - self.head;
+                self.work += self.end - self.event_start;
             }
         }
-        self.line -= self.head;
-        self.searched -= self.head;
-        self.end -= self.head;
-        self.head = 0;
+        self.line_start -= self.event_start;
+        self.searched -= self.event_start;
+        self.end -= self.event_start;
+        self.event_start = 0;
     }
 
     /// Doubles the buffer, so that the cost is amortised, up to the length that the limit can require.
@@ -384,11 +384,11 @@ impl std::error::Error for TooLong {}
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preceding {
     /// Nothing: the stream begins here, perhaps with a byte order mark.
-    Stream,
+    Nothing,
     /// A complete line end.
-    Line,
+    LineEnd,
     /// A CR: if an LF follows, it belongs to the same line end.
-    LineAfterCr,
+    Cr,
     /// An event that was too long: no line follows.
     Failure,
 }
@@ -407,16 +407,16 @@ struct EventRanges {
 enum EventData {
     /// No `data` line so far.
     None,
-    /// One line, at this range of the buffer relative to `head`.
+    /// One line, at this range of the buffer relative to `event_start`.
     Line(ByteRange),
     /// Several lines, in `joined`.
     Joined,
 }
 
-/// Converts a range relative to `head` into a range of the buffer.
+/// Converts a range relative to `event_start` into a range of the buffer.
 #[inline]
-fn shifted(place: ByteRange, head: usize) -> ByteRange {
-    head + place.start..head + place.end
+fn shifted(range: ByteRange, event_start: usize) -> ByteRange {
+    event_start + range.start..event_start + range.end
 }
 
 /// Removes one leading space.

@@ -282,7 +282,11 @@ fn warn_or_fail(error: TryLockError, path: &Path) -> Result<()> {
             );
             Ok(())
         }
-        TryLockError::Error(error) => Err(io_failure(path, "cannot be locked", error)),
+        TryLockError::Error(error) => Err(io_failure(
+            path,
+            "cannot be locked; keep the journal on a local disk",
+            error,
+        )),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::id::RequestId;
 use super::json::{self, Json, Object};
+use super::request_id::RequestId;
 use super::wire::{open_enum, read_default, read_optional, wire_struct};
 
 open_enum! {

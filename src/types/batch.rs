@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::api_error::{ApiError, ApiErrorType};
-use super::id::RequestId;
+use super::attempt::Attempt;
 use super::json::{Json, Written};
 use super::message::Message;
-use super::meta::{Attempt, RateLimits, ResponseMeta};
+use super::meta::ResponseMeta;
+use super::rate_limits::RateLimits;
+use super::request_id::RequestId;
 use super::wire::{self, Absent, Field, Misfit, open_enum, read_variant, wire_struct};
 
 open_enum! {

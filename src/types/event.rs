@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::content::{Citation, ContentBlock};
 use super::json::{Json, Written};
-use super::message::{Message, StopDetails, StopReason, Usage};
+use super::message::{Message, StopDetails, StopReason};
+use super::usage::Usage;
 use super::wire::{self, Field, Fields, Misfit, read_variant, wire_struct};
 
 /// One event of a streamed answer.

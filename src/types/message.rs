@@ -1,146 +1,17 @@
 //! Messages: the turns of a conversation, and the answer.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
+use super::attempt::Attempt;
 use super::content::{Content, ContentBlock, ToolUseBlock};
-use super::id::RequestId;
-use super::meta::{Attempt, RateLimits, ResponseMeta};
+use super::message_param::{MessageParam, Role};
+use super::meta::ResponseMeta;
 use super::model::Model;
+use super::rate_limits::RateLimits;
+use super::request_id::RequestId;
+use super::usage::Usage;
 use super::wait::Waits;
 use super::wire::{Absent, open_enum, wire_struct};
-
-open_enum! {
-    /// Whose turn a message is.
-    ///
-    /// ```
-    /// use anthropic_blocking::Role;
-    ///
-    /// assert_eq!(Role::from("assistant"), Role::Assistant);
-    /// assert_eq!(Role::User.as_str(), "user");
-    /// ```
-    pub enum Role {
-        /// Yours.
-        User = "user",
-        /// The model's.
-        Assistant = "assistant",
-        /// An instruction in mid conversation, which some models accept.
-        System = "system",
-    }
-}
-
-impl Absent for Role {
-    /// Whose turn an answer is that does not say so.
-    fn absent() -> Role {
-        Role::Assistant
-    }
-}
-
-wire_struct! {
-    /// One turn of the input.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageParam, MessageRequest};
-    ///
-    /// let mut history = vec![MessageParam::user("Name a river.")];
-    /// history.push(MessageParam::assistant("The Tagus."));
-    /// history.push(MessageParam::user("And a town on it?"));
-    /// let mut request = MessageRequest::new("claude-haiku-4-5", 64);
-    /// request.messages = history;
-    /// ```
-    #[derive(Debug, Clone, PartialEq)]
-    pub struct MessageParam {
-        /// Whose turn it is.
-        req role: Role,
-        /// What is said.
-        req content: Content,
-    }
-}
-
-impl MessageParam {
-    /// A turn of yours.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageParam, Role};
-    ///
-    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
-    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
-    /// assert_eq!(turn.role, Role::User);
-    /// ```
-    pub fn user(content: impl Into<Content>) -> MessageParam {
-        MessageParam::new(Role::User, content)
-    }
-
-    /// A turn of the model's.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageParam, MessageRequest};
-    ///
-    /// // An answer that was corrected by hand before the conversation goes on.
-    /// let mut request = MessageRequest::new("claude-haiku-4-5", 64).user("Name a river.");
-    /// request.push(MessageParam::assistant("The Tagus."));
-    /// request.push(MessageParam::user("And a town on it?"));
-    /// # assert_eq!(request.messages.len(), 3);
-    /// ```
-    pub fn assistant(content: impl Into<Content>) -> MessageParam {
-        MessageParam::new(Role::Assistant, content)
-    }
-
-    /// A turn of any role.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageParam;
-    ///
-    /// // A history that was stored as pairs of strings.
-    /// let stored = [("user", "Name a river."), ("assistant", "The Tagus.")];
-    /// let history = stored.map(|(role, text)| MessageParam::new(role, text));
-    /// assert_eq!(history[1], MessageParam::assistant("The Tagus."));
-    /// ```
-    pub fn new(role: impl Into<Role>, content: impl Into<Content>) -> MessageParam {
-        MessageParam {
-            role: role.into(),
-            content: content.into(),
-            extra: Map::new(),
-        }
-    }
-
-    /// The turn as the server takes it; `None` where nothing of it can be sent. What it answered may
-    /// be refused when it comes back: text that is empty, or blank without other text beside it, a
-    /// turn without content, input of a tool call that is no object.
-    pub(super) fn sendable(&self) -> Option<Cow<'_, MessageParam>> {
-        let blocks = match &self.content {
-            _ if self.role != Role::Assistant => return Some(Cow::Borrowed(self)),
-            Content::Text(text) => return (!is_blank(text)).then_some(Cow::Borrowed(self)),
-            Content::Blocks(blocks) => blocks,
-        };
-        let mut texts = blocks.iter().filter_map(ContentBlock::as_text);
-        let has_text = texts.any(|text| !is_blank(text));
-        let is_taken = |block: &ContentBlock| match block.as_text() {
-            Some(text) => has_text && !text.is_empty(),
-            None => true,
-        };
-        if !blocks.iter().any(is_taken) {
-            return None;
-        }
-        let is_fine = |block: &ContentBlock| is_taken(block) && !block.has_odd_input();
-        if blocks.iter().all(is_fine) {
-            return Some(Cow::Borrowed(self));
-        }
-        let taken = blocks.iter().filter(|block| is_taken(block));
-        let mut taken: Vec<ContentBlock> = taken.cloned().collect();
-        taken.iter_mut().for_each(ContentBlock::wrap_odd_input);
-        Some(Cow::Owned(MessageParam {
-            role: self.role.clone(),
-            content: Content::Blocks(taken),
-            extra: self.extra.clone(),
-        }))
-    }
-}
-
-fn is_blank(text: &str) -> bool {
-    text.trim().is_empty()
-}
 
 impl From<Message> for MessageParam {
     /// An answer as a turn of the conversation, its content unchanged.
@@ -152,12 +23,6 @@ impl From<Message> for MessageParam {
 impl From<&Message> for MessageParam {
     fn from(message: &Message) -> MessageParam {
         MessageParam::new(message.role.clone(), message.content.clone())
-    }
-}
-
-impl From<&MessageParam> for MessageParam {
-    fn from(message: &MessageParam) -> MessageParam {
-        message.clone()
     }
 }
 
@@ -263,94 +128,6 @@ wire_struct! {
         opt category: String,
         /// An explanation for people.
         opt explanation: String,
-    }
-}
-
-wire_struct! {
-    /// The tokens of an meta.
-    ///
-    /// ```
-    /// use anthropic_blocking::Usage;
-    ///
-    /// let mut usage = Usage::new(12, 300);
-    /// usage.cache_read_input_tokens = Some(4_000);
-    /// assert_eq!(usage.total_input_tokens(), 4_012);
-    /// ```
-    #[derive(Debug, Clone, PartialEq, Default)]
-    pub struct Usage {
-        /// Input after the last cache breakpoint; see [`Usage::total_input_tokens`].
-        def input_tokens: u64,
-        /// Output, thinking included.
-        def output_tokens: u64,
-        /// Input written to the cache.
-        opt cache_creation_input_tokens: u64,
-        /// Input read from the cache.
-        opt cache_read_input_tokens: u64,
-        /// What was written to the cache, by how long it stays.
-        opt cache_creation: CacheCreation,
-        /// Parts of the output.
-        opt output_tokens_details: OutputTokensDetails,
-        /// Requests made by server tools.
-        opt server_tool_use: ServerToolUsage,
-        /// `standard`, `priority` or `batch`.
-        opt service_tier: String,
-        /// Where the model ran, such as `us` or `global`.
-        opt inference_geo: String,
-        /// `standard` or `fast`.
-        opt speed: String,
-    }
-}
-
-wire_struct! {
-    /// Input written to the cache, by how long it stays there.
-    ///
-    /// ```
-    /// # fn show(message: &anthropic_blocking::Message) {
-    /// if let Some(written) = &message.usage.cache_creation {
-    ///     println!("{} tokens stay for an hour", written.ephemeral_1h_input_tokens);
-    /// }
-    /// # }
-    /// ```
-    #[derive(Debug, Clone, PartialEq, Default)]
-    pub struct CacheCreation {
-        /// For five minutes.
-        def ephemeral_5m_input_tokens: u64,
-        /// For an hour.
-        def ephemeral_1h_input_tokens: u64,
-    }
-}
-
-wire_struct! {
-    /// Parts of the output.
-    ///
-    /// ```
-    /// # fn show(message: &anthropic_blocking::Message) {
-    /// let details = message.usage.output_tokens_details.as_ref();
-    /// println!("{} tokens of thinking", details.map_or(0, |details| details.thinking_tokens));
-    /// # }
-    /// ```
-    #[derive(Debug, Clone, PartialEq, Default)]
-    pub struct OutputTokensDetails {
-        /// Tokens of thinking; also counted in the output.
-        def thinking_tokens: u64,
-    }
-}
-
-wire_struct! {
-    /// Requests made by server tools.
-    ///
-    /// ```
-    /// # fn show(message: &anthropic_blocking::Message) {
-    /// let tools = message.usage.server_tool_use.as_ref();
-    /// println!("{} searches", tools.map_or(0, |tools| tools.web_search_requests));
-    /// # }
-    /// ```
-    #[derive(Debug, Clone, PartialEq, Default)]
-    pub struct ServerToolUsage {
-        /// Web searches.
-        def web_search_requests: u64,
-        /// Web pages fetched.
-        def web_fetch_requests: u64,
     }
 }
 
@@ -489,41 +266,6 @@ impl Message {
     }
 }
 
-impl Usage {
-    /// The tokens of an meta without a cache.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Model, Price, Prices, Usage};
-    ///
-    /// // What a thousand such answers would cost.
-    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0));
-    /// let usage = Usage::new(1_000 * 500, 1_000 * 300);
-    /// assert_eq!(prices.cost(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
-    /// ```
-    pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
-        Usage {
-            input_tokens,
-            output_tokens,
-            ..Usage::default()
-        }
-    }
-
-    /// All input: fresh, written to the cache and read from it.
-    ///
-    /// ```
-    /// use anthropic_blocking::Usage;
-    ///
-    /// let mut usage = Usage::new(12, 300);
-    /// usage.cache_creation_input_tokens = Some(4_000);
-    /// assert_eq!(usage.total_input_tokens(), 4_012);
-    /// ```
-    pub fn total_input_tokens(&self) -> u64 {
-        self.input_tokens
-            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))
-            .saturating_add(self.cache_read_input_tokens.unwrap_or(0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -573,13 +315,5 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["t"]
         );
-    }
-
-    #[test]
-    fn total_input_counts_the_cache_and_does_not_overflow() {
-        let usage: Usage = serde_json::from_value(json!({"input_tokens":1,
-            "cache_creation_input_tokens":2,"cache_read_input_tokens":u64::MAX}))
-        .unwrap();
-        assert_eq!(usage.total_input_tokens(), u64::MAX);
     }
 }

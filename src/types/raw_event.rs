@@ -16,8 +16,8 @@ use super::event::{
     ContentBlockDelta, ContentDelta, InputJsonDelta, SignatureDelta, StreamEvent, TextDelta,
     ThinkingDelta,
 };
-use super::id::RequestId;
 use super::json::{Json, Key, parse_response_text};
+use super::request_id::RequestId;
 use super::wire::Field;
 
 /// An event as it comes from the wire: pieces of text are still borrowed from its data.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::content::{CacheControl, Content};
 use super::digest::Digest;
 use super::json::Written;
-use super::message::MessageParam;
+use super::message_param::MessageParam;
 use super::model::Model;
 use super::tool::{Tool, ToolChoice};
 use super::wire::{Field, Fields, wire_struct};

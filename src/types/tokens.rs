@@ -1,6 +1,6 @@
 //! Tokens by what they cost.
 
-use super::message::Usage;
+use super::usage::Usage;
 
 /// Tokens by what they cost.
 ///

@@ -1,4 +1,4 @@
-//! Where the bytes of images and documents come from, and what the server caches.
+//! Where images and documents come from: bytes, text, addresses, uploaded files, files on disk.
 
 use std::fs;
 use std::io;
@@ -6,55 +6,8 @@ use std::path::Path;
 
 use serde_json::Map;
 
-use super::Content;
-use crate::types::wire::wire_struct;
-
-wire_struct! {
-    /// Where an image's or document's bytes come from.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Source};
-    ///
-    /// let uploaded = ContentBlock::image_from(Source::file("file_01Example"));
-    /// let embedded = ContentBlock::image_from(Source::base64("image/png", b"\x89PNG"));
-    /// let fetched = ContentBlock::document_from(Source::url("https://example.com/report.pdf"));
-    /// ```
-    #[derive(Debug, Clone, PartialEq)]
-    pub struct Source {
-        /// `base64`, `url`, `file`, `text` or `content`.
-        req kind = "type": String,
-        /// What the bytes are, such as `image/png`.
-        opt media_type: String,
-        /// The bytes in base64, or the text.
-        opt data: String,
-        /// The address that the server fetches.
-        opt url: String,
-        /// The id of an uploaded file.
-        opt file_id: String,
-        /// The document, in blocks of text and images.
-        opt content: Content,
-    }
-}
-
-wire_struct! {
-    /// Marks the end of a prefix that the server should cache.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, ContentBlock, MessageRequest};
-    ///
-    /// let statutes = ContentBlock::text("… thousands of words …").cached(CacheControl::one_hour());
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .system(vec![statutes])
-    ///     .user("What do members pay?");
-    /// ```
-    #[derive(Debug, Clone, PartialEq)]
-    pub struct CacheControl {
-        /// `ephemeral`.
-        req kind = "type": String,
-        /// How long: `5m` (what the server takes when unset) or `1h`.
-        opt ttl: String,
-    }
-}
+use super::base64::base64;
+use super::content::{Content, Source};
 
 impl Source {
     /// Bytes, sent in base64.
@@ -153,41 +106,6 @@ impl Source {
     }
 }
 
-impl CacheControl {
-    /// Cached for five minutes after its last use.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, MessageRequest};
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .system("… thousands of words …")
-    ///     .cache_control(CacheControl::ephemeral())
-    ///     .user("Hello?");
-    /// ```
-    pub fn ephemeral() -> CacheControl {
-        CacheControl {
-            kind: "ephemeral".to_owned(),
-            ttl: None,
-            extra: Map::new(),
-        }
-    }
-
-    /// Cached for an hour after its last use.
-    ///
-    /// ```
-    /// use anthropic_blocking::CacheControl;
-    ///
-    /// // For questions that come every twenty minutes: five would not do.
-    /// assert_eq!(CacheControl::one_hour().ttl.as_deref(), Some("1h"));
-    /// ```
-    pub fn one_hour() -> CacheControl {
-        CacheControl {
-            ttl: Some("1h".to_owned()),
-            ..CacheControl::ephemeral()
-        }
-    }
-}
-
 impl Source {
     /// An image in a file, whose type its first bytes tell.
     pub(super) fn image_in(path: &Path) -> io::Result<Source> {
@@ -248,42 +166,9 @@ fn invalid(path: &Path, what: &str) -> io::Error {
     )
 }
 
-/// RFC 4648 base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let first = u32::from(group[0]) << 16;
-        let second = u32::from(group.get(1).copied().unwrap_or(0)) << 8;
-        let bits = first | second | u32::from(group.get(2).copied().unwrap_or(0));
-        for index in 0..4 {
-            if index <= group.len() {
-                let digit = (bits >> (18 - 6 * index)) & 63;
-                text.push(char::from(ALPHABET[digit as usize]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_pads_as_rfc_4648_says() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn images_are_recognised_by_their_first_bytes() {

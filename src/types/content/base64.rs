@@ -1,0 +1,39 @@
+//! Base64, as the API takes images and documents.
+
+/// RFC 4648 base64 with padding.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let first = u32::from(group[0]) << 16;
+        let second = u32::from(group.get(1).copied().unwrap_or(0)) << 8;
+        let bits = first | second | u32::from(group.get(2).copied().unwrap_or(0));
+        for index in 0..4 {
+            if index <= group.len() {
+                let digit = (bits >> (18 - 6 * index)) & 63;
+                text.push(char::from(ALPHABET[digit as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_as_rfc_4648_says() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

@@ -1,0 +1,763 @@
+//! Content and everything that holds content: these types contain each other.
+
+use std::mem;
+
+use serde::de::Deserializer;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::cache_control::CacheControl;
+use super::leaf_blocks::{
+    ContainerUploadBlock, RedactedThinkingBlock, ServerToolResultBlock, ServerToolUseBlock,
+    TextBlock, ThinkingBlock, ToolUseBlock,
+};
+use crate::types::json::{Json, Written};
+use crate::types::wire::{self, Field, Misfit, read_variant, wire_struct};
+
+/// A message's or tool result's content: one string, or blocks.
+///
+/// ```
+/// use anthropic_blocking::{Content, ContentBlock, MessageRequest};
+///
+/// // Text, a block or many: whatever becomes content.
+/// let request = MessageRequest::new("claude-haiku-4-5", 64)
+///     .user("Hello?")
+///     .user(vec![ContentBlock::text("What is"), ContentBlock::text(" this?")]);
+/// assert_eq!(Content::from("Hello?").text(), "Hello?");
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Content {
+    /// A string; the same as one text block.
+    Text(String),
+    /// Blocks.
+    Blocks(Vec<ContentBlock>),
+}
+
+impl Content {
+    /// The text, without blocks of other kinds.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageParam};
+    ///
+    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
+    /// assert_eq!(turn.content.text(), "Which clouds are these?");
+    /// ```
+    pub fn text(&self) -> String {
+        match self {
+            Content::Text(text) => text.clone(),
+            Content::Blocks(blocks) => blocks.iter().filter_map(ContentBlock::as_text).collect(),
+        }
+    }
+
+    /// Turns a string into the block that it stands for.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageParam};
+    ///
+    /// let turn = MessageParam::user("Which clouds are these?");
+    /// let mut blocks = turn.content.into_blocks();
+    /// blocks.insert(0, ContentBlock::image_url("https://example.com/sky.jpg"));
+    /// assert_eq!(blocks.len(), 2);
+    /// ```
+    pub fn into_blocks(self) -> Vec<ContentBlock> {
+        match self {
+            Content::Text(text) => vec![ContentBlock::text(text)],
+            Content::Blocks(blocks) => blocks,
+        }
+    }
+}
+
+impl Field for Content {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        match json {
+            Json::Text(text) => Ok(Content::Text(text.clone().into_owned())),
+            Json::Array(_) => Vec::read(json).map(Content::Blocks),
+            other => Err(Misfit::odd(other, "a string or an array of content blocks")),
+        }
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            Content::Text(text) => Written::Text(text),
+            Content::Blocks(blocks) => blocks.write(),
+        }
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        wire::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        wire::deserialize(from)
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Content {
+        Content::Text(text.to_owned())
+    }
+}
+
+impl From<&String> for Content {
+    fn from(text: &String) -> Content {
+        Content::Text(text.clone())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Content {
+        Content::Text(text)
+    }
+}
+
+impl From<ContentBlock> for Content {
+    fn from(block: ContentBlock) -> Content {
+        Content::Blocks(vec![block])
+    }
+}
+
+impl From<Vec<ContentBlock>> for Content {
+    fn from(blocks: Vec<ContentBlock>) -> Content {
+        Content::Blocks(blocks)
+    }
+}
+
+impl<const N: usize> From<[ContentBlock; N]> for Content {
+    fn from(blocks: [ContentBlock; N]) -> Content {
+        Content::Blocks(blocks.into())
+    }
+}
+
+/// One piece of a message.
+///
+/// The same type serves both directions, so that an answer can go back into the conversation as it
+/// came. A block of a kind that this version does not know, or in another shape than the documented
+/// one, is kept in [`ContentBlock::Other`], and an unknown field of a known block in its `extra`.
+///
+/// ```
+/// use anthropic_blocking::{ContentBlock, Message};
+///
+/// # fn show(message: &Message) {
+/// for block in &message.content {
+///     match block {
+///         ContentBlock::Text(block) => println!("{}", block.text),
+///         ContentBlock::ToolUse(call) => println!("wants {} of {}", call.name, call.input),
+///         other => println!("({})", other.kind()),
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ContentBlock {
+    /// Text.
+    Text(TextBlock),
+    /// An image.
+    Image(ImageBlock),
+    /// A PDF or a plain text.
+    Document(DocumentBlock),
+    /// A search result that the model may cite.
+    SearchResult(SearchResultBlock),
+    /// The model's reasoning; goes back unchanged.
+    Thinking(ThinkingBlock),
+    /// Reasoning in encrypted form; goes back unchanged.
+    RedactedThinking(RedactedThinkingBlock),
+    /// A call of one of your tools.
+    ToolUse(ToolUseBlock),
+    /// Your answer to a tool call.
+    ToolResult(ToolResultBlock),
+    /// A call of a tool that runs on the server.
+    ServerToolUse(ServerToolUseBlock),
+    /// The result of such a call, of any of the `*_tool_result` kinds.
+    ServerToolResult(ServerToolResultBlock),
+    /// A file made available to the code execution container.
+    ContainerUpload(ContainerUploadBlock),
+    /// Any other block, as the JSON object that it is. To send one, read it from its JSON, as
+    /// `serde_json::from_value` does.
+    Other(Map<String, Value>),
+}
+
+/// The mark of a block that can have one, shared or mutable as the block is.
+macro_rules! cache_control {
+    ($block:expr) => {
+        match $block {
+            ContentBlock::Text(TextBlock { cache_control, .. })
+            | ContentBlock::Image(ImageBlock { cache_control, .. })
+            | ContentBlock::SearchResult(SearchResultBlock { cache_control, .. })
+            | ContentBlock::ToolUse(ToolUseBlock { cache_control, .. })
+            | ContentBlock::ToolResult(ToolResultBlock { cache_control, .. })
+            | ContentBlock::ServerToolUse(ServerToolUseBlock { cache_control, .. })
+            | ContentBlock::ServerToolResult(ServerToolResultBlock { cache_control, .. })
+            | ContentBlock::Document(DocumentBlock { cache_control, .. })
+            | ContentBlock::ContainerUpload(ContainerUploadBlock { cache_control, .. }) => {
+                Some(cache_control)
+            }
+            ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::Other(_) => None,
+        }
+    };
+}
+
+impl ContentBlock {
+    /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
+    /// cannot be marked and stay as they are; so do blocks of an unknown kind: set the
+    /// [`field`](ContentBlock::field) `cache_control` of those that can.
+    ///
+    /// ```
+    /// use anthropic_blocking::{CacheControl, ContentBlock};
+    ///
+    /// let block = ContentBlock::document("… a long text …").cached(CacheControl::ephemeral());
+    /// assert_eq!(serde_json::to_value(&block)?["cache_control"]["type"], "ephemeral");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cached(mut self, control: CacheControl) -> ContentBlock {
+        if let Some(mark) = cache_control!(&mut self) {
+            *mark = Some(control);
+        }
+        self
+    }
+
+    /// Sets a field that this block has no field for. One that it has keeps what it was given.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    /// use serde_json::json;
+    ///
+    /// // Rather an error than an answer about what can no longer be made out.
+    /// let plan = ContentBlock::image_url("https://example.com/plan.png")
+    ///     .field("transformations", json!({"oversized_image": "error"}));
+    /// assert_eq!(serde_json::to_value(&plan)?["transformations"]["oversized_image"], "error");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> ContentBlock {
+        let extra = match &mut self {
+            ContentBlock::Text(block) => &mut block.extra,
+            ContentBlock::Image(block) => &mut block.extra,
+            ContentBlock::Document(block) => &mut block.extra,
+            ContentBlock::SearchResult(block) => &mut block.extra,
+            ContentBlock::Thinking(block) => &mut block.extra,
+            ContentBlock::RedactedThinking(block) => &mut block.extra,
+            ContentBlock::ToolUse(block) => &mut block.extra,
+            ContentBlock::ToolResult(block) => &mut block.extra,
+            ContentBlock::ServerToolUse(block) => &mut block.extra,
+            ContentBlock::ServerToolResult(block) => &mut block.extra,
+            ContentBlock::ContainerUpload(block) => &mut block.extra,
+            ContentBlock::Other(object) => object,
+        };
+        extra.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whether this block is marked as the end of a prefix that the server should cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        cache_control!(self).is_some_and(Option::is_some)
+    }
+
+    /// The input of a tool call, of whichever kind.
+    pub(crate) fn input_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            ContentBlock::ToolUse(block) => Some(&mut block.input),
+            ContentBlock::ServerToolUse(block) => Some(&mut block.input),
+            ContentBlock::Other(block) if is_tool_use(block) => {
+                Some(block.entry("input").or_insert(Value::Null))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this is a tool call whose input is no object, as the server gives them, and does not
+    /// take them.
+    pub(crate) fn has_odd_input(&self) -> bool {
+        match self {
+            ContentBlock::ToolUse(block) => !block.input.is_object(),
+            ContentBlock::ServerToolUse(block) => !block.input.is_object(),
+            ContentBlock::Other(block) => {
+                is_tool_use(block) && !block.get("input").is_some_and(Value::is_object)
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts the input of a tool call that is no object into one.
+    pub(crate) fn wrap_odd_input(&mut self) {
+        let Some(input) = self.input_mut() else {
+            return;
+        };
+        let mut object = Map::new();
+        match mem::take(input) {
+            Value::Object(whole) => object = whole,
+            Value::Null => {}
+            Value::String(raw) => drop(object.insert(INVALID.to_owned(), raw.into())),
+            other => drop(object.insert(INVALID.to_owned(), other.to_string().into())),
+        }
+        *input = Value::Object(object);
+    }
+
+    /// The text of a text block.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Message};
+    ///
+    /// let paragraphs = vec![ContentBlock::text("First, …"), ContentBlock::text("Second, …")];
+    /// let message = Message::for_test(paragraphs);
+    /// let last = message.content.iter().rev().find_map(ContentBlock::as_text);
+    /// assert_eq!(last, Some("Second, …"));
+    /// ```
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            ContentBlock::Text(block) => Some(&block.text),
+            _ => None,
+        }
+    }
+
+    /// The block's `type` on the wire; empty for an unknown block without one.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    ///
+    /// let block: ContentBlock = serde_json::from_str(r#"{"type":"hologram","depth":3}"#)?;
+    /// // Unknown to this version, and still to be told from others.
+    /// assert_eq!(block.kind(), "hologram");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn kind(&self) -> &str {
+        match self {
+            ContentBlock::Text(_) => "text",
+            ContentBlock::Image(_) => "image",
+            ContentBlock::Document(_) => "document",
+            ContentBlock::SearchResult(_) => "search_result",
+            ContentBlock::Thinking(_) => "thinking",
+            ContentBlock::RedactedThinking(_) => "redacted_thinking",
+            ContentBlock::ToolUse(_) => "tool_use",
+            ContentBlock::ToolResult(_) => "tool_result",
+            ContentBlock::ServerToolUse(_) => "server_tool_use",
+            ContentBlock::ServerToolResult(block) => &block.kind,
+            ContentBlock::ContainerUpload(_) => "container_upload",
+            ContentBlock::Other(object) => object.get("type").and_then(Value::as_str).unwrap_or(""),
+        }
+    }
+}
+
+impl From<&str> for ContentBlock {
+    fn from(text: &str) -> ContentBlock {
+        ContentBlock::text(text)
+    }
+}
+
+impl From<String> for ContentBlock {
+    fn from(text: String) -> ContentBlock {
+        ContentBlock::text(text)
+    }
+}
+
+impl Field for ContentBlock {
+    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+        let object = wire::object(json)?;
+        let block = match object.tag() {
+            Some("text") => read_variant(object, ContentBlock::Text),
+            Some("image") => read_variant(object, ContentBlock::Image),
+            Some("document") => read_variant(object, ContentBlock::Document),
+            Some("search_result") => read_variant(object, ContentBlock::SearchResult),
+            Some("thinking") => read_variant(object, ContentBlock::Thinking),
+            Some("redacted_thinking") => read_variant(object, ContentBlock::RedactedThinking),
+            Some("tool_use") => read_variant(object, ContentBlock::ToolUse),
+            Some("tool_result") => read_variant(object, ContentBlock::ToolResult),
+            Some("server_tool_use") => read_variant(object, ContentBlock::ServerToolUse),
+            Some("container_upload") => read_variant(object, ContentBlock::ContainerUpload),
+            Some(tag) if tag.ends_with("_tool_result") => {
+                read_variant(object, ContentBlock::ServerToolResult)
+            }
+            _ => None,
+        };
+        Ok(block.unwrap_or_else(|| ContentBlock::Other(object.to_map())))
+    }
+
+    fn write(&self) -> Written<'_> {
+        match self {
+            ContentBlock::Text(block) => block.write(),
+            ContentBlock::Image(block) => block.write(),
+            ContentBlock::Document(block) => block.write(),
+            ContentBlock::SearchResult(block) => block.write(),
+            ContentBlock::Thinking(block) => block.write(),
+            ContentBlock::RedactedThinking(block) => block.write(),
+            ContentBlock::ToolUse(block) => block.write(),
+            ContentBlock::ToolResult(block) => block.write(),
+            ContentBlock::ServerToolUse(block) => block.write(),
+            ContentBlock::ServerToolResult(block) => block.write(),
+            ContentBlock::ContainerUpload(block) => block.write(),
+            ContentBlock::Other(object) => object.write(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentBlock {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        wire::deserialize(from)
+    }
+}
+
+impl Serialize for ContentBlock {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        wire::serialize(self, to)
+    }
+}
+
+/// Whether a block of a kind without a type of its own is a tool call, such as `mcp_tool_use`.
+fn is_tool_use(block: &Map<String, Value>) -> bool {
+    let kind = block.get("type").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind.ends_with("tool_use"))
+}
+
+/// Under which name input that is no object is sent back: the one that the API's documentation has.
+const INVALID: &str = "INVALID_JSON";
+
+/// Blocks that have a type of their own as blocks of any kind.
+macro_rules! into_block {
+    ($( $type:ident => $variant:ident ),* $(,)?) => { $(
+        impl From<$type> for ContentBlock {
+            fn from(block: $type) -> ContentBlock {
+                ContentBlock::$variant(block)
+            }
+        }
+    )* };
+}
+
+into_block! {
+    TextBlock => Text,
+    ImageBlock => Image,
+    DocumentBlock => Document,
+    SearchResultBlock => SearchResult,
+    ThinkingBlock => Thinking,
+    RedactedThinkingBlock => RedactedThinking,
+    ToolUseBlock => ToolUse,
+    ToolResultBlock => ToolResult,
+    ServerToolUseBlock => ServerToolUse,
+    ServerToolResultBlock => ServerToolResult,
+    ContainerUploadBlock => ContainerUpload,
+}
+
+wire_struct! {
+    /// Where an image's or document's bytes come from.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, Source};
+    ///
+    /// let uploaded = ContentBlock::image_from(Source::file("file_01Example"));
+    /// let embedded = ContentBlock::image_from(Source::base64("image/png", b"\x89PNG"));
+    /// let fetched = ContentBlock::document_from(Source::url("https://example.com/report.pdf"));
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Source {
+        /// `base64`, `url`, `file`, `text` or `content`.
+        req kind = "type": String,
+        /// What the bytes are, such as `image/png`.
+        opt media_type: String,
+        /// The bytes in base64, or the text.
+        opt data: String,
+        /// The address that the server fetches.
+        opt url: String,
+        /// The id of an uploaded file.
+        opt file_id: String,
+        /// The document, in blocks of text and images.
+        opt content: Content,
+    }
+}
+
+wire_struct! {
+    /// An image.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, MessageRequest};
+    ///
+    /// let image = ContentBlock::image_url("https://example.com/sky.jpg");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![image, ContentBlock::text("Which clouds are these?")]);
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ImageBlock as "image" {
+        /// Where the image comes from.
+        req source: Source,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A PDF or a plain text that the model reads, and may cite.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
+    ///
+    /// let document = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."))
+    ///     .title("Statutes")
+    ///     .context("As of 2026")
+    ///     .cited();
+    /// let question = ContentBlock::text("What do members pay?");
+    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
+    ///     .user(vec![ContentBlock::from(document), question]);
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct DocumentBlock as "document" {
+        /// Where the document comes from.
+        req source: Source,
+        /// Its title.
+        opt title: String,
+        /// What the model should know about it; not cited.
+        opt context: String,
+        /// Whether the model cites it: `{"enabled": true}`.
+        opt citations: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// A search result of your own that the model may cite.
+    ///
+    /// ```
+    /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
+    ///
+    /// let found = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.").cited();
+    /// let answer_to_tool = ContentBlock::tool_result("toolu_1", vec![ContentBlock::from(found)]);
+    /// assert_eq!(answer_to_tool.kind(), "tool_result");
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct SearchResultBlock as "search_result" {
+        /// Where it was found.
+        req source: String,
+        /// Its title.
+        req title: String,
+        /// Its text.
+        req content: Vec<ContentBlock>,
+        /// Whether the model cites it: `{"enabled": true}`.
+        opt citations: Value,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+wire_struct! {
+    /// Your answer to a tool call.
+    ///
+    /// ```
+    /// use anthropic_blocking::ContentBlock;
+    /// use serde_json::json;
+    ///
+    /// let result = ContentBlock::tool_result("toolu_1", "21 °C");
+    /// assert_eq!(
+    ///     serde_json::to_value(&result)?,
+    ///     json!({"type": "tool_result", "tool_use_id": "toolu_1", "content": "21 °C"}),
+    /// );
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct ToolResultBlock as "tool_result" {
+        /// The id of the call.
+        req tool_use_id: String,
+        /// What the tool gave.
+        opt content: Content,
+        /// Whether the tool failed.
+        opt is_error: bool,
+        /// Copied from the call.
+        opt toolset_name: String,
+        /// Marks the end of a prefix that the server should cache.
+        opt cache_control: CacheControl,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn round_trip(json: Value) -> ContentBlock {
+        let block: ContentBlock = serde_json::from_value(json.clone()).expect("a block");
+        assert_eq!(serde_json::to_value(&block).expect("JSON"), json);
+        let text = json.to_string();
+        assert_eq!(
+            serde_json::from_str::<ContentBlock>(&text).expect("a block"),
+            block
+        );
+        block
+    }
+
+    #[test]
+    fn every_kind_of_block_survives_both_directions() {
+        for (json, kind) in [
+            (json!({"type":"text","text":"a","citations":null}), "text"),
+            (
+                json!({"type":"text","text":"a","citations":[{"type":"char_location",
+                "cited_text":"b","document_index":0,"document_title":null,
+                "start_char_index":0,"end_char_index":1}],"new":1}),
+                "text",
+            ),
+            (
+                json!({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA=="},
+                "transformations":{"oversized_image":"error"}}),
+                "image",
+            ),
+            (
+                json!({"type":"document","source":{"type":"content","content":[]},"title":null,
+                "citations":{"enabled":true}}),
+                "document",
+            ),
+            (
+                json!({"type":"search_result","source":"s","title":"t",
+                "content":[{"type":"text","text":"x"}]}),
+                "search_result",
+            ),
+            (
+                json!({"type":"thinking","thinking":"","signature":"s"}),
+                "thinking",
+            ),
+            (json!({"type":"thinking","signature":"s"}), "thinking"),
+            (
+                json!({"type":"redacted_thinking","data":"d"}),
+                "redacted_thinking",
+            ),
+            (
+                json!({"type":"tool_use","id":"t","name":"n","input":{"a":[1.5,null]},
+                "caller":{"type":"direct"}}),
+                "tool_use",
+            ),
+            (
+                json!({"type":"tool_result","tool_use_id":"t","content":"x","is_error":false}),
+                "tool_result",
+            ),
+            (
+                json!({"type":"tool_result","tool_use_id":"t","content":[
+                {"type":"tool_reference","tool_name":"n"}]}),
+                "tool_result",
+            ),
+            (
+                json!({"type":"server_tool_use","id":"s","name":"web_search","input":{}}),
+                "server_tool_use",
+            ),
+            (
+                json!({"type":"web_search_tool_result","tool_use_id":"s","content":{
+                "type":"web_search_tool_result_error","error_code":"unavailable"}}),
+                "web_search_tool_result",
+            ),
+            (
+                json!({"type":"container_upload","file_id":"f"}),
+                "container_upload",
+            ),
+            (
+                json!({"type":"compaction","content":null,"signature":"s"}),
+                "compaction",
+            ),
+        ] {
+            assert_eq!(round_trip(json).kind(), kind);
+        }
+    }
+
+    #[test]
+    fn type_need_not_come_first() {
+        let block: ContentBlock = serde_json::from_str(r#"{"text":"a","type":"text"}"#).unwrap();
+        assert_eq!(block.as_text(), Some("a"));
+    }
+
+    #[test]
+    fn block_in_another_shape_is_kept_as_it_is() {
+        for json in [
+            json!({"type":"text","text":null}),
+            json!({"type":"text","text":["a"],"citations":[{"type":"c"}],"new":1}),
+            json!({"type":"text"}),
+            json!({"type":"tool_use","id":null,"name":"n","input":{"a":1.5}}),
+            json!({"type":"tool_use","id":"t","name":{"a":1},"input":null,"caller":null}),
+            json!({"type":"server_tool_use","id":7,"name":"n","input":{}}),
+            json!({"type":"x_tool_result","tool_use_id":null}),
+            json!({"type":"x_tool_result","tool_use_id":{},"content":[],
+                "cache_control":{"type":"ephemeral"}}),
+            json!({"type":"tool_result","tool_use_id":null,"content":[{"type":"text"}],
+                "is_error":false}),
+            json!({"type":"image","source":"a"}),
+            json!({"type":"image","source":{"media_type":"image/png"}}),
+            json!({"type":"document","source":null,"title":"t"}),
+            json!({"type":"search_result","source":"s","title":"t","content":"a"}),
+            json!({"type":"redacted_thinking"}),
+            json!({"type":"container_upload","file_id":false}),
+            json!({"type":null}),
+            json!({"type":null,"text":"a"}),
+            json!({"type":5}),
+            json!({"type":-5}),
+            json!({"type":0.5}),
+            json!({"type":true}),
+            json!({"type":["text"],"text":"a"}),
+            json!({"type":{"a":"text"},"text":"a"}),
+            json!({"text":"a"}),
+            json!({}),
+        ] {
+            let block = round_trip(json.clone());
+            assert!(matches!(block, ContentBlock::Other(_)), "{json}");
+        }
+        let after: ContentBlock = serde_json::from_str(r#"{"text":1,"type":"text"}"#).unwrap();
+        assert_eq!(after.kind(), "text");
+        for odd in ["null", "5", "\"a\"", "[]", "true"] {
+            assert!(serde_json::from_str::<ContentBlock>(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn odd_parts_of_a_block_stay_parts_of_it() {
+        for json in [
+            json!({"type":"text","text":"a","citations":[{"cited_text":"b"}]}),
+            json!({"type":"text","text":"a","cache_control":{"ttl":"1h"}}),
+            json!({"type":"text","text":"a","cache_control":1.5}),
+        ] {
+            assert_eq!(round_trip(json).as_text(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn cache_mark_is_written_where_it_may_stand() {
+        let block = ContentBlock::text("a").cached(CacheControl::one_hour());
+        assert_eq!(
+            serde_json::to_value(block).unwrap(),
+            json!({"type":"text","text":"a","cache_control":{"type":"ephemeral","ttl":"1h"}})
+        );
+    }
+
+    #[test]
+    fn every_kind_of_block_takes_fields_that_are_not_known_here() {
+        for kind in [
+            "text",
+            "image",
+            "document",
+            "search_result",
+            "thinking",
+            "redacted_thinking",
+            "tool_use",
+            "tool_result",
+            "server_tool_use",
+            "web_search_tool_result",
+            "container_upload",
+            "future",
+        ] {
+            let mut json = json!({"type":kind,"text":"a","source":{"type":"url"},"title":"t",
+                "content":[],"data":"d","id":"i","name":"n","tool_use_id":"t","file_id":"f"});
+            if kind == "search_result" {
+                json["source"] = json!("s");
+            }
+            let block: ContentBlock = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(
+                matches!(block, ContentBlock::Other(_)),
+                kind == "future",
+                "{kind}"
+            );
+            json["new"] = json!(1);
+            assert_eq!(serde_json::to_value(block.field("new", 1)).unwrap(), json);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The tokens that a response was billed for.
+
+use super::wire::wire_struct;
+
+wire_struct! {
+    /// The tokens of an meta.
+    ///
+    /// ```
+    /// use anthropic_blocking::Usage;
+    ///
+    /// let mut usage = Usage::new(12, 300);
+    /// usage.cache_read_input_tokens = Some(4_000);
+    /// assert_eq!(usage.total_input_tokens(), 4_012);
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct Usage {
+        /// Input after the last cache breakpoint; see [`Usage::total_input_tokens`].
+        def input_tokens: u64,
+        /// Output, thinking included.
+        def output_tokens: u64,
+        /// Input written to the cache.
+        opt cache_creation_input_tokens: u64,
+        /// Input read from the cache.
+        opt cache_read_input_tokens: u64,
+        /// What was written to the cache, by how long it stays.
+        opt cache_creation: CacheCreation,
+        /// Parts of the output.
+        opt output_tokens_details: OutputTokensDetails,
+        /// Requests made by server tools.
+        opt server_tool_use: ServerToolUsage,
+        /// `standard`, `priority` or `batch`.
+        opt service_tier: String,
+        /// Where the model ran, such as `us` or `global`.
+        opt inference_geo: String,
+        /// `standard` or `fast`.
+        opt speed: String,
+    }
+}
+
+wire_struct! {
+    /// Input written to the cache, by how long it stays there.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// if let Some(written) = &message.usage.cache_creation {
+    ///     println!("{} tokens stay for an hour", written.ephemeral_1h_input_tokens);
+    /// }
+    /// # }
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct CacheCreation {
+        /// For five minutes.
+        def ephemeral_5m_input_tokens: u64,
+        /// For an hour.
+        def ephemeral_1h_input_tokens: u64,
+    }
+}
+
+wire_struct! {
+    /// Parts of the output.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// let details = message.usage.output_tokens_details.as_ref();
+    /// println!("{} tokens of thinking", details.map_or(0, |details| details.thinking_tokens));
+    /// # }
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct OutputTokensDetails {
+        /// Tokens of thinking; also counted in the output.
+        def thinking_tokens: u64,
+    }
+}
+
+wire_struct! {
+    /// Requests made by server tools.
+    ///
+    /// ```
+    /// # fn show(message: &anthropic_blocking::Message) {
+    /// let tools = message.usage.server_tool_use.as_ref();
+    /// println!("{} searches", tools.map_or(0, |tools| tools.web_search_requests));
+    /// # }
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Default)]
+    pub struct ServerToolUsage {
+        /// Web searches.
+        def web_search_requests: u64,
+        /// Web pages fetched.
+        def web_fetch_requests: u64,
+    }
+}
+
+impl Usage {
+    /// The tokens of an meta without a cache.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Model, Price, Prices, Usage};
+    ///
+    /// // What a thousand such answers would cost.
+    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0));
+    /// let usage = Usage::new(1_000 * 500, 1_000 * 300);
+    /// assert_eq!(prices.cost(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
+    /// ```
+    pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
+        Usage {
+            input_tokens,
+            output_tokens,
+            ..Usage::default()
+        }
+    }
+
+    /// All input: fresh, written to the cache and read from it.
+    ///
+    /// ```
+    /// use anthropic_blocking::Usage;
+    ///
+    /// let mut usage = Usage::new(12, 300);
+    /// usage.cache_creation_input_tokens = Some(4_000);
+    /// assert_eq!(usage.total_input_tokens(), 4_012);
+    /// ```
+    pub fn total_input_tokens(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))
+            .saturating_add(self.cache_read_input_tokens.unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn total_input_counts_the_cache_and_does_not_overflow() {
+        let usage: Usage = serde_json::from_value(json!({"input_tokens":1,
+            "cache_creation_input_tokens":2,"cache_read_input_tokens":u64::MAX}))
+        .unwrap();
+        assert_eq!(usage.total_input_tokens(), u64::MAX);
+    }
+}

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{self, Json, Object};
+use super::json::{self, ParsedJson, ParsedObject};
 use super::request_id::RequestId;
-use super::wire::{open_enum, read_default, read_optional, wire_struct};
+use super::wire::{open_enum, read_defaulted, read_optional, wire_struct};
 
 open_enum! {
     /// The `type` of an [`ApiError`].
@@ -122,36 +122,38 @@ impl ApiError {
     /// Reads an error body: the documented envelope, the bare error object that edges send, or the
     /// looser shapes of gateways.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
-        let json: Json<'_> = json::parse(body).ok()?;
+        let json: ParsedJson<'_> = json::parse(body).ok()?;
         ApiError::from_object(json.as_object()?)
     }
 
     /// Reads only what calls itself an error, for bodies that came with a status of success.
     pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
-        let json: Json<'_> = json::parse(body).ok()?;
+        let json: ParsedJson<'_> = json::parse(body).ok()?;
         let object = json.as_object()?;
         (object.tag()? == "error").then(|| ApiError::from_object(object))?
     }
 
     /// The same from parsed JSON.
-    pub(crate) fn from_object(envelope: &Object<'_>) -> Option<(ApiError, Option<RequestId>)> {
-        let request_id = envelope.get("request_id").and_then(Json::as_str);
+    pub(crate) fn from_object(
+        envelope: &ParsedObject<'_>,
+    ) -> Option<(ApiError, Option<RequestId>)> {
+        let request_id = envelope.get("request_id").and_then(ParsedJson::as_str);
         let error = match (envelope.get("error"), envelope.get("detail")) {
-            (Some(Json::Object(error)), _) => ApiError::from_any(error),
-            (Some(Json::Text(message)), _) => ApiError::from_text(message),
+            (Some(ParsedJson::Object(error)), _) => ApiError::from_any(error),
+            (Some(ParsedJson::Text(message)), _) => ApiError::from_text(message),
             _ if envelope.get("message").is_some() => ApiError::from_any(envelope),
-            (_, Some(Json::Text(message))) => ApiError::from_text(message),
+            (_, Some(ParsedJson::Text(message))) => ApiError::from_text(message),
             _ => return None,
         };
         Some((error, request_id.and_then(RequestId::new)))
     }
 
     /// Reads an object that has no other meaning: what it lacks is empty.
-    fn from_any(object: &Object<'_>) -> ApiError {
+    fn from_any(object: &ParsedObject<'_>) -> ApiError {
         let mut extra = Map::new();
-        let [kind, message, details] = object.sort(&["type", "message", "details"], &mut extra);
-        let kind = kind.and_then(Json::as_str).unwrap_or_default();
-        let message = read_default(message, "message", &mut extra);
+        let [kind, message, details] = object.split(&["type", "message", "details"], &mut extra);
+        let kind = kind.and_then(ParsedJson::as_str).unwrap_or_default();
+        let message = read_defaulted(message, "message", &mut extra);
         let details = read_optional(details, "details", &mut extra);
         ApiError {
             kind: kind.into(),

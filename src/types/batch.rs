@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use super::api_error::{ApiError, ApiErrorType};
 use super::attempt::Attempt;
-use super::json::{Json, Written};
+use super::json::{JsonView, ParsedJson};
 use super::message::Message;
 use super::meta::ResponseMeta;
 use super::rate_limits::RateLimits;
 use super::request_id::RequestId;
-use super::wire::{self, Absent, Field, Misfit, open_enum, read_variant, wire_struct};
+use super::wire::{self, Mismatch, WireDefault, WireValue, open_enum, read_variant, wire_struct};
 
 open_enum! {
     /// How far a batch is.
@@ -33,9 +33,9 @@ open_enum! {
     }
 }
 
-impl Absent for ProcessingStatus {
+impl WireDefault for ProcessingStatus {
     /// How far a batch is that does not say so.
-    fn absent() -> ProcessingStatus {
+    fn wire_default() -> ProcessingStatus {
         ProcessingStatus::InProgress
     }
 }
@@ -431,27 +431,31 @@ impl BatchResult {
     }
 }
 
-impl Field for BatchResult {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-        let object = wire::object(json)?;
+impl WireValue for BatchResult {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+        let object = wire::as_object(json)?;
         let result = match object.tag() {
             Some("succeeded") => {
                 read_variant(object, |read| BatchResult::Succeeded(Box::new(read)))
             }
             Some("errored") => read_variant(object, BatchResult::Errored),
-            Some("canceled") => read_variant(object, |read| BatchResult::Canceled(untagged(read))),
-            Some("expired") => read_variant(object, |read| BatchResult::Expired(untagged(read))),
+            Some("canceled") => {
+                read_variant(object, |read| BatchResult::Canceled(without_type(read)))
+            }
+            Some("expired") => {
+                read_variant(object, |read| BatchResult::Expired(without_type(read)))
+            }
             _ => None,
         };
         Ok(result.unwrap_or_else(|| BatchResult::Other(object.to_map())))
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
             BatchResult::Succeeded(success) => success.write(),
             BatchResult::Errored(failure) => failure.write(),
-            BatchResult::Canceled(not_run) => tagged("canceled", not_run),
-            BatchResult::Expired(not_run) => tagged("expired", not_run),
+            BatchResult::Canceled(not_run) => with_type("canceled", not_run),
+            BatchResult::Expired(not_run) => with_type("expired", not_run),
             BatchResult::Other(object) => object.write(),
         }
     }
@@ -470,15 +474,15 @@ impl Serialize for BatchResult {
 }
 
 /// The variant says the `type`.
-fn untagged(mut not_run: NotRun) -> NotRun {
+fn without_type(mut not_run: NotRun) -> NotRun {
     not_run.extra.remove("type");
     not_run
 }
 
-fn tagged<'a>(tag: &'a str, not_run: &'a NotRun) -> Written<'a> {
-    let mut entries = vec![("type", Written::Text(tag))];
+fn with_type<'a>(tag: &'a str, not_run: &'a NotRun) -> JsonView<'a> {
+    let mut entries = vec![("type", JsonView::Text(tag))];
     wire::write_extra(&not_run.extra, &mut entries);
-    Written::Object(entries)
+    JsonView::Object(entries)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub(crate) struct Digest(u64);
 
 impl Digest {
     pub(crate) fn new() -> Digest {
-        Digest(0xcbf2_9ce4_8422_2325)
+        Digest(OFFSET_BASIS)
     }
 
     pub(crate) fn of(bytes: &[u8]) -> Digest {
@@ -19,7 +19,7 @@ impl Digest {
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(PRIME);
         }
     }
 
@@ -34,6 +34,12 @@ impl Digest {
         format!("{:016x}", self.0)
     }
 }
+
+/// Offset basis of 64-bit FNV-1a.
+const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Prime of 64-bit FNV-1a.
+const PRIME: u64 = 0x0100_0000_01b3;
 
 #[cfg(test)]
 mod tests {

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::{Citation, ContentBlock};
-use super::json::{Json, Written};
+use super::json::{JsonView, ParsedJson};
 use super::message::{Message, StopDetails, StopReason};
 use super::usage::Usage;
-use super::wire::{self, Field, Fields, Misfit, read_variant, wire_struct};
+use super::wire::{self, Mismatch, WireStruct, WireValue, read_variant, wire_struct};
 
 /// One event of a streamed answer.
 ///
@@ -461,24 +461,30 @@ impl ContentDelta {
     }
 }
 
-impl Field for StreamEvent {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-        let object = wire::object(json)?;
-        Ok(match object.tag().ok_or(Misfit::Missing("type"))? {
-            "message_start" => StreamEvent::MessageStart(Box::new(Fields::read_fields(object)?)),
-            "content_block_start" => {
-                StreamEvent::ContentBlockStart(Box::new(Fields::read_fields(object)?))
+impl WireValue for StreamEvent {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+        let object = wire::as_object(json)?;
+        Ok(match object.tag().ok_or(Mismatch::Missing("type"))? {
+            "message_start" => {
+                StreamEvent::MessageStart(Box::new(WireStruct::read_fields(object)?))
             }
-            "content_block_delta" => StreamEvent::ContentBlockDelta(Fields::read_fields(object)?),
-            "content_block_stop" => StreamEvent::ContentBlockStop(Fields::read_fields(object)?),
-            "message_delta" => StreamEvent::MessageDelta(Box::new(Fields::read_fields(object)?)),
-            "message_stop" => StreamEvent::MessageStop(Fields::read_fields(object)?),
-            "ping" => StreamEvent::Ping(Fields::read_fields(object)?),
+            "content_block_start" => {
+                StreamEvent::ContentBlockStart(Box::new(WireStruct::read_fields(object)?))
+            }
+            "content_block_delta" => {
+                StreamEvent::ContentBlockDelta(WireStruct::read_fields(object)?)
+            }
+            "content_block_stop" => StreamEvent::ContentBlockStop(WireStruct::read_fields(object)?),
+            "message_delta" => {
+                StreamEvent::MessageDelta(Box::new(WireStruct::read_fields(object)?))
+            }
+            "message_stop" => StreamEvent::MessageStop(WireStruct::read_fields(object)?),
+            "ping" => StreamEvent::Ping(WireStruct::read_fields(object)?),
             _ => StreamEvent::Other(object.to_map()),
         })
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
             StreamEvent::MessageStart(event) => event.write(),
             StreamEvent::ContentBlockStart(event) => event.write(),
@@ -492,9 +498,9 @@ impl Field for StreamEvent {
     }
 }
 
-impl Field for ContentDelta {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-        let object = wire::object(json)?;
+impl WireValue for ContentDelta {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+        let object = wire::as_object(json)?;
         let delta = match object.tag() {
             Some("text_delta") => read_variant(object, ContentDelta::Text),
             Some("input_json_delta") => read_variant(object, ContentDelta::InputJson),
@@ -508,7 +514,7 @@ impl Field for ContentDelta {
         Ok(delta.unwrap_or_else(|| ContentDelta::Other(object.to_map())))
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
             ContentDelta::Text(delta) => delta.write(),
             ContentDelta::InputJson(delta) => delta.write(),

@@ -11,7 +11,7 @@ use super::rate_limits::RateLimits;
 use super::request_id::RequestId;
 use super::usage::Usage;
 use super::wait::Waits;
-use super::wire::{Absent, open_enum, wire_struct};
+use super::wire::{WireDefault, open_enum, wire_struct};
 
 impl From<Message> for MessageParam {
     /// An answer as a turn of the conversation, its content unchanged.
@@ -138,7 +138,7 @@ impl Message {
             id: String::new(),
             kind: "message".to_owned(),
             role: Role::Assistant,
-            model: Model::absent(),
+            model: Model::wire_default(),
             content: Vec::new(),
             stop_reason: None,
             stop_sequence: None,

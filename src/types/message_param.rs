@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Map;
 
 use super::content::{Content, ContentBlock};
-use super::wire::{Absent, open_enum, wire_struct};
+use super::wire::{WireDefault, open_enum, wire_struct};
 
 open_enum! {
     /// Whose turn a message is.
@@ -26,9 +26,9 @@ open_enum! {
     }
 }
 
-impl Absent for Role {
+impl WireDefault for Role {
     /// Whose turn an answer is that does not say so.
-    fn absent() -> Role {
+    fn wire_default() -> Role {
         Role::Assistant
     }
 }
@@ -104,7 +104,7 @@ impl MessageParam {
     /// The turn as the server takes it; `None` where nothing of it can be sent. What it answered may
     /// be refused when it comes back: text that is empty, or blank without other text beside it, a
     /// turn without content, input of a tool call that is no object.
-    pub(super) fn sendable(&self) -> Option<Cow<'_, MessageParam>> {
+    pub(super) fn to_accepted(&self) -> Option<Cow<'_, MessageParam>> {
         let blocks = match &self.content {
             _ if self.role != Role::Assistant => return Some(Cow::Borrowed(self)),
             Content::Text(text) => return (!is_blank(text)).then_some(Cow::Borrowed(self)),
@@ -112,23 +112,26 @@ impl MessageParam {
         };
         let mut texts = blocks.iter().filter_map(ContentBlock::as_text);
         let has_text = texts.any(|text| !is_blank(text));
-        let is_taken = |block: &ContentBlock| match block.as_text() {
+        let is_accepted = |block: &ContentBlock| match block.as_text() {
             Some(text) => has_text && !text.is_empty(),
             None => true,
         };
-        if !blocks.iter().any(is_taken) {
+        if !blocks.iter().any(is_accepted) {
             return None;
         }
-        let is_fine = |block: &ContentBlock| is_taken(block) && !block.has_odd_input();
-        if blocks.iter().all(is_fine) {
+        let is_unchanged =
+            |block: &ContentBlock| is_accepted(block) && !block.has_non_object_input();
+        if blocks.iter().all(is_unchanged) {
             return Some(Cow::Borrowed(self));
         }
-        let taken = blocks.iter().filter(|block| is_taken(block));
-        let mut taken: Vec<ContentBlock> = taken.cloned().collect();
-        taken.iter_mut().for_each(ContentBlock::wrap_odd_input);
+        let accepted = blocks.iter().filter(|block| is_accepted(block));
+        let mut accepted: Vec<ContentBlock> = accepted.cloned().collect();
+        accepted
+            .iter_mut()
+            .for_each(ContentBlock::wrap_non_object_input);
         Some(Cow::Owned(MessageParam {
             role: self.role.clone(),
-            content: Content::Blocks(taken),
+            content: Content::Blocks(accepted),
             extra: self.extra.clone(),
         }))
     }

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::{Json, Written};
-use super::wire::{Absent, Field, Misfit, open_enum, wire_struct};
+use super::json::{JsonView, ParsedJson};
+use super::wire::{Mismatch, WireDefault, WireValue, open_enum, wire_struct};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
@@ -69,18 +69,18 @@ impl Model {
     }
 }
 
-impl Field for Model {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-        Field::read(json).map(Model)
+impl WireValue for Model {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+        WireValue::read(json).map(Model)
     }
 
-    fn write(&self) -> Written<'_> {
-        Written::Text(&self.0)
+    fn write(&self) -> JsonView<'_> {
+        JsonView::Text(&self.0)
     }
 }
 
-impl Absent for Model {
-    fn absent() -> Model {
+impl WireDefault for Model {
+    fn wire_default() -> Model {
         Model(String::new())
     }
 }

@@ -16,9 +16,9 @@ use super::event::{
     ContentBlockDelta, ContentDelta, InputJsonDelta, SignatureDelta, StreamEvent, TextDelta,
     ThinkingDelta,
 };
-use super::json::{Json, Key, parse_response_text};
+use super::json::{BorrowedStr, ParsedJson, parse_response_text};
 use super::request_id::RequestId;
-use super::wire::Field;
+use super::wire::WireValue;
 
 /// An event as it comes from the wire: pieces of text are still borrowed from its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +83,7 @@ impl<'a> RawEvent<'a> {
         }
         // One check of the whole is faster than one of each string, as `from_slice` does it.
         match std::str::from_utf8(data).map(serde_json::from_str) {
-            Ok(Ok(Piece { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
+            Ok(Ok(PlainDelta { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
             _ => RawEvent::decode_any(name, data),
         }
     }
@@ -110,7 +110,7 @@ impl<'a> RawEvent<'a> {
         if matches!(text.trim(), "" | "[DONE]") {
             return Ok(None);
         }
-        let mut json: Json<'_> = match parse_response_text(&text) {
+        let mut json: ParsedJson<'_> = match parse_response_text(&text) {
             Ok(json) => json,
             Err(_) if name == b"error" => {
                 return Err(unknown_error(text.into_owned(), Map::new()));
@@ -118,9 +118,9 @@ impl<'a> RawEvent<'a> {
             Err(error) => return Err(error.into()),
         };
         let name = String::from_utf8_lossy(name);
-        if let Json::Object(object) = &mut json {
-            if object.get("type").is_none_or(Json::is_null) && !name.is_empty() {
-                object.set("type", Json::Text(Cow::Borrowed(&name)));
+        if let ParsedJson::Object(object) = &mut json {
+            if object.get("type").is_none_or(ParsedJson::is_null) && !name.is_empty() {
+                object.set("type", ParsedJson::Text(Cow::Borrowed(&name)));
             }
             let is_error = match object.tag() {
                 Some("error") => true,
@@ -141,7 +141,7 @@ impl<'a> RawEvent<'a> {
         }
         match StreamEvent::read(&json) {
             Ok(event) => Ok(Some(RawEvent::Event(event))),
-            Err(misfit) => Err(EventError::Unreadable(serde::de::Error::custom(misfit))),
+            Err(mismatch) => Err(EventError::Unreadable(serde::de::Error::custom(mismatch))),
         }
     }
 }
@@ -169,73 +169,73 @@ impl From<RawDelta<'_>> for ContentDelta {
 }
 
 /// A `content_block_delta` with these fields and no other; anything else fails to be one.
-struct Piece<'a> {
+struct PlainDelta<'a> {
     index: u64,
     delta: RawDelta<'a>,
 }
 
-impl<'de> Deserialize<'de> for Piece<'de> {
+impl<'de> Deserialize<'de> for PlainDelta<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct PieceVisitor;
-        impl<'de> Visitor<'de> for PieceVisitor {
-            type Value = Piece<'de>;
+        struct PlainDeltaVisitor;
+        impl<'de> Visitor<'de> for PlainDeltaVisitor {
+            type Value = PlainDelta<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a usual content_block_delta")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Piece<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PlainDelta<'de>, A::Error> {
                 let (mut is_delta, mut index, mut delta) = (false, None, None);
-                while let Some(Key(key)) = map.next_key()? {
+                while let Some(BorrowedStr(key)) = map.next_key()? {
                     match &*key {
                         "type" => {
-                            let Key(tag) = map.next_value()?;
+                            let BorrowedStr(tag) = map.next_value()?;
                             is_delta = tag == "content_block_delta";
                             if !is_delta {
-                                return Err(unusual());
+                                return Err(not_plain());
                             }
                         }
                         "index" => index = Some(map.next_value()?),
                         "delta" => delta = Some(map.next_value()?),
-                        _ => return Err(unusual()),
+                        _ => return Err(not_plain()),
                     }
                 }
                 match (is_delta, index, delta) {
-                    (true, Some(index), Some(delta)) => Ok(Piece { index, delta }),
-                    _ => Err(unusual()),
+                    (true, Some(index), Some(delta)) => Ok(PlainDelta { index, delta }),
+                    _ => Err(not_plain()),
                 }
             }
         }
-        from.deserialize_map(PieceVisitor)
+        from.deserialize_map(PlainDeltaVisitor)
     }
 }
 
 impl<'de> Deserialize<'de> for RawDelta<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct DeltaVisitor;
-        impl<'de> Visitor<'de> for DeltaVisitor {
+        struct RawDeltaVisitor;
+        impl<'de> Visitor<'de> for RawDeltaVisitor {
             type Value = RawDelta<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a usual delta")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawDelta<'de>, A::Error> {
                 let (mut kind, mut field, mut text) = (None, None, Cow::Borrowed(""));
-                while let Some(Key(key)) = map.next_key()? {
-                    let Key(value) = map.next_value()?;
+                while let Some(BorrowedStr(key)) = map.next_key()? {
+                    let BorrowedStr(value) = map.next_value()?;
                     if key == "type" && kind.is_none() {
-                        kind = Some(DeltaKind::of_tag(&value).ok_or_else(unusual)?);
+                        kind = Some(DeltaKind::of_tag(&value).ok_or_else(not_plain)?);
                     } else if field.is_none() {
-                        field = Some(DeltaKind::of_field(&key).ok_or_else(unusual)?);
+                        field = Some(DeltaKind::of_field(&key).ok_or_else(not_plain)?);
                         text = value;
                     } else {
-                        return Err(unusual());
+                        return Err(not_plain());
                     }
                 }
                 match kind {
                     Some(kind) if field == Some(kind) => Ok(RawDelta { kind, text }),
-                    _ => Err(unusual()),
+                    _ => Err(not_plain()),
                 }
             }
         }
-        from.deserialize_map(DeltaVisitor)
+        from.deserialize_map(RawDeltaVisitor)
     }
 }
 
@@ -262,8 +262,8 @@ impl DeltaKind {
 }
 
 #[cold]
-fn unusual<E: serde::de::Error>() -> E {
-    E::custom("unusual")
+fn not_plain<E: serde::de::Error>() -> E {
+    E::custom("not_plain")
 }
 
 fn unknown_error(message: String, extra: Map<String, Value>) -> EventError {

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 
 use super::content::{CacheControl, Content};
 use super::digest::Digest;
-use super::json::Written;
+use super::json::JsonView;
 use super::message_param::MessageParam;
 use super::model::Model;
 use super::tool::{Tool, ToolChoice};
-use super::wire::{Field, Fields, wire_struct};
+use super::wire::{WireStruct, WireValue, wire_struct};
 
 wire_struct! {
     /// A request for a message: what [`Messages::create`](crate::Messages::create) takes.
@@ -596,7 +596,7 @@ impl Thinking {
     pub fn enabled(budget_tokens: u64) -> Thinking {
         Thinking {
             budget_tokens: Some(budget_tokens),
-            ..Thinking::of("enabled")
+            ..Thinking::of_kind("enabled")
         }
     }
 
@@ -612,7 +612,7 @@ impl Thinking {
     /// # assert!(request.thinking.is_some());
     /// ```
     pub fn adaptive() -> Thinking {
-        Thinking::of("adaptive")
+        Thinking::of_kind("adaptive")
     }
 
     /// No thinking.
@@ -627,7 +627,7 @@ impl Thinking {
     /// # assert!(request.thinking.is_some());
     /// ```
     pub fn disabled() -> Thinking {
-        Thinking::of("disabled")
+        Thinking::of_kind("disabled")
     }
 
     /// No thinking, but short notes on the progress between tool calls, which come as thinking blocks.
@@ -646,7 +646,7 @@ impl Thinking {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn between_tools() -> Thinking {
-        Thinking::of("between_tools")
+        Thinking::of_kind("between_tools")
     }
 
     /// Sets what is shown of the thinking: `summarized` or `omitted`.
@@ -667,7 +667,7 @@ impl Thinking {
         self
     }
 
-    fn of(kind: &str) -> Thinking {
+    fn of_kind(kind: &str) -> Thinking {
         Thinking {
             kind: kind.to_owned(),
             budget_tokens: None,
@@ -694,7 +694,7 @@ pub(crate) struct CountBody<'a>(pub(crate) &'a MessageRequest);
 
 impl Serialize for CountBody<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        const NOT_COUNTED: &[&str] = &[
+        const NOT_TAKEN: &[&str] = &[
             "stream",
             "max_tokens",
             "stop_sequences",
@@ -711,7 +711,7 @@ impl Serialize for CountBody<'_> {
             "fallbacks",
             "fallback_credit_token",
         ];
-        write_body(self.0, NOT_COUNTED, false, to)
+        write_body(self.0, NOT_TAKEN, false, to)
     }
 }
 
@@ -722,26 +722,26 @@ fn write_body<S: Serializer>(
     stream: bool,
     to: S,
 ) -> Result<S::Ok, S::Error> {
-    let turns = mended(&request.messages);
+    let turns = accepted_turns(&request.messages);
     let mut entries = request.entries();
     entries.retain(|(name, _)| !without.contains(name));
     if let Some(turns) = &turns {
         let messages = entries.iter_mut().find(|(name, _)| *name == "messages");
         if let Some((_, messages)) = messages {
-            *messages = Written::Array(turns.iter().map(|turn| turn.write()).collect());
+            *messages = JsonView::Array(turns.iter().map(|turn| turn.write()).collect());
         }
     }
     if stream {
-        entries.push(("stream", Written::Bool(true)));
+        entries.push(("stream", JsonView::Bool(true)));
     }
-    Written::Object(entries).serialize(to)
+    JsonView::Object(entries).serialize(to)
 }
 
 /// The turns as the server takes them, where these are others.
-fn mended(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> {
-    let is_fine = |turn: &MessageParam| matches!(turn.sendable(), Some(Cow::Borrowed(_)));
-    let are_fine = turns.iter().all(is_fine);
-    (!are_fine).then(|| turns.iter().filter_map(MessageParam::sendable).collect())
+fn accepted_turns(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> {
+    let is_unchanged = |turn: &MessageParam| matches!(turn.to_accepted(), Some(Cow::Borrowed(_)));
+    let are_unchanged = turns.iter().all(is_unchanged);
+    (!are_unchanged).then(|| turns.iter().filter_map(MessageParam::to_accepted).collect())
 }
 
 #[cfg(test)]

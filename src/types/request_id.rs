@@ -19,7 +19,7 @@ impl RequestId {
     pub(crate) fn new(id: &str) -> Option<RequestId> {
         let id = id.trim();
         let graphic = id.bytes().take_while(u8::is_ascii_graphic);
-        let end = graphic.take(LONGEST).count();
+        let end = graphic.take(MAX_BYTES).count();
         (end > 0).then(|| RequestId(id[..end].to_owned()))
     }
 
@@ -44,7 +44,7 @@ impl RequestId {
 }
 
 /// The server's have less than forty bytes.
-const LONGEST: usize = 200;
+const MAX_BYTES: usize = 200;
 
 impl AsRef<str> for RequestId {
     fn as_ref(&self) -> &str {

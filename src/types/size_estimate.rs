@@ -26,9 +26,11 @@ impl MessageRequest {
             most: body as u64,
             is_cached: self.cache_control.is_some(),
         };
-        self.system.iter().for_each(|system| size.add(system));
+        self.system
+            .iter()
+            .for_each(|system| size.add_content(system));
         for message in &self.messages {
-            size.add(&message.content);
+            size.add_content(&message.content);
         }
         size.is_cached |= self.tools.iter().any(Tool::is_cached);
         size
@@ -36,7 +38,7 @@ impl MessageRequest {
 }
 
 impl SizeEstimate {
-    fn add(&mut self, content: &Content) {
+    fn add_content(&mut self, content: &Content) {
         let Content::Blocks(blocks) = content else {
             return;
         };
@@ -44,21 +46,29 @@ impl SizeEstimate {
             self.is_cached |= block.is_cached();
             match block {
                 ContentBlock::Image(image) => {
-                    let data = data(&image.source);
-                    self.bytes = self.bytes.saturating_sub(data) + IMAGE;
-                    self.most = self.most.saturating_sub(data) + LARGEST_IMAGE;
+                    let data = data_len(&image.source);
+                    self.bytes = self.bytes.saturating_sub(data) + IMAGE_BYTES;
+                    self.most = self.most.saturating_sub(data) + LARGEST_IMAGE_TOKENS;
                 }
                 ContentBlock::Document(document) => {
                     let source = &document.source;
                     if source.kind != "text" {
                         self.add_document(source);
                     }
-                    source.content.iter().for_each(|content| self.add(content));
+                    source
+                        .content
+                        .iter()
+                        .for_each(|content| self.add_content(content));
                 }
                 ContentBlock::ToolResult(result) => {
-                    result.content.iter().for_each(|content| self.add(content));
+                    result
+                        .content
+                        .iter()
+                        .for_each(|content| self.add_content(content));
                 }
-                ContentBlock::ServerToolResult(result) => self.add_found(&result.content),
+                ContentBlock::ServerToolResult(result) => {
+                    self.add_server_tool_result(&result.content)
+                }
                 _ => {}
             }
         }
@@ -66,40 +76,40 @@ impl SizeEstimate {
 
     /// What a tool of the server's found. Of that only a page that was fetched is not text, if it is a
     /// PDF.
-    fn add_found(&mut self, found: &Value) {
+    fn add_server_tool_result(&mut self, found: &Value) {
         let source = found.get("content").and_then(|page| page.get("source"));
         let Some(source) = source.filter(|source| source["type"] == "base64") else {
             return;
         };
         let data = source["data"].as_str().map_or(0, str::len) as u64;
-        self.bytes = self.bytes.saturating_sub(data) + data / PDF;
+        self.bytes = self.bytes.saturating_sub(data) + data / PDF_BASE64_PER_TEXT_BYTE;
     }
 
     fn add_document(&mut self, source: &Source) {
-        let data = data(source);
-        self.bytes = self.bytes.saturating_sub(data) + data / PDF;
+        let data = data_len(source);
+        self.bytes = self.bytes.saturating_sub(data) + data / PDF_BASE64_PER_TEXT_BYTE;
         if source.url.is_some() || source.file_id.is_some() {
-            self.bytes += DOCUMENT;
-            self.most += DOCUMENT;
+            self.bytes += REMOTE_DOCUMENT_BYTES;
+            self.most += REMOTE_DOCUMENT_BYTES;
         }
     }
 }
 
-fn data(source: &Source) -> u64 {
+fn data_len(source: &Source) -> u64 {
     source.data.as_ref().map_or(0, String::len) as u64
 }
 
 /// An image of a usual size has 1,500 tokens, as text of 3.5 bytes a token.
-const IMAGE: u64 = 5_250;
+const IMAGE_BYTES: u64 = 5_250;
 
 /// The largest image that the server takes is of 8,000 by 8,000 pixels; a token is 28 by 28.
-const LARGEST_IMAGE: u64 = 286 * 286;
+const LARGEST_IMAGE_TOKENS: u64 = 286 * 286;
 
 /// A page of a PDF has some 70 kB in base64 and some 2,000 tokens, as text 7 kB.
-const PDF: u64 = 10;
+const PDF_BASE64_PER_TEXT_BYTE: u64 = 10;
 
 /// A document that is elsewhere may have any size: as much as five pages.
-const DOCUMENT: u64 = 35_000;
+const REMOTE_DOCUMENT_BYTES: u64 = 35_000;
 
 #[cfg(test)]
 mod tests {
@@ -133,13 +143,13 @@ mod tests {
         for block in [image, nested] {
             let request = MessageRequest::new("m", 10).user(vec![block.clone()]);
             let (body, bytes, _) = size(&request);
-            assert_eq!(bytes, body - 400_000 + IMAGE);
+            assert_eq!(bytes, body - 400_000 + IMAGE_BYTES);
             assert_eq!(most(block), (body, body - 400_000 + 81_796));
         }
         let image = ContentBlock::image("image/png", &[7; 300_000]);
         let page = ContentBlock::document_from(Source::content(vec![image]));
         let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![page]));
-        assert_eq!(bytes, body - 400_000 + IMAGE);
+        assert_eq!(bytes, body - 400_000 + IMAGE_BYTES);
         let pdf = ContentBlock::pdf(&[7; 300_000]);
         let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
         assert_eq!(bytes, body - 400_000 + 40_000);
@@ -168,10 +178,10 @@ mod tests {
         for source in [Source::url(url), Source::file("file_1")] {
             let document = ContentBlock::document_from(source.clone());
             let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![document]));
-            assert_eq!(bytes, body + DOCUMENT);
+            assert_eq!(bytes, body + REMOTE_DOCUMENT_BYTES);
             let image = ContentBlock::image_from(source);
             let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![image]));
-            assert_eq!(bytes, body + IMAGE);
+            assert_eq!(bytes, body + IMAGE_BYTES);
         }
     }
 

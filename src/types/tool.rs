@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::CacheControl;
-use super::json::{Json, Written};
-use super::wire::{self, Field, Fields, Misfit, wire_struct};
+use super::json::{JsonView, ParsedJson};
+use super::wire::{self, Mismatch, WireStruct, WireValue, wire_struct};
 
 /// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
 ///
@@ -189,20 +189,20 @@ impl From<CustomTool> for Tool {
 
 impl From<Value> for Tool {
     fn from(value: Value) -> Tool {
-        match custom(&Json::from(&value)) {
+        match read_custom(&ParsedJson::from(&value)) {
             Some(tool) => Tool::Custom(tool),
             None => Tool::Other(value),
         }
     }
 }
 
-impl Field for Tool {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+impl WireValue for Tool {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
         let other = || Tool::Other(json.into());
-        Ok(custom(json).map_or_else(other, Tool::Custom))
+        Ok(read_custom(json).map_or_else(other, Tool::Custom))
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
             Tool::Custom(tool) => tool.write(),
             Tool::Other(value) => value.write(),
@@ -210,7 +210,7 @@ impl Field for Tool {
     }
 }
 
-fn custom(json: &Json<'_>) -> Option<CustomTool> {
+fn read_custom(json: &ParsedJson<'_>) -> Option<CustomTool> {
     let object = json.as_object()?;
     match object.get("type") {
         None => {}
@@ -266,7 +266,7 @@ impl ToolChoice {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn auto() -> ToolChoice {
-        ToolChoice::of("auto")
+        ToolChoice::of_kind("auto")
     }
 
     /// The model must call some tool. The newest models refuse this.
@@ -283,7 +283,7 @@ impl ToolChoice {
     /// # assert_eq!(request.tools.len(), 2);
     /// ```
     pub fn any() -> ToolChoice {
-        ToolChoice::of("any")
+        ToolChoice::of_kind("any")
     }
 
     /// The model must call this tool. The newest models refuse this.
@@ -301,7 +301,7 @@ impl ToolChoice {
     pub fn tool(name: impl Into<String>) -> ToolChoice {
         ToolChoice {
             name: Some(name.into()),
-            ..ToolChoice::of("tool")
+            ..ToolChoice::of_kind("tool")
         }
     }
 
@@ -316,7 +316,7 @@ impl ToolChoice {
     /// # }
     /// ```
     pub fn none() -> ToolChoice {
-        ToolChoice::of("none")
+        ToolChoice::of_kind("none")
     }
 
     /// Lets the model call one tool at a time only.
@@ -333,7 +333,7 @@ impl ToolChoice {
         self
     }
 
-    fn of(kind: &str) -> ToolChoice {
+    fn of_kind(kind: &str) -> ToolChoice {
         ToolChoice {
             kind: kind.to_owned(),
             name: None,

@@ -66,7 +66,9 @@ impl fmt::Display for WaitCause {
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Waits(Vec<(WaitCause, Duration)>);
+pub struct Waits {
+    by_cause: Vec<(WaitCause, Duration)>,
+}
 
 impl Waits {
     /// How long in all.
@@ -132,7 +134,7 @@ impl Waits {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = (WaitCause, Duration)> + '_ {
-        self.0.iter().copied()
+        self.by_cause.iter().copied()
     }
 
     /// Whether nothing was waited for.
@@ -148,16 +150,16 @@ impl Waits {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_cause.is_empty()
     }
 
     pub(crate) fn add(&mut self, cause: WaitCause, wait: Duration) {
         if wait.is_zero() {
             return;
         }
-        match self.0.iter_mut().find(|(other, _)| *other == cause) {
+        match self.by_cause.iter_mut().find(|(other, _)| *other == cause) {
             Some((_, sum)) => *sum = sum.saturating_add(wait),
-            None => self.0.push((cause, wait)),
+            None => self.by_cause.push((cause, wait)),
         }
     }
 
@@ -182,7 +184,7 @@ impl<'a> IntoIterator for &'a Waits {
     type IntoIter = Copied<slice::Iter<'a, (WaitCause, Duration)>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter().copied()
+        self.by_cause.iter().copied()
     }
 }
 

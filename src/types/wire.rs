@@ -12,29 +12,29 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::{Json, Object, Written};
+use super::json::{JsonView, ParsedJson, ParsedObject};
 
 /// What [`wire_struct!`] generates: fields read from an object and written as its entries.
-pub(crate) trait Fields: Sized {
+pub(crate) trait WireStruct: Sized {
     /// Reads the fields; a `type` that tells this struct from others is not looked at.
-    fn read_fields(object: &Object<'_>) -> Result<Self, Misfit>;
+    fn read_fields(object: &ParsedObject<'_>) -> Result<Self, Mismatch>;
     /// The `type`, the fields that are set, and what `extra` holds beside them.
-    fn entries(&self) -> Vec<(&str, Written<'_>)>;
+    fn entries(&self) -> Vec<(&str, JsonView<'_>)>;
 }
 
 /// What a field can hold.
-pub(crate) trait Field: Sized {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit>;
-    fn write(&self) -> Written<'_>;
+pub(crate) trait WireValue: Sized {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch>;
+    fn write(&self) -> JsonView<'_>;
 }
 
 /// Why JSON is not what it was to be read as.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Misfit {
+pub(crate) enum Mismatch {
     /// A field that must be there is not.
     Missing(&'static str),
     /// It is something else than expected.
-    Odd {
+    WrongType {
         found: &'static str,
         expected: &'static str,
         /// In which field it was.
@@ -42,10 +42,10 @@ pub(crate) enum Misfit {
     },
 }
 
-impl Misfit {
+impl Mismatch {
     /// `json` is not what was expected.
-    pub(crate) fn odd(json: &Json<'_>, expected: &'static str) -> Misfit {
-        Misfit::Odd {
+    pub(crate) fn wrong_type(json: &ParsedJson<'_>, expected: &'static str) -> Mismatch {
+        Mismatch::WrongType {
             found: json.kind(),
             expected,
             field: None,
@@ -53,13 +53,13 @@ impl Misfit {
     }
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for Mismatch {
     /// In the words that serde has for it, but without quotes around the field: what is quoted is cut
     /// off where it may be part of an answer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Misfit::Missing(field) => write!(f, "missing field `{field}`"),
-            Misfit::Odd {
+            Mismatch::Missing(field) => write!(f, "missing field `{field}`"),
+            Mismatch::WrongType {
                 found,
                 expected,
                 field,
@@ -72,24 +72,24 @@ impl fmt::Display for Misfit {
 }
 
 /// Reads a wire type from any format.
-pub(crate) fn deserialize<'de, T: Field, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-    T::read(&Json::deserialize(from)?).map_err(D::Error::custom)
+pub(crate) fn deserialize<'de, T: WireValue, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    T::read(&ParsedJson::deserialize(from)?).map_err(D::Error::custom)
 }
 
 /// Writes a wire type in any format.
-pub(crate) fn serialize<T: Field, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<T: WireValue, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     value.write().serialize(to)
 }
 
 macro_rules! scalar {
     ($type:ty, $expected:literal, $read:expr, $write:expr) => {
-        impl Field for $type {
-            fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-                let read: fn(&Json<'_>) -> Option<Self> = $read;
-                read(json).ok_or_else(|| Misfit::odd(json, $expected))
+        impl WireValue for $type {
+            fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+                let read: fn(&ParsedJson<'_>) -> Option<Self> = $read;
+                read(json).ok_or_else(|| Mismatch::wrong_type(json, $expected))
             }
-            fn write(&self) -> Written<'_> {
-                let write: fn(&Self) -> Written<'_> = $write;
+            fn write(&self) -> JsonView<'_> {
+                let write: fn(&Self) -> JsonView<'_> = $write;
                 write(self)
             }
         }
@@ -100,70 +100,72 @@ scalar!(
     String,
     "a string",
     |json| json.as_str().map(str::to_owned),
-    |text| Written::Text(text)
+    |text| JsonView::Text(text)
 );
 scalar!(bool, "a boolean", |json| json.as_bool(), |value| {
-    Written::Bool(*value)
+    JsonView::Bool(*value)
 });
 scalar!(
     u64,
     "an unsigned integer",
     |json| json.as_number()?.as_u64(),
-    |number| Written::Unsigned(*number)
+    |number| JsonView::Unsigned(*number)
 );
 scalar!(
     f64,
     "a number",
     |json| json.as_number()?.as_f64(),
-    |number| Written::Float(*number)
+    |number| JsonView::Float(*number)
 );
 scalar!(
     Map<String, Value>,
     "an object",
-    |json| json.as_object().map(Object::to_map),
-    |map| Written::Map(map)
+    |json| json.as_object().map(ParsedObject::to_map),
+    |map| JsonView::Map(map)
 );
 scalar!(Value, "a value", |json| Some(json.into()), |value| {
-    Written::Value(value)
+    JsonView::Value(value)
 });
 
-impl<T: Field> Field for Vec<T> {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+impl<T: WireValue> WireValue for Vec<T> {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
         match json {
-            Json::Array(array) => array.iter().map(T::read).collect(),
-            other => Err(Misfit::odd(other, "an array")),
+            ParsedJson::Array(array) => array.iter().map(T::read).collect(),
+            other => Err(Mismatch::wrong_type(other, "an array")),
         }
     }
 
-    fn write(&self) -> Written<'_> {
-        Written::Array(self.iter().map(T::write).collect())
+    fn write(&self) -> JsonView<'_> {
+        JsonView::Array(self.iter().map(T::write).collect())
     }
 }
 
-pub(crate) fn object<'j, 'a>(json: &'j Json<'a>) -> Result<&'j Object<'a>, Misfit> {
-    let odd = || Misfit::odd(json, "an object");
-    json.as_object().ok_or_else(odd)
+pub(crate) fn as_object<'j, 'a>(
+    json: &'j ParsedJson<'a>,
+) -> Result<&'j ParsedObject<'a>, Mismatch> {
+    let mismatch = || Mismatch::wrong_type(json, "an object");
+    json.as_object().ok_or_else(mismatch)
 }
 
 /// Reads a variant of an enum that keeps what has another shape than the documented one.
-pub(crate) fn read_variant<T: Fields, E>(
-    object: &Object<'_>,
+pub(crate) fn read_variant<T: WireStruct, E>(
+    object: &ParsedObject<'_>,
     variant: impl FnOnce(T) -> E,
 ) -> Option<E> {
     T::read_fields(object).ok().map(variant)
 }
 
 /// Reads a field that must be there.
-pub(crate) fn read_required<T: Field>(
-    json: Option<&Json<'_>>,
+pub(crate) fn read_required<T: WireValue>(
+    json: Option<&ParsedJson<'_>>,
     name: &'static str,
-) -> Result<T, Misfit> {
-    T::read(json.ok_or(Misfit::Missing(name))?).map_err(|misfit| match misfit {
-        Misfit::Odd {
+) -> Result<T, Mismatch> {
+    T::read(json.ok_or(Mismatch::Missing(name))?).map_err(|mismatch| match mismatch {
+        Mismatch::WrongType {
             found,
             expected,
             field,
-        } => Misfit::Odd {
+        } => Mismatch::WrongType {
             found,
             expected,
             field: field.or(Some(name)),
@@ -173,14 +175,14 @@ pub(crate) fn read_required<T: Field>(
 }
 
 /// Reads a field that need not be there; what is null or has another shape is kept.
-pub(crate) fn read_optional<T: Field>(
-    json: Option<&Json<'_>>,
+pub(crate) fn read_optional<T: WireValue>(
+    json: Option<&ParsedJson<'_>>,
     name: &'static str,
     extra: &mut Map<String, Value>,
 ) -> Option<T> {
     let json = json?;
     let read = match json {
-        Json::Null => None,
+        ParsedJson::Null => None,
         json => T::read(json).ok(),
     };
     if read.is_none() {
@@ -190,13 +192,13 @@ pub(crate) fn read_optional<T: Field>(
 }
 
 /// The same for a field that has a default: a default that was sent is kept.
-pub(crate) fn read_default<T: Field + Absent>(
-    json: Option<&Json<'_>>,
+pub(crate) fn read_defaulted<T: WireValue + WireDefault>(
+    json: Option<&ParsedJson<'_>>,
     name: &'static str,
     extra: &mut Map<String, Value>,
 ) -> T {
-    let read = read_optional(json, name, extra).unwrap_or_else(T::absent);
-    if let Some(json) = json.filter(|_| is_absent(&read) && !extra.contains_key(name)) {
+    let read = read_optional(json, name, extra).unwrap_or_else(T::wire_default);
+    if let Some(json) = json.filter(|_| is_wire_default(&read) && !extra.contains_key(name)) {
         extra.insert(name.to_owned(), json.into());
     }
     read
@@ -204,31 +206,31 @@ pub(crate) fn read_default<T: Field + Absent>(
 
 /// What a `def` field is while nothing was said. A trait of our own, because not every type that
 /// needs one has a default that would make sense to users.
-pub(crate) trait Absent: PartialEq {
+pub(crate) trait WireDefault: PartialEq {
     /// That value, which is not written.
-    fn absent() -> Self;
+    fn wire_default() -> Self;
 }
 
-impl<T: Default + PartialEq> Absent for T {
-    fn absent() -> T {
+impl<T: Default + PartialEq> WireDefault for T {
+    fn wire_default() -> T {
         T::default()
     }
 }
 
 /// Whether nothing was said, or nothing else than the default.
-pub(crate) fn is_absent<T: Absent>(value: &T) -> bool {
-    *value == T::absent()
+pub(crate) fn is_wire_default<T: WireDefault>(value: &T) -> bool {
+    *value == T::wire_default()
 }
 
 /// Appends what `extra` holds, unless a field that is set stands for it.
 pub(crate) fn write_extra<'a>(
     extra: &'a Map<String, Value>,
-    entries: &mut Vec<(&'a str, Written<'a>)>,
+    entries: &mut Vec<(&'a str, JsonView<'a>)>,
 ) {
     let set = entries.len();
     for (key, value) in extra {
         if entries[..set].iter().all(|(name, _)| name != key) {
-            entries.push((key, Written::Value(value)));
+            entries.push((key, JsonView::Value(value)));
         }
     }
 }
@@ -253,12 +255,12 @@ macro_rules! wire_struct {
             $( $( $(#[$skip_meta])* pub(crate) $skip: $skip_type, )* )?
         }
 
-        impl $crate::types::wire::Fields for $name {
+        impl $crate::types::wire::WireStruct for $name {
             fn read_fields(
-                object: &$crate::types::json::Object<'_>,
-            ) -> Result<Self, $crate::types::wire::Misfit> {
+                object: &$crate::types::json::ParsedObject<'_>,
+            ) -> Result<Self, $crate::types::wire::Mismatch> {
                 let mut extra = serde_json::Map::new();
-                let [ $( $crate::types::wire::wire_struct!(@type_of $tag), )? $( $field, )* ] = object.sort(
+                let [ $( $crate::types::wire::wire_struct!(@type_of $tag), )? $( $field, )* ] = object.split(
                     &[
                         $( $crate::types::wire::wire_struct!(@type_name $tag), )?
                         $( $crate::types::wire::wire_struct!(@name $field $($wire)?), )*
@@ -275,28 +277,28 @@ macro_rules! wire_struct {
                 })
             }
 
-            fn entries(&self) -> Vec<(&str, $crate::types::json::Written<'_>)> {
+            fn entries(&self) -> Vec<(&str, $crate::types::json::JsonView<'_>)> {
                 let most = ["type", $( stringify!($field), )*].len();
                 let mut entries = Vec::with_capacity(most);
-                $( entries.push(("type", $crate::types::json::Written::Text($tag))); )?
+                $( entries.push(("type", $crate::types::json::JsonView::Text($tag))); )?
                 $( if let Some(value) = $crate::types::wire::wire_struct!(@set $kind self $field) {
                     let name = $crate::types::wire::wire_struct!(@name $field $($wire)?);
-                    entries.push((name, $crate::types::wire::Field::write(value)));
+                    entries.push((name, $crate::types::wire::WireValue::write(value)));
                 } )*
                 $crate::types::wire::write_extra(&self.extra, &mut entries);
                 entries
             }
         }
 
-        impl $crate::types::wire::Field for $name {
+        impl $crate::types::wire::WireValue for $name {
             fn read(
-                json: &$crate::types::json::Json<'_>,
-            ) -> Result<Self, $crate::types::wire::Misfit> {
-                $crate::types::wire::Fields::read_fields($crate::types::wire::object(json)?)
+                json: &$crate::types::json::ParsedJson<'_>,
+            ) -> Result<Self, $crate::types::wire::Mismatch> {
+                $crate::types::wire::WireStruct::read_fields($crate::types::wire::as_object(json)?)
             }
 
-            fn write(&self) -> $crate::types::json::Written<'_> {
-                $crate::types::json::Written::Object($crate::types::wire::Fields::entries(self))
+            fn write(&self) -> $crate::types::json::JsonView<'_> {
+                $crate::types::json::JsonView::Object($crate::types::wire::WireStruct::entries(self))
             }
         }
 
@@ -329,13 +331,13 @@ macro_rules! wire_struct {
         $crate::types::wire::read_optional($json, $name, &mut $extra)
     };
     (@read def $json:ident $extra:ident $name:expr) => {
-        $crate::types::wire::read_default($json, $name, &mut $extra)
+        $crate::types::wire::read_defaulted($json, $name, &mut $extra)
     };
 
     (@set req $self:ident $field:ident) => { Some(&$self.$field) };
     (@set opt $self:ident $field:ident) => { $self.$field.as_ref() };
     (@set def $self:ident $field:ident) => {
-        (!$crate::types::wire::is_absent(&$self.$field)).then_some(&$self.$field)
+        (!$crate::types::wire::is_wire_default(&$self.$field)).then_some(&$self.$field)
     };
 }
 
@@ -402,16 +404,16 @@ macro_rules! open_enum {
             }
         }
 
-        impl $crate::types::wire::Field for $name {
+        impl $crate::types::wire::WireValue for $name {
             fn read(
-                json: &$crate::types::json::Json<'_>,
-            ) -> Result<Self, $crate::types::wire::Misfit> {
-                let odd = || $crate::types::wire::Misfit::odd(json, "a string");
-                json.as_str().map(Self::from).ok_or_else(odd)
+                json: &$crate::types::json::ParsedJson<'_>,
+            ) -> Result<Self, $crate::types::wire::Mismatch> {
+                let mismatch = || $crate::types::wire::Mismatch::wrong_type(json, "a string");
+                json.as_str().map(Self::from).ok_or_else(mismatch)
             }
 
-            fn write(&self) -> $crate::types::json::Written<'_> {
-                $crate::types::json::Written::Text(self.as_str())
+            fn write(&self) -> $crate::types::json::JsonView<'_> {
+                $crate::types::json::JsonView::Text(self.as_str())
             }
         }
 
@@ -427,7 +429,7 @@ pub(crate) use {open_enum, wire_struct};
 
 #[cfg(test)]
 mod tests {
-    use super::Fields;
+    use super::WireStruct;
     use serde_json::{Value, json};
 
     wire_struct! {

@@ -1,7 +1,7 @@
 //! Base64, as the API takes images and documents.
 
 /// RFC 4648 base64 with padding.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
@@ -33,7 +33,7 @@ mod tests {
             ("foo", "Zm9v"),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(encode(bytes.as_bytes()), text);
         }
     }
 }

@@ -64,7 +64,7 @@ impl ContentBlock {
     /// When the file cannot be read, or is no JPEG, PNG, GIF or WebP image
     /// ([`io::ErrorKind::InvalidData`]).
     pub fn image_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
-        Source::image_in(path.as_ref()).map(ContentBlock::image_from)
+        Source::read_image(path.as_ref()).map(ContentBlock::image_from)
     }
 
     /// An image from any source.
@@ -151,7 +151,7 @@ impl ContentBlock {
     /// ([`io::ErrorKind::InvalidData`]).
     pub fn document_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
         let path = path.as_ref();
-        let mut block = DocumentBlock::new(Source::document_in(path)?);
+        let mut block = DocumentBlock::new(Source::read_document(path)?);
         block.title = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());

@@ -12,8 +12,8 @@ use super::leaf_blocks::{
     ContainerUploadBlock, RedactedThinkingBlock, ServerToolResultBlock, ServerToolUseBlock,
     TextBlock, ThinkingBlock, ToolUseBlock,
 };
-use crate::types::json::{Json, Written};
-use crate::types::wire::{self, Field, Misfit, read_variant, wire_struct};
+use crate::types::json::{JsonView, ParsedJson};
+use crate::types::wire::{self, Mismatch, WireValue, read_variant, wire_struct};
 
 /// A message's or tool result's content: one string, or blocks.
 ///
@@ -70,18 +70,21 @@ impl Content {
     }
 }
 
-impl Field for Content {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
+impl WireValue for Content {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
         match json {
-            Json::Text(text) => Ok(Content::Text(text.clone().into_owned())),
-            Json::Array(_) => Vec::read(json).map(Content::Blocks),
-            other => Err(Misfit::odd(other, "a string or an array of content blocks")),
+            ParsedJson::Text(text) => Ok(Content::Text(text.clone().into_owned())),
+            ParsedJson::Array(_) => Vec::read(json).map(Content::Blocks),
+            other => Err(Mismatch::wrong_type(
+                other,
+                "a string or an array of content blocks",
+            )),
         }
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
-            Content::Text(text) => Written::Text(text),
+            Content::Text(text) => JsonView::Text(text),
             Content::Blocks(blocks) => blocks.write(),
         }
     }
@@ -277,7 +280,7 @@ impl ContentBlock {
 
     /// Whether this is a tool call whose input is no object, as the server gives them, and does not
     /// take them.
-    pub(crate) fn has_odd_input(&self) -> bool {
+    pub(crate) fn has_non_object_input(&self) -> bool {
         match self {
             ContentBlock::ToolUse(block) => !block.input.is_object(),
             ContentBlock::ServerToolUse(block) => !block.input.is_object(),
@@ -289,7 +292,7 @@ impl ContentBlock {
     }
 
     /// Puts the input of a tool call that is no object into one.
-    pub(crate) fn wrap_odd_input(&mut self) {
+    pub(crate) fn wrap_non_object_input(&mut self) {
         let Some(input) = self.input_mut() else {
             return;
         };
@@ -297,8 +300,8 @@ impl ContentBlock {
         match mem::take(input) {
             Value::Object(whole) => object = whole,
             Value::Null => {}
-            Value::String(raw) => drop(object.insert(INVALID.to_owned(), raw.into())),
-            other => drop(object.insert(INVALID.to_owned(), other.to_string().into())),
+            Value::String(raw) => drop(object.insert(INVALID_JSON.to_owned(), raw.into())),
+            other => drop(object.insert(INVALID_JSON.to_owned(), other.to_string().into())),
         }
         *input = Value::Object(object);
     }
@@ -360,9 +363,9 @@ impl From<String> for ContentBlock {
     }
 }
 
-impl Field for ContentBlock {
-    fn read(json: &Json<'_>) -> Result<Self, Misfit> {
-        let object = wire::object(json)?;
+impl WireValue for ContentBlock {
+    fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
+        let object = wire::as_object(json)?;
         let block = match object.tag() {
             Some("text") => read_variant(object, ContentBlock::Text),
             Some("image") => read_variant(object, ContentBlock::Image),
@@ -382,7 +385,7 @@ impl Field for ContentBlock {
         Ok(block.unwrap_or_else(|| ContentBlock::Other(object.to_map())))
     }
 
-    fn write(&self) -> Written<'_> {
+    fn write(&self) -> JsonView<'_> {
         match self {
             ContentBlock::Text(block) => block.write(),
             ContentBlock::Image(block) => block.write(),
@@ -419,7 +422,7 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
 }
 
 /// Under which name input that is no object is sent back: the one that the API's documentation has.
-const INVALID: &str = "INVALID_JSON";
+const INVALID_JSON: &str = "INVALID_JSON";
 
 /// Blocks that have a type of their own as blocks of any kind.
 macro_rules! into_block {

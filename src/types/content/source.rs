@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Map;
 
-use super::base64::base64;
+use super::base64;
 use super::content::{Content, Source};
 
 impl Source {
@@ -19,9 +19,9 @@ impl Source {
     /// assert_eq!(source.data.as_deref(), Some("iVBORw=="));
     /// ```
     pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
-        let mut source = Source::of("base64");
+        let mut source = Source::of_kind("base64");
         source.media_type = Some(media_type.to_owned());
-        source.data = Some(base64(bytes));
+        source.data = Some(base64::encode(bytes));
         source
     }
 
@@ -34,7 +34,7 @@ impl Source {
     /// assert_eq!(minutes.source.media_type.as_deref(), Some("text/plain"));
     /// ```
     pub fn text(text: impl Into<String>) -> Source {
-        let mut source = Source::of("text");
+        let mut source = Source::of_kind("text");
         source.media_type = Some("text/plain".to_owned());
         source.data = Some(text.into());
         source
@@ -49,7 +49,7 @@ impl Source {
     /// assert_eq!(report.source.url.as_deref(), Some("https://example.com/9.pdf"));
     /// ```
     pub fn url(url: impl Into<String>) -> Source {
-        let mut source = Source::of("url");
+        let mut source = Source::of_kind("url");
         source.url = Some(url.into());
         source
     }
@@ -67,7 +67,7 @@ impl Source {
     /// # }
     /// ```
     pub fn file(file_id: impl Into<String>) -> Source {
-        let mut source = Source::of("file");
+        let mut source = Source::of_kind("file");
         source.file_id = Some(file_id.into());
         source
     }
@@ -88,12 +88,12 @@ impl Source {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn content(content: impl Into<Content>) -> Source {
-        let mut source = Source::of("content");
+        let mut source = Source::of_kind("content");
         source.content = Some(content.into());
         source
     }
 
-    fn of(kind: &str) -> Source {
+    fn of_kind(kind: &str) -> Source {
         Source {
             kind: kind.to_owned(),
             media_type: None,
@@ -108,28 +108,28 @@ impl Source {
 
 impl Source {
     /// An image in a file, whose type its first bytes tell.
-    pub(super) fn image_in(path: &Path) -> io::Result<Source> {
-        let bytes = read(path)?;
-        match image_type(&bytes) {
+    pub(super) fn read_image(path: &Path) -> io::Result<Source> {
+        let bytes = read_file(path)?;
+        match image_media_type(&bytes) {
             Some(media_type) => Ok(Source::base64(media_type, &bytes)),
-            None => Err(invalid(path, "not a JPEG, PNG, GIF or WebP image")),
+            None => Err(invalid_data(path, "not a JPEG, PNG, GIF or WebP image")),
         }
     }
 
     /// A PDF or a text in a file.
-    pub(super) fn document_in(path: &Path) -> io::Result<Source> {
-        let bytes = read(path)?;
+    pub(super) fn read_document(path: &Path) -> io::Result<Source> {
+        let bytes = read_file(path)?;
         if bytes.starts_with(b"%PDF-") {
             return Ok(Source::base64("application/pdf", &bytes));
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Source::text(text)),
-            Err(_) => Err(invalid(path, "neither a PDF nor a UTF-8 text")),
+            Err(_) => Err(invalid_data(path, "neither a PDF nor a UTF-8 text")),
         }
     }
 }
 
-fn image_type(bytes: &[u8]) -> Option<&'static str> {
+fn image_media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
@@ -153,13 +153,13 @@ fn image_type(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     fs::read(path).map_err(named)
 }
 
-fn invalid(path: &Path, what: &str) -> io::Error {
+fn invalid_data(path: &Path, what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!("{}: {what}", path.display()),
@@ -172,10 +172,10 @@ mod tests {
 
     #[test]
     fn images_are_recognised_by_their_first_bytes() {
-        assert_eq!(image_type(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
-        assert_eq!(image_type(b"\x89PNG\r\n"), Some("image/png"));
-        assert_eq!(image_type(b"GIF89a"), Some("image/gif"));
-        assert_eq!(image_type(b"RIFF1234WEBPVP8"), Some("image/webp"));
-        assert_eq!(image_type(b"RIFF1234WAVE"), None);
+        assert_eq!(image_media_type(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
+        assert_eq!(image_media_type(b"\x89PNG\r\n"), Some("image/png"));
+        assert_eq!(image_media_type(b"GIF89a"), Some("image/gif"));
+        assert_eq!(image_media_type(b"RIFF1234WEBPVP8"), Some("image/webp"));
+        assert_eq!(image_media_type(b"RIFF1234WAVE"), None);
     }
 }

@@ -72,13 +72,6 @@ wire_struct! {
 impl ApiError {
     /// The stable name of the cause, where the server gives one: branch on it rather than on the
     /// text.
-    ///
-    /// ```
-    /// # fn is_growth(error: &anthropic_blocking::Error) -> bool {
-    /// let code = error.api_error().and_then(|error| error.error_code());
-    /// code == Some("ramp_limit_exceeded")
-    /// # }
-    /// ```
     pub fn error_code(&self) -> Option<&str> {
         self.details.as_ref()?.get("error_code")?.as_str()
     }

@@ -117,15 +117,6 @@ wire_struct! {
 
 impl RequestCounts {
     /// All requests of the batch.
-    ///
-    /// ```
-    /// use anthropic_blocking::RequestCounts;
-    ///
-    /// let mut counts = RequestCounts::default();
-    /// counts.processing = 40;
-    /// counts.succeeded = 60;
-    /// assert_eq!(100 * counts.succeeded / counts.total(), 60);
-    /// ```
     pub fn total(&self) -> u64 {
         [self.succeeded, self.errored, self.canceled, self.expired]
             .into_iter()
@@ -135,76 +126,22 @@ impl RequestCounts {
 
 impl MessageBatch {
     /// Whether it is over, and its results can be read.
-    ///
-    /// ```
-    /// # fn look(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
-    /// let batch = client.batches().get("msgbatch_01Example")?;
-    /// if batch.is_ended() {
-    ///     println!("{} answers", batch.request_counts.succeeded);
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn is_ended(&self) -> bool {
         self.processing_status == ProcessingStatus::Ended || self.ended_at.is_some()
     }
 
     /// The id under which the server logged the meta; `None` for a batch from a list.
-    ///
-    /// ```
-    /// use anthropic_blocking::RequestId;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let batch = client.batches().create([("lima", request)])?;
-    /// assert_eq!(batch.request_id().map(RequestId::as_str), Some("req_test_000001"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits. `retry_after` of a running batch is how
     /// long the server suggests to wait before it is asked for again.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let id = client.batches().create([("lima", request)])?.id;
-    /// let batch = client.batches().get(&id)?;
-    /// assert!(!batch.is_ended());
-    /// assert_eq!(batch.rate_limits().retry_after, Some(Duration::from_secs(10)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
     /// Every HTTP meta that this took, the successful one last; empty for a batch from a list.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::overloaded());
-    /// let batch = client.batches().create([("lima", request)])?;
-    /// assert_eq!(batch.attempts()[0].failure, Some(ErrorKind::Overloaded));
-    /// assert_eq!(batch.attempts()[1].failure, None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }
@@ -343,14 +280,6 @@ wire_struct! {
 
 impl BatchResult {
     /// The answer, where there is one.
-    ///
-    /// ```
-    /// # fn print(entry: &anthropic_blocking::BatchEntry) {
-    /// if let Some(message) = entry.result.message() {
-    ///     println!("{}: {}", entry.custom_id, message.text());
-    /// }
-    /// # }
-    /// ```
     pub fn message(&self) -> Option<&Message> {
         match self {
             BatchResult::Succeeded(success) => Some(&success.message),
@@ -359,15 +288,6 @@ impl BatchResult {
     }
 
     /// What the server has to say about a request that was refused, or failed.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ApiErrorType, BatchResult};
-    ///
-    /// let json = r#"{"type":"errored","error":{"error":{"type":"api_error"}}}"#;
-    /// let result: BatchResult = serde_json::from_str(json)?;
-    /// assert_eq!(result.error().map(|error| &error.kind), Some(&ApiErrorType::Api));
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn error(&self) -> Option<&ApiError> {
         match self {
             BatchResult::Errored(failure) => Some(&failure.error.error),
@@ -377,13 +297,6 @@ impl BatchResult {
 
     /// Whether the same request may succeed in another batch: it expired, or the server failed.
     /// What was canceled was canceled by someone, and counts as done.
-    ///
-    /// ```
-    /// use anthropic_blocking::{BatchResult, NotRun};
-    ///
-    /// assert!(BatchResult::Expired(NotRun::default()).is_retryable());
-    /// assert!(!BatchResult::Canceled(NotRun::default()).is_retryable());
-    /// ```
     pub fn is_retryable(&self) -> bool {
         match self {
             BatchResult::Expired(_) => true,
@@ -405,18 +318,6 @@ impl BatchResult {
     }
 
     /// The `type` on the wire, such as `succeeded`.
-    ///
-    /// ```
-    /// use anthropic_blocking::{BatchResult, NotRun};
-    /// use std::collections::BTreeMap;
-    ///
-    /// let results = [BatchResult::Expired, BatchResult::Canceled, BatchResult::Expired];
-    /// let mut counts = BTreeMap::new();
-    /// for result in results.map(|result| result(NotRun::default())) {
-    ///     *counts.entry(result.as_str().to_owned()).or_insert(0) += 1;
-    /// }
-    /// assert_eq!(counts["expired"], 2);
-    /// ```
     pub fn as_str(&self) -> &str {
         match self {
             BatchResult::Succeeded(_) => "succeeded",

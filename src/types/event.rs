@@ -342,16 +342,6 @@ wire_struct! {
 impl StreamEvent {
     /// The text that this event adds to the answer's text: that of a delta, and that with which a
     /// text block begins, as all of it does where a gateway sends the answer in one piece.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageStream, Result};
-    ///
-    /// # fn follow(stream: MessageStream) -> Result<()> {
-    /// for event in stream {
-    ///     print!("{}", event?.as_text().unwrap_or_default());
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),
@@ -401,17 +391,6 @@ impl StreamEvent {
     }
 
     /// The event's `type` on the wire; empty for an unknown event without one.
-    ///
-    /// ```
-    /// use anthropic_blocking::StreamEvent;
-    ///
-    /// let event: StreamEvent = serde_json::from_str(r#"{"type":"novel_event","level":1}"#)?;
-    /// if let StreamEvent::Other(_) = event {
-    ///     eprintln!("passed over: {}", event.kind());
-    /// }
-    /// # assert_eq!(event.kind(), "novel_event");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn kind(&self) -> &str {
         match self {
             StreamEvent::MessageStart(_) => "message_start",
@@ -428,18 +407,6 @@ impl StreamEvent {
 
 impl ContentDelta {
     /// The text of a text delta.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageStream, Result, StreamEvent};
-    ///
-    /// # fn print(stream: MessageStream) -> Result<()> {
-    /// for event in stream {
-    ///     if let StreamEvent::ContentBlockDelta(event) = event? {
-    ///         print!("{}", event.delta.as_text().unwrap_or("·"));
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn as_text(&self) -> Option<&str> {
         match self {
             ContentDelta::Text(delta) => Some(&delta.text),

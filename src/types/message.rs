@@ -171,13 +171,6 @@ impl Message {
     }
 
     /// The text of all text blocks, one after the other.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Message};
-    ///
-    /// let blocks = vec![ContentBlock::text("Light is "), ContentBlock::text("scattered.")];
-    /// assert_eq!(Message::for_test(blocks).text(), "Light is scattered.");
-    /// ```
     pub fn text(&self) -> String {
         self.content
             .iter()
@@ -204,63 +197,21 @@ impl Message {
     }
 
     /// The id under which the server logged the meta, where it sent one.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let message = client.messages().create(&request)?;
-    /// let id = message.request_id().map(ToString::to_string);
-    /// assert_eq!(id.as_deref(), Some("req_test_000001"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
     /// What the response headers said about rate limits.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Hello!").header("anthropic-ratelimit-requests-limit", "50"));
-    /// let message = client.messages().create(&request)?;
-    /// let requests = message.rate_limits().requests.expect("its header");
-    /// assert_eq!(requests.limit, Some(50));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
     /// Every HTTP meta that this answer took, the successful one last.
-    ///
-    /// ```
-    /// # fn count(message: &anthropic_blocking::Message) {
-    /// println!("it took {} attempts", message.attempts().len());
-    /// # }
-    /// ```
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }
 
     /// How long the attempts waited before they were sent, and for what.
-    ///
-    /// ```
-    /// use anthropic_blocking::WaitCause;
-    ///
-    /// # fn show(message: &anthropic_blocking::Message) {
-    /// println!("{:?} in all", message.waited().total());
-    /// println!("{:?} because the server was overloaded", message.waited().of(WaitCause::Overload));
-    /// # }
-    /// ```
     pub fn waited(&self) -> Waits {
         self.meta.waited()
     }

@@ -56,43 +56,16 @@ wire_struct! {
 
 impl MessageParam {
     /// A turn of yours.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageParam, Role};
-    ///
-    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
-    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
-    /// assert_eq!(turn.role, Role::User);
-    /// ```
     pub fn user(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::User, content)
     }
 
     /// A turn of the model's.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageParam, MessageRequest};
-    ///
-    /// // An answer that was corrected by hand before the conversation goes on.
-    /// let mut request = MessageRequest::new("claude-haiku-4-5", 64).user("Name a river.");
-    /// request.push(MessageParam::assistant("The Tagus."));
-    /// request.push(MessageParam::user("And a town on it?"));
-    /// # assert_eq!(request.messages.len(), 3);
-    /// ```
     pub fn assistant(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::Assistant, content)
     }
 
     /// A turn of any role.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageParam;
-    ///
-    /// // A history that was stored as pairs of strings.
-    /// let stored = [("user", "Name a river."), ("assistant", "The Tagus.")];
-    /// let history = stored.map(|(role, text)| MessageParam::new(role, text));
-    /// assert_eq!(history[1], MessageParam::assistant("The Tagus."));
-    /// ```
     pub fn new(role: impl Into<Role>, content: impl Into<Content>) -> MessageParam {
         MessageParam {
             role: role.into(),

@@ -127,14 +127,6 @@ wire_struct! {
 
 impl MessageRequest {
     /// A request without messages yet; `max_tokens` is the most output tokens to generate.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let base = MessageRequest::new("claude-haiku-4-5", 256).system("Be brief.");
-    /// let requests = ["Lima", "Oslo"].map(|town| base.clone().user(format!("Describe {town}.")));
-    /// assert_eq!(requests[1].messages[0].content.text(), "Describe Oslo.");
-    /// ```
     pub fn new(model: impl Into<Model>, max_tokens: u64) -> MessageRequest {
         MessageRequest {
             model: model.into(),
@@ -160,33 +152,12 @@ impl MessageRequest {
     }
 
     /// Adds a turn of yours: text, or blocks.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user("Name a river.")
-    ///     .assistant("The Tagus.")
-    ///     .user(vec![ContentBlock::text("And a town on it?")]);
-    /// assert_eq!(request.messages.len(), 3);
-    /// ```
     #[must_use]
     pub fn user(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::user(content))
     }
 
     /// Adds a turn of the model's.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// // An example says more than a description of the answer.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 16)
-    ///     .user("Capital of Norway?")
-    ///     .assistant("Oslo")
-    ///     .user("Capital of Peru?");
-    /// # assert_eq!(request.messages[1].content.text(), "Oslo");
-    /// ```
     #[must_use]
     pub fn assistant(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::assistant(content))
@@ -232,14 +203,6 @@ impl MessageRequest {
     }
 
     /// Sets the system prompt: text, or text blocks.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .system("You answer in one sentence.")
-    ///     .user("Why is the sky blue?");
-    /// ```
     #[must_use]
     pub fn system(mut self, system: impl Into<Content>) -> MessageRequest {
         self.system = Some(system.into());
@@ -247,17 +210,6 @@ impl MessageRequest {
     }
 
     /// Adds a string at which the model stops.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// // One line at most, and no second speaker.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .stop_sequence("\n\n")
-    ///     .stop_sequence("Q:")
-    ///     .user("Q: Which river flows through Lisbon?");
-    /// assert_eq!(request.stop_sequences, ["\n\n", "Q:"]);
-    /// ```
     #[must_use]
     pub fn stop_sequence(mut self, text: impl Into<String>) -> MessageRequest {
         self.stop_sequences.push(text.into());
@@ -265,16 +217,6 @@ impl MessageRequest {
     }
 
     /// Says on whose behalf the request is made.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    /// use serde_json::json;
-    ///
-    /// let team = String::from("team-12");
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256).metadata(&team);
-    /// assert_eq!(serde_json::to_value(&request)?["metadata"], json!({"user_id": "team-12"}));
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn metadata(mut self, metadata: impl Into<Metadata>) -> MessageRequest {
         self.metadata = Some(metadata.into());
@@ -282,16 +224,6 @@ impl MessageRequest {
     }
 
     /// Sets how random the output is, 0 to 1. Newer models refuse anything but 1.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// // As much the same as can be from call to call.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 16)
-    ///     .temperature(0.0)
-    ///     .user("Is this spam? Answer yes or no. …");
-    /// # assert_eq!(request.temperature, Some(0.0));
-    /// ```
     #[must_use]
     pub fn temperature(mut self, temperature: f64) -> MessageRequest {
         self.temperature = Some(temperature);
@@ -299,14 +231,6 @@ impl MessageRequest {
     }
 
     /// Sets nucleus sampling, 0 to 1. Newer models refuse anything below 0.99.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 64).top_p(0.9).user("A boat's name?");
-    /// assert_eq!(serde_json::to_value(&request)?["top_p"], 0.9);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn top_p(mut self, top_p: f64) -> MessageRequest {
         self.top_p = Some(top_p);
@@ -314,14 +238,6 @@ impl MessageRequest {
     }
 
     /// Samples among the `top_k` likeliest tokens. Newer models refuse it.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 64).top_k(40).user("A boat's name?");
-    /// assert_eq!(serde_json::to_value(&request)?["top_k"], 40);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn top_k(mut self, top_k: u64) -> MessageRequest {
         self.top_k = Some(top_k);
@@ -329,14 +245,6 @@ impl MessageRequest {
     }
 
     /// Sets whether and how the model thinks first.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking};
-    ///
-    /// let request = MessageRequest::new("claude-opus-5", 16_000)
-    ///     .thinking(Thinking::adaptive())
-    ///     .user("Is 2^61 - 1 a prime?");
-    /// ```
     #[must_use]
     pub fn thinking(mut self, thinking: Thinking) -> MessageRequest {
         self.thinking = Some(thinking);
@@ -362,19 +270,6 @@ impl MessageRequest {
     }
 
     /// Adds several tools to those that there are.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Tool};
-    /// use serde_json::json;
-    ///
-    /// let place = json!({"type": "object", "properties": {"town": {"type": "string"}}});
-    /// let weather = ["get_temp", "get_wind"].map(|name| Tool::new(name, place.clone()));
-    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
-    ///     .tool(json!({"type": "web_search_20260318", "name": "web_search"}))
-    ///     .tools(weather)
-    ///     .user("How warm is Lima, and why?");
-    /// assert_eq!(request.tools.len(), 3);
-    /// ```
     #[must_use]
     pub fn tools(mut self, tools: impl IntoIterator<Item: Into<Tool>>) -> MessageRequest {
         self.tools.extend(tools.into_iter().map(Into::into));
@@ -382,16 +277,6 @@ impl MessageRequest {
     }
 
     /// Sets how the model chooses among the tools.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Tool, ToolChoice};
-    /// use serde_json::json;
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .tool(Tool::new("get_temp", json!({"type": "object"})))
-    ///     .tool_choice(ToolChoice::none())
-    ///     .user("What could you find out?");
-    /// ```
     #[must_use]
     pub fn tool_choice(mut self, choice: ToolChoice) -> MessageRequest {
         self.tool_choice = Some(choice);
@@ -399,17 +284,6 @@ impl MessageRequest {
     }
 
     /// Sets how much effort the model makes: `low`, `medium`, `high`, `xhigh` or `max`.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let draft = MessageRequest::new("claude-opus-5", 1024).user("Why is the sky blue?");
-    /// let cheap = draft.clone().effort("low");
-    /// let thorough = draft.effort("max");
-    /// assert_eq!(serde_json::to_value(&cheap)?["output_config"]["effort"], "low");
-    /// # assert_eq!(serde_json::to_value(&thorough)?["output_config"]["effort"], "max");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn effort(mut self, effort: impl Into<String>) -> MessageRequest {
         self.output_config.get_or_insert_default().effort = Some(effort.into());
@@ -439,15 +313,6 @@ impl MessageRequest {
     }
 
     /// Caches the prefix up to the last block that can be cached.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, MessageRequest};
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .system("… thousands of words …")
-    ///     .cache_control(CacheControl::one_hour())
-    ///     .user("Hello?");
-    /// ```
     #[must_use]
     pub fn cache_control(mut self, control: CacheControl) -> MessageRequest {
         self.cache_control = Some(control);
@@ -455,15 +320,6 @@ impl MessageRequest {
     }
 
     /// Sets the service tier: `auto` or `standard_only`.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// // Work of the night leaves the capacity that was paid for to the day.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 1024).service_tier("standard_only");
-    /// assert_eq!(serde_json::to_value(&request)?["service_tier"], "standard_only");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn service_tier(mut self, tier: impl Into<String>) -> MessageRequest {
         self.service_tier = Some(tier.into());
@@ -490,14 +346,6 @@ impl MessageRequest {
     }
 
     /// Sets where the model runs: `us` or `global`.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// let request = MessageRequest::new("claude-opus-5", 1024).inference_geo("us").user("Hello?");
-    /// assert_eq!(serde_json::to_value(&request)?["inference_geo"], "us");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn inference_geo(mut self, geo: impl Into<String>) -> MessageRequest {
         self.inference_geo = Some(geo.into());
@@ -505,15 +353,6 @@ impl MessageRequest {
     }
 
     /// Sets the speed: `standard` or `fast`.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// // Someone waits for every word.
-    /// let request = MessageRequest::new("claude-opus-5", 1024).speed("fast").user("Hello?");
-    /// assert_eq!(serde_json::to_value(&request)?["speed"], "fast");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn speed(mut self, speed: impl Into<String>) -> MessageRequest {
         self.speed = Some(speed.into());
@@ -583,16 +422,6 @@ impl From<String> for Metadata {
 impl Thinking {
     /// Thinks with up to `budget_tokens`, at least 1024 and fewer than `max_tokens`. For models up
     /// to the 4.6 generation.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking};
-    ///
-    /// // Room for 8,000 tokens of thinking, and as much for the answer.
-    /// let request = MessageRequest::new("claude-sonnet-4-5", 16_000)
-    ///     .thinking(Thinking::enabled(8_000))
-    ///     .user("Is 2^61 - 1 a prime?");
-    /// # assert_eq!(request.thinking.and_then(|thinking| thinking.budget_tokens), Some(8_000));
-    /// ```
     pub fn enabled(budget_tokens: u64) -> Thinking {
         Thinking {
             budget_tokens: Some(budget_tokens),
@@ -601,66 +430,22 @@ impl Thinking {
     }
 
     /// The model decides, guided by the effort.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking};
-    ///
-    /// let request = MessageRequest::new("claude-opus-5", 16_000)
-    ///     .thinking(Thinking::adaptive())
-    ///     .effort("medium")
-    ///     .user("Which of 91, 97 and 119 are primes?");
-    /// # assert!(request.thinking.is_some());
-    /// ```
     pub fn adaptive() -> Thinking {
         Thinking::of_kind("adaptive")
     }
 
     /// No thinking.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking};
-    ///
-    /// // A word for an answer: thinking would only cost time.
-    /// let request = MessageRequest::new("claude-sonnet-5", 16)
-    ///     .thinking(Thinking::disabled())
-    ///     .user("Capital of Peru?");
-    /// # assert!(request.thinking.is_some());
-    /// ```
     pub fn disabled() -> Thinking {
         Thinking::of_kind("disabled")
     }
 
     /// No thinking, but short notes on the progress between tool calls, which come as thinking blocks.
     /// For Sonnet 5.5, with an effort of up to `high`.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking, Tool};
-    /// use serde_json::json;
-    ///
-    /// let request = MessageRequest::new("claude-sonnet-5-5", 4096)
-    ///     .thinking(Thinking::between_tools())
-    ///     .effort("medium")
-    ///     .tool(Tool::new("read_file", json!({"type": "object"})))
-    ///     .user("Which of our files is never read?");
-    /// # assert_eq!(serde_json::to_value(&request)?["thinking"], json!({"type": "between_tools"}));
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn between_tools() -> Thinking {
         Thinking::of_kind("between_tools")
     }
 
     /// Sets what is shown of the thinking: `summarized` or `omitted`.
-    ///
-    /// ```
-    /// use anthropic_blocking::Thinking;
-    /// use serde_json::json;
-    ///
-    /// // Nobody reads it, so it need not be sent.
-    /// let thinking = Thinking::adaptive().display("omitted");
-    /// let json = json!({"type": "adaptive", "display": "omitted"});
-    /// assert_eq!(serde_json::to_value(&thinking)?, json);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn display(mut self, display: impl Into<String>) -> Thinking {
         self.display = Some(display.into());

@@ -24,20 +24,6 @@ impl RequestId {
     }
 
     /// The id as the server sent it.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("The Tagus.").header("request-id", "req_011Example"));
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!(message.request_id().map(|id| id.as_str()), Some("req_011Example"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -30,14 +30,6 @@ pub struct Tokens {
 
 impl Tokens {
     /// All input, however it was charged.
-    ///
-    /// ```
-    /// use anthropic_blocking::Tokens;
-    ///
-    /// let mut tokens = Tokens::new(500, 300);
-    /// tokens.cache_read = 9_500;
-    /// assert_eq!(100 * tokens.cache_read / tokens.all_input(), 95);
-    /// ```
     pub fn all_input(&self) -> u64 {
         [
             self.input,
@@ -50,13 +42,6 @@ impl Tokens {
     }
 
     /// Input and output that do not go through the cache.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Price, Tokens};
-    ///
-    /// const ARTICLE: Tokens = Tokens::new(4_000, 1_000);
-    /// assert_eq!(Price::new(0.5, 2.0).cost(&ARTICLE), 0.004);
-    /// ```
     pub const fn new(input: u64, output: u64) -> Tokens {
         Tokens {
             input,

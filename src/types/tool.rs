@@ -66,18 +66,6 @@ impl Tool {
     }
 
     /// A tool of your own with the JSON schema of its input.
-    ///
-    /// ```
-    /// use anthropic_blocking::Tool;
-    /// use serde_json::json;
-    ///
-    /// let tool = Tool::new("get_temp", json!({
-    ///     "type": "object",
-    ///     "properties": {"town": {"type": "string"}},
-    ///     "required": ["town"],
-    /// }))
-    /// .description("Current temperature of a town in degrees Celsius");
-    /// ```
     #[expect(clippy::new_ret_no_self, reason = "the common tool is the custom one")]
     pub fn new(name: impl Into<String>, input_schema: Value) -> CustomTool {
         CustomTool {
@@ -91,15 +79,6 @@ impl Tool {
     }
 
     /// The tool's name; toolsets have none.
-    ///
-    /// ```
-    /// use anthropic_blocking::Tool;
-    /// use serde_json::json;
-    ///
-    /// let search = Tool::from(json!({"type": "web_search_20260318", "name": "web_search"}));
-    /// let own = Tool::from(Tool::new("get_temp", json!({"type": "object"})));
-    /// assert_eq!([search.name(), own.name()], [Some("web_search"), Some("get_temp")]);
-    /// ```
     pub fn name(&self) -> Option<&str> {
         match self {
             Tool::Custom(tool) => Some(&tool.name),
@@ -110,16 +89,6 @@ impl Tool {
 
 impl CustomTool {
     /// Tells the model what the tool does and when to use it.
-    ///
-    /// ```
-    /// use anthropic_blocking::Tool;
-    /// use serde_json::json;
-    ///
-    /// let schema = json!({"type": "object", "properties": {"town": {"type": "string"}}});
-    /// let tool = Tool::new("get_temp", schema)
-    ///     .description("Temperature of a town in °C, now. Knows towns over 10,000 people.");
-    /// # assert!(tool.description.is_some());
-    /// ```
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> CustomTool {
         self.description = Some(text.into());
@@ -127,17 +96,6 @@ impl CustomTool {
     }
 
     /// Holds the input to the schema exactly.
-    ///
-    /// ```
-    /// use anthropic_blocking::Tool;
-    /// use serde_json::json;
-    ///
-    /// // What the schema of a strict tool must say of each object: nothing else is allowed.
-    /// let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
-    /// let tool = Tool::new("list_towns", schema).strict(true);
-    /// assert_eq!(serde_json::to_value(&tool)?["strict"], true);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn strict(mut self, strict: bool) -> CustomTool {
         self.strict = Some(strict);
@@ -145,17 +103,6 @@ impl CustomTool {
     }
 
     /// Marks the tools up to this one as a prefix that the server should cache.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, MessageRequest, Tool};
-    /// use serde_json::json;
-    ///
-    /// // The last tool marks the end of them all.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .tool(Tool::new("get_temp", json!({})))
-    ///     .tool(Tool::new("get_rain", json!({})).cached(CacheControl::ephemeral()));
-    /// # assert_eq!(request.tools.len(), 2);
-    /// ```
     #[must_use]
     pub fn cached(mut self, control: CacheControl) -> CustomTool {
         self.cache_control = Some(control);
@@ -255,49 +202,16 @@ wire_struct! {
 
 impl ToolChoice {
     /// The model decides; what the server does when there are tools.
-    ///
-    /// ```
-    /// use anthropic_blocking::ToolChoice;
-    /// use serde_json::json;
-    ///
-    /// let choice = ToolChoice::auto().one_at_a_time();
-    /// let json = json!({"type": "auto", "disable_parallel_tool_use": true});
-    /// assert_eq!(serde_json::to_value(choice)?, json);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn auto() -> ToolChoice {
         ToolChoice::of_kind("auto")
     }
 
     /// The model must call some tool. The newest models refuse this.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Tool, ToolChoice};
-    /// use serde_json::json;
-    ///
-    /// // Either of them, and no talk.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .tool(Tool::new("accept", json!({"type": "object"})))
-    ///     .tool(Tool::new("reject", json!({"type": "object"})))
-    ///     .tool_choice(ToolChoice::any());
-    /// # assert_eq!(request.tools.len(), 2);
-    /// ```
     pub fn any() -> ToolChoice {
         ToolChoice::of_kind("any")
     }
 
     /// The model must call this tool. The newest models refuse this.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Tool, ToolChoice};
-    /// use serde_json::json;
-    ///
-    /// let schema = json!({"type": "object", "properties": {"due": {"type": "string"}}});
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .tool(Tool::new("record_invoice", schema))
-    ///     .tool_choice(ToolChoice::tool("record_invoice"));
-    /// # assert_eq!(request.tools.len(), 1);
-    /// ```
     pub fn tool(name: impl Into<String>) -> ToolChoice {
         ToolChoice {
             name: Some(name.into()),
@@ -306,27 +220,11 @@ impl ToolChoice {
     }
 
     /// The model must not call tools.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, ToolChoice};
-    ///
-    /// # fn last(request: MessageRequest) -> MessageRequest {
-    /// // The tools stay, for the calls so far, but now it must come to an end.
-    /// request.tool_choice(ToolChoice::none()).user("Sum up what you found.")
-    /// # }
-    /// ```
     pub fn none() -> ToolChoice {
         ToolChoice::of_kind("none")
     }
 
     /// Lets the model call one tool at a time only.
-    ///
-    /// ```
-    /// use anthropic_blocking::ToolChoice;
-    ///
-    /// let choice = ToolChoice::any().one_at_a_time();
-    /// assert_eq!(choice.disable_parallel_tool_use, Some(true));
-    /// ```
     #[must_use]
     pub fn one_at_a_time(mut self) -> ToolChoice {
         self.disable_parallel_tool_use = Some(true);

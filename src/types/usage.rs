@@ -92,15 +92,6 @@ wire_struct! {
 
 impl Usage {
     /// The tokens of an meta without a cache.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Model, Price, Prices, Usage};
-    ///
-    /// // What a thousand such answers would cost.
-    /// let prices = Prices::none().set("claude-haiku-4-5", Price::new(1.0, 5.0));
-    /// let usage = Usage::new(1_000 * 500, 1_000 * 300);
-    /// assert_eq!(prices.cost(&Model::new("claude-haiku-4-5"), &usage), Some(2.0));
-    /// ```
     pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
         Usage {
             input_tokens,
@@ -110,14 +101,6 @@ impl Usage {
     }
 
     /// All input: fresh, written to the cache and read from it.
-    ///
-    /// ```
-    /// use anthropic_blocking::Usage;
-    ///
-    /// let mut usage = Usage::new(12, 300);
-    /// usage.cache_creation_input_tokens = Some(4_000);
-    /// assert_eq!(usage.total_input_tokens(), 4_012);
-    /// ```
     pub fn total_input_tokens(&self) -> u64 {
         self.input_tokens
             .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))

@@ -72,83 +72,23 @@ pub struct Waits {
 
 impl Waits {
     /// How long in all.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::rate_limited(30));
-    /// let message = client.messages().create(&request)?;
-    /// assert!(message.waited().total() >= Duration::from_secs(30));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn total(&self) -> Duration {
         self.iter()
             .fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(wait))
     }
 
     /// How long for this cause.
-    ///
-    /// ```
-    /// use anthropic_blocking::WaitCause;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::status(500));
-    /// let waited = client.messages().create(&request)?.waited();
-    /// assert_eq!(waited.of(WaitCause::Backoff), clock.elapsed());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn of(&self, cause: WaitCause) -> Duration {
         let found = self.iter().find(|(other, _)| *other == cause);
         found.map_or(Duration::ZERO, |(_, wait)| wait)
     }
 
     /// Each cause that was waited for, and how long, in the order in which they came up.
-    ///
-    /// ```
-    /// use anthropic_blocking::WaitCause;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::status(500), Reply::overloaded()]);
-    /// let waited = client.messages().create(&request)?.waited();
-    /// let causes: Vec<WaitCause> = waited.iter().map(|(cause, _)| cause).collect();
-    /// assert_eq!(causes, [WaitCause::Backoff, WaitCause::Overload]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (WaitCause, Duration)> + '_ {
         self.by_cause.iter().copied()
     }
 
     /// Whether nothing was waited for.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let message = client.messages().create(&request)?;
-    /// assert!(message.waited().is_empty(), "{:?}", message.waited());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn is_empty(&self) -> bool {
         self.by_cause.is_empty()
     }

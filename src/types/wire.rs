@@ -361,14 +361,6 @@ macro_rules! open_enum {
 
         impl $name {
             /// The string on the wire.
-            ///
-            /// ```
-            #[doc = concat!("use anthropic_blocking::", stringify!($name), ";")]
-            ///
-            /// // What this version does not know stays as it was sent.
-            #[doc = concat!("let novel = ", stringify!($name), "::from(\"novel\");")]
-            /// assert_eq!(novel.as_str(), "novel");
-            /// ```
             pub fn as_str(&self) -> &str {
                 match self {
                     $( Self::$variant => $text, )*

@@ -26,15 +26,6 @@ wire_struct! {
 
 impl CacheControl {
     /// Cached for five minutes after its last use.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, MessageRequest};
-    ///
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .system("… thousands of words …")
-    ///     .cache_control(CacheControl::ephemeral())
-    ///     .user("Hello?");
-    /// ```
     pub fn ephemeral() -> CacheControl {
         CacheControl {
             kind: "ephemeral".to_owned(),
@@ -44,13 +35,6 @@ impl CacheControl {
     }
 
     /// Cached for an hour after its last use.
-    ///
-    /// ```
-    /// use anthropic_blocking::CacheControl;
-    ///
-    /// // For questions that come every twenty minutes: five would not do.
-    /// assert_eq!(CacheControl::one_hour().ttl.as_deref(), Some("1h"));
-    /// ```
     pub fn one_hour() -> CacheControl {
         CacheControl {
             ttl: Some("1h".to_owned()),

@@ -12,38 +12,17 @@ use super::leaf_blocks::{ContainerUploadBlock, TextBlock, ToolUseBlock};
 
 impl ContentBlock {
     /// Text.
-    ///
-    /// ```
-    /// use anthropic_blocking::ContentBlock;
-    ///
-    /// assert_eq!(ContentBlock::text("Hello?"), ContentBlock::from("Hello?"));
-    /// ```
     pub fn text(text: impl Into<String>) -> ContentBlock {
         ContentBlock::Text(TextBlock::new(text))
     }
 
     /// An image from its bytes; `media_type` is `image/jpeg`, `image/png`, `image/gif` or
     /// `image/webp`.
-    ///
-    /// ```
-    /// use anthropic_blocking::ContentBlock;
-    ///
-    /// let block = ContentBlock::image("image/png", b"\x89PNG\r\n\x1a\n");
-    /// assert_eq!(block.kind(), "image");
-    /// ```
     pub fn image(media_type: &str, bytes: &[u8]) -> ContentBlock {
         ContentBlock::image_from(Source::base64(media_type, bytes))
     }
 
     /// An image that the server fetches.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user(vec![sky, ContentBlock::text("Which clouds are these?")]);
-    /// ```
     pub fn image_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::image_from(Source::url(url))
     }
@@ -68,15 +47,6 @@ impl ContentBlock {
     }
 
     /// An image from any source.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Source};
-    ///
-    /// // A picture that was uploaded once, for many requests.
-    /// let sky = ContentBlock::image_from(Source::file("file_01Example"));
-    /// assert_eq!(serde_json::to_value(&sky)?["source"]["file_id"], "file_01Example");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn image_from(source: Source) -> ContentBlock {
         ContentBlock::Image(ImageBlock {
             source,
@@ -86,64 +56,21 @@ impl ContentBlock {
     }
 
     /// A PDF document from its bytes.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// # fn ask(bytes: &[u8]) -> MessageRequest {
-    /// // Such as one that came by mail and never was a file.
-    /// let invoice = ContentBlock::pdf(bytes);
-    /// MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user(vec![invoice, ContentBlock::text("What is to be paid, and by when?")])
-    /// # }
-    /// # let request = ask(b"%PDF-1.7");
-    /// # let json = serde_json::to_value(&request.messages[0].content)?;
-    /// # assert_eq!(json[0]["source"]["media_type"], "application/pdf");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn pdf(bytes: &[u8]) -> ContentBlock {
         ContentBlock::document_from(Source::base64("application/pdf", bytes))
     }
 
     /// A plain text document.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// let statutes = ContentBlock::document("§ 1: Members pay 10 a year.");
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user(vec![statutes, ContentBlock::text("What do members pay?")]);
-    /// ```
     pub fn document(text: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::text(text))
     }
 
     /// A document that the server fetches.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// let report = ContentBlock::document_url("https://example.com/report.pdf");
-    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
-    ///     .user(vec![report, ContentBlock::text("Which towns does it name?")]);
-    /// # let json = serde_json::to_value(&request)?;
-    /// # assert_eq!(json["messages"][0]["content"][0]["source"]["type"], "url");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn document_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::url(url))
     }
 
     /// A PDF or a UTF-8 text from a file; the file's name becomes the title.
-    ///
-    /// ```no_run
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    ///
-    /// let report = ContentBlock::document_file("report.pdf")?;
-    /// let request = MessageRequest::new("claude-haiku-4-5", 1024)
-    ///     .user(vec![report, ContentBlock::text("Summarise this.")]);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     ///
     /// # Errors
     ///
@@ -159,16 +86,6 @@ impl ContentBlock {
     }
 
     /// A document from any source.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Source};
-    ///
-    /// // Two contracts that were uploaded before, to be compared.
-    /// let contracts = ["file_01Example", "file_02Example"];
-    /// let blocks = contracts.map(|id| ContentBlock::document_from(Source::file(id)));
-    /// assert_eq!(serde_json::to_value(&blocks)?[1]["source"]["file_id"], "file_02Example");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn document_from(source: Source) -> ContentBlock {
         ContentBlock::Document(DocumentBlock::new(source))
     }
@@ -196,17 +113,6 @@ impl ContentBlock {
     }
 
     /// A file that was uploaded before, for the code execution container.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest};
-    /// use serde_json::json;
-    ///
-    /// let table = ContentBlock::container_upload("file_01Example");
-    /// let request = MessageRequest::new("claude-opus-5", 4096)
-    ///     .tool(json!({"type": "code_execution_20250825", "name": "code_execution"}))
-    ///     .user(vec![table, ContentBlock::text("What is the median of the second column?")]);
-    /// # assert_eq!(request.messages.len(), 1);
-    /// ```
     pub fn container_upload(file_id: impl Into<String>) -> ContentBlock {
         ContentBlock::ContainerUpload(ContainerUploadBlock {
             file_id: file_id.into(),
@@ -239,14 +145,6 @@ impl ContentBlock {
 
     /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why. See
     /// [`ToolUseBlock::error`] as well.
-    ///
-    /// ```
-    /// use anthropic_blocking::ContentBlock;
-    ///
-    /// let block = ContentBlock::tool_error("toolu_1", "there is no such town");
-    /// assert_eq!(serde_json::to_value(&block)?["is_error"], true);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
         let message = Content::from(message.into());
         let mut result = ToolResultBlock::new(tool_use_id.into(), message);
@@ -305,14 +203,6 @@ impl ToolUseBlock {
 
 impl DocumentBlock {
     /// A document without title, context or citations.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, DocumentBlock, Source};
-    ///
-    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."));
-    /// let short = ContentBlock::document("§ 1: Members pay 10 a year.");
-    /// assert_eq!(ContentBlock::from(statutes), short);
-    /// ```
     pub fn new(source: Source) -> DocumentBlock {
         DocumentBlock {
             source,
@@ -325,14 +215,6 @@ impl DocumentBlock {
     }
 
     /// Gives it a title.
-    ///
-    /// ```
-    /// use anthropic_blocking::{DocumentBlock, Source};
-    ///
-    /// // Citations name the document by its title.
-    /// let statutes = DocumentBlock::new(Source::file("file_01Example")).title("Statutes");
-    /// assert_eq!(statutes.title.as_deref(), Some("Statutes"));
-    /// ```
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> DocumentBlock {
         self.title = Some(title.into());
@@ -340,14 +222,6 @@ impl DocumentBlock {
     }
 
     /// Tells the model something about the document that it does not cite.
-    ///
-    /// ```
-    /// use anthropic_blocking::{DocumentBlock, Source};
-    ///
-    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year."))
-    ///     .context("In force until 2024, then replaced");
-    /// assert_eq!(statutes.context.as_deref(), Some("In force until 2024, then replaced"));
-    /// ```
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> DocumentBlock {
         self.context = Some(context.into());
@@ -355,18 +229,6 @@ impl DocumentBlock {
     }
 
     /// Asks the model to cite the document.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
-    ///
-    /// let statutes = DocumentBlock::new(Source::text("§ 1: Members pay 10 a year.")).cited();
-    /// // The text blocks of the answer have `citations` then.
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user(vec![ContentBlock::from(statutes), ContentBlock::text("What do members pay?")]);
-    /// # let json = serde_json::to_value(&request.messages[0].content)?;
-    /// # assert_eq!(json[0]["citations"]["enabled"], true);
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn cited(mut self) -> DocumentBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));
@@ -376,15 +238,6 @@ impl DocumentBlock {
 
 impl SearchResultBlock {
     /// A search result of one text, not cited.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
-    ///
-    /// let mut hours = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.");
-    /// // The model cites each text by itself.
-    /// hours.content.push(ContentBlock::text("Closed on Mondays."));
-    /// assert_eq!(hours.content.len(), 2);
-    /// ```
     pub fn new(
         source: impl Into<String>,
         title: impl Into<String>,
@@ -401,15 +254,6 @@ impl SearchResultBlock {
     }
 
     /// Asks the model to cite the search result.
-    ///
-    /// ```
-    /// use anthropic_blocking::SearchResultBlock;
-    /// use serde_json::json;
-    ///
-    /// let hours = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.").cited();
-    /// assert_eq!(serde_json::to_value(&hours)?["citations"], json!({"enabled": true}));
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     #[must_use]
     pub fn cited(mut self) -> SearchResultBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));

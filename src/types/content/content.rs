@@ -37,14 +37,6 @@ pub enum Content {
 
 impl Content {
     /// The text, without blocks of other kinds.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageParam};
-    ///
-    /// let sky = ContentBlock::image_url("https://example.com/sky.jpg");
-    /// let turn = MessageParam::user(vec![sky, ContentBlock::text("Which clouds are these?")]);
-    /// assert_eq!(turn.content.text(), "Which clouds are these?");
-    /// ```
     pub fn text(&self) -> String {
         match self {
             Content::Text(text) => text.clone(),
@@ -53,15 +45,6 @@ impl Content {
     }
 
     /// Turns a string into the block that it stands for.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageParam};
-    ///
-    /// let turn = MessageParam::user("Which clouds are these?");
-    /// let mut blocks = turn.content.into_blocks();
-    /// blocks.insert(0, ContentBlock::image_url("https://example.com/sky.jpg"));
-    /// assert_eq!(blocks.len(), 2);
-    /// ```
     pub fn into_blocks(self) -> Vec<ContentBlock> {
         match self {
             Content::Text(text) => vec![ContentBlock::text(text)],
@@ -307,15 +290,6 @@ impl ContentBlock {
     }
 
     /// The text of a text block.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Message};
-    ///
-    /// let paragraphs = vec![ContentBlock::text("First, …"), ContentBlock::text("Second, …")];
-    /// let message = Message::for_test(paragraphs);
-    /// let last = message.content.iter().rev().find_map(ContentBlock::as_text);
-    /// assert_eq!(last, Some("Second, …"));
-    /// ```
     pub fn as_text(&self) -> Option<&str> {
         match self {
             ContentBlock::Text(block) => Some(&block.text),
@@ -324,15 +298,6 @@ impl ContentBlock {
     }
 
     /// The block's `type` on the wire; empty for an unknown block without one.
-    ///
-    /// ```
-    /// use anthropic_blocking::ContentBlock;
-    ///
-    /// let block: ContentBlock = serde_json::from_str(r#"{"type":"hologram","depth":3}"#)?;
-    /// // Unknown to this version, and still to be told from others.
-    /// assert_eq!(block.kind(), "hologram");
-    /// # Ok::<(), serde_json::Error>(())
-    /// ```
     pub fn kind(&self) -> &str {
         match self {
             ContentBlock::Text(_) => "text",

@@ -28,14 +28,6 @@ wire_struct! {
 
 impl TextBlock {
     /// Text without citations.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, ContentBlock, TextBlock};
-    ///
-    /// let mut statutes = TextBlock::new("§ 1: Members pay 10 a year.");
-    /// statutes.cache_control = Some(CacheControl::one_hour());
-    /// assert_eq!(ContentBlock::from(statutes).as_text(), Some("§ 1: Members pay 10 a year."));
-    /// ```
     pub fn new(text: impl Into<String>) -> TextBlock {
         TextBlock {
             text: text.into(),
@@ -72,15 +64,6 @@ wire_struct! {
 impl ThinkingBlock {
     /// Reasoning with the signature that the server gave for it: it accepts no other, so that this
     /// is for reasoning that you stored, and for tests.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Message, ThinkingBlock};
-    ///
-    /// let thought = ThinkingBlock::new("A river in Iberia …", "c2lnbmF0dXJl");
-    /// let answer = ContentBlock::text("The Tagus.");
-    /// let message = Message::for_test(vec![ContentBlock::from(thought), answer]);
-    /// assert_eq!(message.text(), "The Tagus.");
-    /// ```
     pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
         let thinking = thinking.into();
         let mut extra = Map::new();
@@ -116,20 +99,6 @@ wire_struct! {
 
 impl RedactedThinkingBlock {
     /// Encrypted reasoning as the server gave it, which you stored.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, RedactedThinkingBlock, ThinkingBlock};
-    ///
-    /// /// A block of a database's row.
-    /// fn block(kind: &str, text: &str, secret: &str) -> ContentBlock {
-    ///     match kind {
-    ///         "thinking" => ThinkingBlock::new(text, secret).into(),
-    ///         "redacted_thinking" => RedactedThinkingBlock::new(secret).into(),
-    ///         _ => ContentBlock::text(text),
-    ///     }
-    /// }
-    /// # assert_eq!(block("redacted_thinking", "", "c2VjcmV0").kind(), "redacted_thinking");
-    /// ```
     pub fn new(data: impl Into<String>) -> RedactedThinkingBlock {
         RedactedThinkingBlock {
             data: data.into(),
@@ -173,19 +142,6 @@ wire_struct! {
 
 impl ToolUseBlock {
     /// A call as the model makes it, for conversations that you put together, and for tests.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, MessageRequest, ToolUseBlock};
-    /// use serde_json::json;
-    ///
-    /// // An example, made up, of how to use the tool.
-    /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256)
-    ///     .user("How warm is Lima?")
-    ///     .assistant(ContentBlock::from(call))
-    ///     .user(ContentBlock::tool_result("toolu_1", "21 °C"));
-    /// # assert_eq!(request.messages.len(), 3);
-    /// ```
     pub fn new(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -280,19 +236,6 @@ wire_struct! {
 
 impl ServerToolResultBlock {
     /// The code with which the tool failed, such as `max_uses_exceeded`.
-    ///
-    /// ```
-    /// use anthropic_blocking::{ContentBlock, Message};
-    ///
-    /// # fn warn(message: &Message) {
-    /// for block in &message.content {
-    ///     let ContentBlock::ServerToolResult(result) = block else { continue };
-    ///     if let Some(code) = result.error_code() {
-    ///         eprintln!("{} failed: {code}", result.kind);
-    ///     }
-    /// }
-    /// # }
-    /// ```
     pub fn error_code(&self) -> Option<&str> {
         self.content.get("error_code")?.as_str()
     }

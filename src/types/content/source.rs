@@ -11,13 +11,6 @@ use super::content::{Content, Source};
 
 impl Source {
     /// Bytes, sent in base64.
-    ///
-    /// ```
-    /// use anthropic_blocking::Source;
-    ///
-    /// let source = Source::base64("image/png", b"\x89PNG");
-    /// assert_eq!(source.data.as_deref(), Some("iVBORw=="));
-    /// ```
     pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
         let mut source = Source::of_kind("base64");
         source.media_type = Some(media_type.to_owned());
@@ -26,13 +19,6 @@ impl Source {
     }
 
     /// Plain text.
-    ///
-    /// ```
-    /// use anthropic_blocking::{DocumentBlock, Source};
-    ///
-    /// let minutes = DocumentBlock::new(Source::text("It began at nine. …")).title("Minutes");
-    /// assert_eq!(minutes.source.media_type.as_deref(), Some("text/plain"));
-    /// ```
     pub fn text(text: impl Into<String>) -> Source {
         let mut source = Source::of_kind("text");
         source.media_type = Some("text/plain".to_owned());
@@ -41,13 +27,6 @@ impl Source {
     }
 
     /// An address that the server fetches.
-    ///
-    /// ```
-    /// use anthropic_blocking::{DocumentBlock, Source};
-    ///
-    /// let report = DocumentBlock::new(Source::url("https://example.com/9.pdf")).title("Report");
-    /// assert_eq!(report.source.url.as_deref(), Some("https://example.com/9.pdf"));
-    /// ```
     pub fn url(url: impl Into<String>) -> Source {
         let mut source = Source::of_kind("url");
         source.url = Some(url.into());
@@ -55,17 +34,6 @@ impl Source {
     }
 
     /// A file that was uploaded before.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, ContentBlock, Result, Source};
-    /// use serde_json::Value;
-    ///
-    /// # fn newest(client: &Client) -> Result<Option<ContentBlock>> {
-    /// let files: Value = client.raw().get("/v1/files?limit=1")?.json()?;
-    /// let id = files["data"][0]["id"].as_str();
-    /// Ok(id.map(|id| ContentBlock::image_from(Source::file(id))))
-    /// # }
-    /// ```
     pub fn file(file_id: impl Into<String>) -> Source {
         let mut source = Source::of_kind("file");
         source.file_id = Some(file_id.into());

@@ -1,4 +1,4 @@
-//! One attempt of a call, and how far its request got.
+//! The attempts of a call.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::error_kind::ErrorKind;
 use super::request_id::RequestId;
 use super::wait::Waits;
 
-/// How far a request got: what is at stake when it is sent again.
+/// How far a request got, which decides whether sending it again may pay for it twice.
 ///
 /// ```
 /// use anthropic_blocking::{Delivery, Error};
 ///
-/// /// Whether someone may have to pay for a request that failed.
+/// /// Whether a failed request may be billed.
 /// fn may_be_billed(error: &Error) -> bool {
 ///     error.attempts().iter().any(|attempt| attempt.delivery == Delivery::Unknown)
 /// }
@@ -20,11 +20,11 @@ use super::wait::Waits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The server cannot have acted on it: it never received the whole request.
+    /// The server never received the whole request, so it cannot have acted on it.
     NotSent,
-    /// It was sent, and no answer arrived whole: it may have been carried out and billed.
+    /// The request was sent, but no complete response arrived: it may have been carried out and billed.
     Unknown,
-    /// The server answered.
+    /// The server responded.
     Responded,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// One HTTP meta of a call, failed or not.
+/// One HTTP request of a call with its outcome, failed or not.
 ///
 /// ```
 /// # fn show(message: &anthropic_blocking::Message) {
@@ -53,14 +53,14 @@ impl fmt::Display for Delivery {
 pub struct Attempt {
     /// How far the request got.
     pub delivery: Delivery,
-    /// The HTTP status, where there was one.
+    /// The HTTP status; `None` if no response arrived.
     pub status: Option<u16>,
-    /// What went wrong; `None` for the attempt that succeeded.
+    /// The kind of failure; `None` for the attempt that succeeded.
     pub failure: Option<ErrorKind>,
-    /// The id under which the server logged the meta.
+    /// The id under which the server logged the request, if it sent one.
     pub request_id: Option<RequestId>,
-    /// How long the call waited before this attempt, and for what.
+    /// How long the call waited before this attempt, by cause.
     pub waited: Waits,
-    /// How long the attempt took.
+    /// How long the attempt took, without the wait before it.
     pub took: Duration,
 }

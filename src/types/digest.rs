@@ -1,8 +1,8 @@
-//! A digest to tell one body from another, the same in every version: FNV-1a.
+//! A digest of bytes that is equal in every version of this crate: 64-bit FNV-1a.
 
 use serde::Serialize;
 
-/// What was digested so far.
+/// A 64-bit FNV-1a digest. Not cryptographic: it tells requests apart, and protects nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Digest(u64);
 
@@ -23,7 +23,7 @@ impl Digest {
         }
     }
 
-    /// Adds a value as JSON; one that cannot be written adds nothing, and is not sent either.
+    /// Adds a value's JSON text. A value that cannot be written adds nothing: it cannot be sent either.
     pub(crate) fn add_json(&mut self, value: &(impl Serialize + ?Sized)) {
         if let Ok(json) = serde_json::to_vec(value) {
             self.add(&json);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a limit counts.
+/// What a rate limit counts per minute.
 ///
 /// ```
 /// use anthropic_blocking::{Dimension, Limits};
@@ -14,23 +14,24 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dimension {
-    /// Requests per minute.
+    /// Requests.
     Requests,
-    /// Input tokens per minute: as a rule without those read from the cache.
+    /// Input tokens. For most models, tokens read from the cache do not count.
     InputTokens,
-    /// Output tokens per minute.
+    /// Output tokens.
     OutputTokens,
 }
 
 impl Dimension {
-    /// All of them, in the order in which arrays of one value for each hold them.
+    /// All dimensions, in the order of the arrays that hold one value per dimension.
     pub(crate) const ALL: [Dimension; 3] = [
         Dimension::Requests,
         Dimension::InputTokens,
         Dimension::OutputTokens,
     ];
 
-    /// Its index in such an array.
+    /// Returns this dimension's index in an array with one value per dimension, ordered as
+    /// [`ALL`](Dimension::ALL).
     pub(crate) const fn at(self) -> usize {
         self as usize
     }

@@ -1,17 +1,17 @@
-//! What kind of failure an error is.
+//! The kinds of failures.
 
 use std::fmt;
 
-/// What kind of failure an [`Error`](crate::Error) is: match on this.
+/// The kind of failure that an [`Error`](crate::Error) reports. Match on this.
 ///
 /// ```
 /// use anthropic_blocking::{Error, ErrorKind};
 ///
 /// fn advice(error: &Error) -> &'static str {
 ///     match error.kind() {
-///         ErrorKind::Auth | ErrorKind::Billing => "ask whoever pays",
-///         ErrorKind::InvalidRequest => "it is our mistake",
-///         _ if error.is_retryable() => "later",
+///         ErrorKind::Auth | ErrorKind::Billing => "check the account",
+///         ErrorKind::InvalidRequest => "correct the request",
+///         _ if error.is_retryable() => "try again later",
 ///         _ => "look at the log",
 ///     }
 /// }
@@ -19,39 +19,40 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent, or it
-    /// was not received by the API: a redirect of another server is this as well.
+    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent, or the
+    /// request did not reach the API, such as when another server redirects it.
     Config,
-    /// The request is wrong, or more than the endpoint takes. The same request fails again.
+    /// The request is invalid or too large for the endpoint. The same request will fail again.
     InvalidRequest,
-    /// The server refused the credentials (401 or 403): they are wrong, revoked, not allowed to do
-    /// this, or missing, because something on the way took them out. Where none are set, no client is
-    /// built: that is [`Config`](ErrorKind::Config).
+    /// The server refused the credentials (401 or 403): they are wrong, revoked, not permitted to do
+    /// this, or were removed on the way. A client without credentials is not built at all: that error
+    /// is [`Config`](ErrorKind::Config).
     Auth,
-    /// Money: a spend limit, credit or billing. Waiting does not help, a person must act.
+    /// A spend limit, missing credit or another billing problem. Waiting does not help: a person must
+    /// act.
     Billing,
-    /// There is no such resource or model.
+    /// The resource or model does not exist.
     NotFound,
-    /// A rate limit that was not waited out: the wait was longer than allowed.
+    /// A rate limit required a longer wait than the call was allowed to make.
     RateLimit,
-    /// The API is overloaded, and stayed so for longer than the call was allowed to wait.
+    /// The API stayed overloaded for longer than the call was allowed to wait.
     Overloaded,
-    /// The server, or something on the way to it, failed.
+    /// The server, or a gateway in front of it, failed.
     Server,
-    /// No connection, or one that broke.
+    /// The connection could not be made, or broke.
     Connection,
-    /// A time limit of this client passed: connect, idle, total or deadline.
+    /// A timeout of this client passed: connect, idle, total or deadline.
     Timeout,
-    /// The answer could not be read.
+    /// The response could not be read.
     Decode,
     /// A stream ended before its last event.
     Stream,
-    /// A request of a batch was not carried out, because it expired or was canceled; or an item of
-    /// a bulk run, because the run was stopped.
+    /// A request of a batch was not carried out because it expired or was canceled, or an item of a
+    /// bulk run because the run was stopped.
     NotRun,
-    /// The closure of a bulk run panicked, or one of the budget while an item waited.
+    /// A closure panicked: that of a bulk run, or one of the budget while an item waited.
     Panicked,
-    /// The request can never fit the limits, or not before the deadline.
+    /// The request exceeds the budget's limits, or does not fit them before the deadline.
     Budget,
     /// [`Client::shutdown`](crate::Client::shutdown) was called.
     Shutdown,
@@ -70,7 +71,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Server => "server error",
             ErrorKind::Connection => "connection",
             ErrorKind::Timeout => "timeout",
-            ErrorKind::Decode => "unreadable answer",
+            ErrorKind::Decode => "unreadable response",
             ErrorKind::Stream => "broken stream",
             ErrorKind::NotRun => "not carried out",
             ErrorKind::Panicked => "panic",

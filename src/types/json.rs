@@ -1,8 +1,8 @@
-//! JSON as it came, before anyone asked what it means, and JSON about to be sent.
+//! JSON values between text and the wire types.
 //!
-//! All wire types are read from [`ParsedJson`] and written as [`JsonView`], and none has a parser or a
-//! writer of its own: a program holds one of each for all of them. Text without escapes stays where
-//! it is and is borrowed.
+//! All wire types are read from [`ParsedJson`] and written as [`JsonView`] rather than through derived
+//! serde code of their own, so that a program contains one parser and one writer for all of them.
+//! Strings without escapes are borrowed from the input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
-/// Any JSON value.
+/// A JSON value as parsed; strings without escapes are borrowed from the input.
 #[derive(Debug)]
 pub(crate) enum ParsedJson<'a> {
     Null,
@@ -24,7 +24,7 @@ pub(crate) enum ParsedJson<'a> {
     Object(ParsedObject<'a>),
 }
 
-/// The entries of an object, in their order; of a repeated key the last counts.
+/// The entries of a JSON object, in the order of the input. The last of repeated keys counts.
 #[derive(Debug, Default)]
 pub(crate) struct ParsedObject<'a>(Vec<(Cow<'a, str>, ParsedJson<'a>)>);
 
@@ -61,7 +61,7 @@ impl<'a> ParsedJson<'a> {
         }
     }
 
-    /// What it is, in the words of an error.
+    /// Names the value's type for error texts.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             ParsedJson::Null => "null",
@@ -80,17 +80,17 @@ impl<'a> ParsedObject<'a> {
         entry.map(|(_, value)| value)
     }
 
-    /// Sets a key that is not there, or whose value is of no interest.
+    /// Sets a key; replaces its value if the object has the key already.
     pub(crate) fn set(&mut self, key: &'a str, value: ParsedJson<'a>) {
         self.0.push((Cow::Borrowed(key), value));
     }
 
-    /// The object's `type`.
+    /// Returns the object's `type`, if it is a string.
     pub(crate) fn tag(&self) -> Option<&str> {
         self.get("type")?.as_str()
     }
 
-    /// The values of these keys; the others' are copied.
+    /// Returns the values of `keys`; copies all other entries to `rest`.
     pub(crate) fn split<const N: usize>(
         &self,
         keys: &[&str; N],
@@ -107,7 +107,7 @@ impl<'a> ParsedObject<'a> {
         values: &mut [Option<&'s ParsedJson<'a>>],
         rest: &mut Map<String, Value>,
     ) {
-        // Most objects come in the order of their keys.
+        // Most objects list their fields in the order of `keys`: begin behind the last match.
         let mut next = 0;
         for (key, value) in &self.0 {
             let matches = |at: &usize| keys[*at] == *key;
@@ -177,8 +177,8 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Resu
     serde_json::from_str(to_utf8(bytes)?)
 }
 
-/// Reads what a server sent. Nested deeper than [`MAX_LEVELS`] levels it is refused: what is made of it
-/// becomes a part of requests and journals, and must be readable there.
+/// Reads JSON text from a server. Text with more than [`MAX_LEVELS`] nested levels is an error: a
+/// response becomes part of requests and journals, where it adds levels and must stay readable.
 pub(crate) fn parse_response<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
     parse_response_text(to_utf8(bytes)?)
 }
@@ -191,17 +191,20 @@ pub(super) fn parse_response_text<'a, T: Deserialize<'a>>(text: &'a str) -> serd
     serde_json::from_str(text)
 }
 
-/// One check of the whole is faster than one of each string, as serde_json does it for bytes.
+/// Checks the whole input at once, which is faster than `serde_json::from_slice`: that checks each
+/// string.
 fn to_utf8(bytes: &[u8]) -> serde_json::Result<&str> {
     std::str::from_utf8(bytes).map_err(serde_json::Error::custom)
 }
 
-/// JSON is read to 127 levels.
+/// The most nested levels of a server's JSON. serde_json reads up to 127; the rest is left for what a
+/// request or a journal record wraps around a response.
 const MAX_LEVELS: usize = 100;
 
 /// Whether JSON text has more than `levels` levels of arrays and objects.
 fn is_nested_deeper(text: &[u8], levels: usize) -> bool {
-    // Few texts have so many brackets at all. In bytes, many are counted at once.
+    // Few texts contain so many brackets at all. Counting in bytes lets the compiler vectorize; a
+    // chunk of 255 bytes cannot overflow a `u8`.
     let count = |part: &[u8]| -> u8 {
         let opens = part.iter().map(|byte| matches!(byte, b'[' | b'{'));
         opens.map(u8::from).sum()
@@ -215,7 +218,7 @@ fn is_nested_deeper(text: &[u8], levels: usize) -> bool {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => is_string = !is_string,
-            // What follows is no end of the string.
+            // The escaped byte does not end the string.
             b'\\' if is_string => drop(bytes.next()),
             _ if is_string => {}
             b'[' | b'{' => level += 1,
@@ -272,7 +275,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         number.ok_or_else(|| E::custom(OUT_OF_RANGE))
     }
 
-    /// What is no number in JSON is null, as in a [`Value`].
+    /// Reads NaN and the infinities, which JSON cannot express, as null, like [`Value`] does.
     fn visit_f64<E>(self, value: f64) -> Result<ParsedJson<'de>, E> {
         Ok(Number::from_f64(value).map_or(ParsedJson::Null, ParsedJson::Number))
     }
@@ -316,11 +319,12 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
 const OUT_OF_RANGE: &str = "the number is out of range";
 
-/// The one key of the map as which serde_json hands out a number that is no integer, where its
-/// feature `arbitrary_precision` is on: any crate of a program can turn it on for all.
+/// With serde_json's feature `arbitrary_precision`, a number that is no integer arrives as a map with
+/// this one key. Any crate of a program can turn the feature on for all crates.
 const ARBITRARY_NUMBER_KEY: &str = "$serde_json::private::Number";
 
-/// Only serde_json knows which of both that map is.
+/// Reads a map whose only key is [`ARBITRARY_NUMBER_KEY`] as serde_json reads it: as a number if the
+/// feature is on, else as an ordinary object.
 #[cold]
 fn number_or_object(text: &str) -> Result<ParsedJson<'static>, ValueError> {
     let map = MapDeserializer::new(iter::once((ARBITRARY_NUMBER_KEY, text)));
@@ -333,7 +337,7 @@ fn number_or_object(text: &str) -> Result<ParsedJson<'static>, ValueError> {
     })
 }
 
-/// Any JSON value that is about to be written.
+/// A JSON value to serialize, borrowed from a wire type.
 #[derive(Debug)]
 pub(crate) enum JsonView<'a> {
     Bool(bool),
@@ -363,7 +367,7 @@ impl Serialize for JsonView<'_> {
     }
 }
 
-/// A string, borrowed where the input allows it.
+/// A string that is borrowed from the input unless it contains escapes.
 pub(crate) struct BorrowedStr<'de>(pub(crate) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for BorrowedStr<'de> {
@@ -419,7 +423,7 @@ mod tests {
         }
     }
 
-    /// serde_json hands these out of a [`Value`], where its feature `arbitrary_precision` is on.
+    /// With its feature `arbitrary_precision`, serde_json produces 128-bit integers from a [`Value`].
     #[test]
     fn integers_of_128_bits_are_read_as_a_value_reads_them() {
         fn assert_reads_like_value<'de, D: Deserializer<'de> + Copy>(from: D) {

@@ -1,11 +1,11 @@
-//! What came with a response beside its body.
+//! How a response was obtained.
 
 use super::attempt::Attempt;
 use super::rate_limits::RateLimits;
 use super::request_id::RequestId;
 use super::wait::Waits;
 
-/// How an answer was obtained.
+/// How a response was obtained: its request id, rate limits and attempts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ResponseMeta {
     pub(crate) request_id: Option<RequestId>,
@@ -13,7 +13,7 @@ pub(crate) struct ResponseMeta {
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// How it was obtained makes no difference between two answers.
+/// All values are equal, so that two responses are equal if the server sent the same content.
 impl PartialEq for ResponseMeta {
     fn eq(&self, _: &ResponseMeta) -> bool {
         true
@@ -21,7 +21,7 @@ impl PartialEq for ResponseMeta {
 }
 
 impl ResponseMeta {
-    /// How long all attempts waited.
+    /// Returns the waits of all attempts together.
     pub(crate) fn waited(&self) -> Waits {
         let mut waits = Waits::default();
         for attempt in &self.attempts {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// One group of rate limit headers.
+/// One group of rate limit headers, such as `anthropic-ratelimit-requests-*`.
 ///
 /// ```
 /// # fn show(message: &anthropic_blocking::Message) {
@@ -14,15 +14,15 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RateLimit {
-    /// The most per minute.
+    /// The limit per minute.
     pub limit: Option<u64>,
-    /// What is left; token counts are rounded to the nearest thousand by the server.
+    /// How much of the limit is left. The server rounds token counts to the nearest thousand.
     pub remaining: Option<u64>,
-    /// When the bucket will be *full* again, by the server's clock; there is room long before.
+    /// When the limit will be *fully* replenished, by the server's clock; part of it is free long before.
     pub reset: Option<SystemTime>,
 }
 
-/// What the response headers said about rate limits. Any group may be missing.
+/// The rate limits that a response's headers reported. Any group may be missing.
 ///
 /// ```
 /// use anthropic_blocking::{Message, RateLimits};
@@ -41,13 +41,13 @@ pub struct RateLimits {
     pub input_tokens: Option<RateLimit>,
     /// Output tokens.
     pub output_tokens: Option<RateLimit>,
-    /// The most restrictive token limit in force, or input and output together.
+    /// The most restrictive token limit in force, or input and output tokens together.
     pub tokens: Option<RateLimit>,
     /// Input tokens of requests in fast mode.
     pub fast_input_tokens: Option<RateLimit>,
     /// Output tokens of requests in fast mode.
     pub fast_output_tokens: Option<RateLimit>,
-    /// How long the server asks to wait. It stands on many successful answers too, where it is no
-    /// reason to wait.
+    /// How long the server asks to wait (`retry-after`). Many successful responses carry the header
+    /// too; there it is no reason to wait.
     pub retry_after: Option<Duration>,
 }

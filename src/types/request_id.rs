@@ -1,8 +1,8 @@
-//! Identifiers that the server gives.
+//! The id that the server gives each request.
 
 use std::fmt;
 
-/// The id under which the server logged an meta (`req_…`): quote it when you ask for support.
+/// The id under which the server logged a request (`req_…`). Quote it when you ask for support.
 ///
 /// ```
 /// # fn show(error: &anthropic_blocking::Error) {
@@ -15,7 +15,8 @@ use std::fmt;
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Wraps an id, up to what no id has: it ends up in error texts, and must not spoil them.
+    /// Reads an id from a header or a body, up to the first byte that is not graphic ASCII and to at most
+    /// [`MAX_BYTES`]: ids appear in error texts and must not disrupt them. `None` if nothing is left.
     pub(crate) fn new(id: &str) -> Option<RequestId> {
         let id = id.trim();
         let graphic = id.bytes().take_while(u8::is_ascii_graphic);
@@ -23,13 +24,13 @@ impl RequestId {
         (end > 0).then(|| RequestId(id[..end].to_owned()))
     }
 
-    /// The id as the server sent it.
+    /// Returns the id as the server sent it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The server's have less than forty bytes.
+/// The most bytes of an id. Real ids have fewer than 40.
 const MAX_BYTES: usize = 200;
 
 impl AsRef<str> for RequestId {

@@ -1,8 +1,8 @@
-//! Tokens by what they cost.
+//! Token counts by price category.
 
 use super::usage::Usage;
 
-/// Tokens by what they cost.
+/// Token counts, one for each category that has its own price.
 ///
 /// ```
 /// use anthropic_blocking::{Price, Tokens};
@@ -16,20 +16,20 @@ use super::usage::Usage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Tokens {
-    /// Input after the last cache breakpoint.
+    /// Input tokens that were neither written to the cache nor read from it.
     pub input: u64,
-    /// Input written to the cache for five minutes.
+    /// Input tokens written to the cache for five minutes.
     pub cache_write_5m: u64,
-    /// Input written to the cache for an hour.
+    /// Input tokens written to the cache for one hour.
     pub cache_write_1h: u64,
-    /// Input read from the cache.
+    /// Input tokens read from the cache.
     pub cache_read: u64,
-    /// Output.
+    /// Output tokens, thinking included.
     pub output: u64,
 }
 
 impl Tokens {
-    /// All input, however it was charged.
+    /// Returns the sum of all input tokens: uncached, written to the cache and read from it.
     pub fn all_input(&self) -> u64 {
         [
             self.input,
@@ -41,7 +41,7 @@ impl Tokens {
         .fold(0, u64::saturating_add)
     }
 
-    /// Input and output that do not go through the cache.
+    /// Creates counts of uncached input and output.
     pub const fn new(input: u64, output: u64) -> Tokens {
         Tokens {
             input,

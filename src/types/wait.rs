@@ -1,4 +1,4 @@
-//! What calls wait for, and how long they did.
+//! What requests wait for, and for how long.
 
 use std::fmt;
 use std::iter::Copied;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::dimension::Dimension;
 
-/// What a request waits for.
+/// What a request waits for before it is sent.
 ///
 /// ```
 /// use anthropic_blocking::{Dimension, WaitCause};
@@ -18,23 +18,23 @@ use super::dimension::Dimension;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitCause {
-    /// The server asked to wait.
+    /// The end of a pause that the server asked for with `retry-after`.
     Pause,
-    /// The host is overloaded.
+    /// The end of an overload of the API.
     Overload,
-    /// The caller's own limit.
+    /// Room in one of your own [`Limits`](crate::Limits).
     Limit(Dimension),
-    /// The server's limit.
+    /// Room in one of the server's limits.
     Server(Dimension),
-    /// The pace, which grows at the start of a run.
+    /// The ramp-up: how fast usage may grow at the start of a run.
     Pace(Dimension),
-    /// The first answer, which shows the server's limits.
+    /// The first response, whose headers report the server's limits.
     FirstResponse,
-    /// An end of another request, for there are too many at once.
+    /// The end of another request: the server allows no more requests at once.
     Concurrency,
-    /// Requests of its class that came before it.
+    /// Requests of the same model class that are ahead in the queue.
     Turn,
-    /// Time to pass after a failure.
+    /// The backoff after a failed attempt.
     Backoff,
 }
 
@@ -48,15 +48,15 @@ impl fmt::Display for WaitCause {
                 write!(f, "the server's limit of {dimension} per minute")
             }
             WaitCause::Pace(dimension) => write!(f, "pace of {dimension}"),
-            WaitCause::FirstResponse => f.write_str("the first answer will show the limits"),
+            WaitCause::FirstResponse => f.write_str("the first response will show the limits"),
             WaitCause::Concurrency => f.write_str("the server allows no more requests at once"),
-            WaitCause::Turn => f.write_str("others came before"),
+            WaitCause::Turn => f.write_str("earlier requests are ahead in the queue"),
             WaitCause::Backoff => f.write_str("backoff after a failure"),
         }
     }
 }
 
-/// How long was waited, by cause.
+/// How long a call waited, by cause.
 ///
 /// ```
 /// # fn show(message: &anthropic_blocking::Message) {
@@ -71,24 +71,24 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// How long in all.
+    /// Returns how long the call waited in total.
     pub fn total(&self) -> Duration {
         self.iter()
             .fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(wait))
     }
 
-    /// How long for this cause.
+    /// Returns how long the call waited for `cause`; zero if it did not.
     pub fn of(&self, cause: WaitCause) -> Duration {
         let found = self.iter().find(|(other, _)| *other == cause);
         found.map_or(Duration::ZERO, |(_, wait)| wait)
     }
 
-    /// Each cause that was waited for, and how long, in the order in which they came up.
+    /// Iterates over the causes with their durations, in the order in which the causes first occurred.
     pub fn iter(&self) -> impl Iterator<Item = (WaitCause, Duration)> + '_ {
         self.by_cause.iter().copied()
     }
 
-    /// Whether nothing was waited for.
+    /// Whether the call did not wait at all.
     pub fn is_empty(&self) -> bool {
         self.by_cause.is_empty()
     }
@@ -103,7 +103,7 @@ impl Waits {
         }
     }
 
-    /// What was added since there was no more than `before`.
+    /// Returns the waits that were added since `before`, an earlier copy of these waits.
     pub(crate) fn since(&self, before: &Waits) -> Waits {
         let mut waits = Waits::default();
         for (cause, wait) in self.iter() {

@@ -1,9 +1,9 @@
-//! How wire types are read and written: what they do not know, they keep.
+//! Traits and macros with which wire types are read from JSON and written as JSON without loss.
 //!
-//! [`wire_struct!`] declares a struct with typed fields beside `extra`, a map that holds every
-//! field the type has no name for. A value that a typed field cannot tell from an absent one (a
-//! `null`, a zero, another shape than the documented one) is kept in `extra` as well, so that what
-//! was read is written again as equal JSON.
+//! [`wire_struct!`] declares a struct with typed fields and the map `extra`, which holds every field
+//! that the type does not declare. `extra` also holds values that a typed field would lose: a `null`,
+//! an explicit default such as zero, a value of another type than the documented one. So whatever is
+//! read is written again as equal JSON. [`open_enum!`] does the same for enums over strings.
 
 use std::fmt;
 
@@ -14,36 +14,36 @@ use serde_json::{Map, Value};
 
 use super::json::{JsonView, ParsedJson, ParsedObject};
 
-/// What [`wire_struct!`] generates: fields read from an object and written as its entries.
+/// A struct declared with [`wire_struct!`]: read from an object's fields and written as its entries.
 pub(crate) trait WireStruct: Sized {
-    /// Reads the fields; a `type` that tells this struct from others is not looked at.
+    /// Reads the fields. The value of a `type` tag is not checked: the caller chose the struct by it.
     fn read_fields(object: &ParsedObject<'_>) -> Result<Self, Mismatch>;
-    /// The `type`, the fields that are set, and what `extra` holds beside them.
+    /// Returns the `type` tag, the fields that are set, and the remaining entries of `extra`.
     fn entries(&self) -> Vec<(&str, JsonView<'_>)>;
 }
 
-/// What a field can hold.
+/// A type that a field of a wire type can have.
 pub(crate) trait WireValue: Sized {
     fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch>;
     fn write(&self) -> JsonView<'_>;
 }
 
-/// Why JSON is not what it was to be read as.
+/// Why a JSON value could not be read as the expected type.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Mismatch {
-    /// A field that must be there is not.
+    /// A required field is missing.
     Missing(&'static str),
-    /// It is something else than expected.
+    /// The value has another JSON type than expected.
     WrongType {
         found: &'static str,
         expected: &'static str,
-        /// In which field it was.
+        /// The innermost field that holds the value, if any.
         field: Option<&'static str>,
     },
 }
 
 impl Mismatch {
-    /// `json` is not what was expected.
+    /// Reports that `json` has another type than `expected`, such as "a string".
     pub(crate) fn wrong_type(json: &ParsedJson<'_>, expected: &'static str) -> Mismatch {
         Mismatch::WrongType {
             found: json.kind(),
@@ -54,8 +54,8 @@ impl Mismatch {
 }
 
 impl fmt::Display for Mismatch {
-    /// In the words that serde has for it, but without quotes around the field: what is quoted is cut
-    /// off where it may be part of an answer.
+    /// Uses serde's wording, but without quotes around the field name: error texts drop quoted parts
+    /// of serde messages, since these may contain response text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mismatch::Missing(field) => write!(f, "missing field `{field}`"),
@@ -71,12 +71,12 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Reads a wire type from any format.
+/// Implements `Deserialize` for a wire type, from any serde format.
 pub(crate) fn deserialize<'de, T: WireValue, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     T::read(&ParsedJson::deserialize(from)?).map_err(D::Error::custom)
 }
 
-/// Writes a wire type in any format.
+/// Implements `Serialize` for a wire type, to any serde format.
 pub(crate) fn serialize<T: WireValue, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     value.write().serialize(to)
 }
@@ -147,7 +147,8 @@ pub(crate) fn as_object<'j, 'a>(
     json.as_object().ok_or_else(mismatch)
 }
 
-/// Reads a variant of an enum that keeps what has another shape than the documented one.
+/// Reads a variant of an enum, or returns `None` if `object` does not have the variant's documented
+/// shape; the enum then keeps the object in its `Other` variant.
 pub(crate) fn read_variant<T: WireStruct, E>(
     object: &ParsedObject<'_>,
     variant: impl FnOnce(T) -> E,
@@ -155,7 +156,7 @@ pub(crate) fn read_variant<T: WireStruct, E>(
     T::read_fields(object).ok().map(variant)
 }
 
-/// Reads a field that must be there.
+/// Reads a required field.
 pub(crate) fn read_required<T: WireValue>(
     json: Option<&ParsedJson<'_>>,
     name: &'static str,
@@ -174,7 +175,7 @@ pub(crate) fn read_required<T: WireValue>(
     })
 }
 
-/// Reads a field that need not be there; what is null or has another shape is kept.
+/// Reads an optional field. A null or a value of another type is kept in `extra`.
 pub(crate) fn read_optional<T: WireValue>(
     json: Option<&ParsedJson<'_>>,
     name: &'static str,
@@ -191,7 +192,8 @@ pub(crate) fn read_optional<T: WireValue>(
     read
 }
 
-/// The same for a field that has a default: a default that was sent is kept.
+/// Reads a field that has a default. Like [`read_optional`]; also keeps an explicit default in
+/// `extra`.
 pub(crate) fn read_defaulted<T: WireValue + WireDefault>(
     json: Option<&ParsedJson<'_>>,
     name: &'static str,
@@ -204,10 +206,10 @@ pub(crate) fn read_defaulted<T: WireValue + WireDefault>(
     read
 }
 
-/// What a `def` field is while nothing was said. A trait of our own, because not every type that
-/// needs one has a default that would make sense to users.
+/// The default of a `def` field. A trait of our own, because some types need a default on the wire
+/// (such as `Role`) but should not offer `Default` to users.
 pub(crate) trait WireDefault: PartialEq {
-    /// That value, which is not written.
+    /// Returns the value of an absent field; this value is not written.
     fn wire_default() -> Self;
 }
 
@@ -217,12 +219,12 @@ impl<T: Default + PartialEq> WireDefault for T {
     }
 }
 
-/// Whether nothing was said, or nothing else than the default.
+/// Whether `value` is the default, so that it need not be written.
 pub(crate) fn is_wire_default<T: WireDefault>(value: &T) -> bool {
     *value == T::wire_default()
 }
 
-/// Appends what `extra` holds, unless a field that is set stands for it.
+/// Appends the entries of `extra` whose keys are not among `entries` already: a field that is set wins.
 pub(crate) fn write_extra<'a>(
     extra: &'a Map<String, Value>,
     entries: &mut Vec<(&'a str, JsonView<'a>)>,
@@ -235,8 +237,9 @@ pub(crate) fn write_extra<'a>(
     }
 }
 
-/// Declares a wire struct: `req` fields must be there, `opt` ones are `Option`, `def` ones have a
-/// default that is not written unless it was read.
+/// Declares a wire struct. `req` fields are required, `opt` fields are `Option`, and `def` fields have
+/// a default that is written only if it was read. `as "tag"` writes the tag as the struct's `type`;
+/// `= "name"` gives the field's name on the wire; `skip` fields are not on the wire.
 macro_rules! wire_struct {
     (
         $(#[$meta:meta])*
@@ -249,8 +252,8 @@ macro_rules! wire_struct {
         #[non_exhaustive]
         pub struct $name {
             $( $(#[$field_meta])* pub $field: $crate::types::wire::wire_struct!(@type $kind $type), )*
-            /// Fields that this version does not know, kept and written again; also known ones that
-            /// came as null, as their default or in another shape.
+            /// Fields that this version does not know: kept, and written again. Also holds known fields
+            /// that were read as null, as their default or with another type.
             pub extra: serde_json::Map<String, serde_json::Value>,
             $( $( $(#[$skip_meta])* pub(crate) $skip: $skip_type, )* )?
         }
@@ -278,8 +281,8 @@ macro_rules! wire_struct {
             }
 
             fn entries(&self) -> Vec<(&str, $crate::types::json::JsonView<'_>)> {
-                let most = ["type", $( stringify!($field), )*].len();
-                let mut entries = Vec::with_capacity(most);
+                let capacity = ["type", $( stringify!($field), )*].len();
+                let mut entries = Vec::with_capacity(capacity);
                 $( entries.push(("type", $crate::types::json::JsonView::Text($tag))); )?
                 $( if let Some(value) = $crate::types::wire::wire_struct!(@set $kind self $field) {
                     let name = $crate::types::wire::wire_struct!(@name $field $($wire)?);
@@ -341,7 +344,7 @@ macro_rules! wire_struct {
     };
 }
 
-/// Declares an enum over strings that keeps the strings it does not know.
+/// Declares an enum over strings that keeps unknown strings in its variant `Other`.
 macro_rules! open_enum {
     (
         $(#[$meta:meta])*
@@ -354,13 +357,13 @@ macro_rules! open_enum {
         #[non_exhaustive]
         pub enum $name {
             $( $(#[$variant_meta])* $variant, )*
-            /// Anything else, kept as it was sent. A later version may have a variant for it:
-            /// compare with `as_str()`, which stays the same then, rather than with this.
+            /// Any other value, kept as received. Compare [`as_str`](Self::as_str) rather than this
+            /// variant: a later version may add a variant for the value.
             Other(String),
         }
 
         impl $name {
-            /// The string on the wire.
+            /// Returns the string on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
                     $( Self::$variant => $text, )*
@@ -425,7 +428,7 @@ mod tests {
     use serde_json::{Value, json};
 
     wire_struct! {
-        /// A struct of every kind of field.
+        /// A struct with one field of each kind.
         #[derive(Debug, Clone, PartialEq)]
         pub struct Sample as "sample" {
             /// Required.

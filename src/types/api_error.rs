@@ -1,4 +1,4 @@
-//! The error object that the server sends.
+//! The error object of the API, and how it is read from error bodies.
 
 use serde_json::{Map, Value};
 
@@ -13,37 +13,37 @@ open_enum! {
     /// use anthropic_blocking::ApiErrorType;
     ///
     /// assert_eq!(ApiErrorType::from("overloaded_error"), ApiErrorType::Overloaded);
-    /// // What the server may add tomorrow is kept.
+    /// // An unknown type is kept.
     /// assert_eq!(ApiErrorType::from("novel_error").as_str(), "novel_error");
     /// ```
     pub enum ApiErrorType {
-        /// The request was malformed or refused (400, and 4xx that have no type of their own).
+        /// The request is invalid (400, and any 4xx status without a type of its own).
         InvalidRequest = "invalid_request_error",
         /// The credentials are missing, wrong or revoked (401).
         Authentication = "authentication_error",
-        /// Payment or credit (402).
+        /// A problem with payment or credit (402).
         Billing = "billing_error",
-        /// The credentials may not use this resource (403).
+        /// The credentials are not permitted to use this resource (403).
         Permission = "permission_error",
-        /// No such resource; also an unknown or retired model (404).
+        /// The resource does not exist; also an unknown or retired model (404).
         NotFound = "not_found_error",
-        /// Another change is in the way (409).
+        /// The request conflicts with another change (409).
         Conflict = "conflict_error",
-        /// The body is larger than the endpoint takes (413).
+        /// The body is larger than the endpoint accepts (413).
         RequestTooLarge = "request_too_large",
-        /// A rate, acceleration, concurrency, spend or entitlement limit (429).
+        /// A rate, acceleration, concurrency, spend or entitlement limit was reached (429).
         RateLimit = "rate_limit_error",
         /// The server failed (500).
         Api = "api_error",
-        /// The request took the server too long (504).
+        /// The server took too long to process the request (504).
         Timeout = "timeout_error",
-        /// The API is overloaded for everyone, whatever your own limits (529).
+        /// The API is overloaded for all users, regardless of your limits (529).
         Overloaded = "overloaded_error",
     }
 }
 
 wire_struct! {
-    /// The server's own account of what went wrong.
+    /// The error object in the server's response.
     ///
     /// ```
     /// use anthropic_blocking::{ApiError, ApiErrorType};
@@ -60,24 +60,24 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ApiError {
-        /// What kind of error it is.
+        /// The error's type.
         req kind = "type": ApiErrorType,
-        /// Prose for people; it may be reworded at any time.
+        /// A description for people. Do not match on it: the server may reword it at any time.
         def message: String,
-        /// More about the cause, such as `{"error_code": "ramp_limit_exceeded"}`.
+        /// Details of the cause, such as `{"error_code": "ramp_limit_exceeded"}`.
         opt details: Map<String, Value>,
     }
 }
 
 impl ApiError {
-    /// The stable name of the cause, where the server gives one: branch on it rather than on the
-    /// text.
+    /// Returns the stable name of the cause, such as `ramp_limit_exceeded`, if the server gives one. Match
+    /// on it rather than on the message.
     pub fn error_code(&self) -> Option<&str> {
         self.details.as_ref()?.get("error_code")?.as_str()
     }
 
-    /// Spend limits and credit, whatever the status: by code where there is one, else by the texts
-    /// that have none.
+    /// Whether the error is about billing (a spend limit, missing credit), whatever its status. Decided
+    /// by the error code; errors without one are recognized by type and message.
     pub(crate) fn is_about_money(&self) -> bool {
         match self.error_code() {
             Some(code) => {
@@ -104,7 +104,7 @@ impl ApiError {
         }
     }
 
-    /// Causes that no retry can cure although their status says otherwise.
+    /// Whether a retry cannot succeed, although the status suggests that it may.
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             self.error_code(),
@@ -112,37 +112,38 @@ impl ApiError {
         )
     }
 
-    /// Reads an error body: the documented envelope, the bare error object that edges send, or the
-    /// looser shapes of gateways.
+    /// Reads an error body, and the request id in it: the documented envelope, the bare error object that
+    /// edge servers send, or the looser shapes of gateways.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         ApiError::from_object(json.as_object()?)
     }
 
-    /// Reads only what calls itself an error, for bodies that came with a status of success.
+    /// Like [`from_body`](ApiError::from_body), but only for objects of the `type` `error`. For bodies of
+    /// successful responses, where an error must identify itself.
     pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         let object = json.as_object()?;
         (object.tag()? == "error").then(|| ApiError::from_object(object))?
     }
 
-    /// The same from parsed JSON.
+    /// Like [`from_body`](ApiError::from_body), from parsed JSON.
     pub(crate) fn from_object(
         envelope: &ParsedObject<'_>,
     ) -> Option<(ApiError, Option<RequestId>)> {
         let request_id = envelope.get("request_id").and_then(ParsedJson::as_str);
         let error = match (envelope.get("error"), envelope.get("detail")) {
-            (Some(ParsedJson::Object(error)), _) => ApiError::from_any(error),
+            (Some(ParsedJson::Object(error)), _) => ApiError::from_error_object(error),
             (Some(ParsedJson::Text(message)), _) => ApiError::from_text(message),
-            _ if envelope.get("message").is_some() => ApiError::from_any(envelope),
+            _ if envelope.get("message").is_some() => ApiError::from_error_object(envelope),
             (_, Some(ParsedJson::Text(message))) => ApiError::from_text(message),
             _ => return None,
         };
         Some((error, request_id.and_then(RequestId::new)))
     }
 
-    /// Reads an object that has no other meaning: what it lacks is empty.
-    fn from_any(object: &ParsedObject<'_>) -> ApiError {
+    /// Reads an object that can only be an error object: missing fields are empty.
+    fn from_error_object(object: &ParsedObject<'_>) -> ApiError {
         let mut extra = Map::new();
         let [kind, message, details] = object.split(&["type", "message", "details"], &mut extra);
         let kind = kind.and_then(ParsedJson::as_str).unwrap_or_default();

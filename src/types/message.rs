@@ -1,4 +1,4 @@
-//! Messages: the turns of a conversation, and the answer.
+//! The model's message: the response to a request for a message.
 
 use serde_json::{Map, Value};
 
@@ -13,21 +13,8 @@ use super::usage::Usage;
 use super::wait::Waits;
 use super::wire::{WireDefault, open_enum, wire_struct};
 
-impl From<Message> for MessageParam {
-    /// An answer as a turn of the conversation, its content unchanged.
-    fn from(message: Message) -> MessageParam {
-        MessageParam::new(message.role, message.content)
-    }
-}
-
-impl From<&Message> for MessageParam {
-    fn from(message: &Message) -> MessageParam {
-        MessageParam::new(message.role.clone(), message.content.clone())
-    }
-}
-
 open_enum! {
-    /// Why the model stopped.
+    /// Why the model stopped generating.
     ///
     /// ```
     /// use anthropic_blocking::{Message, StopReason};
@@ -42,76 +29,76 @@ open_enum! {
     /// # }
     /// ```
     pub enum StopReason {
-        /// It was finished.
+        /// The model finished its turn.
         EndTurn = "end_turn",
-        /// It reached `max_tokens`; the input of a last tool call may be incomplete.
+        /// The output reached `max_tokens`; the input of the last tool call may be incomplete.
         MaxTokens = "max_tokens",
-        /// It wrote one of the stop sequences.
+        /// The model generated one of the stop sequences.
         StopSequence = "stop_sequence",
-        /// It waits for the results of tool calls.
+        /// The model waits for the results of tool calls.
         ToolUse = "tool_use",
-        /// A long turn with server tools was paused: send the content back to go on.
+        /// The server paused a long turn with server tools. Send the content back to continue.
         PauseTurn = "pause_turn",
-        /// It declined; see [`Message::stop_details`]. Take the turn that was refused out of the
-        /// conversation before you go on.
+        /// The model refused the request; see [`Message::stop_details`]. Remove the refused turn before you
+        /// continue the conversation.
         Refusal = "refusal",
         /// The context window is full.
         ContextWindowExceeded = "model_context_window_exceeded",
-        /// The conversation was summarised (beta).
+        /// The server summarized the conversation (beta).
         Compaction = "compaction",
     }
 }
 
 wire_struct! {
-    /// The model's answer.
+    /// The model's message: the response to a [`MessageRequest`](crate::MessageRequest).
     ///
-    /// Two messages are equal when the server said the same; how they were obtained
-    /// ([`attempts`](Message::attempts) and the like) does not count.
+    /// Two messages are equal if the server sent the same content; their
+    /// [`attempts`](Message::attempts), waits, rate limits and request ids are not compared.
     ///
     /// ```
     /// use anthropic_blocking::{Message, MessageRequest};
     ///
-    /// let answer = Message::for_test("The Tagus.");
-    /// println!("{} ({} tokens)", answer.text(), answer.usage.output_tokens);
+    /// let message = Message::for_test("The Tagus.");
+    /// println!("{} ({} tokens)", message.text(), message.usage.output_tokens);
     ///
-    /// // An answer goes back into the conversation as it came.
+    /// // To continue the conversation, send the message back unchanged.
     /// let request = MessageRequest::new("claude-haiku-4-5", 64)
     ///     .user("Name a river.")
-    ///     .message(answer)
+    ///     .message(message)
     ///     .user("And a town on it?");
     /// assert_eq!(request.messages.len(), 3);
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Message {
-        /// The message's id.
+        /// The message's id (`msg_…`).
         def id: String,
-        /// `message`.
+        /// Always `message`.
         def kind = "type": String,
-        /// [`Role::Assistant`].
+        /// Always [`Role::Assistant`].
         def role: Role,
-        /// The model that answered.
+        /// The model that generated the message.
         def model: Model,
-        /// What it said; may be empty.
+        /// The content blocks; may be empty.
         req content: Vec<ContentBlock>,
-        /// Why it stopped.
+        /// Why the model stopped.
         opt stop_reason: StopReason,
-        /// The stop sequence that it wrote.
+        /// The stop sequence that the model generated, if that is why it stopped.
         opt stop_sequence: String,
-        /// More about a refusal.
+        /// Details of a refusal.
         opt stop_details: StopDetails,
         /// The code execution container that was used.
         opt container: Value,
-        /// What it cost.
+        /// The tokens used.
         def usage: Usage,
     }
     skip {
-        /// How the answer was obtained.
+        /// How the message was obtained.
         meta: ResponseMeta,
     }
 }
 
 wire_struct! {
-    /// More about a refusal.
+    /// Details of a refusal.
     ///
     /// ```
     /// # fn show(message: &anthropic_blocking::Message) {
@@ -122,9 +109,9 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct StopDetails {
-        /// `refusal`.
+        /// Always `refusal`.
         req kind = "type": String,
-        /// What the request was taken for.
+        /// The category of content because of which the model refused.
         opt category: String,
         /// An explanation for people.
         opt explanation: String,
@@ -132,7 +119,7 @@ wire_struct! {
 }
 
 impl Message {
-    /// A message of which nothing has arrived.
+    /// Creates a message without content, for a stream of which no event has arrived.
     pub(crate) fn nothing() -> Message {
         Message {
             id: String::new(),
@@ -150,9 +137,9 @@ impl Message {
         }
     }
 
-    /// An answer as the server would give it, for the tests of your own program: of the model's
-    /// role, with this content, ended by [`StopReason::EndTurn`]. Everything else is unset: no id,
-    /// no model, no usage, no attempts. Set what your program looks at:
+    /// Creates a message as the server would send it, for tests of your program. Role and stop reason
+    /// are [`Role::Assistant`] and [`StopReason::EndTurn`]; the id, the model, the usage and the
+    /// attempts are empty. Set the fields that your program reads:
     ///
     /// ```
     /// use anthropic_blocking::{Message, StopReason, Usage};
@@ -170,7 +157,7 @@ impl Message {
         }
     }
 
-    /// The text of all text blocks, one after the other.
+    /// Returns the text of all text blocks, concatenated.
     pub fn text(&self) -> String {
         self.content
             .iter()
@@ -178,7 +165,7 @@ impl Message {
             .collect()
     }
 
-    /// The calls of your tools that wait for results.
+    /// Iterates over the calls of your tools; each needs a result in the next user turn.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message, ToolUseBlock};
@@ -196,24 +183,37 @@ impl Message {
         })
     }
 
-    /// The id under which the server logged the meta, where it sent one.
+    /// Returns the id under which the server logged the request, if it sent one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
-    /// What the response headers said about rate limits.
+    /// Returns the rate limits that the response headers reported.
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
-    /// Every HTTP meta that this answer took, the successful one last.
+    /// Returns every attempt that was made to obtain this message, the successful one last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }
 
-    /// How long the attempts waited before they were sent, and for what.
+    /// Returns how long all attempts together waited before they were sent, by cause.
     pub fn waited(&self) -> Waits {
         self.meta.waited()
+    }
+}
+
+impl From<Message> for MessageParam {
+    /// Turns a received message into a turn of the conversation; the content stays unchanged.
+    fn from(message: Message) -> MessageParam {
+        MessageParam::new(message.role, message.content)
+    }
+}
+
+impl From<&Message> for MessageParam {
+    fn from(message: &Message) -> MessageParam {
+        MessageParam::new(message.role.clone(), message.content.clone())
     }
 }
 

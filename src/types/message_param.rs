@@ -1,4 +1,4 @@
-//! The turns of a conversation that a request sends.
+//! The turns of a conversation, as a request sends them.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::content::{Content, ContentBlock};
 use super::wire::{WireDefault, open_enum, wire_struct};
 
 open_enum! {
-    /// Whose turn a message is.
+    /// The author of a message.
     ///
     /// ```
     /// use anthropic_blocking::Role;
@@ -17,24 +17,24 @@ open_enum! {
     /// assert_eq!(Role::User.as_str(), "user");
     /// ```
     pub enum Role {
-        /// Yours.
+        /// You, or your user.
         User = "user",
-        /// The model's.
+        /// The model.
         Assistant = "assistant",
-        /// An instruction in mid conversation, which some models accept.
+        /// The operator: an instruction in the middle of the conversation, which some models accept.
         System = "system",
     }
 }
 
 impl WireDefault for Role {
-    /// Whose turn an answer is that does not say so.
+    /// The role of a received message without the field.
     fn wire_default() -> Role {
         Role::Assistant
     }
 }
 
 wire_struct! {
-    /// One turn of the input.
+    /// One turn of the conversation in a request.
     ///
     /// ```
     /// use anthropic_blocking::{MessageParam, MessageRequest};
@@ -47,25 +47,25 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageParam {
-        /// Whose turn it is.
+        /// The author.
         req role: Role,
-        /// What is said.
+        /// The content: text, or blocks.
         req content: Content,
     }
 }
 
 impl MessageParam {
-    /// A turn of yours.
+    /// Creates a user turn.
     pub fn user(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::User, content)
     }
 
-    /// A turn of the model's.
+    /// Creates a turn of the model.
     pub fn assistant(content: impl Into<Content>) -> MessageParam {
         MessageParam::new(Role::Assistant, content)
     }
 
-    /// A turn of any role.
+    /// Creates a turn of any role.
     pub fn new(role: impl Into<Role>, content: impl Into<Content>) -> MessageParam {
         MessageParam {
             role: role.into(),
@@ -74,9 +74,10 @@ impl MessageParam {
         }
     }
 
-    /// The turn as the server takes it; `None` where nothing of it can be sent. What it answered may
-    /// be refused when it comes back: text that is empty, or blank without other text beside it, a
-    /// turn without content, input of a tool call that is no object.
+    /// Returns the turn in the form that the server accepts; `None` if nothing of it can be sent.
+    ///
+    /// The server rejects some content that its models generate: empty text, blank text without other
+    /// text beside it, a turn without content, and tool input that is not an object.
     pub(super) fn to_accepted(&self) -> Option<Cow<'_, MessageParam>> {
         let blocks = match &self.content {
             _ if self.role != Role::Assistant => return Some(Cow::Borrowed(self)),

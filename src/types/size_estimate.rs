@@ -1,4 +1,4 @@
-//! How much of a request counts as text, for a guess at its tokens.
+//! The size of a request's input, from which its tokens are estimated.
 
 use serde_json::Value;
 
@@ -6,31 +6,32 @@ use super::content::{Content, ContentBlock, Source};
 use super::request::MessageRequest;
 use super::tool::Tool;
 
-/// What a request's input comes to, as far as its looks tell.
+/// The size of a request's input, estimated from its body without a tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SizeEstimate {
-    /// Bytes of text, or what has as many tokens as so many bytes of text.
+    /// Bytes of text; other content counts as the text bytes that have as many tokens.
     pub(crate) bytes: u64,
-    /// The most tokens that it can have, but for documents that are not in it.
+    /// Upper bound of the tokens. Documents given by URL or file id, whose size is unknown, count with a
+    /// typical size instead.
     pub(crate) most: u64,
-    /// Whether it marks parts for the cache.
+    /// Whether any part is marked for the cache.
     pub(crate) is_cached: bool,
 }
 
 impl MessageRequest {
-    /// Weighs a request whose body is this long.
-    pub(crate) fn estimate_size(&self, body: usize) -> SizeEstimate {
+    /// Estimates the size of this request, whose JSON body has `body_bytes` bytes.
+    pub(crate) fn estimate_size(&self, body_bytes: usize) -> SizeEstimate {
         let mut size = SizeEstimate {
-            bytes: body as u64,
+            bytes: body_bytes as u64,
             // No token is shorter than a byte.
-            most: body as u64,
+            most: body_bytes as u64,
             is_cached: self.cache_control.is_some(),
         };
-        self.system
-            .iter()
-            .for_each(|system| size.add_content(system));
+        if let Some(system) = &self.system {
+            size.correct_for(system);
+        }
         for message in &self.messages {
-            size.add_content(&message.content);
+            size.correct_for(&message.content);
         }
         size.is_cached |= self.tools.iter().any(Tool::is_cached);
         size
@@ -38,7 +39,9 @@ impl MessageRequest {
 }
 
 impl SizeEstimate {
-    fn add_content(&mut self, content: &Content) {
+    /// Replaces the bytes of images and documents, which the body counted as text, by their estimates,
+    /// and looks for cache marks.
+    fn correct_for(&mut self, content: &Content) {
         let Content::Blocks(blocks) = content else {
             return;
         };
@@ -46,69 +49,69 @@ impl SizeEstimate {
             self.is_cached |= block.is_cached();
             match block {
                 ContentBlock::Image(image) => {
-                    let data = data_len(&image.source);
-                    self.bytes = self.bytes.saturating_sub(data) + IMAGE_BYTES;
-                    self.most = self.most.saturating_sub(data) + LARGEST_IMAGE_TOKENS;
+                    let encoded = encoded_bytes(&image.source);
+                    self.bytes = self.bytes.saturating_sub(encoded) + IMAGE_BYTES;
+                    self.most = self.most.saturating_sub(encoded) + LARGEST_IMAGE_TOKENS;
                 }
                 ContentBlock::Document(document) => {
                     let source = &document.source;
                     if source.kind != "text" {
-                        self.add_document(source);
+                        self.correct_for_document(source);
                     }
-                    source
-                        .content
-                        .iter()
-                        .for_each(|content| self.add_content(content));
+                    if let Some(content) = &source.content {
+                        self.correct_for(content);
+                    }
                 }
                 ContentBlock::ToolResult(result) => {
-                    result
-                        .content
-                        .iter()
-                        .for_each(|content| self.add_content(content));
+                    if let Some(content) = &result.content {
+                        self.correct_for(content);
+                    }
                 }
                 ContentBlock::ServerToolResult(result) => {
-                    self.add_server_tool_result(&result.content)
+                    self.correct_for_fetched_pdf(&result.content);
                 }
                 _ => {}
             }
         }
     }
 
-    /// What a tool of the server's found. Of that only a page that was fetched is not text, if it is a
-    /// PDF.
-    fn add_server_tool_result(&mut self, found: &Value) {
-        let source = found.get("content").and_then(|page| page.get("source"));
+    /// Corrects for the PDF in a web fetch result. All other results of server tools are text.
+    fn correct_for_fetched_pdf(&mut self, result: &Value) {
+        let source = result.get("content").and_then(|page| page.get("source"));
         let Some(source) = source.filter(|source| source["type"] == "base64") else {
             return;
         };
-        let data = source["data"].as_str().map_or(0, str::len) as u64;
-        self.bytes = self.bytes.saturating_sub(data) + data / PDF_BASE64_PER_TEXT_BYTE;
+        let encoded = source["data"].as_str().map_or(0, str::len) as u64;
+        self.bytes = self.bytes.saturating_sub(encoded) + encoded / PDF_BASE64_PER_TEXT_BYTE;
     }
 
-    fn add_document(&mut self, source: &Source) {
-        let data = data_len(source);
-        self.bytes = self.bytes.saturating_sub(data) + data / PDF_BASE64_PER_TEXT_BYTE;
+    fn correct_for_document(&mut self, source: &Source) {
+        let encoded = encoded_bytes(source);
+        self.bytes = self.bytes.saturating_sub(encoded) + encoded / PDF_BASE64_PER_TEXT_BYTE;
         if source.url.is_some() || source.file_id.is_some() {
             self.bytes += REMOTE_DOCUMENT_BYTES;
+            // No token is shorter than a byte.
             self.most += REMOTE_DOCUMENT_BYTES;
         }
     }
 }
 
-fn data_len(source: &Source) -> u64 {
+/// Returns the bytes of the source's base64 data in the request body.
+fn encoded_bytes(source: &Source) -> u64 {
     source.data.as_ref().map_or(0, String::len) as u64
 }
 
-/// An image of a usual size has 1,500 tokens, as text of 3.5 bytes a token.
+/// Text bytes that an image counts as: a typical image has 1,500 tokens, at 3.5 bytes per token.
 const IMAGE_BYTES: u64 = 5_250;
 
-/// The largest image that the server takes is of 8,000 by 8,000 pixels; a token is 28 by 28.
+/// Tokens of the largest image that the API accepts: 8,000 × 8,000 pixels, at 28 × 28 pixels per token.
 const LARGEST_IMAGE_TOKENS: u64 = 286 * 286;
 
-/// A page of a PDF has some 70 kB in base64 and some 2,000 tokens, as text 7 kB.
+/// Base64 bytes of a PDF that count as one text byte: a page has about 70 kB in base64 and about 2,000
+/// tokens, which are 7 kB of text at 3.5 bytes per token.
 const PDF_BASE64_PER_TEXT_BYTE: u64 = 10;
 
-/// A document that is elsewhere may have any size: as much as five pages.
+/// Text bytes that a document given by URL or file id counts as: five pages of a PDF at 7 kB.
 const REMOTE_DOCUMENT_BYTES: u64 = 35_000;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The tokens that a response was billed for.
+//! The tokens that a request used.
 
 use super::wire::wire_struct;
 
 wire_struct! {
-    /// The tokens of an meta.
+    /// The tokens that a request used, input and output.
     ///
     /// ```
     /// use anthropic_blocking::Usage;
@@ -14,31 +14,32 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Usage {
-        /// Input after the last cache breakpoint; see [`Usage::total_input_tokens`].
+        /// Input tokens that were neither written to the cache nor read from it; see
+        /// [`Usage::total_input_tokens`].
         def input_tokens: u64,
-        /// Output, thinking included.
+        /// Output tokens, thinking included.
         def output_tokens: u64,
-        /// Input written to the cache.
+        /// Input tokens written to the cache.
         opt cache_creation_input_tokens: u64,
-        /// Input read from the cache.
+        /// Input tokens read from the cache.
         opt cache_read_input_tokens: u64,
-        /// What was written to the cache, by how long it stays.
+        /// The input tokens written to the cache, by lifetime.
         opt cache_creation: CacheCreation,
-        /// Parts of the output.
+        /// The output tokens by purpose.
         opt output_tokens_details: OutputTokensDetails,
         /// Requests made by server tools.
         opt server_tool_use: ServerToolUsage,
-        /// `standard`, `priority` or `batch`.
+        /// The service tier: `standard`, `priority` or `batch`.
         opt service_tier: String,
         /// Where the model ran, such as `us` or `global`.
         opt inference_geo: String,
-        /// `standard` or `fast`.
+        /// The speed: `standard` or `fast`.
         opt speed: String,
     }
 }
 
 wire_struct! {
-    /// Input written to the cache, by how long it stays there.
+    /// Input tokens written to the cache, by lifetime.
     ///
     /// ```
     /// # fn show(message: &anthropic_blocking::Message) {
@@ -49,15 +50,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct CacheCreation {
-        /// For five minutes.
+        /// Tokens cached for five minutes.
         def ephemeral_5m_input_tokens: u64,
-        /// For an hour.
+        /// Tokens cached for one hour.
         def ephemeral_1h_input_tokens: u64,
     }
 }
 
 wire_struct! {
-    /// Parts of the output.
+    /// Output tokens by purpose.
     ///
     /// ```
     /// # fn show(message: &anthropic_blocking::Message) {
@@ -67,7 +68,7 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct OutputTokensDetails {
-        /// Tokens of thinking; also counted in the output.
+        /// Tokens of thinking; [`Usage::output_tokens`] includes them.
         def thinking_tokens: u64,
     }
 }
@@ -83,15 +84,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct ServerToolUsage {
-        /// Web searches.
+        /// The number of web searches.
         def web_search_requests: u64,
-        /// Web pages fetched.
+        /// The number of web pages fetched.
         def web_fetch_requests: u64,
     }
 }
 
 impl Usage {
-    /// The tokens of an meta without a cache.
+    /// Creates the usage of a request without caching.
     pub fn new(input_tokens: u64, output_tokens: u64) -> Usage {
         Usage {
             input_tokens,
@@ -100,7 +101,7 @@ impl Usage {
         }
     }
 
-    /// All input: fresh, written to the cache and read from it.
+    /// Returns all input tokens: uncached, written to the cache and read from it.
     pub fn total_input_tokens(&self) -> u64 {
         self.input_tokens
             .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))

@@ -1,4 +1,4 @@
-//! Message batches: their state, and what became of each request.
+//! Message batches: their state, and the result of each request.
 
 use serde::de::Deserializer;
 use serde::ser::Serializer;
@@ -15,7 +15,7 @@ use super::request_id::RequestId;
 use super::wire::{self, Mismatch, WireDefault, WireValue, open_enum, read_variant, wire_struct};
 
 open_enum! {
-    /// How far a batch is.
+    /// The processing state of a batch.
     ///
     /// ```
     /// use anthropic_blocking::ProcessingStatus;
@@ -24,27 +24,27 @@ open_enum! {
     /// assert_eq!(ProcessingStatus::InProgress.to_string(), "in_progress");
     /// ```
     pub enum ProcessingStatus {
-        /// It is being worked on, or waits for that.
+        /// The batch is being processed or is queued.
         InProgress = "in_progress",
-        /// It is being canceled; some requests may still be carried out.
+        /// The batch is being canceled; some of its requests may still be carried out.
         Canceling = "canceling",
-        /// It is over: the results can be read.
+        /// Processing has ended: the results can be read.
         Ended = "ended",
     }
 }
 
 impl WireDefault for ProcessingStatus {
-    /// How far a batch is that does not say so.
+    /// The state of a received batch without the field.
     fn wire_default() -> ProcessingStatus {
         ProcessingStatus::InProgress
     }
 }
 
 wire_struct! {
-    /// A batch of requests for messages.
+    /// A batch of message requests, which the server processes within 24 hours.
     ///
-    /// Two batches are equal when the server said the same; how they were obtained
-    /// ([`attempts`](MessageBatch::attempts) and the like) does not count.
+    /// Two batches are equal if the server sent the same content; their
+    /// [`attempts`](MessageBatch::attempts), rate limits and request ids are not compared.
     ///
     /// ```
     /// use anthropic_blocking::MessageBatch;
@@ -61,36 +61,35 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageBatch {
-        /// The batch's id (`msgbatch_…`): all that is needed to find it again.
+        /// The batch's id (`msgbatch_…`), with which it can be retrieved later.
         req id: String,
-        /// `message_batch`.
+        /// Always `message_batch`.
         def kind = "type": String,
-        /// How far it is.
+        /// The processing state.
         def processing_status: ProcessingStatus,
-        /// How many requests ended how. They all count as processing until the whole batch has
-        /// ended.
+        /// The number of requests by outcome. All count as processing until the whole batch has ended.
         def request_counts: RequestCounts,
-        /// When it was created, such as `2026-11-23T10:00:00Z`.
+        /// When the batch was created, such as `2026-11-23T10:00:00Z`.
         opt created_at: String,
-        /// When what has not been done by then expires: 24 hours later.
+        /// When requests that were not processed by then expire: 24 hours after creation.
         opt expires_at: String,
-        /// When it ended.
+        /// When processing ended.
         opt ended_at: String,
-        /// When it was canceled.
+        /// When cancellation was requested.
         opt cancel_initiated_at: String,
-        /// When its results were removed: 29 days after it was created.
+        /// When the results were deleted: 29 days after creation.
         opt archived_at: String,
-        /// Where the results are, once it has ended.
+        /// The URL of the results, once processing has ended.
         opt results_url: String,
     }
     skip {
-        /// How this was obtained.
+        /// How the batch was obtained.
         meta: ResponseMeta,
     }
 }
 
 wire_struct! {
-    /// How many requests of a batch ended how.
+    /// The number of requests of a batch by outcome.
     ///
     /// ```
     /// use anthropic_blocking::RequestCounts;
@@ -102,21 +101,21 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct RequestCounts {
-        /// Not ended yet.
+        /// Requests that have not ended yet.
         def processing: u64,
-        /// Answered.
+        /// Requests with a message as their result.
         def succeeded: u64,
-        /// Refused, or failed.
+        /// Requests that the server rejected or that failed.
         def errored: u64,
-        /// Canceled before they were carried out.
+        /// Requests canceled before they were carried out.
         def canceled: u64,
-        /// Not carried out within 24 hours.
+        /// Requests not carried out within 24 hours.
         def expired: u64,
     }
 }
 
 impl RequestCounts {
-    /// All requests of the batch.
+    /// Returns the number of all requests of the batch.
     pub fn total(&self) -> u64 {
         [self.succeeded, self.errored, self.canceled, self.expired]
             .into_iter()
@@ -125,30 +124,31 @@ impl RequestCounts {
 }
 
 impl MessageBatch {
-    /// Whether it is over, and its results can be read.
+    /// Whether processing has ended, so that the results can be read.
     pub fn is_ended(&self) -> bool {
         self.processing_status == ProcessingStatus::Ended || self.ended_at.is_some()
     }
 
-    /// The id under which the server logged the meta; `None` for a batch from a list.
+    /// Returns the id under which the server logged the request; `None` for a batch from a list.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
-    /// What the response headers said about rate limits. `retry_after` of a running batch is how
-    /// long the server suggests to wait before it is asked for again.
+    /// Returns the rate limits that the response headers reported. For a batch in progress,
+    /// `retry_after` is how long the server suggests to wait before the next request for its state.
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
-    /// Every HTTP meta that this took, the successful one last; empty for a batch from a list.
+    /// Returns every attempt that was made to obtain this batch, the successful one last; empty for a
+    /// batch from a list.
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }
 }
 
 wire_struct! {
-    /// What became of one request of a batch: a line of its results.
+    /// The result of one request of a batch: one line of the batch's results.
     ///
     /// ```
     /// use anthropic_blocking::BatchEntry;
@@ -161,17 +161,17 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchEntry {
-        /// The id that the request was given.
+        /// The id that you gave the request.
         req custom_id: String,
-        /// What became of it.
+        /// The result.
         req result: BatchResult,
     }
 }
 
-/// What became of a request in a batch.
+/// The result of one request of a batch.
 ///
-/// [`message`](BatchResult::message) gives the answer where there is one;
-/// [`BatchEntry::into_message`] makes an error of everything else.
+/// [`message`](BatchResult::message) returns the message of a successful request.
+/// [`BatchEntry::into_message`] returns the message, or an error for any other result.
 ///
 /// ```
 /// use anthropic_blocking::BatchResult;
@@ -192,20 +192,20 @@ wire_struct! {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum BatchResult {
-    /// It was answered. Only these are billed.
+    /// The request succeeded. Only these requests are billed.
     Succeeded(Box<BatchSuccess>),
-    /// It was refused, or failed.
+    /// The server rejected the request, or it failed.
     Errored(BatchFailure),
-    /// The batch was canceled before its turn came.
+    /// The batch was canceled before the request was carried out.
     Canceled(NotRun),
-    /// Its turn did not come within 24 hours.
+    /// The request was not carried out within 24 hours.
     Expired(NotRun),
-    /// Any other result, as the JSON object that it is.
+    /// A result of unknown type or shape, as its JSON object.
     Other(Map<String, Value>),
 }
 
 wire_struct! {
-    /// A request of a batch that was answered.
+    /// The result of a request that succeeded.
     ///
     /// ```
     /// use anthropic_blocking::{BatchEntry, BatchResult};
@@ -218,13 +218,13 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchSuccess as "succeeded" {
-        /// The answer.
+        /// The message.
         req message: Message,
     }
 }
 
 wire_struct! {
-    /// A request of a batch that was refused, or failed.
+    /// The result of a request that the server rejected or that failed.
     ///
     /// ```
     /// use anthropic_blocking::BatchResult;
@@ -237,27 +237,27 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct BatchFailure as "errored" {
-        /// What the server has to say about it.
+        /// The error.
         req error: ErrorResponse,
     }
 }
 
 wire_struct! {
-    /// An error as the API answers with it: the error itself in an envelope.
+    /// The body of an error response: an [`ApiError`] in an envelope.
     ///
     /// ```
     /// use anthropic_blocking::{ApiErrorType, ErrorResponse};
     ///
     /// let body = r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
-    /// let answer: ErrorResponse = serde_json::from_str(body)?;
-    /// assert_eq!(answer.error.kind, ApiErrorType::NotFound);
+    /// let response: ErrorResponse = serde_json::from_str(body)?;
+    /// assert_eq!(response.error.kind, ApiErrorType::NotFound);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ErrorResponse {
-        /// `error`.
+        /// Always `error`.
         def kind = "type": String,
-        /// What went wrong.
+        /// The error itself.
         req error: ApiError,
         /// The id under which the server logged the request.
         opt request_id: String,
@@ -265,7 +265,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// A request of a batch that was not carried out.
+    /// The result of a request that was not carried out.
     ///
     /// ```
     /// use anthropic_blocking::{BatchResult, NotRun};
@@ -279,7 +279,7 @@ wire_struct! {
 }
 
 impl BatchResult {
-    /// The answer, where there is one.
+    /// Returns the message, if the request succeeded.
     pub fn message(&self) -> Option<&Message> {
         match self {
             BatchResult::Succeeded(success) => Some(&success.message),
@@ -287,7 +287,7 @@ impl BatchResult {
         }
     }
 
-    /// What the server has to say about a request that was refused, or failed.
+    /// Returns the server's error, if it rejected the request or the request failed.
     pub fn error(&self) -> Option<&ApiError> {
         match self {
             BatchResult::Errored(failure) => Some(&failure.error.error),
@@ -295,14 +295,14 @@ impl BatchResult {
         }
     }
 
-    /// Whether the same request may succeed in another batch: it expired, or the server failed.
-    /// What was canceled was canceled by someone, and counts as done.
+    /// Whether the same request may succeed in another batch: the request expired, or the server
+    /// failed. `false` for canceled requests, since someone decided to cancel them.
     pub fn is_retryable(&self) -> bool {
         match self {
             BatchResult::Expired(_) => true,
             BatchResult::Errored(failure) => {
                 let error = &failure.error.error;
-                let is_refusal = matches!(
+                let is_rejection = matches!(
                     error.kind,
                     ApiErrorType::InvalidRequest
                         | ApiErrorType::Authentication
@@ -311,13 +311,13 @@ impl BatchResult {
                         | ApiErrorType::NotFound
                         | ApiErrorType::RequestTooLarge
                 );
-                !is_refusal && !error.is_about_money() && !error.is_final()
+                !is_rejection && !error.is_about_money() && !error.is_final()
             }
             _ => false,
         }
     }
 
-    /// The `type` on the wire, such as `succeeded`.
+    /// Returns the `type` on the wire, such as `succeeded`.
     pub fn as_str(&self) -> &str {
         match self {
             BatchResult::Succeeded(_) => "succeeded",
@@ -374,7 +374,7 @@ impl Serialize for BatchResult {
     }
 }
 
-/// The variant says the `type`.
+/// Removes the `type`, which the variant of [`BatchResult`] represents.
 fn without_type(mut not_run: NotRun) -> NotRun {
     not_run.extra.remove("type");
     not_run

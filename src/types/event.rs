@@ -1,4 +1,4 @@
-//! Stream events: what a streamed answer arrives in.
+//! The events of a streamed response.
 
 use std::collections::VecDeque;
 
@@ -13,11 +13,11 @@ use super::message::{Message, StopDetails, StopReason};
 use super::usage::Usage;
 use super::wire::{self, Mismatch, WireStruct, WireValue, read_variant, wire_struct};
 
-/// One event of a streamed answer.
+/// One event of a streamed response.
 ///
-/// An event of a kind that this version does not know is kept in [`StreamEvent::Other`], and an
-/// unknown field of a known event in its `extra`. The `error` event is none of these: a stream
-/// turns it into an [`Error`](crate::Error).
+/// Events of a type that this version does not know are kept in [`StreamEvent::Other`], unknown
+/// fields of known events in `extra`. The `error` event has no variant: a stream returns it as an
+/// [`Error`](crate::Error).
 ///
 /// ```
 /// use anthropic_blocking::{MessageStream, Result, StreamEvent};
@@ -36,26 +36,26 @@ use super::wire::{self, Mismatch, WireStruct, WireValue, read_variant, wire_stru
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StreamEvent {
-    /// The answer begins.
+    /// The message begins.
     MessageStart(Box<MessageStart>),
     /// A content block begins.
     ContentBlockStart(Box<ContentBlockStart>),
-    /// A content block goes on.
+    /// A content block continues.
     ContentBlockDelta(ContentBlockDelta),
     /// A content block is complete.
     ContentBlockStop(ContentBlockStop),
-    /// All content is there: why the model stopped, and what it cost.
+    /// The end of the content: the stop reason and the usage.
     MessageDelta(Box<MessageDelta>),
-    /// The answer is complete.
+    /// The message is complete.
     MessageStop(MessageStop),
-    /// A sign of life.
+    /// A keep-alive event without content.
     Ping(Ping),
-    /// Any other event, as the JSON object that it is.
+    /// An event of unknown type, as its JSON object.
     Other(Map<String, Value>),
 }
 
 wire_struct! {
-    /// The answer begins.
+    /// The message begins.
     ///
     /// ```
     /// use anthropic_blocking::StreamEvent;
@@ -68,7 +68,7 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct MessageStart as "message_start" {
-        /// The answer so far: no content, and the tokens of the input.
+        /// The message so far: no content, and the usage of the input.
         req message: Message,
     }
 }
@@ -89,15 +89,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockStart as "content_block_start" {
-        /// The block's number.
+        /// The block's index in the message's content.
         req index: u64,
-        /// The block so far; results of server tools arrive whole.
+        /// The block so far; results of server tools are complete already.
         req content_block: ContentBlock,
     }
 }
 
 wire_struct! {
-    /// A content block goes on.
+    /// A content block continues.
     ///
     /// ```
     /// use anthropic_blocking::{ContentDelta, StreamEvent};
@@ -112,9 +112,9 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockDelta as "content_block_delta" {
-        /// The block's number.
+        /// The block's index in the message's content.
         req index: u64,
-        /// What is new.
+        /// What to add to the block.
         req delta: ContentDelta,
     }
 }
@@ -132,13 +132,13 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContentBlockStop as "content_block_stop" {
-        /// The block's number.
+        /// The block's index in the message's content.
         req index: u64,
     }
 }
 
 wire_struct! {
-    /// All content is there: why the model stopped, and what it cost.
+    /// The end of the content: the stop reason and the usage.
     ///
     /// ```
     /// use anthropic_blocking::{StopReason, StreamEvent};
@@ -155,13 +155,13 @@ wire_struct! {
     pub struct MessageDelta as "message_delta" {
         /// Why the model stopped.
         def delta: StopDelta,
-        /// The tokens so far, cumulative: a field that is set replaces the one before.
+        /// The usage so far. The counts are cumulative: a field that is set replaces the earlier value.
         opt usage: Usage,
     }
 }
 
 wire_struct! {
-    /// Why the model stopped, as a [`MessageDelta`] says it.
+    /// Why the model stopped, as part of a [`MessageDelta`].
     ///
     /// ```
     /// use anthropic_blocking::{StopDelta, StopReason};
@@ -174,11 +174,11 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct StopDelta {
-        /// Why it stopped.
+        /// Why the model stopped.
         opt stop_reason: StopReason,
-        /// The stop sequence that it wrote.
+        /// The stop sequence that the model generated, if that is why it stopped.
         opt stop_sequence: String,
-        /// More about a refusal.
+        /// Details of a refusal.
         opt stop_details: StopDetails,
         /// The code execution container that was used.
         opt container: Value,
@@ -186,7 +186,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// The answer is complete.
+    /// The message is complete.
     ///
     /// ```
     /// use anthropic_blocking::StreamEvent;
@@ -200,7 +200,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// A sign of life.
+    /// A keep-alive event without content.
     ///
     /// ```
     /// use anthropic_blocking::StreamEvent;
@@ -213,10 +213,10 @@ wire_struct! {
     pub struct Ping as "ping" {}
 }
 
-/// What is new in a content block.
+/// An addition to a content block.
 ///
-/// A delta of a kind that this version does not know, or in another shape than the documented one,
-/// is kept in [`ContentDelta::Other`]; the accumulated message does without it.
+/// A delta of a type or shape that this version does not know is kept in [`ContentDelta::Other`]; the
+/// accumulated message does not contain it.
 ///
 /// ```
 /// use anthropic_blocking::ContentDelta;
@@ -235,15 +235,15 @@ wire_struct! {
 pub enum ContentDelta {
     /// More text.
     Text(TextDelta),
-    /// More of a tool's input.
+    /// More of a tool call's input.
     InputJson(InputJsonDelta),
     /// More reasoning.
     Thinking(ThinkingDelta),
     /// The signature of a thinking block.
     Signature(SignatureDelta),
-    /// One more citation.
+    /// A further citation.
     Citations(Box<CitationsDelta>),
-    /// Any other delta, as the JSON object that it is.
+    /// A delta of unknown type or shape, as its JSON object.
     Other(Map<String, Value>),
 }
 
@@ -265,7 +265,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// More of a tool's input.
+    /// More of a tool call's input.
     ///
     /// ```
     /// use anthropic_blocking::ContentDelta;
@@ -278,7 +278,7 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct InputJsonDelta as "input_json_delta" {
-        /// A piece of JSON text: all pieces of a block joined are the input.
+        /// A piece of JSON text. All pieces of a block, concatenated, are the input.
         req partial_json: String,
     }
 }
@@ -315,13 +315,13 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct SignatureDelta as "signature_delta" {
-        /// The whole signature; replaces the one before.
+        /// The complete signature; it replaces an earlier one.
         req signature: String,
     }
 }
 
 wire_struct! {
-    /// One more citation of a text block.
+    /// A further citation of a text block.
     ///
     /// ```
     /// use anthropic_blocking::ContentDelta;
@@ -340,8 +340,8 @@ wire_struct! {
 }
 
 impl StreamEvent {
-    /// The text that this event adds to the answer's text: that of a delta, and that with which a
-    /// text block begins, as all of it does where a gateway sends the answer in one piece.
+    /// Returns the text that this event adds to the message: the text of a delta, or the initial text of
+    /// a block (some gateways send the whole text there).
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),
@@ -350,7 +350,7 @@ impl StreamEvent {
         }
     }
 
-    /// The events of a message that arrived whole.
+    /// Returns the events that a stream of this message would consist of.
     pub(crate) fn of_message(mut message: Message) -> VecDeque<StreamEvent> {
         let extra = Map::new;
         let delta = StopDelta {
@@ -390,7 +390,7 @@ impl StreamEvent {
         events
     }
 
-    /// The event's `type` on the wire; empty for an unknown event without one.
+    /// Returns the event's `type` on the wire; empty for an unknown event without a `type`.
     pub fn kind(&self) -> &str {
         match self {
             StreamEvent::MessageStart(_) => "message_start",
@@ -406,17 +406,15 @@ impl StreamEvent {
 }
 
 impl ContentDelta {
-    /// The text of a text delta.
+    /// Returns the text, if this is a text delta.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             ContentDelta::Text(delta) => Some(&delta.text),
             _ => None,
         }
     }
-}
 
-impl ContentDelta {
-    /// What the model wrote, of whatever kind it is; empty where that is unknown.
+    /// Returns what the model generated, of any known kind; empty for citations and unknown deltas.
     pub(crate) fn as_written(&self) -> &str {
         match self {
             ContentDelta::Text(delta) => &delta.text,

@@ -1,4 +1,4 @@
-//! Models by name, and what the server says about them.
+//! Model names, and the information that the server gives about models.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::wire::{Mismatch, WireDefault, WireValue, open_enum, wire_struct};
 
 /// A model's id or alias, such as `claude-haiku-4-5`.
 ///
-/// Any string goes: new models need no new version of this crate.
+/// Every string is accepted, so that new models need no new version of this crate.
 ///
 /// ```
 /// use anthropic_blocking::{MessageRequest, Model};
@@ -21,7 +21,7 @@ use super::wire::{Mismatch, WireDefault, WireValue, open_enum, wire_struct};
 /// let request = MessageRequest::new(&model, 64).user("Hello?");
 /// assert_eq!(request.model.as_str(), "claude-haiku-4-5");
 ///
-/// // For parsers of command lines; no string is refused.
+/// // For command-line parsers; parsing never fails.
 /// let parsed: Model = "claude-haiku-4-5".parse()?;
 /// assert_eq!(parsed, model);
 /// # Ok::<(), std::convert::Infallible>(())
@@ -31,17 +31,17 @@ use super::wire::{Mismatch, WireDefault, WireValue, open_enum, wire_struct};
 pub struct Model(String);
 
 impl Model {
-    /// Names a model.
+    /// Creates a model name from any string.
     pub fn new(id: impl Into<String>) -> Model {
         Model(id.into())
     }
 
-    /// The id as it is sent.
+    /// Returns the id as it is sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id without a snapshot's date, or `latest`: `-20251001`, `@20251001`, `-latest`.
+    /// Returns the id without the suffix of a snapshot: `-20251001`, `@20251001` or `-latest`.
     pub(crate) fn line(&self) -> &str {
         match self.0.rsplit_once(['-', '@']) {
             Some((line, "latest")) => line,
@@ -114,7 +114,7 @@ impl fmt::Display for Model {
 }
 
 open_enum! {
-    /// Where in its life a model is.
+    /// Whether a model is available, and for how much longer.
     ///
     /// ```
     /// use anthropic_blocking::{Lifecycle, ModelInfo};
@@ -126,49 +126,50 @@ open_enum! {
     /// # }
     /// ```
     pub enum Lifecycle {
-        /// In use.
+        /// The model is available.
         Active = "active",
-        /// In use, to be retired.
+        /// The model is still available but will be retired.
         Deprecated = "deprecated",
-        /// It answers no more.
+        /// The model is no longer available.
         Retired = "retired",
     }
 }
 
 wire_struct! {
-    /// What the server says about a model.
+    /// Information about a model, as the models endpoint returns it.
     ///
     /// ```
     /// use anthropic_blocking::{MessageRequest, ModelInfo};
     ///
     /// # fn longest(info: &ModelInfo) -> MessageRequest {
-    /// // As long an answer as the model can give.
+    /// // Permits the longest output that the model can generate.
     /// MessageRequest::new(info, info.max_tokens.unwrap_or(4096))
     /// # }
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ModelInfo {
-        /// The id to ask for.
+        /// The model's id, as requests name it.
         req id: Model,
-        /// `model`.
+        /// Always `model`.
         def kind = "type": String,
-        /// Its name for people.
+        /// The model's name for people.
         def display_name: String,
-        /// When it came out, such as `2026-06-30T00:00:00Z`; 1970 where that is not known.
+        /// The release time, such as `2026-06-30T00:00:00Z`; may be in 1970 if it is unknown.
         opt created_at: String,
-        /// The most input tokens.
+        /// The most input tokens of a request.
         opt max_input_tokens: u64,
-        /// The most output tokens: the largest `max_tokens` of a request.
+        /// The most output tokens: the largest `max_tokens` that a request can have.
         opt max_tokens: u64,
-        /// `haiku`, `sonnet`, `opus` and the like.
+        /// The model line, such as `haiku`, `sonnet` or `opus`.
         opt line: String,
-        /// Where in its life it is.
+        /// Whether the model is available.
         opt lifecycle: Lifecycle,
-        /// Since when it is deprecated.
+        /// When the model was deprecated.
         opt deprecated_at: String,
-        /// When it is planned to be retired; may lie in the past.
+        /// The planned retirement time. May lie in the past for a model that is still available.
         opt retires_at: String,
-        /// What it can do, each with a `supported`: `batch`, `image_input`, `thinking` and others.
+        /// The capabilities, such as `batch`, `image_input` and `thinking`, each an object with a boolean
+        /// `supported`.
         opt capabilities: Map<String, Value>,
     }
 }

@@ -1,8 +1,8 @@
-//! Stream events read fast.
+//! Decodes stream events; the common kind without copying.
 //!
-//! Nearly all events of a stream are small pieces of text, so that these are read in one pass and
-//! borrowed from the data; whatever is unusual about an event, be it one unknown field, makes it a
-//! [`StreamEvent`] that keeps all of it.
+//! Nearly all events of a stream carry a small piece of text. These are read in one pass, and their
+//! text is borrowed from the data. Any other event, even a delta with one unknown field, is read as a
+//! [`StreamEvent`], which keeps all of its JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,21 +20,21 @@ use super::json::{BorrowedStr, ParsedJson, parse_response_text};
 use super::request_id::RequestId;
 use super::wire::WireValue;
 
-/// An event as it comes from the wire: pieces of text are still borrowed from its data.
+/// A decoded event. The text of a plain delta is borrowed from the event's data.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RawEvent<'a> {
-    /// A `content_block_delta` of one of the kinds that make up nearly all of a stream.
+    /// A `content_block_delta` with a piece of text and no unknown field.
     Delta { index: u64, delta: RawDelta<'a> },
     /// Any other event.
     Event(StreamEvent),
 }
 
-/// Why an event's data gave no event.
+/// Why an event could not be decoded.
 #[derive(Debug)]
 pub(crate) enum EventError {
-    /// It is an `error` event: the stream has failed.
+    /// The event is an `error` event: the stream has failed.
     Error(Box<ErrorEvent>),
-    /// It is no JSON object, or one of a known type without its required fields.
+    /// The data is not a JSON object, or an event of a known type lacks required fields.
     Unreadable(serde_json::Error),
 }
 
@@ -44,21 +44,21 @@ impl From<serde_json::Error> for EventError {
     }
 }
 
-/// What an `error` event says.
+/// The content of an `error` event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ErrorEvent {
     pub(crate) error: ApiError,
     pub(crate) request_id: Option<RequestId>,
 }
 
-/// A piece of text for a content block.
+/// A piece of text to append to a content block.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RawDelta<'a> {
     pub(crate) kind: DeltaKind,
     pub(crate) text: Cow<'a, str>,
 }
 
-/// What a piece of text belongs to.
+/// The field of a content block to which a piece of text is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeltaKind {
     Text,
@@ -68,27 +68,27 @@ pub(crate) enum DeltaKind {
 }
 
 impl<'a> RawEvent<'a> {
-    /// Reads an event from its name, which may be empty, and its data.
+    /// Decodes an event from its name, which may be empty, and its data.
     ///
-    /// `None` is nothing to act on: no data, or the `[DONE]` that some gateways send. The data's
-    /// `type` says what it is, and the name where there is none. Bytes that are not UTF-8 are
-    /// replaced as the standard for event streams says.
+    /// Returns `None` for events to ignore: those without data, and the `[DONE]` that some gateways
+    /// send. The event's type is the `type` in the data or, if that is missing, the event's name.
+    /// Invalid UTF-8 is replaced, as the HTML standard requires for event streams.
     ///
     /// # Errors
     ///
-    /// An `error` event, and data that is no event.
+    /// For an `error` event, and for data that is not an event.
     pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, EventError> {
         if !matches!(name, b"" | b"content_block_delta") {
             return RawEvent::decode_any(name, data);
         }
-        // One check of the whole is faster than one of each string, as `from_slice` does it.
+        // Checks the whole data at once, which is faster than `from_slice`: that checks each string.
         match std::str::from_utf8(data).map(serde_json::from_str) {
             Ok(Ok(PlainDelta { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
             _ => RawEvent::decode_any(name, data),
         }
     }
 
-    /// Turns the event into what a stream hands out.
+    /// Converts the event into the public type.
     pub(crate) fn into_event(self) -> StreamEvent {
         match self {
             RawEvent::Delta { index, delta } => StreamEvent::ContentBlockDelta(ContentBlockDelta {
@@ -102,7 +102,7 @@ impl<'a> RawEvent<'a> {
 
     #[cold]
     fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, EventError> {
-        // Replacing byte by byte is slow, and rarely needed.
+        // The lossy conversion is slow and rarely needed.
         let text = match std::str::from_utf8(data) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => String::from_utf8_lossy(data),
@@ -168,7 +168,7 @@ impl From<RawDelta<'_>> for ContentDelta {
     }
 }
 
-/// A `content_block_delta` with these fields and no other; anything else fails to be one.
+/// A `content_block_delta` with these fields and no others. Deserializing any other event fails.
 struct PlainDelta<'a> {
     index: u64,
     delta: RawDelta<'a>,
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for PlainDelta<'de> {
         impl<'de> Visitor<'de> for PlainDeltaVisitor {
             type Value = PlainDelta<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a usual content_block_delta")
+                f.write_str("a content_block_delta of known fields")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PlainDelta<'de>, A::Error> {
                 let (mut is_delta, mut index, mut delta) = (false, None, None);
@@ -214,7 +214,7 @@ impl<'de> Deserialize<'de> for RawDelta<'de> {
         impl<'de> Visitor<'de> for RawDeltaVisitor {
             type Value = RawDelta<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a usual delta")
+                f.write_str("a delta of known fields")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawDelta<'de>, A::Error> {
                 let (mut kind, mut field, mut text) = (None, None, Cow::Borrowed(""));
@@ -263,7 +263,7 @@ impl DeltaKind {
 
 #[cold]
 fn not_plain<E: serde::de::Error>() -> E {
-    E::custom("not_plain")
+    E::custom("not a plain delta")
 }
 
 fn unknown_error(message: String, extra: Map<String, Value>) -> EventError {

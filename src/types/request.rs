@@ -1,4 +1,4 @@
-//! The request for a message.
+//! The request for a message, and its JSON bodies.
 
 use std::borrow::Cow;
 
@@ -15,9 +15,9 @@ use super::tool::{Tool, ToolChoice};
 use super::wire::{WireStruct, WireValue, wire_struct};
 
 wire_struct! {
-    /// A request for a message: what [`Messages::create`](crate::Messages::create) takes.
+    /// A request for a message, for [`Messages::create`](crate::Messages::create).
     ///
-    /// Nothing is sent that was not set: the server's defaults stay the server's.
+    /// Only fields that were set are sent; for all others, the server's defaults apply.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -36,57 +36,57 @@ wire_struct! {
         req messages: Vec<MessageParam>,
         /// The system prompt.
         opt system: Content,
-        /// Strings at which the model stops.
+        /// Strings at which the model stops generating.
         def stop_sequences: Vec<String>,
-        /// About the end user.
+        /// Information about the end user.
         opt metadata: Metadata,
-        /// How random the output is, 0 to 1; newer models take only 1.
+        /// The randomness of the output, 0 to 1. Newer models accept only 1.
         opt temperature: f64,
-        /// Nucleus sampling; restricted like the temperature.
+        /// Nucleus sampling: the probability mass to sample from, 0 to 1. Newer models accept only 0.99 and
+        /// above.
         opt top_p: f64,
-        /// Sampling among the k likeliest; not taken by newer models.
+        /// Sampling from only the `top_k` most likely tokens. Newer models reject it.
         opt top_k: u64,
-        /// Whether and how the model thinks first.
+        /// Whether and how the model thinks before it responds.
         opt thinking: Thinking,
         /// Tools that the model may call.
         def tools: Vec<Tool>,
         /// How the model chooses among the tools.
         opt tool_choice: ToolChoice,
-        /// Effort and form of the output.
+        /// The effort and the format of the output.
         opt output_config: OutputConfig,
-        /// Caches the prefix up to the last block that can be cached.
+        /// Caches the prompt up to the last block that can be cached.
         opt cache_control: CacheControl,
-        /// `auto` (what the server takes when unset) or `standard_only`.
+        /// The service tier: `auto` (the server's default) or `standard_only`.
         opt service_tier: String,
-        /// The code execution container to use again.
+        /// The code execution container to reuse.
         opt container: Value,
         /// Where the model runs: `us` or `global`.
         opt inference_geo: String,
-        /// `standard` or `fast`.
+        /// The speed: `standard` or `fast`.
         opt speed: String,
     }
 }
 
 wire_struct! {
-    /// About the end user of a request.
+    /// Information about the end user of a request.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
     ///
     /// let request = MessageRequest::new("claude-haiku-4-5", 64).metadata("customer-4711");
-    /// let metadata = request.metadata.expect("what was set");
+    /// let metadata = request.metadata.expect("set above");
     /// assert_eq!(metadata.user_id.as_deref(), Some("customer-4711"));
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Metadata {
-        /// An opaque id; no name, address or number of a person.
+        /// An opaque id. Do not send names, e-mail addresses or phone numbers.
         opt user_id: String,
     }
 }
 
 wire_struct! {
-    /// Whether and how the model thinks before it answers. Which forms a model takes depends on
-    /// the model.
+    /// Whether and how the model thinks before it responds. Each model accepts only some of the kinds.
     ///
     /// ```
     /// use anthropic_blocking::{MessageRequest, Thinking};
@@ -98,17 +98,17 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Thinking {
-        /// `enabled`, `adaptive`, `disabled` or `between_tools`.
+        /// The kind: `enabled`, `adaptive`, `disabled` or `between_tools`.
         req kind = "type": String,
-        /// The most tokens of thinking, at least 1024 and fewer than `max_tokens`.
+        /// The most tokens of thinking: at least 1024, and fewer than `max_tokens`.
         opt budget_tokens: u64,
-        /// `summarized` or `omitted`.
+        /// Which part of the thinking the response contains: `summarized` or `omitted`.
         opt display: String,
     }
 }
 
 wire_struct! {
-    /// Effort and form of the output.
+    /// The effort and the format of the output.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -118,15 +118,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct OutputConfig {
-        /// `low`, `medium`, `high`, `xhigh` or `max`.
+        /// The effort: `low`, `medium`, `high`, `xhigh` or `max`.
         opt effort: String,
-        /// `{"type": "json_schema", "schema": …}` for an answer of that shape.
+        /// The output format: `{"type": "json_schema", "schema": …}` for JSON that matches the schema.
         opt format: Value,
     }
 }
 
 impl MessageRequest {
-    /// A request without messages yet; `max_tokens` is the most output tokens to generate.
+    /// Creates a request without messages. The model generates at most `max_tokens` output tokens.
     pub fn new(model: impl Into<Model>, max_tokens: u64) -> MessageRequest {
         MessageRequest {
             model: model.into(),
@@ -151,32 +151,32 @@ impl MessageRequest {
         }
     }
 
-    /// Adds a turn of yours: text, or blocks.
+    /// Adds a user turn: text, or blocks.
     #[must_use]
     pub fn user(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::user(content))
     }
 
-    /// Adds a turn of the model's.
+    /// Adds a turn of the model, such as an example of the expected output.
     #[must_use]
     pub fn assistant(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::assistant(content))
     }
 
-    /// Adds a turn: a [`MessageParam`], or a [`Message`](crate::Message) as it was answered.
+    /// Adds a turn: a [`MessageParam`], or a [`Message`](crate::Message) as received.
     ///
-    /// The model sometimes answers what the server does not take back, and each later request would
-    /// be refused. So turns of the model's are sent without empty text, and not at all without
-    /// content; the input of a tool call that was cut off is sent inside of an object, see
-    /// [`raw_input`](crate::ToolUseBlock::raw_input). The request itself keeps what was answered.
+    /// Models sometimes generate content that the server rejects in later requests. Turns of the model
+    /// are therefore sent without empty text, and not at all if they have no content. The input of a
+    /// tool call that was cut off is sent inside an object; see
+    /// [`raw_input`](crate::ToolUseBlock::raw_input). The request itself keeps the content as received.
     ///
     /// ```
     /// use anthropic_blocking::{Message, MessageRequest};
     ///
-    /// # fn next(answer: Message) -> MessageRequest {
+    /// # fn next(message: Message) -> MessageRequest {
     /// MessageRequest::new("claude-haiku-4-5", 256)
     ///     .user("Name a river.")
-    ///     .message(answer)
+    ///     .message(message)
     ///     .user("And a town on it?")
     /// # }
     /// ```
@@ -186,16 +186,16 @@ impl MessageRequest {
         self
     }
 
-    /// Adds a turn in place, for a conversation that grows.
+    /// Adds a turn in place. Like [`message`](MessageRequest::message), for a conversation that grows.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageParam, MessageRequest, Result};
     ///
     /// fn chat(client: &Client, request: &mut MessageRequest, text: &str) -> Result<String> {
     ///     request.push(MessageParam::user(text));
-    ///     let answer = client.messages().create(request)?;
-    ///     request.push(&answer);
-    ///     Ok(answer.text())
+    ///     let reply = client.messages().create(request)?;
+    ///     request.push(&reply);
+    ///     Ok(reply.text())
     /// }
     /// ```
     pub fn push(&mut self, message: impl Into<MessageParam>) {
@@ -209,49 +209,49 @@ impl MessageRequest {
         self
     }
 
-    /// Adds a string at which the model stops.
+    /// Adds a string at which the model stops generating.
     #[must_use]
     pub fn stop_sequence(mut self, text: impl Into<String>) -> MessageRequest {
         self.stop_sequences.push(text.into());
         self
     }
 
-    /// Says on whose behalf the request is made.
+    /// Sets the opaque id of the end user on whose behalf the request is made.
     #[must_use]
     pub fn metadata(mut self, metadata: impl Into<Metadata>) -> MessageRequest {
         self.metadata = Some(metadata.into());
         self
     }
 
-    /// Sets how random the output is, 0 to 1. Newer models refuse anything but 1.
+    /// Sets the randomness of the output, 0 to 1. Newer models accept only 1.
     #[must_use]
     pub fn temperature(mut self, temperature: f64) -> MessageRequest {
         self.temperature = Some(temperature);
         self
     }
 
-    /// Sets nucleus sampling, 0 to 1. Newer models refuse anything below 0.99.
+    /// Sets nucleus sampling, 0 to 1. Newer models accept only 0.99 and above.
     #[must_use]
     pub fn top_p(mut self, top_p: f64) -> MessageRequest {
         self.top_p = Some(top_p);
         self
     }
 
-    /// Samples among the `top_k` likeliest tokens. Newer models refuse it.
+    /// Samples from only the `top_k` most likely tokens. Newer models reject it.
     #[must_use]
     pub fn top_k(mut self, top_k: u64) -> MessageRequest {
         self.top_k = Some(top_k);
         self
     }
 
-    /// Sets whether and how the model thinks first.
+    /// Sets whether and how the model thinks before it responds.
     #[must_use]
     pub fn thinking(mut self, thinking: Thinking) -> MessageRequest {
         self.thinking = Some(thinking);
         self
     }
 
-    /// Adds a tool: one of your own ([`Tool::new`]), or any other as a JSON object.
+    /// Adds a tool: one that your program runs ([`Tool::new`]), or any other as a JSON object.
     ///
     /// ```
     /// use anthropic_blocking::{MessageRequest, Tool};
@@ -269,7 +269,7 @@ impl MessageRequest {
         self
     }
 
-    /// Adds several tools to those that there are.
+    /// Adds several tools.
     #[must_use]
     pub fn tools(mut self, tools: impl IntoIterator<Item: Into<Tool>>) -> MessageRequest {
         self.tools.extend(tools.into_iter().map(Into::into));
@@ -283,14 +283,14 @@ impl MessageRequest {
         self
     }
 
-    /// Sets how much effort the model makes: `low`, `medium`, `high`, `xhigh` or `max`.
+    /// Sets the effort: `low`, `medium`, `high`, `xhigh` or `max`.
     #[must_use]
     pub fn effort(mut self, effort: impl Into<String>) -> MessageRequest {
         self.output_config.get_or_insert_default().effort = Some(effort.into());
         self
     }
 
-    /// Asks for an answer of the shape of this JSON schema.
+    /// Requires the output to be JSON that matches `schema`.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -312,7 +312,7 @@ impl MessageRequest {
         self
     }
 
-    /// Caches the prefix up to the last block that can be cached.
+    /// Caches the prompt up to the last block that can be cached.
     #[must_use]
     pub fn cache_control(mut self, control: CacheControl) -> MessageRequest {
         self.cache_control = Some(control);
@@ -326,17 +326,17 @@ impl MessageRequest {
         self
     }
 
-    /// Uses a code execution container again: its id, or an object.
+    /// Reuses a code execution container, given by its id or as an object.
     ///
     /// ```
     /// use anthropic_blocking::{Message, MessageRequest};
     ///
-    /// # fn next(mut request: MessageRequest, answer: Message) -> MessageRequest {
-    /// if let Some(container) = &answer.container {
-    ///     // The files that the model made are still there.
+    /// # fn next(mut request: MessageRequest, message: Message) -> MessageRequest {
+    /// if let Some(container) = &message.container {
+    ///     // The files that the model created are still in it.
     ///     request = request.container(container["id"].clone());
     /// }
-    /// request.message(answer).user("Now sort the table by its second column.")
+    /// request.message(message).user("Now sort the table by its second column.")
     /// # }
     /// ```
     #[must_use]
@@ -359,8 +359,8 @@ impl MessageRequest {
         self
     }
 
-    /// Sets a field that this type has no setter for, such as one of a beta. A field that has a
-    /// setter keeps what the setter was given; `stream` is the client's own and is ignored.
+    /// Sets a field for which this type has no field of its own, such as a field of a beta. A value for a
+    /// typed field is ignored if that field is set. `stream` is always ignored: the client sets it.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -376,10 +376,11 @@ impl MessageRequest {
         self
     }
 
-    /// A key by what is asked, for [bulk runs](crate::Bulk) of requests that have no other: 16
-    /// hexadecimal digits, the same for the same request in every version of this crate that writes
-    /// it alike. Two equal requests have one key, of which a run with a journal answers one: remove
-    /// repeats first.
+    /// Returns a digest of the request's JSON: 16 hexadecimal digits. Use it as the key in
+    /// [bulk runs](crate::Bulk) of requests without a key of their own.
+    ///
+    /// Equal requests have equal fingerprints, also in other versions of this crate that write the same
+    /// JSON. A run with a journal sends only one request per key: remove duplicates first.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -420,8 +421,8 @@ impl From<String> for Metadata {
 }
 
 impl Thinking {
-    /// Thinks with up to `budget_tokens`, at least 1024 and fewer than `max_tokens`. For models up
-    /// to the 4.6 generation.
+    /// Thinking with up to `budget_tokens` tokens: at least 1024, and fewer than `max_tokens`. For models
+    /// up to the 4.6 generation.
     pub fn enabled(budget_tokens: u64) -> Thinking {
         Thinking {
             budget_tokens: Some(budget_tokens),
@@ -429,7 +430,7 @@ impl Thinking {
         }
     }
 
-    /// The model decides, guided by the effort.
+    /// Thinking as much as the model decides, guided by the effort.
     pub fn adaptive() -> Thinking {
         Thinking::of_kind("adaptive")
     }
@@ -439,13 +440,13 @@ impl Thinking {
         Thinking::of_kind("disabled")
     }
 
-    /// No thinking, but short notes on the progress between tool calls, which come as thinking blocks.
-    /// For Sonnet 5.5, with an effort of up to `high`.
+    /// No thinking, but short progress notes between tool calls, which arrive as thinking blocks. For
+    /// Sonnet 5.5, with an effort of `low`, `medium` or `high`.
     pub fn between_tools() -> Thinking {
         Thinking::of_kind("between_tools")
     }
 
-    /// Sets what is shown of the thinking: `summarized` or `omitted`.
+    /// Sets which part of the thinking the response contains: `summarized` or `omitted`.
     #[must_use]
     pub fn display(mut self, display: impl Into<String>) -> Thinking {
         self.display = Some(display.into());
@@ -462,7 +463,7 @@ impl Thinking {
     }
 }
 
-/// A request as the body of a call that creates a message.
+/// The body of a request that creates a message.
 pub(crate) struct CreateBody<'a> {
     pub(crate) request: &'a MessageRequest,
     pub(crate) stream: bool,
@@ -474,7 +475,7 @@ impl Serialize for CreateBody<'_> {
     }
 }
 
-/// A request as the body of a call that counts its tokens, which takes fewer fields.
+/// The body of a request that counts tokens; that endpoint accepts fewer fields.
 pub(crate) struct CountBody<'a>(pub(crate) &'a MessageRequest);
 
 impl Serialize for CountBody<'_> {
@@ -491,7 +492,7 @@ impl Serialize for CountBody<'_> {
             "container",
             "inference_geo",
             "diagnostics",
-            // Of betas.
+            // Fields of betas.
             "thread",
             "fallbacks",
             "fallback_credit_token",
@@ -500,7 +501,8 @@ impl Serialize for CountBody<'_> {
     }
 }
 
-/// Writes a request without these fields, and with the turns as the server takes them.
+/// Writes a request without the fields in `without`, and with the turns in the form that the server
+/// accepts.
 fn write_body<S: Serializer>(
     request: &MessageRequest,
     without: &[&str],
@@ -522,7 +524,7 @@ fn write_body<S: Serializer>(
     JsonView::Object(entries).serialize(to)
 }
 
-/// The turns as the server takes them, where these are others.
+/// Returns the turns in the form that the server accepts; `None` if all are in that form already.
 fn accepted_turns(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> {
     let is_unchanged = |turn: &MessageParam| matches!(turn.to_accepted(), Some(Cow::Borrowed(_)));
     let are_unchanged = turns.iter().all(is_unchanged);

@@ -1,4 +1,4 @@
-//! Tools that the model may call, and how it chooses.
+//! Tools that the model may call, and how it chooses among them.
 
 use serde::de::Deserializer;
 use serde::ser::Serializer;
@@ -9,7 +9,7 @@ use super::content::CacheControl;
 use super::json::{JsonView, ParsedJson};
 use super::wire::{self, Mismatch, WireStruct, WireValue, wire_struct};
 
-/// A tool for [`MessageRequest::tool`](crate::MessageRequest::tool).
+/// A tool that the model may call; see [`MessageRequest::tool`](crate::MessageRequest::tool).
 ///
 /// ```
 /// use anthropic_blocking::Tool;
@@ -22,14 +22,14 @@ use super::wire::{self, Mismatch, WireStruct, WireValue, wire_struct};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Tool {
-    /// A tool of your own.
+    /// A tool that your program runs.
     Custom(CustomTool),
-    /// Any other tool as JSON, such as `{"type": "web_search_20260318", "name": "web_search"}`.
+    /// Any other tool, such as a server tool, as its JSON: `{"type": "web_search_20260318", "name": "web_search"}`.
     Other(Value),
 }
 
 wire_struct! {
-    /// A tool of your own: the model asks for a call, your program runs it.
+    /// A tool that your program runs when the model calls it.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, Tool};
@@ -43,13 +43,13 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct CustomTool {
-        /// Its name, of letters, digits, `_` and `-`.
+        /// The tool's name: letters, digits, `_` and `-`.
         req name: String,
-        /// What it does and when to use it; the model reads this.
+        /// What the tool does and when to use it. The model reads this.
         opt description: String,
-        /// The JSON schema of its input, an object.
+        /// The JSON schema of the tool's input, which is an object.
         req input_schema: Value,
-        /// Whether the input is held to the schema exactly.
+        /// Whether the model's input must match the schema exactly.
         opt strict: bool,
         /// Marks the end of a prefix that the server should cache.
         opt cache_control: CacheControl,
@@ -57,7 +57,7 @@ wire_struct! {
 }
 
 impl Tool {
-    /// Whether this tool is marked as the end of a prefix that the server should cache.
+    /// Whether this tool marks the end of a prefix that the server should cache.
     pub(crate) fn is_cached(&self) -> bool {
         match self {
             Tool::Custom(tool) => tool.cache_control.is_some(),
@@ -65,7 +65,7 @@ impl Tool {
         }
     }
 
-    /// A tool of your own with the JSON schema of its input.
+    /// Creates a tool that your program runs, with the JSON schema of its input.
     #[expect(clippy::new_ret_no_self, reason = "the common tool is the custom one")]
     pub fn new(name: impl Into<String>, input_schema: Value) -> CustomTool {
         CustomTool {
@@ -78,7 +78,7 @@ impl Tool {
         }
     }
 
-    /// The tool's name; toolsets have none.
+    /// Returns the tool's name; `None` for a toolset.
     pub fn name(&self) -> Option<&str> {
         match self {
             Tool::Custom(tool) => Some(&tool.name),
@@ -88,14 +88,14 @@ impl Tool {
 }
 
 impl CustomTool {
-    /// Tells the model what the tool does and when to use it.
+    /// Sets the description, which tells the model what the tool does and when to use it.
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> CustomTool {
         self.description = Some(text.into());
         self
     }
 
-    /// Holds the input to the schema exactly.
+    /// Sets whether the model's input must match the schema exactly.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> CustomTool {
         self.strict = Some(strict);
@@ -109,13 +109,14 @@ impl CustomTool {
         self
     }
 
-    /// Sets a field that this type has no setter for. A field that has one keeps what it was given.
+    /// Sets a field for which this type has no field of its own; a value for a typed field is ignored if
+    /// that field is set.
     ///
     /// ```
     /// use anthropic_blocking::Tool;
     /// use serde_json::json;
     ///
-    /// // Its input is not held back until it is known to be whole.
+    /// // The server streams the input without waiting until it is complete.
     /// let tool = Tool::new("write_file", json!({"type": "object"}))
     ///     .field("eager_input_streaming", true);
     /// assert_eq!(serde_json::to_value(&tool)?["eager_input_streaming"], true);
@@ -191,27 +192,27 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolChoice {
-        /// `auto`, `any`, `tool` or `none`.
+        /// The kind of choice: `auto`, `any`, `tool` or `none`.
         req kind = "type": String,
-        /// The tool that must be called.
+        /// The tool that the model must call.
         opt name: String,
-        /// Whether the model may call one tool at a time only.
+        /// Whether the model may call at most one tool per message.
         opt disable_parallel_tool_use: bool,
     }
 }
 
 impl ToolChoice {
-    /// The model decides; what the server does when there are tools.
+    /// Lets the model decide whether to call a tool: the server's default if the request has tools.
     pub fn auto() -> ToolChoice {
         ToolChoice::of_kind("auto")
     }
 
-    /// The model must call some tool. The newest models refuse this.
+    /// Requires the model to call some tool. The newest models reject this.
     pub fn any() -> ToolChoice {
         ToolChoice::of_kind("any")
     }
 
-    /// The model must call this tool. The newest models refuse this.
+    /// Requires the model to call the tool `name`. The newest models reject this.
     pub fn tool(name: impl Into<String>) -> ToolChoice {
         ToolChoice {
             name: Some(name.into()),
@@ -219,12 +220,12 @@ impl ToolChoice {
         }
     }
 
-    /// The model must not call tools.
+    /// Forbids the model to call tools.
     pub fn none() -> ToolChoice {
         ToolChoice::of_kind("none")
     }
 
-    /// Lets the model call one tool at a time only.
+    /// Limits the model to one tool call per message.
     #[must_use]
     pub fn one_at_a_time(mut self) -> ToolChoice {
         self.disable_parallel_tool_use = Some(true);

@@ -51,7 +51,7 @@ wire_struct! {
         req input_schema: Value,
         /// Whether the model's input must match the schema exactly.
         opt strict: bool,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this tool.
         opt cache_control: CacheControl,
     }
 }

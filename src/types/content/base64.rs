@@ -1,6 +1,6 @@
-//! Base64, as the API takes images and documents.
+//! Base64, in which requests contain images and documents.
 
-/// RFC 4648 base64 with padding.
+/// Encodes bytes as RFC 4648 base64 with padding.
 pub(super) fn encode(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

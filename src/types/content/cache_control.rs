@@ -1,11 +1,11 @@
-//! The mark up to which the server caches a prompt.
+//! Marks up to where the server caches a prompt.
 
 use serde_json::Map;
 
 use crate::types::wire::wire_struct;
 
 wire_struct! {
-    /// Marks the end of a prefix that the server should cache.
+    /// Marks a block as the end of the part of the prompt that the server should cache.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, ContentBlock, MessageRequest};
@@ -17,15 +17,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct CacheControl {
-        /// `ephemeral`.
+        /// Always `ephemeral`.
         req kind = "type": String,
-        /// How long: `5m` (what the server takes when unset) or `1h`.
+        /// The lifetime after the last use: `5m` (the server's default) or `1h`.
         opt ttl: String,
     }
 }
 
 impl CacheControl {
-    /// Cached for five minutes after its last use.
+    /// Caches for five minutes after the last use.
     pub fn ephemeral() -> CacheControl {
         CacheControl {
             kind: "ephemeral".to_owned(),
@@ -34,7 +34,7 @@ impl CacheControl {
         }
     }
 
-    /// Cached for an hour after its last use.
+    /// Caches for one hour after the last use.
     pub fn one_hour() -> CacheControl {
         CacheControl {
             ttl: Some("1h".to_owned()),

@@ -1,10 +1,10 @@
-//! What a passage of text is based on.
+//! Citations in the text of the model.
 
 use crate::types::wire::wire_struct;
 
 wire_struct! {
-    /// What a passage of an answer is based on; the location's fields, which depend on the kind,
-    /// are in `extra`.
+    /// The source of a passage of the model's text. The fields of the location depend on the kind and are
+    /// in `extra`.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message};
@@ -25,17 +25,17 @@ wire_struct! {
     pub struct Citation {
         /// The kind, such as `char_location` or `web_search_result_location`.
         req kind = "type": String,
-        /// The text cited.
+        /// The cited text.
         def cited_text: String,
-        /// The index of the document cited, counted over the whole request.
+        /// The index of the cited document among all documents of the request.
         opt document_index: u64,
-        /// The title of the document cited.
+        /// The title of the cited document.
         opt document_title: String,
-        /// The title of the search result or page cited.
+        /// The title of the cited search result or web page.
         opt title: String,
-        /// The address of the page cited.
+        /// The URL of the cited web page.
         opt url: String,
-        /// The source of the search result cited, as the request named it.
+        /// The source of the cited search result, as named in the request.
         opt source: String,
     }
 }

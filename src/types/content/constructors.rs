@@ -1,4 +1,4 @@
-//! Constructors of content blocks, and the results of tool calls.
+//! Creates content blocks, and the results of tool calls.
 
 use std::io;
 use std::path::Path;
@@ -11,23 +11,23 @@ use super::content::{
 use super::leaf_blocks::{ContainerUploadBlock, TextBlock, ToolUseBlock};
 
 impl ContentBlock {
-    /// Text.
+    /// Creates a text block.
     pub fn text(text: impl Into<String>) -> ContentBlock {
         ContentBlock::Text(TextBlock::new(text))
     }
 
-    /// An image from its bytes; `media_type` is `image/jpeg`, `image/png`, `image/gif` or
+    /// Creates an image block from bytes. `media_type` is `image/jpeg`, `image/png`, `image/gif` or
     /// `image/webp`.
     pub fn image(media_type: &str, bytes: &[u8]) -> ContentBlock {
         ContentBlock::image_from(Source::base64(media_type, bytes))
     }
 
-    /// An image that the server fetches.
+    /// Creates an image block from a URL, from which the server fetches the image.
     pub fn image_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::image_from(Source::url(url))
     }
 
-    /// An image from a file, its kind recognised by its first bytes.
+    /// Reads an image file and creates an image block. The first bytes tell the media type.
     ///
     /// ```no_run
     /// use anthropic_blocking::{ContentBlock, MessageRequest};
@@ -40,13 +40,13 @@ impl ContentBlock {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is no JPEG, PNG, GIF or WebP image
+    /// If the file cannot be read, or is not a JPEG, PNG, GIF or WebP image
     /// ([`io::ErrorKind::InvalidData`]).
     pub fn image_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
         Source::read_image(path.as_ref()).map(ContentBlock::image_from)
     }
 
-    /// An image from any source.
+    /// Creates an image block from any source.
     pub fn image_from(source: Source) -> ContentBlock {
         ContentBlock::Image(ImageBlock {
             source,
@@ -55,26 +55,26 @@ impl ContentBlock {
         })
     }
 
-    /// A PDF document from its bytes.
+    /// Creates a document block from the bytes of a PDF.
     pub fn pdf(bytes: &[u8]) -> ContentBlock {
         ContentBlock::document_from(Source::base64("application/pdf", bytes))
     }
 
-    /// A plain text document.
+    /// Creates a document block from plain text.
     pub fn document(text: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::text(text))
     }
 
-    /// A document that the server fetches.
+    /// Creates a document block from the URL of a PDF, which the server fetches.
     pub fn document_url(url: impl Into<String>) -> ContentBlock {
         ContentBlock::document_from(Source::url(url))
     }
 
-    /// A PDF or a UTF-8 text from a file; the file's name becomes the title.
+    /// Reads a PDF or UTF-8 text file and creates a document block. The file's name becomes the title.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is neither a PDF nor UTF-8
+    /// If the file cannot be read, or is neither a PDF nor UTF-8 text
     /// ([`io::ErrorKind::InvalidData`]).
     pub fn document_file(path: impl AsRef<Path>) -> io::Result<ContentBlock> {
         let path = path.as_ref();
@@ -85,13 +85,13 @@ impl ContentBlock {
         Ok(ContentBlock::Document(block))
     }
 
-    /// A document from any source.
+    /// Creates a document block from any source.
     pub fn document_from(source: Source) -> ContentBlock {
         ContentBlock::Document(DocumentBlock::new(source))
     }
 
-    /// A search result of your own, with its text; the model may cite it as a
-    /// [`SearchResultBlock::cited`] one.
+    /// Creates a search result with one text. The model does not cite it; see
+    /// [`SearchResultBlock::cited`].
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
@@ -112,7 +112,7 @@ impl ContentBlock {
         ContentBlock::SearchResult(SearchResultBlock::new(source, title, text))
     }
 
-    /// A file that was uploaded before, for the code execution container.
+    /// Creates a block that puts an uploaded file into the code execution container.
     pub fn container_upload(file_id: impl Into<String>) -> ContentBlock {
         ContentBlock::ContainerUpload(ContainerUploadBlock {
             file_id: file_id.into(),
@@ -121,14 +121,14 @@ impl ContentBlock {
         })
     }
 
-    /// Your answer to the tool call `tool_use_id`, where only its id is at hand; see
-    /// [`ToolUseBlock::result`], which also takes the toolset from the call.
+    /// Creates the result of the tool call with this id. Prefer [`ToolUseBlock::result`], which also copies
+    /// the toolset from the call.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, MessageRequest, ToolUseBlock};
     /// use serde_json::json;
     ///
-    /// // An example, made up, of how to use the tool.
+    /// // An invented call, which shows the model how to use the tool.
     /// let call = ToolUseBlock::new("toolu_1", "get_temp", json!({"town": "Lima"}));
     /// let request = MessageRequest::new("claude-haiku-4-5", 256)
     ///     .user("How warm is Lima?")
@@ -143,8 +143,8 @@ impl ContentBlock {
         ContentBlock::ToolResult(ToolResultBlock::new(tool_use_id.into(), content.into()))
     }
 
-    /// Your answer to the tool call `tool_use_id`, which failed; `message` tells the model why. See
-    /// [`ToolUseBlock::error`] as well.
+    /// Creates the result of the failed tool call with this id; `message` tells the model what went wrong.
+    /// Prefer [`ToolUseBlock::error`], which also copies the toolset from the call.
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
         let message = Content::from(message.into());
         let mut result = ToolResultBlock::new(tool_use_id.into(), message);
@@ -154,16 +154,16 @@ impl ContentBlock {
 }
 
 impl ToolUseBlock {
-    /// Your answer to this call.
+    /// Creates the result of this call.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message, MessageRequest};
     ///
-    /// /// The request that answers the tool calls of an answer.
-    /// fn next(request: MessageRequest, answer: Message) -> MessageRequest {
+    /// /// Adds the message with its tool calls, and their results.
+    /// fn next(request: MessageRequest, message: Message) -> MessageRequest {
     ///     let results: Vec<ContentBlock> =
-    ///         answer.tool_uses().map(|call| call.result("21 °C")).collect();
-    ///     request.message(answer).user(results)
+    ///         message.tool_uses().map(|call| call.result("21 °C")).collect();
+    ///     request.message(message).user(results)
     /// }
     /// ```
     pub fn result(&self, content: impl Into<Content>) -> ContentBlock {
@@ -172,7 +172,7 @@ impl ToolUseBlock {
         ContentBlock::ToolResult(result)
     }
 
-    /// Your answer to this call, which failed; `message` tells the model why.
+    /// Creates the result of this call for a tool that failed; `message` tells the model what went wrong.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, ToolUseBlock};
@@ -183,7 +183,7 @@ impl ToolUseBlock {
     ///     town: String,
     /// }
     ///
-    /// /// Runs a tool. A model that reads what was wrong with its call mostly calls again.
+    /// /// Runs a tool. A model that reads what was wrong usually calls the tool again.
     /// fn temperature(call: &ToolUseBlock) -> ContentBlock {
     ///     match call.input_as::<Question>() {
     ///         Ok(question) if question.town == "Lima" => call.result("21 °C"),
@@ -202,7 +202,7 @@ impl ToolUseBlock {
 }
 
 impl DocumentBlock {
-    /// A document without title, context or citations.
+    /// Creates a document without title, context or citations.
     pub fn new(source: Source) -> DocumentBlock {
         DocumentBlock {
             source,
@@ -214,21 +214,21 @@ impl DocumentBlock {
         }
     }
 
-    /// Gives it a title.
+    /// Sets the title, which citations contain.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> DocumentBlock {
         self.title = Some(title.into());
         self
     }
 
-    /// Tells the model something about the document that it does not cite.
+    /// Sets information about the document for the model, which the model does not cite.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> DocumentBlock {
         self.context = Some(context.into());
         self
     }
 
-    /// Asks the model to cite the document.
+    /// Makes the model cite the document.
     #[must_use]
     pub fn cited(mut self) -> DocumentBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));
@@ -237,7 +237,8 @@ impl DocumentBlock {
 }
 
 impl SearchResultBlock {
-    /// A search result of one text, not cited.
+    /// Creates a search result with one text. The model does not cite it unless
+    /// [`cited`](SearchResultBlock::cited) is set.
     pub fn new(
         source: impl Into<String>,
         title: impl Into<String>,
@@ -253,7 +254,7 @@ impl SearchResultBlock {
         }
     }
 
-    /// Asks the model to cite the search result.
+    /// Makes the model cite the search result.
     #[must_use]
     pub fn cited(mut self) -> SearchResultBlock {
         self.citations = Some(serde_json::json!({"enabled": true}));

@@ -1,4 +1,8 @@
-//! Content and everything that holds content: these types contain each other.
+//! Content, content blocks, and the blocks that contain content.
+//!
+//! These types contain each other (a tool result holds content, which consists of blocks, one of which
+//! may be a tool result), so that they share this file. Blocks without content are in `leaf_blocks`,
+//! constructors in `source` and `constructors`.
 
 use std::mem;
 
@@ -15,12 +19,12 @@ use super::leaf_blocks::{
 use crate::types::json::{JsonView, ParsedJson};
 use crate::types::wire::{self, Mismatch, WireValue, read_variant, wire_struct};
 
-/// A message's or tool result's content: one string, or blocks.
+/// The content of a message or of a tool result: a string, or blocks.
 ///
 /// ```
 /// use anthropic_blocking::{Content, ContentBlock, MessageRequest};
 ///
-/// // Text, a block or many: whatever becomes content.
+/// // Strings, blocks and lists of blocks convert to content.
 /// let request = MessageRequest::new("claude-haiku-4-5", 64)
 ///     .user("Hello?")
 ///     .user(vec![ContentBlock::text("What is"), ContentBlock::text(" this?")]);
@@ -29,14 +33,14 @@ use crate::types::wire::{self, Mismatch, WireValue, read_variant, wire_struct};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Content {
-    /// A string; the same as one text block.
+    /// A string; equivalent to one text block.
     Text(String),
     /// Blocks.
     Blocks(Vec<ContentBlock>),
 }
 
 impl Content {
-    /// The text, without blocks of other kinds.
+    /// Returns the text of all text blocks, concatenated.
     pub fn text(&self) -> String {
         match self {
             Content::Text(text) => text.clone(),
@@ -44,7 +48,7 @@ impl Content {
         }
     }
 
-    /// Turns a string into the block that it stands for.
+    /// Converts the content into blocks; a string becomes one text block.
     pub fn into_blocks(self) -> Vec<ContentBlock> {
         match self {
             Content::Text(text) => vec![ContentBlock::text(text)],
@@ -121,11 +125,11 @@ impl<const N: usize> From<[ContentBlock; N]> for Content {
     }
 }
 
-/// One piece of a message.
+/// One block of a message's content.
 ///
-/// The same type serves both directions, so that an answer can go back into the conversation as it
-/// came. A block of a kind that this version does not know, or in another shape than the documented
-/// one, is kept in [`ContentBlock::Other`], and an unknown field of a known block in its `extra`.
+/// Requests and responses use the same type, so that a received message can be sent back unchanged.
+/// Blocks of a type or shape that this version does not know are kept in [`ContentBlock::Other`],
+/// unknown fields of known blocks in `extra`.
 ///
 /// ```
 /// use anthropic_blocking::{ContentBlock, Message};
@@ -147,30 +151,31 @@ pub enum ContentBlock {
     Text(TextBlock),
     /// An image.
     Image(ImageBlock),
-    /// A PDF or a plain text.
+    /// A document: a PDF or plain text.
     Document(DocumentBlock),
     /// A search result that the model may cite.
     SearchResult(SearchResultBlock),
-    /// The model's reasoning; goes back unchanged.
+    /// The model's reasoning. Send it back unchanged.
     Thinking(ThinkingBlock),
-    /// Reasoning in encrypted form; goes back unchanged.
+    /// Encrypted reasoning. Send it back unchanged.
     RedactedThinking(RedactedThinkingBlock),
     /// A call of one of your tools.
     ToolUse(ToolUseBlock),
-    /// Your answer to a tool call.
+    /// The result of a call of one of your tools.
     ToolResult(ToolResultBlock),
     /// A call of a tool that runs on the server.
     ServerToolUse(ServerToolUseBlock),
-    /// The result of such a call, of any of the `*_tool_result` kinds.
+    /// The result of a tool that ran on the server, of any `*_tool_result` type.
     ServerToolResult(ServerToolResultBlock),
     /// A file made available to the code execution container.
     ContainerUpload(ContainerUploadBlock),
-    /// Any other block, as the JSON object that it is. To send one, read it from its JSON, as
-    /// `serde_json::from_value` does.
+    /// A block of unknown type or shape, as its JSON object. To create one, deserialize a
+    /// [`ContentBlock`] from JSON.
     Other(Map<String, Value>),
 }
 
-/// The mark of a block that can have one, shared or mutable as the block is.
+/// Expands to the `cache_control` field of a block that has one: a shared or a mutable reference, as
+/// the block is.
 macro_rules! cache_control {
     ($block:expr) => {
         match $block {
@@ -193,9 +198,9 @@ macro_rules! cache_control {
 }
 
 impl ContentBlock {
-    /// Marks this block as the end of a prefix that the server should cache. Thinking blocks
-    /// cannot be marked and stay as they are; so do blocks of an unknown kind: set the
-    /// [`field`](ContentBlock::field) `cache_control` of those that can.
+    /// Makes the server cache the prompt up to the end of this block. Thinking blocks cannot be marked and
+    /// stay unchanged. Blocks of unknown type stay unchanged too: set their
+    /// [`field`](ContentBlock::field) `cache_control` instead.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, ContentBlock};
@@ -212,13 +217,14 @@ impl ContentBlock {
         self
     }
 
-    /// Sets a field that this block has no field for. One that it has keeps what it was given.
+    /// Sets a field for which this block's type has no field of its own; a value for a typed field is
+    /// ignored if that field is set.
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
     /// use serde_json::json;
     ///
-    /// // Rather an error than an answer about what can no longer be made out.
+    /// // The server rejects an image that is too large instead of scaling it down.
     /// let plan = ContentBlock::image_url("https://example.com/plan.png")
     ///     .field("transformations", json!({"oversized_image": "error"}));
     /// assert_eq!(serde_json::to_value(&plan)?["transformations"]["oversized_image"], "error");
@@ -244,12 +250,12 @@ impl ContentBlock {
         self
     }
 
-    /// Whether this block is marked as the end of a prefix that the server should cache.
+    /// Whether this block marks the end of a prefix that the server should cache.
     pub(crate) fn is_cached(&self) -> bool {
         cache_control!(self).is_some_and(Option::is_some)
     }
 
-    /// The input of a tool call, of whichever kind.
+    /// Returns the input of a tool call of any kind: known, of a server tool, or unknown.
     pub(crate) fn input_mut(&mut self) -> Option<&mut Value> {
         match self {
             ContentBlock::ToolUse(block) => Some(&mut block.input),
@@ -261,8 +267,8 @@ impl ContentBlock {
         }
     }
 
-    /// Whether this is a tool call whose input is no object, as the server gives them, and does not
-    /// take them.
+    /// Whether this is a tool call whose input is not an object. The server sends such calls but rejects
+    /// them in requests.
     pub(crate) fn has_non_object_input(&self) -> bool {
         match self {
             ContentBlock::ToolUse(block) => !block.input.is_object(),
@@ -274,7 +280,7 @@ impl ContentBlock {
         }
     }
 
-    /// Puts the input of a tool call that is no object into one.
+    /// Wraps the input of a tool call into an object unless the input is an object already.
     pub(crate) fn wrap_non_object_input(&mut self) {
         let Some(input) = self.input_mut() else {
             return;
@@ -289,7 +295,7 @@ impl ContentBlock {
         *input = Value::Object(object);
     }
 
-    /// The text of a text block.
+    /// Returns the text, if this is a text block.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             ContentBlock::Text(block) => Some(&block.text),
@@ -297,7 +303,7 @@ impl ContentBlock {
         }
     }
 
-    /// The block's `type` on the wire; empty for an unknown block without one.
+    /// Returns the block's `type` on the wire; empty for an unknown block without a `type`.
     pub fn kind(&self) -> &str {
         match self {
             ContentBlock::Text(_) => "text",
@@ -380,16 +386,16 @@ impl Serialize for ContentBlock {
     }
 }
 
-/// Whether a block of a kind without a type of its own is a tool call, such as `mcp_tool_use`.
+/// Whether a block of unknown type is a tool call, such as `mcp_tool_use`.
 fn is_tool_use(block: &Map<String, Value>) -> bool {
     let kind = block.get("type").and_then(Value::as_str);
     kind.is_some_and(|kind| kind.ends_with("tool_use"))
 }
 
-/// Under which name input that is no object is sent back: the one that the API's documentation has.
+/// The key under which input that is not an object is sent back, which the API's documentation uses.
 const INVALID_JSON: &str = "INVALID_JSON";
 
-/// Blocks that have a type of their own as blocks of any kind.
+/// Implements `From` for the blocks that have their own type.
 macro_rules! into_block {
     ($( $type:ident => $variant:ident ),* $(,)?) => { $(
         impl From<$type> for ContentBlock {
@@ -415,7 +421,7 @@ into_block! {
 }
 
 wire_struct! {
-    /// Where an image's or document's bytes come from.
+    /// Where the bytes of an image or document come from.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Source};
@@ -426,17 +432,17 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Source {
-        /// `base64`, `url`, `file`, `text` or `content`.
+        /// The kind: `base64`, `url`, `file`, `text` or `content`.
         req kind = "type": String,
-        /// What the bytes are, such as `image/png`.
+        /// The media type of the data, such as `image/png`.
         opt media_type: String,
-        /// The bytes in base64, or the text.
+        /// The data: base64, or plain text if the kind is `text`.
         opt data: String,
-        /// The address that the server fetches.
+        /// The URL from which the server fetches the data.
         opt url: String,
         /// The id of an uploaded file.
         opt file_id: String,
-        /// The document, in blocks of text and images.
+        /// The content of the document: text and image blocks.
         opt content: Content,
     }
 }
@@ -455,13 +461,13 @@ wire_struct! {
     pub struct ImageBlock as "image" {
         /// Where the image comes from.
         req source: Source,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 wire_struct! {
-    /// A PDF or a plain text that the model reads, and may cite.
+    /// A PDF or plain text that the model reads and may cite.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
@@ -478,44 +484,44 @@ wire_struct! {
     pub struct DocumentBlock as "document" {
         /// Where the document comes from.
         req source: Source,
-        /// Its title.
+        /// The title, which citations contain.
         opt title: String,
-        /// What the model should know about it; not cited.
+        /// Information about the document for the model, which the model does not cite.
         opt context: String,
-        /// Whether the model cites it: `{"enabled": true}`.
+        /// Enables citations: `{"enabled": true}`.
         opt citations: Value,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 wire_struct! {
-    /// A search result of your own that the model may cite.
+    /// A search result of your own search, which the model may cite.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, SearchResultBlock};
     ///
     /// let found = SearchResultBlock::new("wiki/12", "Opening hours", "From 9 to 17.").cited();
-    /// let answer_to_tool = ContentBlock::tool_result("toolu_1", vec![ContentBlock::from(found)]);
-    /// assert_eq!(answer_to_tool.kind(), "tool_result");
+    /// let result = ContentBlock::tool_result("toolu_1", vec![ContentBlock::from(found)]);
+    /// assert_eq!(result.kind(), "tool_result");
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct SearchResultBlock as "search_result" {
-        /// Where it was found.
+        /// Where the result was found, such as a URL.
         req source: String,
-        /// Its title.
+        /// The title.
         req title: String,
-        /// Its text.
+        /// The text, as text blocks.
         req content: Vec<ContentBlock>,
-        /// Whether the model cites it: `{"enabled": true}`.
+        /// Enables citations: `{"enabled": true}`.
         opt citations: Value,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 wire_struct! {
-    /// Your answer to a tool call.
+    /// The result of a call of one of your tools; belongs in the next user turn.
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
@@ -530,15 +536,15 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolResultBlock as "tool_result" {
-        /// The id of the call.
+        /// The id of the tool call.
         req tool_use_id: String,
-        /// What the tool gave.
+        /// The output of the tool.
         opt content: Content,
         /// Whether the tool failed.
         opt is_error: bool,
-        /// Copied from the call.
+        /// The toolset of the tool, copied from the call.
         opt toolset_name: String,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }

@@ -1,4 +1,4 @@
-//! Blocks that hold no other content.
+//! Content blocks that contain no other content.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::citation::Citation;
 use crate::types::wire::wire_struct;
 
 wire_struct! {
-    /// Text, in answers with its citations.
+    /// Text; in responses with its citations.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, TextBlock};
@@ -17,17 +17,17 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct TextBlock as "text" {
-        /// The text itself.
+        /// The text.
         req text: String,
-        /// What the text is based on.
+        /// The sources of the text.
         opt citations: Vec<Citation>,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 impl TextBlock {
-    /// Text without citations.
+    /// Creates a block of text without citations.
     pub fn new(text: impl Into<String>) -> TextBlock {
         TextBlock {
             text: text.into(),
@@ -54,21 +54,20 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ThinkingBlock as "thinking" {
-        /// The reasoning, or its summary; empty where it is omitted.
+        /// The reasoning or its summary; empty if the response omits it.
         def thinking: String,
-        /// Proves that the block is the model's own.
+        /// Proves to the server that the model generated this block.
         def signature: String,
     }
 }
 
 impl ThinkingBlock {
-    /// Reasoning with the signature that the server gave for it: it accepts no other, so that this
-    /// is for reasoning that you stored, and for tests.
+    /// Creates a block from stored reasoning and its signature. The server accepts only its own signatures.
     pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
         let thinking = thinking.into();
         let mut extra = Map::new();
         if thinking.is_empty() {
-            // The server wants the field even where the reasoning is omitted.
+            // The server requires the field even if the reasoning is omitted.
             extra.insert("thinking".to_owned(), Value::from(""));
         }
         ThinkingBlock {
@@ -80,7 +79,7 @@ impl ThinkingBlock {
 }
 
 wire_struct! {
-    /// Reasoning in encrypted form.
+    /// Encrypted reasoning of the model.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, RedactedThinkingBlock};
@@ -98,7 +97,7 @@ wire_struct! {
 }
 
 impl RedactedThinkingBlock {
-    /// Encrypted reasoning as the server gave it, which you stored.
+    /// Creates a block from stored encrypted reasoning.
     pub fn new(data: impl Into<String>) -> RedactedThinkingBlock {
         RedactedThinkingBlock {
             data: data.into(),
@@ -108,40 +107,40 @@ impl RedactedThinkingBlock {
 }
 
 wire_struct! {
-    /// A call of one of your tools: answer it with [`ContentBlock::tool_result`] in the next user
-    /// message.
+    /// A call of one of your tools. Run the tool, and send a [`result`](ToolUseBlock::result) or an
+    /// [`error`](ToolUseBlock::error) in the next user turn.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message};
     ///
-    /// # fn answers(message: &Message) -> Vec<ContentBlock> {
+    /// # fn results(message: &Message) -> Vec<ContentBlock> {
     /// let results = message.tool_uses().map(|call| match call.name.as_str() {
-    ///     "get_temp" => ContentBlock::tool_result(&call.id, "21 °C"),
-    ///     other => ContentBlock::tool_error(&call.id, format!("there is no tool {other}")),
+    ///     "get_temp" => call.result("21 °C"),
+    ///     other => call.error(format!("there is no tool {other}")),
     /// });
     /// results.collect()
     /// # }
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ToolUseBlock as "tool_use" {
-        /// The id that the result must name.
+        /// The call's id, which its result must contain.
         req id: String,
-        /// Which tool.
+        /// The tool's name.
         req name: String,
-        /// The input, an object. A JSON string here is input that was cut off or broken on the
-        /// way, as raw text; see [`ToolUseBlock::raw_input`].
+        /// The input, an object. A JSON string holds the raw text of input that is not valid JSON; see
+        /// [`ToolUseBlock::raw_input`].
         def input: Value,
-        /// The toolset that the tool belongs to; copy it to the result.
+        /// The toolset that the tool belongs to; the result must contain it too.
         opt toolset_name: String,
-        /// Who called: the model itself or code that it runs.
+        /// The caller: the model itself, or code that it runs.
         opt caller: Value,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 impl ToolUseBlock {
-    /// A call as the model makes it, for conversations that you put together, and for tests.
+    /// Creates a call as the model would make it, for example conversations and for tests.
     pub fn new(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -158,10 +157,10 @@ impl ToolUseBlock {
         }
     }
 
-    /// The input as raw text, where it was no valid JSON: cut off by `max_tokens`, or broken.
+    /// Returns the raw text of the input if it is not valid JSON: cut off by `max_tokens`, or malformed.
     ///
-    /// Answer such a call with an [`error`](ToolUseBlock::error). The server takes objects only, so
-    /// that a request sends the text as `{"INVALID_JSON": "…"}`.
+    /// Send an [`error`](ToolUseBlock::error) as the result of such a call. Since the server accepts only
+    /// objects as input, requests send the text as `{"INVALID_JSON": "…"}`.
     ///
     /// ```
     /// use anthropic_blocking::ToolUseBlock;
@@ -178,7 +177,7 @@ impl ToolUseBlock {
 }
 
 wire_struct! {
-    /// A call of a tool that runs on the server; nothing to do but to send it back.
+    /// A call of a tool that runs on the server. It needs no result; send it back unchanged.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message};
@@ -195,13 +194,13 @@ wire_struct! {
     pub struct ServerToolUseBlock as "server_tool_use" {
         /// The call's id.
         req id: String,
-        /// Which tool, such as `web_search`.
+        /// The tool's name, such as `web_search`.
         req name: String,
         /// The input; see [`ToolUseBlock::input`].
         def input: Value,
-        /// Who called: the model itself or code that it runs.
+        /// The caller: the model itself, or code that it runs.
         opt caller: Value,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
@@ -225,24 +224,24 @@ wire_struct! {
     pub struct ServerToolResultBlock {
         /// The block's `type`, which names the tool.
         req kind = "type": String,
-        /// The id of the call.
+        /// The id of the tool call.
         req tool_use_id: String,
         /// The result or an error object; its shape depends on the tool.
         def content: Value,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }
 
 impl ServerToolResultBlock {
-    /// The code with which the tool failed, such as `max_uses_exceeded`.
+    /// Returns the error code if the tool failed, such as `max_uses_exceeded`.
     pub fn error_code(&self) -> Option<&str> {
         self.content.get("error_code")?.as_str()
     }
 }
 
 wire_struct! {
-    /// A file for the code execution container.
+    /// An uploaded file to put into the code execution container.
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
@@ -252,9 +251,9 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct ContainerUploadBlock as "container_upload" {
-        /// The file's id.
+        /// The id of the uploaded file.
         req file_id: String,
-        /// Marks the end of a prefix that the server should cache.
+        /// If set, the server caches the prompt up to the end of this block.
         opt cache_control: CacheControl,
     }
 }

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn envelope_gives_type_code_and_request_id() {
+    fn error_envelope_holds_type_code_and_request_id() {
         let (error, id) = read(
             r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow",
                "details":{"error_code":"ramp_limit_exceeded"}},"request_id":"req_1"}"#,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_objects_and_loose_shapes_are_read() {
+    fn errors_without_an_envelope_are_read() {
         let (bare, id) = read(r#"{"type":"overloaded_error","message":"Overloaded"}"#);
         assert_eq!((bare.kind, id), (ApiErrorType::Overloaded, None));
         assert_eq!(read(r#"{"error":"bad gateway"}"#).0.message, "bad gateway");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn other_json_is_no_error_object() {
+    fn other_json_is_not_an_error_object() {
         for body in ["", "[]", "null", "{}", "<html>", r#"{"id":"msg_1"}"#] {
             assert!(ApiError::from_body(body.as_bytes()).is_none(), "{body}");
         }

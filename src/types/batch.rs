@@ -392,7 +392,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn results_survive_both_directions() {
+    fn batch_results_round_trip() {
         for result in [
             json!({"type":"succeeded","message":{"id":"msg_1","type":"message","role":"assistant",
                 "content":[{"type":"text","text":"4"}],"usage":{"input_tokens":1}},"new":1}),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_submitted_again_is_told_from_what_must_be_mended() {
+    fn expired_and_server_failures_are_retryable() {
         let of = |result: Value| serde_json::from_value::<BatchResult>(result).unwrap();
         let errored = |kind: &str| {
             of(json!({"type":"errored","error":{"type":"error",
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_survive_both_directions() {
+    fn batches_round_trip() {
         let json = json!({"id":"msgbatch_1","type":"message_batch","processing_status":"pausing",
             "request_counts":{"processing":2,"succeeded":0,"errored":0,"canceled":0,"expired":0,
             "odd":1},"ended_at":null,"created_at":"2026-08-19T14:44:51.493319+00:00","new":{}});

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_published_vectors() {
+    fn digest_matches_the_published_vectors() {
         assert_eq!(Digest::of(b"").to_hex(), "cbf29ce484222325");
         assert_eq!(Digest::of(b"foobar").to_hex(), "85944171f73967e8");
         let mut digest = Digest::of(b"foo");

@@ -521,7 +521,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_kind_of_event_survives_both_directions() {
+    fn events_of_every_kind_round_trip() {
         for json in [
             json!({"type":"message_start","message":{"id":"m","content":[],"stop_reason":null,
                 "usage":{"input_tokens":0}},"new":[]}),
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_delta_survives_both_directions() {
+    fn deltas_of_every_kind_round_trip() {
         for delta in [
             json!({"type":"text_delta","text":"a\n\u{1f600}\"b"}),
             json!({"type":"text_delta","text":"a","new":null}),

@@ -398,7 +398,7 @@ mod tests {
     use serde::de::value::{I128Deserializer, U128Deserializer};
 
     #[test]
-    fn levels_are_counted_outside_of_strings() {
+    fn nesting_is_counted_outside_of_strings() {
         for (text, deepest) in [
             ("[]", 1),
             (r#"{"a":[{}],"b":[[[]]]}"#, 4),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_takes_no_memory() {
+    fn empty_object_allocates_nothing() {
         let json: ParsedJson<'_> = parse(b"[{}, {}]").unwrap();
         let ParsedJson::Array(array) = json else {
             panic!("{json:?}");
@@ -425,7 +425,7 @@ mod tests {
 
     /// With its feature `arbitrary_precision`, serde_json produces 128-bit integers from a [`Value`].
     #[test]
-    fn integers_of_128_bits_are_read_as_a_value_reads_them() {
+    fn integers_of_128_bits_are_read_as_by_value() {
         fn assert_reads_like_value<'de, D: Deserializer<'de> + Copy>(from: D) {
             let ours = ParsedJson::deserialize(from)
                 .ok()

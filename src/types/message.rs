@@ -223,7 +223,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn message_survives_both_directions() {
+    fn messages_round_trip() {
         for json in [
             json!({"id":"msg_1","type":"message","role":"assistant","model":"m","content":[
                 {"type":"text","text":"a"},{"type":"future","x":1}],"stop_reason":"end_turn",
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_usage_does_not_spoil_the_answer() {
+    fn message_with_unreadable_usage_is_read() {
         let message: Message =
             serde_json::from_value(json!({"content":[],"usage":{"input_tokens":"many"}})).unwrap();
         assert_eq!(message.usage.input_tokens, 0);
@@ -248,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn an_object_without_content_is_no_message() {
+    fn message_requires_content() {
         assert!(serde_json::from_value::<Message>(json!({"type":"message"})).is_err());
     }
 
     #[test]
-    fn text_and_tool_uses_are_found_among_other_blocks() {
+    fn text_and_tool_uses_skip_other_blocks() {
         let message: Message = serde_json::from_value(json!({"content":[
             {"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"a"},
             {"type":"tool_use","id":"t","name":"n","input":{}},{"type":"text","text":"b"}]}))

@@ -192,14 +192,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_kind_of_string_is_a_model() {
+    fn model_is_created_from_any_string_type() {
         let id = String::from("m");
         let models = [Model::from(&id), Model::from("m"), "m".parse().unwrap()];
         assert!(models.iter().all(|model| *model == Model::new(&id)));
     }
 
     #[test]
-    fn what_a_model_says_survives_both_directions() {
+    fn model_info_round_trips() {
         for json in [
             json!({"type":"model","id":"m","display_name":"M","created_at":"1970-01-01T00:00:00Z",
                 "max_tokens":64_000,"line":null,"lifecycle":"resting","capabilities":{"batch":

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn piece_of_text_is_borrowed_in_any_order_of_keys_and_with_any_padding() {
+    fn plain_delta_is_borrowed_in_any_key_order() {
         for data in [
             r#"{"type":"content_block_delta","index":2,"delta":{"type":"text_delta","text":"hi"}}"#,
             r#" {"delta" : {"text":"hi" , "type":"text_delta"} ,"index":2,
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn type_wins_over_the_name_which_stands_in_where_it_is_missing() {
+    fn event_name_replaces_only_a_missing_type() {
         let ping = |name, data| decode(name, data).into_event().kind() == "ping";
         assert!(ping("message_stop", r#"{"type":"ping"}"#));
         assert!(ping("ping", "{}"));
@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn no_data_and_the_done_mark_of_gateways_are_passed_over() {
+    fn empty_data_and_done_marks_are_ignored() {
         for data in ["", "  ", "[DONE]", "[DONE] "] {
             assert_eq!(RawEvent::decode(b"data", data.as_bytes()).unwrap(), None);
         }
     }
 
     #[test]
-    fn error_event_is_known_by_type_name_or_shape() {
+    fn error_event_is_recognized_by_type_name_or_shape() {
         let data = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},
             "request_id":"req_1"}"#;
         for name in ["error", "", "other"] {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn data_that_is_no_event_is_rejected() {
         for data in [
             "<html>",
             "5",
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_counts_as_in_any_json() {
+    fn last_of_repeated_keys_counts_in_events() {
         for data in [
             r#"{"type":"content_block_delta","index":0,
                 "delta":{"type":"text_delta","text":"a","text":"b"}}"#,

@@ -537,7 +537,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn nothing_is_sent_that_was_not_set() {
+    fn request_sends_only_fields_that_were_set() {
         let request = MessageRequest::new("m", 5).user("hi");
         assert_eq!(
             serde_json::to_value(&request).unwrap(),
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setter_lands_in_its_field() {
+    fn every_setter_sets_its_field() {
         let json = json!({
             "model":"m","max_tokens":5,
             "messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_is_the_clients_own() {
+    fn stream_field_is_set_by_the_client_only() {
         let request = MessageRequest::new("m", 5).field("stream", false);
         let body = |stream| {
             serde_json::to_value(CreateBody {
@@ -601,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_sends_only_what_counts() {
+    fn count_body_omits_fields_not_accepted() {
         let counted = json!({"model":"m","messages":[{"role":"user","content":"a"}],"system":"s",
             "tools":[{"name":"t","input_schema":{}}],"tool_choice":{"type":"none"},
             "thinking":{"type":"adaptive"},"output_config":{"effort":"low"},

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_ends_with_what_no_id_has() {
+    fn request_id_ends_at_the_first_invalid_byte() {
         let of = |id: &str| RequestId::new(id).map(|id| id.to_string());
         assert_eq!(of(" req_1 ").as_deref(), Some("req_1"));
         assert_eq!(of("req_1\tforged").as_deref(), Some("req_1"));

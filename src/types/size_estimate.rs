@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn text_weighs_as_it_is() {
+    fn text_counts_with_its_bytes() {
         let request = MessageRequest::new("m", 10).system("s").user("Hello");
         let (body, bytes, is_cached) = size(&request);
         assert_eq!((bytes, is_cached), (body, false));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn images_and_pages_do_not_weigh_their_bytes() {
+    fn images_and_pdfs_count_with_estimates() {
         let image = ContentBlock::image("image/png", &[7; 300_000]);
         let nested = ContentBlock::tool_result("t", vec![image.clone()]);
         for block in [image, nested] {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pdf_that_was_fetched_does_not_weigh_its_bytes() {
+    fn fetched_pdf_counts_with_an_estimate() {
         let found = |kind: &str| {
             let source = json!({"type": kind, "media_type": "x", "data": "x".repeat(400_000)});
             let page = json!({"type": "document", "source": source});
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_elsewhere_weighs_as_much_as_is_usual() {
+    fn content_by_url_or_file_id_has_a_typical_size() {
         let url = "https://example.com/a";
         for source in [Source::url(url), Source::file("file_1")] {
             let document = ContentBlock::document_from(source.clone());
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_for_the_cache_are_found_wherever_they_are() {
+    fn cache_marks_are_found_in_messages_and_system() {
         let marked = ContentBlock::text("t").cached(CacheControl::ephemeral());
         let request = MessageRequest::new("m", 10);
         assert!(!size(&request).2);

@@ -248,7 +248,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn tools_of_every_kind_are_kept() {
+    fn tools_of_every_kind_round_trip() {
         for json in [
             json!({"name":"n","input_schema":{"type":"object"}}),
             json!({"type":"custom","name":"n","input_schema":{},"defer_loading":true}),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_have_the_documented_shape() {
+    fn tool_choice_has_the_documented_shape() {
         assert_eq!(
             serde_json::to_value(ToolChoice::tool("n").one_at_a_time()).unwrap(),
             json!({"type":"tool","name":"n","disable_parallel_tool_use":true})
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_has_fields_that_are_not_known_here_beside_those_that_are() {
+    fn tool_takes_unknown_fields_beside_its_own() {
         let tool = Tool::new("look", json!({}))
             .field("defer_loading", true)
             .field("name", "other");

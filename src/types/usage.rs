@@ -115,7 +115,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn total_input_counts_the_cache_and_does_not_overflow() {
+    fn total_input_includes_the_cache_and_saturates() {
         let usage: Usage = serde_json::from_value(json!({"input_tokens":1,
             "cache_creation_input_tokens":2,"cache_read_input_tokens":u64::MAX}))
         .unwrap();

@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_written_again_as_equal_json() {
+    fn struct_is_written_as_it_was_read() {
         for text in [
             r#"{"type":"sample","name":"a"}"#,
             r#"{"type":"sample","name":"a","note":null,"the_count":0}"#,
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_field_wins_over_what_was_kept() {
+    fn set_field_wins_over_a_kept_value() {
         let mut sample: Sample =
             serde_json::from_value(json!({"name": "a", "note": null, "the_count": 0})).unwrap();
         sample.note = Some("b".into());
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_field_the_last_counts() {
+    fn last_of_repeated_fields_counts() {
         for text in [
             r#"{"name":"a","note":["odd"],"note":"b","the_count":0,"the_count":7}"#,
             r#"{"name":"b","note":"b","note":null,"the_count":"odd","the_count":0,"name":"a"}"#,
@@ -489,19 +489,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_takes_no_more_memory_than_there_are_fields() {
+    fn entries_are_allocated_exactly() {
         let sample: Sample = serde_json::from_str(r#"{"name":"a","note":"b"}"#).unwrap();
         assert_eq!(sample.entries().capacity(), 4);
     }
 
     #[test]
-    fn a_missing_required_field_is_named() {
+    fn error_names_a_missing_required_field() {
         let error = serde_json::from_str::<Sample>(r#"{"type":"sample"}"#).unwrap_err();
         assert!(error.to_string().contains("`name`"), "{error}");
     }
 
     #[test]
-    fn an_unknown_string_is_kept() {
+    fn open_enum_keeps_an_unknown_string() {
         assert_eq!(Colour::from("red"), Colour::Red);
         let green: Colour = serde_json::from_str("\"green\"").unwrap();
         assert_eq!(green, Colour::Other("green".into()));

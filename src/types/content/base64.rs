@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_pads_as_rfc_4648_says() {
+    fn base64_matches_the_vectors_of_rfc_4648() {
         for (bytes, text) in [
             ("", ""),
             ("f", "Zg=="),

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unreadable_file_is_named_in_the_error() {
+    fn error_names_an_unreadable_file() {
         let error = ContentBlock::image_file("/nowhere/cat.png").unwrap_err();
         assert!(error.to_string().contains("/nowhere/cat.png"), "{error}");
     }

@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_block_survives_both_directions() {
+    fn blocks_of_every_kind_round_trip() {
         for (json, kind) in [
             (json!({"type":"text","text":"a","citations":null}), "text"),
             (
@@ -637,13 +637,13 @@ mod tests {
     }
 
     #[test]
-    fn type_need_not_come_first() {
+    fn block_type_need_not_come_first() {
         let block: ContentBlock = serde_json::from_str(r#"{"text":"a","type":"text"}"#).unwrap();
         assert_eq!(block.as_text(), Some("a"));
     }
 
     #[test]
-    fn block_in_another_shape_is_kept_as_it_is() {
+    fn block_of_unknown_shape_is_kept() {
         for json in [
             json!({"type":"text","text":null}),
             json!({"type":"text","text":["a"],"citations":[{"type":"c"}],"new":1}),
@@ -684,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_parts_of_a_block_stay_parts_of_it() {
+    fn unreadable_fields_of_a_block_are_kept() {
         for json in [
             json!({"type":"text","text":"a","citations":[{"cited_text":"b"}]}),
             json!({"type":"text","text":"a","cache_control":{"ttl":"1h"}}),
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_mark_is_written_where_it_may_stand() {
+    fn cached_block_writes_its_cache_control() {
         let block = ContentBlock::text("a").cached(CacheControl::one_hour());
         assert_eq!(
             serde_json::to_value(block).unwrap(),
@@ -704,7 +704,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_block_takes_fields_that_are_not_known_here() {
+    fn blocks_of_every_kind_take_unknown_fields() {
         for kind in [
             "text",
             "image",

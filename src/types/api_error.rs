@@ -70,14 +70,14 @@ wire_struct! {
 }
 
 impl ApiError {
-    /// Returns the stable name of the cause, such as `ramp_limit_exceeded`, if the server gives one. Match
-    /// on it rather than on the message.
+    /// Returns the stable name of the cause, such as `ramp_limit_exceeded`, if the server gives
+    /// one. Match on it rather than on the message.
     pub fn error_code(&self) -> Option<&str> {
         self.details.as_ref()?.get("error_code")?.as_str()
     }
 
-    /// Whether the error is about billing (a spend limit, missing credit), whatever its status. Decided
-    /// by the error code; errors without one are recognized by type and message.
+    /// Whether the error is about billing (a spend limit, missing credit), whatever its status.
+    /// Decided by the error code; errors without one are recognized by type and message.
     pub(crate) fn is_about_money(&self) -> bool {
         match self.error_code() {
             Some(code) => {
@@ -112,15 +112,15 @@ impl ApiError {
         )
     }
 
-    /// Reads an error body, and the request id in it: the documented envelope, the bare error object that
-    /// edge servers send, or the looser shapes of gateways.
+    /// Reads an error body, and the request id in it: the documented envelope, the bare error
+    /// object that edge servers send, or the looser shapes of gateways.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         ApiError::from_object(json.as_object()?)
     }
 
-    /// Like [`from_body`](ApiError::from_body), but only for objects of the `type` `error`. For bodies of
-    /// successful responses, where an error must identify itself.
+    /// Like [`from_body`](ApiError::from_body), but only for objects of the `type` `error`. For
+    /// bodies of successful responses, where an error must identify itself.
     pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         let object = json.as_object()?;

@@ -22,7 +22,8 @@ use super::wait::Waits;
 pub enum Delivery {
     /// The server never received the whole request, so it cannot have acted on it.
     NotSent,
-    /// The request was sent, but no complete response arrived: it may have been carried out and billed.
+    /// The request was sent, but no complete response arrived: it may have been carried out and
+    /// billed.
     Unknown,
     /// The server responded.
     Responded,

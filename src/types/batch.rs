@@ -67,7 +67,8 @@ wire_struct! {
         def kind = "type": String,
         /// The processing state.
         def processing_status: ProcessingStatus,
-        /// The number of requests by outcome. All count as processing until the whole batch has ended.
+        /// The number of requests by outcome. All count as processing until the whole batch has
+        /// ended.
         def request_counts: RequestCounts,
         /// When the batch was created, such as `2026-11-23T10:00:00Z`.
         opt created_at: String,
@@ -140,8 +141,8 @@ impl MessageBatch {
         &self.meta.rate_limits
     }
 
-    /// Returns every attempt that was made to obtain this batch, the successful one last; empty for a
-    /// batch from a list.
+    /// Returns every attempt that was made to obtain this batch, the successful one last; empty for
+    /// a batch from a list.
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }

@@ -23,7 +23,8 @@ impl Digest {
         }
     }
 
-    /// Adds a value's JSON text. A value that cannot be written adds nothing: it cannot be sent either.
+    /// Adds a value's JSON text. A value that cannot be written adds nothing: it cannot be sent
+    /// either.
     pub(crate) fn add_json(&mut self, value: &(impl Serialize + ?Sized)) {
         if let Ok(json) = serde_json::to_vec(value) {
             self.add(&json);

@@ -19,17 +19,17 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent, or the
-    /// request did not reach the API, such as when another server redirects it.
+    /// A setting is wrong: a key, a header, an address, a proxy, a certificate. Nothing was sent,
+    /// or the request did not reach the API, such as when another server redirects it.
     Config,
     /// The request is invalid or too large for the endpoint. The same request will fail again.
     InvalidRequest,
-    /// The server refused the credentials (401 or 403): they are wrong, revoked, not permitted to do
-    /// this, or were removed on the way. A client without credentials is not built at all: that error
-    /// is [`Config`](ErrorKind::Config).
+    /// The server refused the credentials (401 or 403): they are wrong, revoked, not permitted to
+    /// do this, or were removed on the way. A client without credentials is not built at all: that
+    /// error is [`Config`](ErrorKind::Config).
     Auth,
-    /// A spend limit, missing credit or another billing problem. Waiting does not help: a person must
-    /// act.
+    /// A spend limit, missing credit or another billing problem. Waiting does not help: a person
+    /// must act.
     Billing,
     /// The resource or model does not exist.
     NotFound,

@@ -155,7 +155,8 @@ wire_struct! {
     pub struct MessageDelta as "message_delta" {
         /// Why the model stopped.
         def delta: StopDelta,
-        /// The usage so far. The counts are cumulative: a field that is set replaces the earlier value.
+        /// The usage so far. The counts are cumulative: a field that is set replaces the earlier
+        /// value.
         opt usage: Usage,
     }
 }
@@ -215,8 +216,8 @@ wire_struct! {
 
 /// An addition to a content block.
 ///
-/// A delta of a type or shape that this version does not know is kept in [`ContentDelta::Other`]; the
-/// accumulated message does not contain it.
+/// A delta of a type or shape that this version does not know is kept in [`ContentDelta::Other`];
+/// the accumulated message does not contain it.
 ///
 /// ```
 /// use anthropic_blocking::ContentDelta;
@@ -340,8 +341,8 @@ wire_struct! {
 }
 
 impl StreamEvent {
-    /// Returns the text that this event adds to the message: the text of a delta, or the initial text of
-    /// a block (some gateways send the whole text there).
+    /// Returns the text that this event adds to the message: the text of a delta, or the initial
+    /// text of a block (some gateways send the whole text there).
     pub fn as_text(&self) -> Option<&str> {
         match self {
             StreamEvent::ContentBlockDelta(event) => event.delta.as_text(),

@@ -1,8 +1,8 @@
 //! JSON values between text and the wire types.
 //!
-//! All wire types are read from [`ParsedJson`] and written as [`JsonView`] rather than through derived
-//! serde code of their own, so that a program contains one parser and one writer for all of them.
-//! Strings without escapes are borrowed from the input.
+//! All wire types are read from [`ParsedJson`] and written as [`JsonView`] rather than through
+//! derived serde code of their own, so that a program contains one parser and one writer for all of
+//! them. Strings without escapes are borrowed from the input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -197,8 +197,8 @@ fn to_utf8(bytes: &[u8]) -> serde_json::Result<&str> {
     std::str::from_utf8(bytes).map_err(serde_json::Error::custom)
 }
 
-/// The most nested levels of a server's JSON. serde_json reads up to 127; the rest is left for what a
-/// request or a journal record wraps around a response.
+/// The most nested levels of a server's JSON. serde_json reads up to 127; the rest is left for what
+/// a request or a journal record wraps around a response.
 const MAX_LEVELS: usize = 100;
 
 /// Whether JSON text has more than `levels` levels of arrays and objects.
@@ -319,12 +319,12 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
 const OUT_OF_RANGE: &str = "the number is out of range";
 
-/// With serde_json's feature `arbitrary_precision`, a number that is no integer arrives as a map with
-/// this one key. Any crate of a program can turn the feature on for all crates.
+/// With serde_json's feature `arbitrary_precision`, a number that is no integer arrives as a map
+/// with this one key. Any crate of a program can turn the feature on for all crates.
 const ARBITRARY_NUMBER_KEY: &str = "$serde_json::private::Number";
 
-/// Reads a map whose only key is [`ARBITRARY_NUMBER_KEY`] as serde_json reads it: as a number if the
-/// feature is on, else as an ordinary object.
+/// Reads a map whose only key is [`ARBITRARY_NUMBER_KEY`] as serde_json reads it: as a number if
+/// the feature is on, else as an ordinary object.
 #[cold]
 fn number_or_object(text: &str) -> Result<ParsedJson<'static>, ValueError> {
     let map = MapDeserializer::new(iter::once((ARBITRARY_NUMBER_KEY, text)));
@@ -423,7 +423,8 @@ mod tests {
         }
     }
 
-    /// With its feature `arbitrary_precision`, serde_json produces 128-bit integers from a [`Value`].
+    /// With its feature `arbitrary_precision`, serde_json produces 128-bit integers from a
+    /// [`Value`].
     #[test]
     fn integers_of_128_bits_are_read_as_by_value() {
         fn assert_reads_like_value<'de, D: Deserializer<'de> + Copy>(from: D) {

@@ -39,8 +39,8 @@ open_enum! {
         ToolUse = "tool_use",
         /// The server paused a long turn with server tools. Send the content back to continue.
         PauseTurn = "pause_turn",
-        /// The model refused the request; see [`Message::stop_details`]. Remove the refused turn before you
-        /// continue the conversation.
+        /// The model refused the request; see [`Message::stop_details`]. Remove the refused turn
+        /// before you continue the conversation.
         Refusal = "refusal",
         /// The context window is full.
         ContextWindowExceeded = "model_context_window_exceeded",
@@ -137,9 +137,9 @@ impl Message {
         }
     }
 
-    /// Creates a message as the server would send it, for tests of your program. Role and stop reason
-    /// are [`Role::Assistant`] and [`StopReason::EndTurn`]; the id, the model, the usage and the
-    /// attempts are empty. Set the fields that your program reads:
+    /// Creates a message as the server would send it, for tests of your program. Role and stop
+    /// reason are [`Role::Assistant`] and [`StopReason::EndTurn`]; the id, the model, the usage and
+    /// the attempts are empty. Set the fields that your program reads:
     ///
     /// ```
     /// use anthropic_blocking::{Message, StopReason, Usage};

@@ -21,7 +21,8 @@ open_enum! {
         User = "user",
         /// The model.
         Assistant = "assistant",
-        /// The operator: an instruction in the middle of the conversation, which some models accept.
+        /// The operator: an instruction in the middle of the conversation, which some models
+        /// accept.
         System = "system",
     }
 }
@@ -76,8 +77,8 @@ impl MessageParam {
 
     /// Returns the turn in the form that the server accepts; `None` if nothing of it can be sent.
     ///
-    /// The server rejects some content that its models generate: empty text, blank text without other
-    /// text beside it, a turn without content, and tool input that is not an object.
+    /// The server rejects some content that its models generate: empty text, blank text without
+    /// other text beside it, a turn without content, and tool input that is not an object.
     pub(super) fn to_accepted(&self) -> Option<Cow<'_, MessageParam>> {
         let blocks = match &self.content {
             _ if self.role != Role::Assistant => return Some(Cow::Borrowed(self)),

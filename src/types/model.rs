@@ -168,8 +168,8 @@ wire_struct! {
         opt deprecated_at: String,
         /// The planned retirement time. May lie in the past for a model that is still available.
         opt retires_at: String,
-        /// The capabilities, such as `batch`, `image_input` and `thinking`, each an object with a boolean
-        /// `supported`.
+        /// The capabilities, such as `batch`, `image_input` and `thinking`, each an object with a
+        /// boolean `supported`.
         opt capabilities: Map<String, Value>,
     }
 }

@@ -18,7 +18,8 @@ pub struct RateLimit {
     pub limit: Option<u64>,
     /// How much of the limit is left. The server rounds token counts to the nearest thousand.
     pub remaining: Option<u64>,
-    /// When the limit will be *fully* replenished, by the server's clock; part of it is free long before.
+    /// When the limit will be *fully* replenished, by the server's clock; part of it is free long
+    /// before.
     pub reset: Option<SystemTime>,
 }
 

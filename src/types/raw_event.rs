@@ -1,8 +1,8 @@
 //! Decodes stream events; the common kind without copying.
 //!
 //! Nearly all events of a stream carry a small piece of text. These are read in one pass, and their
-//! text is borrowed from the data. Any other event, even a delta with one unknown field, is read as a
-//! [`StreamEvent`], which keeps all of its JSON.
+//! text is borrowed from the data. Any other event, even a delta with one unknown field, is read as
+//! a [`StreamEvent`], which keeps all of its JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -81,7 +81,8 @@ impl<'a> RawEvent<'a> {
         if !matches!(name, b"" | b"content_block_delta") {
             return RawEvent::decode_any(name, data);
         }
-        // Checks the whole data at once, which is faster than `from_slice`: that checks each string.
+        // Checks the whole data at once, which is faster than `from_slice`: that checks each
+        // string.
         match std::str::from_utf8(data).map(serde_json::from_str) {
             Ok(Ok(PlainDelta { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
             _ => RawEvent::decode_any(name, data),

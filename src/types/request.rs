@@ -42,8 +42,8 @@ wire_struct! {
         opt metadata: Metadata,
         /// The randomness of the output, 0 to 1. Newer models accept only 1.
         opt temperature: f64,
-        /// Nucleus sampling: the probability mass to sample from, 0 to 1. Newer models accept only 0.99 and
-        /// above.
+        /// Nucleus sampling: the probability mass to sample from, 0 to 1. Newer models accept only
+        /// 0.99 and above.
         opt top_p: f64,
         /// Sampling from only the `top_k` most likely tokens. Newer models reject it.
         opt top_k: u64,
@@ -86,7 +86,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Whether and how the model thinks before it responds. Each model accepts only some of the kinds.
+    /// Whether and how the model thinks before it responds. Each model accepts only some of the
+    /// kinds.
     ///
     /// ```
     /// use anthropic_blocking::{MessageRequest, Thinking};
@@ -120,7 +121,8 @@ wire_struct! {
     pub struct OutputConfig {
         /// The effort: `low`, `medium`, `high`, `xhigh` or `max`.
         opt effort: String,
-        /// The output format: `{"type": "json_schema", "schema": …}` for JSON that matches the schema.
+        /// The output format: `{"type": "json_schema", "schema": …}` for JSON that matches the
+        /// schema.
         opt format: Value,
     }
 }
@@ -165,10 +167,11 @@ impl MessageRequest {
 
     /// Adds a turn: a [`MessageParam`], or a [`Message`](crate::Message) as received.
     ///
-    /// Models sometimes generate content that the server rejects in later requests. Turns of the model
-    /// are therefore sent without empty text, and not at all if they have no content. The input of a
-    /// tool call that was cut off is sent inside an object; see
-    /// [`raw_input`](crate::ToolUseBlock::raw_input). The request itself keeps the content as received.
+    /// Models sometimes generate content that the server rejects in later requests. Turns of the
+    /// model are therefore sent without empty text, and not at all if they have no content. The
+    /// input of a tool call that was cut off is sent inside an object; see
+    /// [`raw_input`](crate::ToolUseBlock::raw_input). The request itself keeps the content as
+    /// received.
     ///
     /// ```
     /// use anthropic_blocking::{Message, MessageRequest};
@@ -186,7 +189,8 @@ impl MessageRequest {
         self
     }
 
-    /// Adds a turn in place. Like [`message`](MessageRequest::message), for a conversation that grows.
+    /// Adds a turn in place. Like [`message`](MessageRequest::message), for a conversation that
+    /// grows.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageParam, MessageRequest, Result};
@@ -359,8 +363,9 @@ impl MessageRequest {
         self
     }
 
-    /// Sets a field for which this type has no field of its own, such as a field of a beta. A value for a
-    /// typed field is ignored if that field is set. `stream` is always ignored: the client sets it.
+    /// Sets a field for which this type has no field of its own, such as a field of a beta. A value
+    /// for a typed field is ignored if that field is set. `stream` is always ignored: the client
+    /// sets it.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -379,8 +384,8 @@ impl MessageRequest {
     /// Returns a digest of the request's JSON: 16 hexadecimal digits. Use it as the key in
     /// [bulk runs](crate::Bulk) of requests without a key of their own.
     ///
-    /// Equal requests have equal fingerprints, also in other versions of this crate that write the same
-    /// JSON. A run with a journal sends only one request per key: remove duplicates first.
+    /// Equal requests have equal fingerprints, also in other versions of this crate that write the
+    /// same JSON. A run with a journal sends only one request per key: remove duplicates first.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -421,8 +426,8 @@ impl From<String> for Metadata {
 }
 
 impl Thinking {
-    /// Thinking with up to `budget_tokens` tokens: at least 1024, and fewer than `max_tokens`. For models
-    /// up to the 4.6 generation.
+    /// Thinking with up to `budget_tokens` tokens: at least 1024, and fewer than `max_tokens`. For
+    /// models up to the 4.6 generation.
     pub fn enabled(budget_tokens: u64) -> Thinking {
         Thinking {
             budget_tokens: Some(budget_tokens),
@@ -440,8 +445,8 @@ impl Thinking {
         Thinking::of_kind("disabled")
     }
 
-    /// No thinking, but short progress notes between tool calls, which arrive as thinking blocks. For
-    /// Sonnet 5.5, with an effort of `low`, `medium` or `high`.
+    /// No thinking, but short progress notes between tool calls, which arrive as thinking blocks.
+    /// For Sonnet 5.5, with an effort of `low`, `medium` or `high`.
     pub fn between_tools() -> Thinking {
         Thinking::of_kind("between_tools")
     }

@@ -15,8 +15,9 @@ use std::fmt;
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Reads an id from a header or a body, up to the first byte that is not graphic ASCII and to at most
-    /// [`MAX_BYTES`]: ids appear in error texts and must not disrupt them. `None` if nothing is left.
+    /// Reads an id from a header or a body, up to the first byte that is not graphic ASCII and to
+    /// at most [`MAX_BYTES`]: ids appear in error texts and must not disrupt them. `None` if
+    /// nothing is left.
     pub(crate) fn new(id: &str) -> Option<RequestId> {
         let id = id.trim();
         let graphic = id.bytes().take_while(u8::is_ascii_graphic);

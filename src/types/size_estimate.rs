@@ -11,8 +11,8 @@ use super::tool::Tool;
 pub(crate) struct SizeEstimate {
     /// Bytes of text; other content counts as the text bytes that have as many tokens.
     pub(crate) bytes: u64,
-    /// Upper bound of the tokens. Documents given by URL or file id, whose size is unknown, count with a
-    /// typical size instead.
+    /// Upper bound of the tokens. Documents given by URL or file id, whose size is unknown, count
+    /// with a typical size instead.
     pub(crate) most: u64,
     /// Whether any part is marked for the cache.
     pub(crate) is_cached: bool,
@@ -39,8 +39,8 @@ impl MessageRequest {
 }
 
 impl SizeEstimate {
-    /// Replaces the bytes of images and documents, which the body counted as text, by their estimates,
-    /// and looks for cache marks.
+    /// Replaces the bytes of images and documents, which the body counted as text, by their
+    /// estimates, and looks for cache marks.
     fn correct_for(&mut self, content: &Content) {
         let Content::Blocks(blocks) = content else {
             return;
@@ -104,11 +104,12 @@ fn encoded_bytes(source: &Source) -> u64 {
 /// Text bytes that an image counts as: a typical image has 1,500 tokens, at 3.5 bytes per token.
 const IMAGE_BYTES: u64 = 5_250;
 
-/// Tokens of the largest image that the API accepts: 8,000 × 8,000 pixels, at 28 × 28 pixels per token.
+/// Tokens of the largest image that the API accepts: 8,000 × 8,000 pixels, at 28 × 28 pixels per
+/// token.
 const LARGEST_IMAGE_TOKENS: u64 = 286 * 286;
 
-/// Base64 bytes of a PDF that count as one text byte: a page has about 70 kB in base64 and about 2,000
-/// tokens, which are 7 kB of text at 3.5 bytes per token.
+/// Base64 bytes of a PDF that count as one text byte: a page has about 70 kB in base64 and about
+/// 2,000 tokens, which are 7 kB of text at 3.5 bytes per token.
 const PDF_BASE64_PER_TEXT_BYTE: u64 = 10;
 
 /// Text bytes that a document given by URL or file id counts as: five pages of a PDF at 7 kB.

@@ -24,7 +24,8 @@ use super::wire::{self, Mismatch, WireStruct, WireValue, wire_struct};
 pub enum Tool {
     /// A tool that your program runs.
     Custom(CustomTool),
-    /// Any other tool, such as a server tool, as its JSON: `{"type": "web_search_20260318", "name": "web_search"}`.
+    /// Any other tool, such as a server tool, as its JSON: `{"type": "web_search_20260318", "name":
+    /// "web_search"}`.
     Other(Value),
 }
 
@@ -109,8 +110,8 @@ impl CustomTool {
         self
     }
 
-    /// Sets a field for which this type has no field of its own; a value for a typed field is ignored if
-    /// that field is set.
+    /// Sets a field for which this type has no field of its own; a value for a typed field is
+    /// ignored if that field is set.
     ///
     /// ```
     /// use anthropic_blocking::Tool;

@@ -83,7 +83,8 @@ impl Waits {
         found.map_or(Duration::ZERO, |(_, wait)| wait)
     }
 
-    /// Iterates over the causes with their durations, in the order in which the causes first occurred.
+    /// Iterates over the causes with their durations, in the order in which the causes first
+    /// occurred.
     pub fn iter(&self) -> impl Iterator<Item = (WaitCause, Duration)> + '_ {
         self.by_cause.iter().copied()
     }

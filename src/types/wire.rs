@@ -1,9 +1,10 @@
 //! Traits and macros with which wire types are read from JSON and written as JSON without loss.
 //!
-//! [`wire_struct!`] declares a struct with typed fields and the map `extra`, which holds every field
-//! that the type does not declare. `extra` also holds values that a typed field would lose: a `null`,
-//! an explicit default such as zero, a value of another type than the documented one. So whatever is
-//! read is written again as equal JSON. [`open_enum!`] does the same for enums over strings.
+//! [`wire_struct!`] declares a struct with typed fields and the map `extra`, which holds every
+//! field that the type does not declare. `extra` also holds values that a typed field would lose: a
+//! `null`, an explicit default such as zero, a value of another type than the documented one. So
+//! whatever is read is written again as equal JSON. [`open_enum!`] does the same for enums over
+//! strings.
 
 use std::fmt;
 
@@ -14,9 +15,11 @@ use serde_json::{Map, Value};
 
 use super::json::{JsonView, ParsedJson, ParsedObject};
 
-/// A struct declared with [`wire_struct!`]: read from an object's fields and written as its entries.
+/// A struct declared with [`wire_struct!`]: read from an object's fields and written as its
+/// entries.
 pub(crate) trait WireStruct: Sized {
-    /// Reads the fields. The value of a `type` tag is not checked: the caller chose the struct by it.
+    /// Reads the fields. The value of a `type` tag is not checked: the caller chose the struct by
+    /// it.
     fn read_fields(object: &ParsedObject<'_>) -> Result<Self, Mismatch>;
     /// Returns the `type` tag, the fields that are set, and the remaining entries of `extra`.
     fn entries(&self) -> Vec<(&str, JsonView<'_>)>;
@@ -54,8 +57,8 @@ impl Mismatch {
 }
 
 impl fmt::Display for Mismatch {
-    /// Uses serde's wording, but without quotes around the field name: error texts drop quoted parts
-    /// of serde messages, since these may contain response text.
+    /// Uses serde's wording, but without quotes around the field name: error texts drop quoted
+    /// parts of serde messages, since these may contain response text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mismatch::Missing(field) => write!(f, "missing field `{field}`"),
@@ -224,7 +227,8 @@ pub(crate) fn is_wire_default<T: WireDefault>(value: &T) -> bool {
     *value == T::wire_default()
 }
 
-/// Appends the entries of `extra` whose keys are not among `entries` already: a field that is set wins.
+/// Appends the entries of `extra` whose keys are not among `entries` already: a field that is set
+/// wins.
 pub(crate) fn write_extra<'a>(
     extra: &'a Map<String, Value>,
     entries: &mut Vec<(&'a str, JsonView<'a>)>,
@@ -237,9 +241,9 @@ pub(crate) fn write_extra<'a>(
     }
 }
 
-/// Declares a wire struct. `req` fields are required, `opt` fields are `Option`, and `def` fields have
-/// a default that is written only if it was read. `as "tag"` writes the tag as the struct's `type`;
-/// `= "name"` gives the field's name on the wire; `skip` fields are not on the wire.
+/// Declares a wire struct. `req` fields are required, `opt` fields are `Option`, and `def` fields
+/// have a default that is written only if it was read. `as "tag"` writes the tag as the struct's
+/// `type`; `= "name"` gives the field's name on the wire; `skip` fields are not on the wire.
 macro_rules! wire_struct {
     (
         $(#[$meta:meta])*
@@ -252,8 +256,8 @@ macro_rules! wire_struct {
         #[non_exhaustive]
         pub struct $name {
             $( $(#[$field_meta])* pub $field: $crate::types::wire::wire_struct!(@type $kind $type), )*
-            /// Fields that this version does not know: kept, and written again. Also holds known fields
-            /// that were read as null, as their default or with another type.
+            /// Fields that this version does not know: kept, and written again. Also holds known
+            /// fields that were read as null, as their default or with another type.
             pub extra: serde_json::Map<String, serde_json::Value>,
             $( $( $(#[$skip_meta])* pub(crate) $skip: $skip_type, )* )?
         }

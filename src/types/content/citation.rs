@@ -3,8 +3,8 @@
 use crate::types::wire::wire_struct;
 
 wire_struct! {
-    /// The source of a passage of the model's text. The fields of the location depend on the kind and are
-    /// in `extra`.
+    /// The source of a passage of the model's text. The fields of the location depend on the kind
+    /// and are in `extra`.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message};

@@ -70,7 +70,8 @@ impl ContentBlock {
         ContentBlock::document_from(Source::url(url))
     }
 
-    /// Reads a PDF or UTF-8 text file and creates a document block. The file's name becomes the title.
+    /// Reads a PDF or UTF-8 text file and creates a document block. The file's name becomes the
+    /// title.
     ///
     /// # Errors
     ///
@@ -121,8 +122,8 @@ impl ContentBlock {
         })
     }
 
-    /// Creates the result of the tool call with this id. Prefer [`ToolUseBlock::result`], which also copies
-    /// the toolset from the call.
+    /// Creates the result of the tool call with this id. Prefer [`ToolUseBlock::result`], which
+    /// also copies the toolset from the call.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, MessageRequest, ToolUseBlock};
@@ -143,8 +144,8 @@ impl ContentBlock {
         ContentBlock::ToolResult(ToolResultBlock::new(tool_use_id.into(), content.into()))
     }
 
-    /// Creates the result of the failed tool call with this id; `message` tells the model what went wrong.
-    /// Prefer [`ToolUseBlock::error`], which also copies the toolset from the call.
+    /// Creates the result of the failed tool call with this id; `message` tells the model what went
+    /// wrong. Prefer [`ToolUseBlock::error`], which also copies the toolset from the call.
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
         let message = Content::from(message.into());
         let mut result = ToolResultBlock::new(tool_use_id.into(), message);
@@ -172,7 +173,8 @@ impl ToolUseBlock {
         ContentBlock::ToolResult(result)
     }
 
-    /// Creates the result of this call for a tool that failed; `message` tells the model what went wrong.
+    /// Creates the result of this call for a tool that failed; `message` tells the model what went
+    /// wrong.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, ToolUseBlock};

@@ -1,8 +1,8 @@
 //! Content, content blocks, and the blocks that contain content.
 //!
-//! These types contain each other (a tool result holds content, which consists of blocks, one of which
-//! may be a tool result), so that they share this file. Blocks without content are in `leaf_blocks`,
-//! constructors in `source` and `constructors`.
+//! These types contain each other (a tool result holds content, which consists of blocks, one of
+//! which may be a tool result), so that they share this file. Blocks without content are in
+//! `leaf_blocks`, constructors in `source` and `constructors`.
 
 use std::mem;
 
@@ -174,8 +174,8 @@ pub enum ContentBlock {
     Other(Map<String, Value>),
 }
 
-/// Expands to the `cache_control` field of a block that has one: a shared or a mutable reference, as
-/// the block is.
+/// Expands to the `cache_control` field of a block that has one: a shared or a mutable reference,
+/// as the block is.
 macro_rules! cache_control {
     ($block:expr) => {
         match $block {
@@ -198,8 +198,8 @@ macro_rules! cache_control {
 }
 
 impl ContentBlock {
-    /// Makes the server cache the prompt up to the end of this block. Thinking blocks cannot be marked and
-    /// stay unchanged. Blocks of unknown type stay unchanged too: set their
+    /// Makes the server cache the prompt up to the end of this block. Thinking blocks cannot be
+    /// marked and stay unchanged. Blocks of unknown type stay unchanged too: set their
     /// [`field`](ContentBlock::field) `cache_control` instead.
     ///
     /// ```
@@ -217,8 +217,8 @@ impl ContentBlock {
         self
     }
 
-    /// Sets a field for which this block's type has no field of its own; a value for a typed field is
-    /// ignored if that field is set.
+    /// Sets a field for which this block's type has no field of its own; a value for a typed field
+    /// is ignored if that field is set.
     ///
     /// ```
     /// use anthropic_blocking::ContentBlock;
@@ -267,8 +267,8 @@ impl ContentBlock {
         }
     }
 
-    /// Whether this is a tool call whose input is not an object. The server sends such calls but rejects
-    /// them in requests.
+    /// Whether this is a tool call whose input is not an object. The server sends such calls but
+    /// rejects them in requests.
     pub(crate) fn has_non_object_input(&self) -> bool {
         match self {
             ContentBlock::ToolUse(block) => !block.input.is_object(),
@@ -392,7 +392,8 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
     kind.is_some_and(|kind| kind.ends_with("tool_use"))
 }
 
-/// The key under which input that is not an object is sent back, which the API's documentation uses.
+/// The key under which input that is not an object is sent back, which the API's documentation
+/// uses.
 const INVALID_JSON: &str = "INVALID_JSON";
 
 /// Implements `From` for the blocks that have their own type.

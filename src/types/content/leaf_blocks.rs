@@ -62,7 +62,8 @@ wire_struct! {
 }
 
 impl ThinkingBlock {
-    /// Creates a block from stored reasoning and its signature. The server accepts only its own signatures.
+    /// Creates a block from stored reasoning and its signature. The server accepts only its own
+    /// signatures.
     pub fn new(thinking: impl Into<String>, signature: impl Into<String>) -> ThinkingBlock {
         let thinking = thinking.into();
         let mut extra = Map::new();
@@ -127,8 +128,8 @@ wire_struct! {
         req id: String,
         /// The tool's name.
         req name: String,
-        /// The input, an object. A JSON string holds the raw text of input that is not valid JSON; see
-        /// [`ToolUseBlock::raw_input`].
+        /// The input, an object. A JSON string holds the raw text of input that is not valid JSON;
+        /// see [`ToolUseBlock::raw_input`].
         def input: Value,
         /// The toolset that the tool belongs to; the result must contain it too.
         opt toolset_name: String,
@@ -157,10 +158,11 @@ impl ToolUseBlock {
         }
     }
 
-    /// Returns the raw text of the input if it is not valid JSON: cut off by `max_tokens`, or malformed.
+    /// Returns the raw text of the input if it is not valid JSON: cut off by `max_tokens`, or
+    /// malformed.
     ///
-    /// Send an [`error`](ToolUseBlock::error) as the result of such a call. Since the server accepts only
-    /// objects as input, requests send the text as `{"INVALID_JSON": "…"}`.
+    /// Send an [`error`](ToolUseBlock::error) as the result of such a call. Since the server
+    /// accepts only objects as input, requests send the text as `{"INVALID_JSON": "…"}`.
     ///
     /// ```
     /// use anthropic_blocking::ToolUseBlock;

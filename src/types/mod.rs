@@ -1,12 +1,11 @@
 //! What travels on the wire: plain data, serde and constructors, no I/O.
 
-// Reading and writing JSON.
+// JSON: values, and the traits and macros of wire types.
 pub(crate) mod digest;
 mod json;
-
 mod wire;
 
-// Plain values.
+// A call: its attempts, waits, limits and kinds of failure.
 mod dimension;
 mod error_kind;
 mod rate_limits;
@@ -14,32 +13,34 @@ mod request_id;
 mod wait;
 
 mod attempt;
-
 mod meta;
 
-// What a message is made of.
+// A conversation: models, content blocks, tools, turns.
 mod content;
-mod model;
-mod tool;
-mod usage;
-
-mod tokens;
-
-// What goes in.
 mod message_param;
+mod model;
+mod thinking;
+mod tool;
 
+// A request, its bodies and its size.
 mod request;
 
+mod body;
 mod size_estimate;
 
-// What comes out.
-mod message;
-
+// A response: the message and its usage, or an error.
 mod api_error;
+mod usage;
 
+mod message;
+mod tokens;
+
+// A batch and its results.
 mod batch;
-mod event;
 
+// A streamed response: its events, and their fast decoder.
+mod delta;
+mod event;
 mod raw_event;
 
 pub use self::api_error::{ApiError, ApiErrorType};
@@ -53,25 +54,28 @@ pub use self::content::{
     RedactedThinkingBlock, SearchResultBlock, ServerToolResultBlock, ServerToolUseBlock, Source,
     TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock,
 };
+pub use self::delta::{
+    CitationsDelta, ContentDelta, InputJsonDelta, SignatureDelta, TextDelta, ThinkingDelta,
+};
 pub use self::dimension::Dimension;
 pub use self::error_kind::ErrorKind;
 pub use self::event::{
-    CitationsDelta, ContentBlockDelta, ContentBlockStart, ContentBlockStop, ContentDelta,
-    InputJsonDelta, MessageDelta, MessageStart, MessageStop, Ping, SignatureDelta, StopDelta,
-    StreamEvent, TextDelta, ThinkingDelta,
+    ContentBlockDelta, ContentBlockStart, ContentBlockStop, MessageDelta, MessageStart,
+    MessageStop, Ping, StopDelta, StreamEvent,
 };
 pub use self::message::{Message, StopDetails, StopReason};
 pub use self::message_param::{MessageParam, Role};
 pub use self::model::{Lifecycle, Model, ModelInfo};
 pub use self::rate_limits::{RateLimit, RateLimits};
-pub use self::request::{MessageRequest, Metadata, OutputConfig, Thinking};
+pub use self::request::{MessageRequest, Metadata, OutputConfig};
 pub use self::request_id::RequestId;
+pub use self::thinking::Thinking;
 pub use self::tokens::Tokens;
 pub use self::tool::{CustomTool, Tool, ToolChoice};
 pub use self::usage::{CacheCreation, OutputTokensDetails, ServerToolUsage, Usage};
 pub use self::wait::{WaitCause, Waits};
 
+pub(crate) use self::body::{CountBody, CreateBody};
 pub(crate) use self::json::{parse, parse_response};
 pub(crate) use self::meta::ResponseMeta;
 pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, EventError, RawEvent};
-pub(crate) use self::request::{CountBody, CreateBody};

@@ -12,10 +12,8 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::api_error::{ApiError, ApiErrorType};
-use super::event::{
-    ContentBlockDelta, ContentDelta, InputJsonDelta, SignatureDelta, StreamEvent, TextDelta,
-    ThinkingDelta,
-};
+use super::delta::{ContentDelta, InputJsonDelta, SignatureDelta, TextDelta, ThinkingDelta};
+use super::event::{ContentBlockDelta, StreamEvent};
 use super::json::{BorrowedStr, ParsedJson, parse_response_text};
 use super::request_id::RequestId;
 use super::wire::WireValue;

@@ -1,18 +1,14 @@
-//! The request for a message, and its JSON bodies.
+//! The request for a message.
 
-use std::borrow::Cow;
-
-use serde::Serialize;
-use serde::ser::Serializer;
 use serde_json::{Map, Value};
 
 use super::content::{CacheControl, Content};
 use super::digest::Digest;
-use super::json::JsonView;
 use super::message_param::MessageParam;
 use super::model::Model;
+use super::thinking::Thinking;
 use super::tool::{Tool, ToolChoice};
-use super::wire::{WireStruct, WireValue, wire_struct};
+use super::wire::wire_struct;
 
 wire_struct! {
     /// A request for a message, for [`Messages::create`](crate::Messages::create).
@@ -82,29 +78,6 @@ wire_struct! {
     pub struct Metadata {
         /// An opaque id. Do not send names, e-mail addresses or phone numbers.
         opt user_id: String,
-    }
-}
-
-wire_struct! {
-    /// Whether and how the model thinks before it responds. Each model accepts only some of the
-    /// kinds.
-    ///
-    /// ```
-    /// use anthropic_blocking::{MessageRequest, Thinking};
-    ///
-    /// let request = MessageRequest::new("claude-opus-5", 16_000)
-    ///     .thinking(Thinking::adaptive().display("summarized"))
-    ///     .effort("high")
-    ///     .user("Is 2^61 - 1 a prime?");
-    /// ```
-    #[derive(Debug, Clone, PartialEq)]
-    pub struct Thinking {
-        /// The kind: `enabled`, `adaptive`, `disabled` or `between_tools`.
-        req kind = "type": String,
-        /// The most tokens of thinking: at least 1024, and fewer than `max_tokens`.
-        opt budget_tokens: u64,
-        /// Which part of the thinking the response contains: `summarized` or `omitted`.
-        opt display: String,
     }
 }
 
@@ -425,117 +398,6 @@ impl From<String> for Metadata {
     }
 }
 
-impl Thinking {
-    /// Thinking with up to `budget_tokens` tokens: at least 1024, and fewer than `max_tokens`. For
-    /// models up to the 4.6 generation.
-    pub fn enabled(budget_tokens: u64) -> Thinking {
-        Thinking {
-            budget_tokens: Some(budget_tokens),
-            ..Thinking::of_kind("enabled")
-        }
-    }
-
-    /// Thinking as much as the model decides, guided by the effort.
-    pub fn adaptive() -> Thinking {
-        Thinking::of_kind("adaptive")
-    }
-
-    /// No thinking.
-    pub fn disabled() -> Thinking {
-        Thinking::of_kind("disabled")
-    }
-
-    /// No thinking, but short progress notes between tool calls, which arrive as thinking blocks.
-    /// For Sonnet 5.5, with an effort of `low`, `medium` or `high`.
-    pub fn between_tools() -> Thinking {
-        Thinking::of_kind("between_tools")
-    }
-
-    /// Sets which part of the thinking the response contains: `summarized` or `omitted`.
-    #[must_use]
-    pub fn display(mut self, display: impl Into<String>) -> Thinking {
-        self.display = Some(display.into());
-        self
-    }
-
-    fn of_kind(kind: &str) -> Thinking {
-        Thinking {
-            kind: kind.to_owned(),
-            budget_tokens: None,
-            display: None,
-            extra: Map::new(),
-        }
-    }
-}
-
-/// The body of a request that creates a message.
-pub(crate) struct CreateBody<'a> {
-    pub(crate) request: &'a MessageRequest,
-    pub(crate) stream: bool,
-}
-
-impl Serialize for CreateBody<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        write_body(self.request, &["stream"], self.stream, to)
-    }
-}
-
-/// The body of a request that counts tokens; that endpoint accepts fewer fields.
-pub(crate) struct CountBody<'a>(pub(crate) &'a MessageRequest);
-
-impl Serialize for CountBody<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        const NOT_TAKEN: &[&str] = &[
-            "stream",
-            "max_tokens",
-            "stop_sequences",
-            "metadata",
-            "temperature",
-            "top_p",
-            "top_k",
-            "service_tier",
-            "container",
-            "inference_geo",
-            "diagnostics",
-            // Fields of betas.
-            "thread",
-            "fallbacks",
-            "fallback_credit_token",
-        ];
-        write_body(self.0, NOT_TAKEN, false, to)
-    }
-}
-
-/// Writes a request without the fields in `without`, and with the turns in the form that the server
-/// accepts.
-fn write_body<S: Serializer>(
-    request: &MessageRequest,
-    without: &[&str],
-    stream: bool,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    let turns = accepted_turns(&request.messages);
-    let mut entries = request.entries();
-    entries.retain(|(name, _)| !without.contains(name));
-    if let Some(turns) = &turns {
-        let messages = entries.iter_mut().find(|(name, _)| *name == "messages");
-        if let Some((_, messages)) = messages {
-            *messages = JsonView::Array(turns.iter().map(|turn| turn.write()).collect());
-        }
-    }
-    if stream {
-        entries.push(("stream", JsonView::Bool(true)));
-    }
-    JsonView::Object(entries).serialize(to)
-}
-
-/// Returns the turns in the form that the server accepts; `None` if all are in that form already.
-fn accepted_turns(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> {
-    let is_unchanged = |turn: &MessageParam| matches!(turn.to_accepted(), Some(Cow::Borrowed(_)));
-    let are_unchanged = turns.iter().all(is_unchanged);
-    (!are_unchanged).then(|| turns.iter().filter_map(MessageParam::to_accepted).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -589,37 +451,5 @@ mod tests {
             serde_json::from_value::<MessageRequest>(json).unwrap(),
             request
         );
-    }
-
-    #[test]
-    fn stream_field_is_set_by_the_client_only() {
-        let request = MessageRequest::new("m", 5).field("stream", false);
-        let body = |stream| {
-            serde_json::to_value(CreateBody {
-                request: &request,
-                stream,
-            })
-            .unwrap()
-        };
-        assert_eq!(body(true)["stream"], json!(true));
-        assert!(body(false).get("stream").is_none());
-    }
-
-    #[test]
-    fn count_body_omits_fields_not_accepted() {
-        let counted = json!({"model":"m","messages":[{"role":"user","content":"a"}],"system":"s",
-            "tools":[{"name":"t","input_schema":{}}],"tool_choice":{"type":"none"},
-            "thinking":{"type":"adaptive"},"output_config":{"effort":"low"},
-            "cache_control":{"type":"ephemeral"},"speed":"fast","context_management":{},
-            "mcp_servers":[],"compaction":{"type":"summarize"},"billing_policy":{}});
-        let others = json!({"stream":true,"max_tokens":5,"stop_sequences":["x"],
-            "metadata":{"user_id":"u"},"temperature":1.0,"top_p":1.0,"top_k":1,
-            "service_tier":"auto","container":"c","inference_geo":"us","diagnostics":{},
-            "thread":{"type":"create"},"fallbacks":"default","fallback_credit_token":"f"});
-        let mut all = counted.clone();
-        let fields = all.as_object_mut().unwrap();
-        fields.extend(others.as_object().unwrap().clone());
-        let request: MessageRequest = serde_json::from_value(all).unwrap();
-        assert_eq!(serde_json::to_value(CountBody(&request)).unwrap(), counted);
     }
 }

@@ -1,4 +1,5 @@
-//! The kinds of failures.
+//! The kinds of failures. `error` re-exports [`ErrorKind`]; it is declared here because a message
+//! holds its attempts, and each failed attempt its kind.
 
 use std::fmt;
 

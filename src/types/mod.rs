@@ -1,4 +1,12 @@
-//! What travels on the wire: plain data, serde and constructors, no I/O.
+//! What travels on the wire, and plain values: no I/O, no lock, no clock.
+//!
+//! A [`MessageRequest`] goes out: `body` writes it as the JSON that an endpoint accepts. What the
+//! server sends comes in as a [`Message`], as stream events or as a [`MessageBatch`]; failures as
+//! an [`ApiError`]. `wire` defines how all of these are read and written without loss, through the
+//! JSON values in `json`. The remaining types describe a call: what it waited for, what each
+//! attempt met, which limits the server reported.
+//!
+//! A file imports only from files listed above it.
 
 // JSON: values, and the traits and macros of wire types.
 pub(crate) mod digest;

@@ -34,7 +34,7 @@ impl fmt::Display for Delivery {
         f.write_str(match self {
             Delivery::NotSent => "not sent",
             Delivery::Unknown => "sent, outcome unknown",
-            Delivery::Responded => "answered",
+            Delivery::Responded => "responded",
         })
     }
 }

@@ -18,7 +18,12 @@ pub(crate) struct CreateBody<'a> {
 
 impl Serialize for CreateBody<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        write_body(self.request, &["stream"], self.stream, to)
+        let turns = accepted_turns(&self.request.messages);
+        let mut entries = body_entries(self.request, turns.as_deref(), &["stream"]);
+        if self.stream {
+            entries.push(("stream", JsonView::Bool(true)));
+        }
+        JsonView::Object(entries).serialize(to)
     }
 }
 
@@ -27,48 +32,28 @@ pub(crate) struct CountBody<'a>(pub(crate) &'a MessageRequest);
 
 impl Serialize for CountBody<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        const NOT_TAKEN: &[&str] = &[
-            "stream",
-            "max_tokens",
-            "stop_sequences",
-            "metadata",
-            "temperature",
-            "top_p",
-            "top_k",
-            "service_tier",
-            "container",
-            "inference_geo",
-            "diagnostics",
-            // Fields of betas.
-            "thread",
-            "fallbacks",
-            "fallback_credit_token",
-        ];
-        write_body(self.0, NOT_TAKEN, false, to)
+        let turns = accepted_turns(&self.0.messages);
+        let entries = body_entries(self.0, turns.as_deref(), NOT_COUNTED);
+        JsonView::Object(entries).serialize(to)
     }
 }
 
-/// Writes a request without the fields in `without`, and with the turns in the form that the server
-/// accepts.
-fn write_body<S: Serializer>(
-    request: &MessageRequest,
-    without: &[&str],
-    stream: bool,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    let turns = accepted_turns(&request.messages);
+/// Returns the fields of a body: those of the request except `excluded`, with `turns` as the
+/// messages if given.
+fn body_entries<'a>(
+    request: &'a MessageRequest,
+    turns: Option<&'a [Cow<'a, MessageParam>]>,
+    excluded: &[&str],
+) -> Vec<(&'a str, JsonView<'a>)> {
     let mut entries = request.entries();
-    entries.retain(|(name, _)| !without.contains(name));
-    if let Some(turns) = &turns {
+    entries.retain(|(name, _)| !excluded.contains(name));
+    if let Some(turns) = turns {
         let messages = entries.iter_mut().find(|(name, _)| *name == "messages");
         if let Some((_, messages)) = messages {
             *messages = JsonView::Array(turns.iter().map(|turn| turn.write()).collect());
         }
     }
-    if stream {
-        entries.push(("stream", JsonView::Bool(true)));
-    }
-    JsonView::Object(entries).serialize(to)
+    entries
 }
 
 /// Returns the turns in the form that the server accepts; `None` if all are in that form already.
@@ -77,6 +62,25 @@ fn accepted_turns(turns: &[MessageParam]) -> Option<Vec<Cow<'_, MessageParam>>> 
     let are_unchanged = turns.iter().all(is_unchanged);
     (!are_unchanged).then(|| turns.iter().filter_map(MessageParam::to_accepted).collect())
 }
+
+/// Fields of a request that the endpoint for counting tokens does not accept.
+const NOT_COUNTED: &[&str] = &[
+    "stream",
+    "max_tokens",
+    "stop_sequences",
+    "metadata",
+    "temperature",
+    "top_p",
+    "top_k",
+    "service_tier",
+    "container",
+    "inference_geo",
+    "diagnostics",
+    // Fields of betas.
+    "thread",
+    "fallbacks",
+    "fallback_credit_token",
+];
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,12 @@ use serde::Serialize;
 pub(crate) struct Digest(u64);
 
 impl Digest {
+    /// Creates the digest of no bytes.
     pub(crate) fn new() -> Digest {
         Digest(OFFSET_BASIS)
     }
 
+    /// Creates the digest of `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Digest {
         let mut digest = Digest::new();
         digest.add(bytes);
@@ -31,6 +33,7 @@ impl Digest {
         }
     }
 
+    /// Returns the digest as 16 hexadecimal digits.
     pub(crate) fn to_hex(&self) -> String {
         format!("{:016x}", self.0)
     }

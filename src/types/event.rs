@@ -1,6 +1,7 @@
 //! The events of a streamed response.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use serde::de::Deserializer;
 use serde::ser::Serializer;
@@ -228,41 +229,41 @@ impl StreamEvent {
 
     /// Returns the events that a stream of this message would consist of.
     pub(crate) fn of_message(mut message: Message) -> VecDeque<StreamEvent> {
-        let extra = Map::new;
         let delta = StopDelta {
             stop_reason: message.stop_reason.clone(),
             stop_sequence: message.stop_sequence.clone(),
             stop_details: message.stop_details.clone(),
             container: None,
-            extra: extra(),
+            extra: Map::new(),
         };
         let usage = Some(message.usage.clone());
-        let blocks = std::mem::take(&mut message.content);
+        let blocks = mem::take(&mut message.content);
         let start = MessageStart {
             message,
-            extra: extra(),
+            extra: Map::new(),
         };
         let mut events = VecDeque::from([StreamEvent::MessageStart(Box::new(start))]);
         for (index, content_block) in (0..).zip(blocks) {
             let start = ContentBlockStart {
                 index,
                 content_block,
-                extra: extra(),
+                extra: Map::new(),
             };
             let stop = ContentBlockStop {
                 index,
-                extra: extra(),
+                extra: Map::new(),
             };
             events.push_back(StreamEvent::ContentBlockStart(Box::new(start)));
             events.push_back(StreamEvent::ContentBlockStop(stop));
         }
-        let delta = MessageDelta {
+        let end = MessageDelta {
             delta,
             usage,
-            extra: extra(),
+            extra: Map::new(),
         };
-        events.push_back(StreamEvent::MessageDelta(Box::new(delta)));
-        events.push_back(StreamEvent::MessageStop(MessageStop { extra: extra() }));
+        let stop = MessageStop { extra: Map::new() };
+        events.push_back(StreamEvent::MessageDelta(Box::new(end)));
+        events.push_back(StreamEvent::MessageStop(stop));
         events
     }
 

@@ -26,7 +26,9 @@ pub(crate) enum ParsedJson<'a> {
 
 /// The entries of a JSON object, in the order of the input. The last of repeated keys counts.
 #[derive(Debug, Default)]
-pub(crate) struct ParsedObject<'a>(Vec<(Cow<'a, str>, ParsedJson<'a>)>);
+pub(crate) struct ParsedObject<'a> {
+    entries: Vec<(Cow<'a, str>, ParsedJson<'a>)>,
+}
 
 impl<'a> ParsedJson<'a> {
     pub(crate) fn is_null(&self) -> bool {
@@ -76,13 +78,13 @@ impl<'a> ParsedJson<'a> {
 
 impl<'a> ParsedObject<'a> {
     pub(crate) fn get(&self, key: &str) -> Option<&ParsedJson<'a>> {
-        let entry = self.0.iter().rev().find(|(known, _)| known == key);
+        let entry = self.entries.iter().rev().find(|(known, _)| known == key);
         entry.map(|(_, value)| value)
     }
 
     /// Sets a key; replaces its value if the object has the key already.
     pub(crate) fn set(&mut self, key: &'a str, value: ParsedJson<'a>) {
-        self.0.push((Cow::Borrowed(key), value));
+        self.entries.push((Cow::Borrowed(key), value));
     }
 
     /// Returns the object's `type`, if it is a string.
@@ -109,7 +111,7 @@ impl<'a> ParsedObject<'a> {
     ) {
         // Most objects list their fields in the order of `keys`: begin behind the last match.
         let mut next = 0;
-        for (key, value) in &self.0 {
+        for (key, value) in &self.entries {
             let matches = |at: &usize| keys[*at] == *key;
             match (next..keys.len()).chain(0..next).find(matches) {
                 Some(at) => {
@@ -126,7 +128,7 @@ impl<'a> ParsedObject<'a> {
     /// Copies all entries.
     pub(crate) fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        for (key, value) in &self.0 {
+        for (key, value) in &self.entries {
             map.insert(key.clone().into_owned(), value.into());
         }
         map
@@ -162,7 +164,9 @@ impl<'a> From<&'a Value> for ParsedJson<'a> {
 impl<'a> From<&'a Map<String, Value>> for ParsedObject<'a> {
     fn from(map: &'a Map<String, Value>) -> ParsedObject<'a> {
         let entry = |(key, value): (&'a String, &'a Value)| (key.into(), value.into());
-        ParsedObject(map.iter().map(entry).collect())
+        ParsedObject {
+            entries: map.iter().map(entry).collect(),
+        }
     }
 }
 
@@ -312,7 +316,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
             [(key, ParsedJson::Text(text))] if key == ARBITRARY_NUMBER_KEY => {
                 number_or_object(text).map_err(A::Error::custom)
             }
-            _ => Ok(ParsedJson::Object(ParsedObject(entries))),
+            _ => Ok(ParsedJson::Object(ParsedObject { entries })),
         }
     }
 }
@@ -330,10 +334,12 @@ fn number_or_object(text: &str) -> Result<ParsedJson<'static>, ValueError> {
     let map = MapDeserializer::new(iter::once((ARBITRARY_NUMBER_KEY, text)));
     Ok(match Value::deserialize(map)? {
         Value::Number(number) => ParsedJson::Number(number),
-        _ => ParsedJson::Object(ParsedObject(vec![(
-            Cow::Borrowed(ARBITRARY_NUMBER_KEY),
-            ParsedJson::Text(Cow::Owned(text.to_owned())),
-        )])),
+        _ => {
+            let value = ParsedJson::Text(Cow::Owned(text.to_owned()));
+            ParsedJson::Object(ParsedObject {
+                entries: vec![(Cow::Borrowed(ARBITRARY_NUMBER_KEY), value)],
+            })
+        }
     })
 }
 
@@ -418,7 +424,7 @@ mod tests {
             panic!("{json:?}");
         };
         for object in array {
-            let entries = &object.as_object().unwrap().0;
+            let entries = &object.as_object().unwrap().entries;
             assert_eq!(entries.capacity(), 0);
         }
     }

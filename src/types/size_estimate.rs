@@ -121,80 +121,82 @@ mod tests {
     use crate::types::CacheControl;
     use serde_json::json;
 
-    fn size(request: &MessageRequest) -> (u64, u64, bool) {
+    struct Estimated {
+        body: u64,
+        size: SizeEstimate,
+    }
+
+    fn estimate(request: &MessageRequest) -> Estimated {
         let body = serde_json::to_vec(request).unwrap().len();
-        let size = request.estimate_size(body);
-        (body as u64, size.bytes, size.is_cached)
+        Estimated {
+            body: body as u64,
+            size: request.estimate_size(body),
+        }
+    }
+
+    fn estimate_block(block: ContentBlock) -> Estimated {
+        estimate(&MessageRequest::new("m", 10).user(vec![block]))
     }
 
     #[test]
     fn text_counts_with_its_bytes() {
         let request = MessageRequest::new("m", 10).system("s").user("Hello");
-        let (body, bytes, is_cached) = size(&request);
-        assert_eq!((bytes, is_cached), (body, false));
-    }
-
-    fn most(block: ContentBlock) -> (u64, u64) {
-        let request = MessageRequest::new("m", 10).user(vec![block]);
-        let body = serde_json::to_vec(&request).unwrap().len();
-        (body as u64, request.estimate_size(body).most)
+        let Estimated { body, size } = estimate(&request);
+        assert_eq!((size.bytes, size.is_cached), (body, false));
     }
 
     #[test]
     fn images_and_pdfs_count_with_estimates() {
+        // 300,000 bytes are 400,000 in base64.
         let image = ContentBlock::image("image/png", &[7; 300_000]);
         let nested = ContentBlock::tool_result("t", vec![image.clone()]);
-        for block in [image, nested] {
-            let request = MessageRequest::new("m", 10).user(vec![block.clone()]);
-            let (body, bytes, _) = size(&request);
-            assert_eq!(bytes, body - 400_000 + IMAGE_BYTES);
-            assert_eq!(most(block), (body, body - 400_000 + 81_796));
+        for block in [image.clone(), nested] {
+            let Estimated { body, size } = estimate_block(block);
+            assert_eq!(size.bytes, body - 400_000 + IMAGE_BYTES);
+            assert_eq!(size.most, body - 400_000 + 81_796);
         }
-        let image = ContentBlock::image("image/png", &[7; 300_000]);
         let page = ContentBlock::document_from(Source::content(vec![image]));
-        let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![page]));
-        assert_eq!(bytes, body - 400_000 + IMAGE_BYTES);
-        let pdf = ContentBlock::pdf(&[7; 300_000]);
-        let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![pdf.clone()]));
-        assert_eq!(bytes, body - 400_000 + 40_000);
-        assert_eq!(most(pdf), (body, body));
+        let Estimated { body, size } = estimate_block(page);
+        assert_eq!(size.bytes, body - 400_000 + IMAGE_BYTES);
+        let Estimated { body, size } = estimate_block(ContentBlock::pdf(&[7; 300_000]));
+        assert_eq!(size.bytes, body - 400_000 + 40_000);
+        assert_eq!(size.most, body);
     }
 
     #[test]
     fn fetched_pdf_counts_with_an_estimate() {
-        let found = |kind: &str| {
+        let saved = |kind: &str| {
             let source = json!({"type": kind, "media_type": "x", "data": "x".repeat(400_000)});
             let page = json!({"type": "document", "source": source});
             let result = json!({"type": "web_fetch_result", "content": page});
             let block = json!({"type": "web_fetch_tool_result", "tool_use_id": "s",
                 "content": result});
             let block: ContentBlock = serde_json::from_value(block).unwrap();
-            let (body, bytes, _) = size(&MessageRequest::new("m", 10).assistant(block));
-            body - bytes
+            let Estimated { body, size } = estimate(&MessageRequest::new("m", 10).assistant(block));
+            body - size.bytes
         };
-        assert_eq!(found("base64"), 360_000);
-        assert_eq!(found("text"), 0);
+        assert_eq!(saved("base64"), 360_000);
+        assert_eq!(saved("text"), 0);
     }
 
     #[test]
     fn content_by_url_or_file_id_has_a_typical_size() {
-        let url = "https://example.com/a";
-        for source in [Source::url(url), Source::file("file_1")] {
+        for source in [Source::url("https://example.com/a"), Source::file("file_1")] {
             let document = ContentBlock::document_from(source.clone());
-            let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![document]));
-            assert_eq!(bytes, body + REMOTE_DOCUMENT_BYTES);
-            let image = ContentBlock::image_from(source);
-            let (body, bytes, _) = size(&MessageRequest::new("m", 10).user(vec![image]));
-            assert_eq!(bytes, body + IMAGE_BYTES);
+            let Estimated { body, size } = estimate_block(document);
+            assert_eq!(size.bytes, body + REMOTE_DOCUMENT_BYTES);
+            let Estimated { body, size } = estimate_block(ContentBlock::image_from(source));
+            assert_eq!(size.bytes, body + IMAGE_BYTES);
         }
     }
 
     #[test]
     fn cache_marks_are_found_in_messages_and_system() {
+        let is_cached = |request: &MessageRequest| estimate(request).size.is_cached;
         let marked = ContentBlock::text("t").cached(CacheControl::ephemeral());
         let request = MessageRequest::new("m", 10);
-        assert!(!size(&request).2);
-        assert!(size(&request.clone().user(vec![marked.clone()])).2);
-        assert!(size(&request.system(vec![marked])).2);
+        assert!(!is_cached(&request));
+        assert!(is_cached(&request.clone().user(vec![marked.clone()])));
+        assert!(is_cached(&request.system(vec![marked])));
     }
 }

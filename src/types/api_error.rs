@@ -80,36 +80,18 @@ impl ApiError {
     /// Decided by the error code; errors without one are recognized by type and message.
     pub(crate) fn is_about_money(&self) -> bool {
         match self.error_code() {
-            Some(code) => {
-                code.ends_with("_spend_limit_reached")
-                    || matches!(
-                        code,
-                        "linked_organization_billing_unavailable"
-                            | "user_profile_billing_not_authorized"
-                            | "user_profile_not_billable"
-                    )
-            }
+            Some(code) => code.ends_with(SPEND_LIMIT_SUFFIX) || BILLING_CODES.contains(&code),
             None => {
-                self.kind == ApiErrorType::Billing
-                    || [
-                        "You have reached your specified",
-                        "You have reached your API usage limits",
-                        "credit balance is too low",
-                        "Extra usage is required",
-                        "out of extra usage",
-                    ]
-                    .iter()
-                    .any(|text| self.message.contains(text))
+                let is_billing_text = |text: &&str| self.message.contains(*text);
+                self.kind == ApiErrorType::Billing || BILLING_MESSAGES.iter().any(is_billing_text)
             }
         }
     }
 
     /// Whether a retry cannot succeed, although the status suggests that it may.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            self.error_code(),
-            Some("organization_on_hold" | "skill_read_blocked_undecryptable")
-        )
+        self.error_code()
+            .is_some_and(|code| FINAL_CODES.contains(&code))
     }
 
     /// Reads an error body, and the request id in it: the documented envelope, the bare error
@@ -167,6 +149,28 @@ impl ApiError {
         }
     }
 }
+
+/// The end of the error codes of all spend limits, such as `enforced_spend_limit_reached`.
+const SPEND_LIMIT_SUFFIX: &str = "_spend_limit_reached";
+
+/// Error codes about billing other than spend limits.
+const BILLING_CODES: [&str; 3] = [
+    "linked_organization_billing_unavailable",
+    "user_profile_billing_not_authorized",
+    "user_profile_not_billable",
+];
+
+/// Parts of the messages of errors about billing that have no error code.
+const BILLING_MESSAGES: [&str; 5] = [
+    "You have reached your specified",
+    "You have reached your API usage limits",
+    "credit balance is too low",
+    "Extra usage is required",
+    "out of extra usage",
+];
+
+/// Error codes of failures that no retry overcomes, although their status suggests otherwise.
+const FINAL_CODES: [&str; 2] = ["organization_on_hold", "skill_read_blocked_undecryptable"];
 
 #[cfg(test)]
 mod tests {

@@ -21,8 +21,7 @@ open_enum! {
         User = "user",
         /// The model.
         Assistant = "assistant",
-        /// The operator: an instruction in the middle of the conversation, which some models
-        /// accept.
+        /// Instructions in the middle of the conversation, which some models accept.
         System = "system",
     }
 }

@@ -143,6 +143,7 @@ impl<T: WireValue> WireValue for Vec<T> {
     }
 }
 
+/// Returns the object, or a mismatch if `json` is something else.
 pub(crate) fn as_object<'j, 'a>(
     json: &'j ParsedJson<'a>,
 ) -> Result<&'j ParsedObject<'a>, Mismatch> {

@@ -679,8 +679,11 @@ mod tests {
         }
         let after: ContentBlock = serde_json::from_str(r#"{"text":1,"type":"text"}"#).unwrap();
         assert_eq!(after.kind(), "text");
-        for odd in ["null", "5", "\"a\"", "[]", "true"] {
-            assert!(serde_json::from_str::<ContentBlock>(odd).is_err(), "{odd}");
+        for other in ["null", "5", "\"a\"", "[]", "true"] {
+            assert!(
+                serde_json::from_str::<ContentBlock>(other).is_err(),
+                "{other}"
+            );
         }
     }
 

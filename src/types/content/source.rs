@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn image_type_is_told_by_the_first_bytes() {
+    fn image_type_is_recognized_by_its_first_bytes() {
         assert_eq!(image_media_type(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
         assert_eq!(image_media_type(b"\x89PNG\r\n"), Some("image/png"));
         assert_eq!(image_media_type(b"GIF89a"), Some("image/gif"));

@@ -24,8 +24,8 @@ use super::wire::{self, Mismatch, WireStruct, WireValue, wire_struct};
 pub enum Tool {
     /// A tool that your program runs.
     Custom(CustomTool),
-    /// Any other tool, such as a server tool, as its JSON: `{"type": "web_search_20260318", "name":
-    /// "web_search"}`.
+    /// Any other tool, such as a tool that runs on the server, as its JSON:
+    /// `{"type": "web_search_20260318", "name": "web_search"}`.
     Other(Value),
 }
 
@@ -58,14 +58,6 @@ wire_struct! {
 }
 
 impl Tool {
-    /// Whether this tool marks the end of a prefix that the server should cache.
-    pub(crate) fn is_cached(&self) -> bool {
-        match self {
-            Tool::Custom(tool) => tool.cache_control.is_some(),
-            Tool::Other(tool) => tool.get("cache_control").is_some(),
-        }
-    }
-
     /// Creates a tool that your program runs, with the JSON schema of its input.
     #[expect(clippy::new_ret_no_self, reason = "the common tool is the custom one")]
     pub fn new(name: impl Into<String>, input_schema: Value) -> CustomTool {
@@ -84,6 +76,14 @@ impl Tool {
         match self {
             Tool::Custom(tool) => Some(&tool.name),
             Tool::Other(value) => value.get("name")?.as_str(),
+        }
+    }
+
+    /// Whether this tool marks the end of a prefix that the server should cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        match self {
+            Tool::Custom(tool) => tool.cache_control.is_some(),
+            Tool::Other(tool) => tool.get("cache_control").is_some(),
         }
     }
 }

@@ -147,10 +147,7 @@ impl ContentBlock {
     /// Creates the result of the failed tool call with this id; `message` tells the model what went
     /// wrong. Prefer [`ToolUseBlock::error`], which also copies the toolset from the call.
     pub fn tool_error(tool_use_id: impl Into<String>, message: impl Into<String>) -> ContentBlock {
-        let message = Content::from(message.into());
-        let mut result = ToolResultBlock::new(tool_use_id.into(), message);
-        result.is_error = Some(true);
-        ContentBlock::ToolResult(result)
+        ContentBlock::ToolResult(ToolResultBlock::failed(tool_use_id.into(), message.into()))
     }
 }
 
@@ -195,10 +192,8 @@ impl ToolUseBlock {
     /// }
     /// ```
     pub fn error(&self, message: impl Into<String>) -> ContentBlock {
-        let message = Content::from(message.into());
-        let mut result = ToolResultBlock::new(self.id.clone(), message);
+        let mut result = ToolResultBlock::failed(self.id.clone(), message.into());
         result.toolset_name.clone_from(&self.toolset_name);
-        result.is_error = Some(true);
         ContentBlock::ToolResult(result)
     }
 }
@@ -274,6 +269,12 @@ impl ToolResultBlock {
             cache_control: None,
             extra: Map::new(),
         }
+    }
+
+    fn failed(tool_use_id: String, message: String) -> ToolResultBlock {
+        let mut result = ToolResultBlock::new(tool_use_id, Content::from(message));
+        result.is_error = Some(true);
+        result
     }
 }
 

@@ -89,42 +89,6 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-impl From<&str> for Content {
-    fn from(text: &str) -> Content {
-        Content::Text(text.to_owned())
-    }
-}
-
-impl From<&String> for Content {
-    fn from(text: &String) -> Content {
-        Content::Text(text.clone())
-    }
-}
-
-impl From<String> for Content {
-    fn from(text: String) -> Content {
-        Content::Text(text)
-    }
-}
-
-impl From<ContentBlock> for Content {
-    fn from(block: ContentBlock) -> Content {
-        Content::Blocks(vec![block])
-    }
-}
-
-impl From<Vec<ContentBlock>> for Content {
-    fn from(blocks: Vec<ContentBlock>) -> Content {
-        Content::Blocks(blocks)
-    }
-}
-
-impl<const N: usize> From<[ContentBlock; N]> for Content {
-    fn from(blocks: [ContentBlock; N]) -> Content {
-        Content::Blocks(blocks.into())
-    }
-}
-
 /// One block of a message's content.
 ///
 /// Requests and responses use the same type, so that a received message can be sent back unchanged.
@@ -322,18 +286,6 @@ impl ContentBlock {
     }
 }
 
-impl From<&str> for ContentBlock {
-    fn from(text: &str) -> ContentBlock {
-        ContentBlock::text(text)
-    }
-}
-
-impl From<String> for ContentBlock {
-    fn from(text: String) -> ContentBlock {
-        ContentBlock::text(text)
-    }
-}
-
 impl WireValue for ContentBlock {
     fn read(json: &ParsedJson<'_>) -> Result<Self, Mismatch> {
         let object = wire::as_object(json)?;
@@ -395,31 +347,6 @@ fn is_tool_use(block: &Map<String, Value>) -> bool {
 /// The key under which input that is not an object is sent back, which the API's documentation
 /// uses.
 const INVALID_JSON: &str = "INVALID_JSON";
-
-/// Implements `From` for the blocks that have their own type.
-macro_rules! into_block {
-    ($( $type:ident => $variant:ident ),* $(,)?) => { $(
-        impl From<$type> for ContentBlock {
-            fn from(block: $type) -> ContentBlock {
-                ContentBlock::$variant(block)
-            }
-        }
-    )* };
-}
-
-into_block! {
-    TextBlock => Text,
-    ImageBlock => Image,
-    DocumentBlock => Document,
-    SearchResultBlock => SearchResult,
-    ThinkingBlock => Thinking,
-    RedactedThinkingBlock => RedactedThinking,
-    ToolUseBlock => ToolUse,
-    ToolResultBlock => ToolResult,
-    ServerToolUseBlock => ServerToolUse,
-    ServerToolResultBlock => ServerToolResult,
-    ContainerUploadBlock => ContainerUpload,
-}
 
 wire_struct! {
     /// Where the bytes of an image or document come from.

@@ -11,6 +11,7 @@ mod leaf_blocks;
 
 mod content;
 
+mod conversions;
 mod source;
 
 mod constructors;

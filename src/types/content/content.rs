@@ -2,7 +2,7 @@
 //!
 //! These types contain each other (a tool result holds content, which consists of blocks, one of
 //! which may be a tool result), so that they share this file. Blocks without content are in
-//! `leaf_blocks`, constructors in `source` and `constructors`.
+//! `leaf_blocks`; `source`, `conversions` and `constructors` create these types.
 
 use std::mem;
 

@@ -1,8 +1,8 @@
 //! Content blocks: what messages consist of, in requests and in responses alike.
 //!
 //! `content` holds [`Content`], [`ContentBlock`] and the blocks that contain content or a
-//! [`Source`]: these types contain each other. `leaf_blocks` holds the other blocks. `source` and
-//! `constructors` hold the functions with which callers create them.
+//! [`Source`]: these types contain each other. `leaf_blocks` holds the other blocks. `source`,
+//! `conversions` and `constructors` hold the functions with which callers create them.
 
 mod base64;
 mod cache_control;

@@ -65,8 +65,7 @@ pub mod guide;
 pub mod fuzzing;
 
 pub use crate::api::batches::{BatchProgress, BatchResults, BatchRun, Batches};
-pub use crate::api::messages::Messages;
-pub use crate::api::messages::stream::{MessageStream, TextDeltas};
+pub use crate::api::messages::{MessageStream, Messages, TextDeltas};
 pub use crate::api::models::Models;
 pub use crate::api::pages::Pages;
 pub use crate::api::raw::{Raw, RawResponse};

@@ -11,7 +11,7 @@ use crate::types::ResponseMeta;
 
 impl Client {
     /// Asks an endpoint that answers at once, and may be asked again whatever became of it.
-    pub(crate) fn ask<T: DeserializeOwned>(
+    pub(crate) fn request_json<T: DeserializeOwned>(
         &self,
         method: &'static str,
         path: &str,
@@ -31,7 +31,7 @@ impl Client {
 /// The path of one thing: its id below the path of its kind.
 ///
 /// An id is escaped, so that it cannot name another path; one that does even then is refused.
-pub(crate) fn path_of(method: &'static str, kind: &str, id: &str) -> Result<String> {
+pub(crate) fn path_with_id(method: &'static str, kind: &str, id: &str) -> Result<String> {
     if matches!(id, "" | "." | "..") {
         let shown = sanitize(id, 100);
         return Err(Error::rejected(
@@ -39,7 +39,7 @@ pub(crate) fn path_of(method: &'static str, kind: &str, id: &str) -> Result<Stri
             format!("{shown:?} is no id"),
         ));
     }
-    Ok(format!("{kind}/{}", escaped(id)))
+    Ok(format!("{kind}/{}", percent_encode(id)))
 }
 
 /// Refuses what is no path: appended to the base URL it might name another host, and the key would
@@ -56,7 +56,7 @@ pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
 }
 
 /// Text as a part of a path or a query.
-pub(crate) fn escaped(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_id_stays_within_its_part_of_the_path() {
-        let path = |id| path_of("GET", "/v1/models", id);
+        let path = |id| path_with_id("GET", "/v1/models", id);
         assert_eq!(
             path("claude-haiku-4-5").unwrap(),
             "/v1/models/claude-haiku-4-5"

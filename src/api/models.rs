@@ -1,6 +1,6 @@
 //! Models: which there are, and what each can do.
 
-use crate::api::endpoint::path_of;
+use crate::api::endpoint::path_with_id;
 use crate::api::pages::Pages;
 use crate::client::Client;
 use crate::error::Result;
@@ -66,8 +66,8 @@ impl<'a> Models<'a> {
     /// may not use it; else those of any call. `InvalidRequest` for an empty id, before anything
     /// is sent.
     pub fn get(&self, id: impl Into<Model>) -> Result<ModelInfo> {
-        let path = path_of("GET", PATH, id.into().as_str())?;
-        let (info, _) = self.client.ask("GET", &path, "a model")?;
+        let path = path_with_id("GET", PATH, id.into().as_str())?;
+        let (info, _) = self.client.request_json("GET", &path, "a model")?;
         Ok(info)
     }
 }

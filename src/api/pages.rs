@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::endpoint::{check_path, escaped};
+use crate::api::endpoint::{check_path, percent_encode};
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::types::ResponseMeta;
@@ -172,13 +172,13 @@ impl<'a, T> Pages<'a, T> {
         });
         for (name, value) in limit.into_iter().chain(cursor) {
             let separator = if path.contains('?') { '&' } else { '?' };
-            path = format!("{path}{separator}{name}={}", escaped(&value));
+            path = format!("{path}{separator}{name}={}", percent_encode(&value));
         }
         self.is_over = true;
         if let Err(error) = check_path("GET", &path) {
             return Some(Err(error));
         }
-        let page: Page = match self.client.ask("GET", &path, "a page of a list") {
+        let page: Page = match self.client.request_json("GET", &path, "a page of a list") {
             Ok((page, meta)) => {
                 self.meta = meta;
                 page

@@ -37,7 +37,9 @@ fn results_come_in_the_order_of_the_input() {
         .run([entries(2), entries(2)].concat())
         .expect_err("twins");
     assert!(
-        error.to_string().contains("custom_id key-0 is there twice"),
+        error
+            .to_string()
+            .contains("two requests have the custom_id key-0"),
         "{error}"
     );
 }
@@ -164,12 +166,12 @@ fn strays_twins_and_gaps_are_told_of_and_the_rest_is_delivered() {
     assert_eq!(
         told,
         [
-            "there is a result for nobody, which was never asked for",
+            "there is a result for nobody, which was never requested",
             "line 3 is no result of a batch",
             "key-0 succeeded",
             "key-3 has two results",
             "key-1 new",
-            "there is a result for x, which was never asked for",
+            "there is a result for x, which was never requested",
             "the request key-2: msgbatch_test_000001 gave no result for it",
             "key-3 succeeded",
         ]
@@ -481,7 +483,7 @@ fn a_stranger_is_found_out_without_a_journal_too() {
     }
     let error = run.join().expect("no panic").expect_err("a stranger");
     let words =
-        "is another one; take the results of the others by their ids, and ask the rest again";
+        "is another one; take the results of the others by their ids, and submit the rest again";
     assert!(error.to_string().contains(words), "{error}");
 }
 

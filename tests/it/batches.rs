@@ -79,7 +79,7 @@ fn what_cannot_be_a_batch_is_refused_before_it_is_sent() {
     refused(vec![], "at least one request");
     refused(
         vec![("a", request()), ("b", request()), ("a", request())],
-        "custom_id a is there twice",
+        "two requests have the custom_id a",
     );
     refused(vec![("", request())], "must be 1 to 64 characters");
     refused(vec![("a b", request())], "custom_id \"a b\" must be");
@@ -112,7 +112,7 @@ fn a_batch_goes_on_until_it_is_canceled_and_is_then_deleted() {
     assert!(
         error
             .to_string()
-            .ends_with("goes on, and has no results yet; wait for it first")
+            .ends_with("has not ended, and has no results yet; wait for it first")
     );
     let error = batches.delete(&id).expect_err("it goes on");
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -256,8 +256,8 @@ fn without_a_suggestion_looks_come_further_and_further_apart() {
     assert!(error.is_retryable());
     assert_eq!(
         error.to_string(),
-        "waiting for b: the deadline passed; the batch goes on after 60 min 0 s; wait for it again, \
-         it is not lost"
+        "waiting for b: the deadline passed; the batch has not ended after 60 min 0 s; wait for it \
+         again, it is not lost"
     );
     assert_eq!(
         lab.clock.elapsed(),

@@ -1,55 +1,58 @@
-//! Creating a batch exactly once: what becomes of a request whose outcome is unknown.
+//! Creating a batch exactly once, also where the outcome of a request is unknown.
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use log::info;
-use serde::{Deserialize, Serialize};
 
-use super::{Batches, PATH};
+use super::endpoints::{EXPECTED, PATH};
+use super::lookup::{
+    BatchLookup, CreatedAfter, LOOKUP_WAITS, claim, describe_candidates, shutdown_error,
+};
+use crate::call::LOG;
 use crate::call::classify::RetryAction;
 use crate::call::response::read_json;
 use crate::call::retry::{Decision, RetryState};
-use crate::call::{Call, LOG};
-use crate::client::{Client, Options};
+use crate::client::Options;
 use crate::clock::lock;
-use crate::error::{Cause, Error, ErrorKind, Result};
-use crate::http::rate_limits;
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Attempt, Delivery, MessageBatch};
 
-/// The newest batch before one was created: what the list has above it came later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Landmark {
-    id: String,
-    created_at: Option<String>,
+/// A batch to be created, and how to look for it where the outcome is unknown.
+pub(super) struct BatchCreation<'a> {
+    /// The complete JSON.
+    pub(super) body: &'a [u8],
+    pub(super) lookup: BatchLookup<'a>,
 }
 
-/// What tells a batch that may be ours from those that cannot be.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Since<'a> {
-    /// All batches are newer that stand above this one; all, where there was none before.
-    Landmark(Option<&'a Landmark>),
-    /// It was sent then, or later.
-    Sent(Instant),
+/// A batch that [`BatchCreation::create_once`] created.
+pub(super) struct CreatedBatch {
+    pub(super) batch: MessageBatch,
+    pub(super) origin: BatchOrigin,
 }
 
-impl Batches<'_> {
-    /// Sends the body of a batch. A request whose outcome is unknown is not repeated before the list
-    /// of batches was looked through. With a landmark, a batch found there is taken for ours;
-    /// without one the error says what was found. Says also whether the batch was found only.
-    /// `strangers` are batches of others.
-    pub(super) fn send(
-        &self,
-        body: &[u8],
-        count: u64,
-        landmark: Option<Option<&Landmark>>,
-        strangers: &HashSet<String>,
-    ) -> Result<(MessageBatch, bool)> {
-        let core = self.client.core();
+/// How we know of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchOrigin {
+    /// The server said so in its response to the creation.
+    Response,
+    /// A lookup found it in the list: it may be somebody else's.
+    Lookup,
+}
+
+impl BatchCreation<'_> {
+    /// Sends the batch until it is created, and blocks for as long as the client's settings permit.
+    ///
+    /// Where the outcome of an attempt is unknown, looks through the list of batches before anything
+    /// is sent again. If the lookup knows the newest batch before ours, a single candidate counts as
+    /// ours; otherwise the error names the candidates.
+    pub(super) fn create_once(&self) -> Result<CreatedBatch> {
+        let client = self.lookup.client;
+        let count = self.lookup.count;
+        let core = client.core();
         let clock = core.sleeper.clock();
-        let settings = self.client.settings();
+        let settings = client.settings();
         let start = clock.now();
-        let left = || {
+        let time_left = || {
             let passed = clock.now().saturating_duration_since(start);
             settings
                 .deadline
@@ -58,311 +61,164 @@ impl Batches<'_> {
         let mut retry_state = RetryState::new(settings.retry, lock(&core.rng).fork());
         let mut attempts: Vec<Attempt> = Vec::new();
         loop {
-            let mut error = match self.send_once(body, left()) {
+            let error = match self.send_attempt(time_left()) {
                 Ok(mut batch) => {
-                    self.claim(&batch.id);
+                    claim(client, &batch.id);
                     attempts.append(&mut batch.meta.attempts);
                     batch.meta.attempts = attempts;
-                    return Ok((batch, false));
+                    let origin = BatchOrigin::Response;
+                    return Ok(CreatedBatch { batch, origin });
                 }
                 Err(error) => error,
             };
-            let outcome = Outcome::of(&error);
+            let outcome = CreationOutcome::of(&error);
             attempts.extend(error.attempts().iter().cloned());
-            error = error.with_attempts(attempts.clone());
-            if outcome == Outcome::Final || left().is_some_and(|left| left.is_zero()) {
+            let error = error.with_attempts(attempts.clone());
+            if outcome == CreationOutcome::Final || time_left().is_some_and(|left| left.is_zero()) {
                 let last = error.attempts().last();
-                let is_open = last.is_some_and(|last| last.delivery == Delivery::Unknown);
-                return Err(with(error, (is_open || outcome.is_open()).then(open)));
+                let is_unknown = last.is_some_and(|last| last.delivery == Delivery::Unknown);
+                let is_open = is_unknown || outcome.is_open();
+                return Err(with_reason(error, is_open.then(may_exist)));
             }
-            if outcome != Outcome::NotDone {
-                let since = match landmark {
-                    Some(landmark) => Since::Landmark(landmark),
-                    None => Since::Sent(start),
-                };
+            if outcome.is_open() {
                 info!(target: LOG, "{error}: looking for a batch of {count} requests");
-                match self.find_lost(outcome, count, since, strangers, left) {
-                    Ok(Some(batch)) => return Ok((batch, true)),
+                match self.find_lost_batch(outcome, time_left) {
+                    Ok(Some(batch)) => {
+                        let origin = BatchOrigin::Lookup;
+                        return Ok(CreatedBatch { batch, origin });
+                    }
                     Ok(None) => {}
-                    Err(reason) => return Err(with(error, reason)),
+                    Err(reason) => return Err(with_reason(error, reason)),
                 }
             }
-            let cure = match outcome {
-                Outcome::Unknown => RetryAction::IfRepeatable,
+            let action = match outcome {
+                CreationOutcome::Unknown => RetryAction::IfRepeatable,
                 _ => RetryAction::AfterBackoff,
             };
-            let decision = retry_state.decide(cure, error.retry_after(), false, || {
+            let decision = retry_state.decide(action, error.retry_after(), false, || {
                 lock(&core.retries).withdraw(clock.now())
             });
             let wait = match decision {
                 Decision::Again(wait) => wait,
-                // Only of calls that the budget admits.
+                // Only for calls that wait in the budget's queue.
                 Decision::Queue => Duration::ZERO,
                 Decision::GiveUp(reason) => {
-                    let none = format!("no batch of {count} requests was created since");
-                    let reason = match outcome {
-                        Outcome::NotDone => reason,
-                        _ => Some(none),
+                    let none = || format!("no batch of {count} requests was created since");
+                    let reason = if outcome.is_open() {
+                        Some(none())
+                    } else {
+                        reason
                     };
-                    return Err(with(error, reason));
+                    return Err(with_reason(error, reason));
                 }
             };
-            if left().is_some_and(|left| wait >= left) {
-                return Err(with(error, outcome.is_open().then(open)));
+            if time_left().is_some_and(|left| wait >= left) {
+                return Err(with_reason(error, outcome.is_open().then(may_exist)));
             }
-            info!(target: LOG, "{error}: trying again");
+            info!(target: LOG, "{error}: retrying");
             if core.sleeper.sleep(wait).is_err() {
-                return Err(shut_down(attempts));
+                return Err(shutdown_error(attempts));
             }
         }
     }
 
-    /// Looks for the batch of a request whose outcome is unknown: there it is, or there is none, and
-    /// the request may be sent again. Else it must not be, for this reason.
-    fn find_lost(
-        &self,
-        outcome: Outcome,
-        count: u64,
-        since: Since<'_>,
-        strangers: &HashSet<String>,
-        left: impl Fn() -> Option<Duration>,
-    ) -> Result<Option<MessageBatch>, Option<String>> {
-        let looks = match outcome {
-            Outcome::Doubtful => &LOOKS[..1],
-            _ => &LOOKS[..],
-        };
-        let found = self
-            .find(count, since, strangers, looks, left)
-            .map_err(|other| format!("whether it was created could not be found out: {other}"))?;
-        match (&found[..], since) {
-            ([], _) if outcome == Outcome::Unreadable => Err(None),
-            ([], _) => Ok(None),
-            ([batch], Since::Landmark(_)) if self.claim(&batch.id) => {
-                info!(target: LOG, "{} was created by that request", batch.id);
-                Ok(Some(batch.clone()))
-            }
-            _ => Err(Some(told(&found, count))),
-        }
-    }
-
-    fn send_once(&self, body: &[u8], left: Option<Duration>) -> Result<MessageBatch> {
-        let policy = self.client.settings().retry;
+    /// Sends the batch once: retries and lookups are decided here, not in the call.
+    fn send_attempt(&self, time_left: Option<Duration>) -> Result<MessageBatch> {
+        let policy = self.lookup.client.settings().retry;
         let mut options = Options::new().retry(policy.max_attempts(1).max_repeats(1));
-        if let Some(left) = left {
+        if let Some(left) = time_left {
             options = options.deadline(left);
         }
-        let client: Client = self.client.with(options);
-        let call = client.call("POST", PATH, Some(body));
+        let client = self.lookup.client.with(options);
+        let call = client.call("POST", PATH, Some(self.body));
         let (mut batch, meta) =
-            call.ask(|answer| read_json::<MessageBatch>(answer, super::BATCH))?;
+            call.ask(|response| read_json::<MessageBatch>(response, EXPECTED))?;
         batch.meta = meta;
         Ok(batch)
     }
 
-    /// The newest batch, to tell later ones from it.
-    pub(super) fn landmark(&self) -> Result<Option<Landmark>> {
-        let newest = self.list().limit(1).next().transpose()?;
-        Ok(newest.map(|batch| Landmark {
-            id: batch.id,
-            created_at: batch.created_at,
-        }))
-    }
-
-    /// Takes note of whose a batch is; `false` if somebody else was faster.
-    pub(super) fn claim(&self, id: &str) -> bool {
-        lock(&self.client.core().batches).insert(id.to_owned())
-    }
-
-    /// Forgets whose a batch is, so that it can be found again.
-    pub(super) fn disclaim(&self, id: &str) {
-        lock(&self.client.core().batches).remove(id);
-    }
-
-    /// Batches of so many requests that were created since, and of which nobody who shares this
-    /// client knows whose they are. Before it says that there is none, it looks again after each of
-    /// these waits, while time is left: the server may still be at work.
-    pub(super) fn find(
+    /// Looks for the batch after an attempt with an open outcome.
+    ///
+    /// Returns the batch, or `None` if there is none and the request may be sent again. The error is
+    /// the reason why it must not be sent again, where there is more to say than the failure itself.
+    fn find_lost_batch(
         &self,
-        count: u64,
-        since: Since<'_>,
-        strangers: &HashSet<String>,
-        looks: &[Duration],
-        left: impl Fn() -> Option<Duration>,
-    ) -> Result<Vec<MessageBatch>> {
-        let core = self.client.core();
-        let mut looks = looks.iter();
-        loop {
-            let mut found = match since {
-                Since::Landmark(landmark) => self.above(landmark)?,
-                Since::Sent(start) => self.sent_since(start)?,
-            };
-            {
-                let claimed = lock(&core.batches);
-                found.retain(|batch| {
-                    batch.request_counts.total() == count
-                        && !claimed.contains(&batch.id)
-                        && !strangers.contains(&batch.id)
-                });
-            }
-            let wait = looks.next().map_or(Duration::ZERO, |wait| {
-                left().map_or(*wait, |left| left.min(*wait))
-            });
-            if !found.is_empty() || wait.is_zero() {
-                return Ok(found);
-            }
-            if core.sleeper.sleep(wait).is_err() {
-                return Err(shut_down(Vec::new()));
-            }
-        }
-    }
-
-    fn above(&self, landmark: Option<&Landmark>) -> Result<Vec<MessageBatch>> {
-        let created = |at: &Option<String>| at.as_deref().and_then(rate_limits::date);
-        let mark = landmark.and_then(|landmark| created(&landmark.created_at));
-        let mut above = Vec::new();
-        for batch in self.list().limit(100) {
-            let batch = batch?;
-            let is_older = mark
-                .zip(created(&batch.created_at))
-                .is_some_and(|(mark, created)| created < mark);
-            if is_older || landmark.is_some_and(|landmark| landmark.id == batch.id) {
-                break;
-            }
-            if above.len() == MOST_LOOKED_AT {
-                let what = "there are more than 2,000 newer batches than before it was created";
-                let cause = Cause::Rejected(what.into());
-                return Err(Error::new(ErrorKind::Config, format!("GET {PATH}"), cause));
-            }
-            above.push(batch);
-        }
-        Ok(above)
-    }
-
-    /// The newest batches that were created since, by the server's clock.
-    fn sent_since(&self, start: Instant) -> Result<Vec<MessageBatch>> {
-        #[derive(Deserialize)]
-        struct Newest {
-            data: Vec<MessageBatch>,
-        }
-        let clock = self.client.core().sleeper.clock();
-        let mut now = clock.wall();
-        let path = format!("{PATH}?limit=100");
-        let call = Call {
-            repeatable: true,
-            ..self.client.call("GET", &path, None)
+        outcome: CreationOutcome,
+        time_left: impl Fn() -> Option<Duration>,
+    ) -> Result<Option<MessageBatch>, Option<String>> {
+        let waits = match outcome {
+            CreationOutcome::ServerFailed => &LOOKUP_WAITS[..1],
+            _ => &LOOKUP_WAITS[..],
         };
-        let (newest, _) = call.ask(|answer| {
-            now = answer
-                .header("date")
-                .and_then(rate_limits::date)
-                .unwrap_or(now);
-            read_json::<Newest>(answer, "a list of batches")
-        })?;
-        // Only now: the answer may have taken a while, and its date is that of the last attempt. The
-        // date is cut to whole seconds.
-        let ago = clock.now().saturating_duration_since(start);
-        let since = now.checked_sub(ago + Duration::from_secs(1));
-        let is_since = |batch: &MessageBatch| {
-            let created: Option<SystemTime> =
-                batch.created_at.as_deref().and_then(rate_limits::date);
-            created.is_none_or(|created| since.is_none_or(|since| created >= since))
-        };
-        Ok(newest.data.into_iter().filter(is_since).collect())
+        let found = self.lookup.fetch_candidates(waits, time_left);
+        let found =
+            found.map_err(|other| format!("could not find out whether it was created: {other}"))?;
+        let is_exact = matches!(self.lookup.created_after, CreatedAfter::Batch(_));
+        match &found[..] {
+            [] if outcome == CreationOutcome::Unreadable => Err(None),
+            [] => Ok(None),
+            [batch] if is_exact && claim(self.lookup.client, &batch.id) => {
+                info!(target: LOG, "{} was created by that request", batch.id);
+                Ok(Some(batch.clone()))
+            }
+            _ => Err(Some(describe_candidates(&found, self.lookup.count))),
+        }
     }
 }
 
-/// What became of a request to create a batch that failed.
+/// What a failed attempt to create a batch may have done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Nothing was created, and another try may do it.
-    NotDone,
-    /// Nothing was created, and nothing will be.
+enum CreationOutcome {
+    /// Nothing was created; a retry may succeed.
+    NotCreated,
+    /// Nothing was created; a retry cannot succeed, or would come after the call's own waits.
     Final,
-    /// It may have been created.
+    /// The batch may have been created: the response was lost.
     Unknown,
-    /// The server failed: most likely nothing was created.
-    Doubtful,
-    /// Something on the way gave up on the server, which may still be at work.
-    Late,
-    /// It was probably created, but the answer made no sense.
+    /// The server reported a failure of its own: most likely nothing was created.
+    ServerFailed,
+    /// A proxy gave up on the server, which may still be at work.
+    ProxyTimedOut,
+    /// The batch was probably created, but the response could not be read.
     Unreadable,
 }
 
-impl Outcome {
-    fn of(error: &Error) -> Outcome {
+impl CreationOutcome {
+    fn of(error: &Error) -> CreationOutcome {
         let last = error.attempts().last();
         let status = last.and_then(|last| last.status);
         match (last.map(|last| last.delivery), error.kind()) {
-            (_, ErrorKind::Shutdown) => Outcome::Final,
-            (Some(Delivery::Unknown), _) => Outcome::Unknown,
+            (_, ErrorKind::Shutdown) => CreationOutcome::Final,
+            (Some(Delivery::Unknown), _) => CreationOutcome::Unknown,
             (_, ErrorKind::Decode) if status.is_some_and(|status| status < 300) => {
-                Outcome::Unreadable
+                CreationOutcome::Unreadable
             }
-            _ if !error.is_retryable() => Outcome::Final,
+            _ if !error.is_retryable() => CreationOutcome::Final,
             (_, ErrorKind::Server) if matches!(status, Some(408 | 502 | 504 | 520..=524)) => {
-                Outcome::Late
+                CreationOutcome::ProxyTimedOut
             }
-            (_, ErrorKind::Server) => Outcome::Doubtful,
-            // These were waited for already, as long as the policy permits.
-            (_, ErrorKind::Overloaded) => Outcome::Final,
-            (_, ErrorKind::RateLimit) if error.retry_after().is_some() => Outcome::Final,
-            _ => Outcome::NotDone,
+            (_, ErrorKind::Server) => CreationOutcome::ServerFailed,
+            // The call itself has waited for these already, as long as the policy permits.
+            (_, ErrorKind::Overloaded) => CreationOutcome::Final,
+            (_, ErrorKind::RateLimit) if error.retry_after().is_some() => CreationOutcome::Final,
+            _ => CreationOutcome::NotCreated,
         }
     }
 
     /// Whether a batch may have been created.
     fn is_open(self) -> bool {
-        !matches!(self, Outcome::NotDone | Outcome::Final)
+        !matches!(self, CreationOutcome::NotCreated | CreationOutcome::Final)
     }
 }
 
-/// Says which batches may be the one that was asked for.
-pub(super) fn told(found: &[MessageBatch], count: u64) -> String {
-    let one = |batch: &MessageBatch| {
-        let created = batch.created_at.as_deref().unwrap_or("an unknown time");
-        format!(
-            "{} (created at {})",
-            batch.id,
-            crate::error::sanitize(created, 40)
-        )
-    };
-    match found {
-        [batch] => format!(
-            "not repeated: a batch of {count} requests was created since, likely this one: {}",
-            one(batch)
-        ),
-        _ => {
-            let some: Vec<String> = found.iter().take(3).map(one).collect();
-            format!(
-                "not repeated: {} batches of {count} requests were created since, one of them may \
-                 be this one: {}",
-                found.len(),
-                some.join(", ")
-            )
-        }
+fn with_reason(error: Error, reason: Option<String>) -> Error {
+    match reason {
+        Some(reason) => error.with_reason(reason),
+        None => error,
     }
 }
 
-fn with(error: Error, reason: Option<String>) -> Error {
-    reason.into_iter().fold(error, Error::with_reason)
-}
-
-/// The reason of an error after which nobody looked.
-fn open() -> String {
+/// The reason of an error with an open outcome that no lookup followed.
+fn may_exist() -> String {
     "the batch may have been created: look through the list before it is sent again".to_owned()
 }
-
-fn shut_down(attempts: Vec<Attempt>) -> Error {
-    let action = format!("POST {PATH}");
-    Error::new(ErrorKind::Shutdown, action, Cause::Shutdown).with_attempts(attempts)
-}
-
-/// How long to wait before each further look into the list.
-pub(super) const LOOKS: [Duration; 3] = [
-    Duration::from_secs(2),
-    Duration::from_secs(8),
-    Duration::from_secs(20),
-];
-
-/// How many batches are looked at in search of one.
-const MOST_LOOKED_AT: usize = 2_000;

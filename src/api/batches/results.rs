@@ -1,4 +1,4 @@
-//! The results of a batch, line by line, of any size in flat memory.
+//! The results of a batch: a download of any size, read line by line in constant memory.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use log::info;
 
+use super::endpoints::{self, PATH};
+use crate::api::endpoint::path_with_id;
 use crate::call::classify::{FailureDetails, classify};
 use crate::call::response::{Failure, cut};
 use crate::call::retry::{Decision, RetryState};
@@ -21,15 +23,15 @@ use crate::types::{BatchEntry, Delivery, MessageBatch, ResponseMeta, parse_respo
 /// The results of a batch: an iterator over its lines, in no order; from
 /// [`Batches::results`](crate::Batches::results).
 ///
-/// Each `next` blocks until a line arrives, at most for the idle timeout. Only the line at hand is in
-/// memory. A download that breaks is begun again, and continues with the line after the last one
-/// that was handed out, as often as the client's [`RetryPolicy`](crate::RetryPolicy) permits without
-/// a new line. A line that cannot be read is an error of its own, and the next one follows; any
-/// other error is the last item. Results that end before their time are such an error: what the
-/// batch counts has to arrive.
+/// Each `next` blocks until a line arrives; without any data for as long as the client's idle
+/// timeout, the download counts as broken. Only the current line is in memory. A broken download is
+/// started again and continues after the last line that was handed out; the client's
+/// [`RetryPolicy`](crate::RetryPolicy) says how often without a new line in between. A line that
+/// cannot be read is an error of its own, and the next line follows; any other error is the last
+/// item. Results that end before as many lines as the batch counts are such an error.
 ///
 /// The client's [`deadline`](crate::ClientBuilder::deadline) holds for each download, from its
-/// request to its last line, with the time that is spent between two lines.
+/// request to its last line, and includes the time that the caller spends between two lines.
 ///
 /// ```
 /// use anthropic_blocking::{BatchResults, Result};
@@ -41,37 +43,64 @@ use crate::types::{BatchEntry, Delivery, MessageBatch, ResponseMeta, parse_respo
 ///     failed.map(|entry| Ok(entry?.custom_id)).collect()
 /// }
 /// ```
-#[must_use = "the results are read as the iterator goes"]
+#[must_use = "the iterator downloads the results as it advances"]
 pub struct BatchResults {
     client: Client,
     path: String,
+    /// `None` once the results have ended or failed.
     body: Option<ResponseBody>,
-    /// Whether the head of the answer said where it ends.
+    /// Whether the response said where its body ends.
     is_framed: bool,
     buffer: Vec<u8>,
-    /// Where in the buffer begins what no line has used.
-    start: usize,
-    /// How far that was searched for the end of a line.
+    /// Where in `buffer` the bytes begin that belong to no line yet.
+    unread: usize,
+    /// How many of the unread bytes are known to hold no end of a line.
     searched: usize,
-    /// The lines read so far: how many bytes with their ends, and what they were.
-    offset: u64,
+    /// The size in bytes of all lines read so far, with their ends, and their digest.
+    bytes_read: u64,
     digest: Digest,
-    /// How many lines were handed out, of how many that the batch counts; 0 where it does not say.
+    /// How many lines were handed out.
     lines: u64,
+    /// How many lines the batch counts; 0 if it does not say.
     expected: u64,
-    /// What was tried since the last line.
+    /// The retries since the last line; `None` if there were none.
     retry_state: Option<RetryState>,
     meta: ResponseMeta,
 }
 
+/// A download that was started, without the lines that were read before.
+struct Download {
+    body: ResponseBody,
+    is_framed: bool,
+    /// The first bytes of the next lines.
+    unread: Vec<u8>,
+}
+
 impl BatchResults {
-    /// Begins the download of a batch that has ended.
-    pub(super) fn open(
-        client: &Client,
-        batch: &MessageBatch,
-        path: String,
-    ) -> Result<BatchResults> {
-        // What the official clients ask for here.
+    /// Fetches the batch, to know how many results there must be, and starts the download.
+    pub(super) fn fetch(client: &Client, id: &str) -> Result<BatchResults> {
+        let batch = endpoints::get(client, id)?;
+        let path = format!("{}/results", path_with_id("GET", PATH, id)?);
+        if !batch.is_ended() {
+            let what = format!(
+                "{} has not ended, and has no results yet",
+                sanitize(id, 100)
+            );
+            return Err(
+                Error::rejected(format!("GET {path}"), what).with_advice("wait for it first")
+            );
+        }
+        let Some(url) = &batch.results_url else {
+            let what = format!("{} has no results any more", sanitize(id, 100));
+            let (kind, cause) = (ErrorKind::NotFound, Cause::Rejected(what.into()));
+            return Err(Error::new(kind, format!("GET {path}"), cause));
+        };
+        let path = path_below_base(client, url).map_or(path, str::to_owned);
+        BatchResults::start(client, &batch, path)
+    }
+
+    fn start(client: &Client, batch: &MessageBatch, path: String) -> Result<BatchResults> {
+        // The official clients send this header here.
         let options = Options::new().header("accept", "application/binary")?;
         let mut results = BatchResults {
             client: client.with(options),
@@ -79,20 +108,20 @@ impl BatchResults {
             body: None,
             is_framed: false,
             buffer: Vec::new(),
-            start: 0,
+            unread: 0,
             searched: 0,
-            offset: 0,
+            bytes_read: 0,
             digest: Digest::new(),
             lines: 0,
             expected: batch.request_counts.total(),
             retry_state: None,
             meta: ResponseMeta::default(),
         };
-        results.download()?;
+        results.start_download()?;
         Ok(results)
     }
 
-    /// The next line that is not blank, as its place in the buffer.
+    /// Reads the next line that is not blank, and returns its range in the buffer.
     pub(super) fn next_line(&mut self) -> Option<Result<Range<usize>>> {
         loop {
             if let Some(line) = self.take_line() {
@@ -103,7 +132,7 @@ impl BatchResults {
             }
             let outcome = match &mut self.body {
                 None => return None,
-                Some(_) if self.buffer.len() - self.start > LONGEST_LINE => Err(Failure {
+                Some(_) if self.buffer.len() - self.unread > MAX_LINE => Err(Failure {
                     delivery: Delivery::Responded,
                     ..Failure::from(Cause::Decode {
                         expected: "in lines of a size to be read",
@@ -112,15 +141,15 @@ impl BatchResults {
                     })
                 }),
                 Some(body) => {
-                    self.buffer.drain(..self.start);
-                    self.start = 0;
+                    self.buffer.drain(..self.unread);
+                    self.unread = 0;
                     let end = self.buffer.len();
                     self.buffer.resize(end + READ_SIZE, 0);
                     let read = body.read(&mut self.buffer[end..]);
                     let count = read.as_ref().copied().unwrap_or(0);
                     self.buffer.truncate(end + count);
                     match read {
-                        Ok(0) => match self.finish() {
+                        Ok(0) => match self.end_download() {
                             Ok(line) => return line.map(Ok),
                             Err(failure) => Err(failure),
                         },
@@ -130,7 +159,7 @@ impl BatchResults {
                 }
             };
             if let Err(failure) = outcome {
-                if let Err(error) = self.recover(failure) {
+                if let Err(error) = self.wait_and_resume(failure) {
                     self.body = None;
                     return Some(Err(error));
                 }
@@ -138,17 +167,18 @@ impl BatchResults {
         }
     }
 
-    /// What stands in the buffer there.
+    /// Returns the bytes of a line that [`next_line`](BatchResults::next_line) found.
     pub(super) fn line(&self, line: Range<usize>) -> &[u8] {
         &self.buffer[line]
     }
 
-    /// Reads a line, or says what is wrong with it.
-    pub(super) fn read(&self, line: Range<usize>) -> Result<BatchEntry> {
-        parse_response(self.line(line)).map_err(|error| self.unreadable(&error))
+    /// Parses a line, or says what is wrong with the line.
+    pub(super) fn parse(&self, line: Range<usize>) -> Result<BatchEntry> {
+        parse_response(self.line(line)).map_err(|error| self.unreadable_line(&error))
     }
 
-    pub(super) fn unreadable(&self, error: &serde_json::Error) -> Error {
+    /// The error for the current line if it is no result.
+    pub(super) fn unreadable_line(&self, error: &serde_json::Error) -> Error {
         self.error(
             ErrorKind::Decode,
             Cause::Unusable {
@@ -164,29 +194,30 @@ impl BatchResults {
             .with_attempts(self.meta.attempts.clone())
     }
 
-    /// What is being done. Without the query, which may hold a signature.
+    /// What the download does, for errors and log lines. Without the query, which may hold a
+    /// signature.
     fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         format!("GET {}", sanitize(path, 200))
     }
 
-    /// Takes a whole line out of the buffer; an empty place for a blank one.
+    /// Takes a whole line out of the buffer; an empty range for a blank line.
     fn take_line(&mut self) -> Option<Range<usize>> {
-        let from = self.start + self.searched;
+        let from = self.unread + self.searched;
         let Some(end) = self.buffer[from..].iter().position(|byte| *byte == b'\n') else {
-            self.searched = self.buffer.len() - self.start;
+            self.searched = self.buffer.len() - self.unread;
             return None;
         };
         let end = from + end;
-        let line = self.start..end;
-        self.digest.add(&self.buffer[self.start..=end]);
-        self.offset += (end + 1 - self.start) as u64;
-        self.start = end + 1;
+        let line = self.unread..end;
+        self.digest.add(&self.buffer[self.unread..=end]);
+        self.bytes_read += (end + 1 - self.unread) as u64;
+        self.unread = end + 1;
         self.searched = 0;
-        Some(self.count(line))
+        Some(self.count_unless_blank(line))
     }
 
-    fn count(&mut self, line: Range<usize>) -> Range<usize> {
+    fn count_unless_blank(&mut self, line: Range<usize>) -> Range<usize> {
         if self.buffer[line.clone()].trim_ascii().is_empty() {
             return line.start..line.start;
         }
@@ -195,9 +226,10 @@ impl BatchResults {
         line
     }
 
-    /// The end of the download: the last line, where it lacks its end, or why it cannot be the end.
-    fn finish(&mut self) -> Result<Option<Range<usize>>, Failure> {
-        let rest = self.start..self.buffer.len();
+    /// Handles the end of the body: returns the last line if it lacks its line end, or the failure
+    /// if the results cannot be complete.
+    fn end_download(&mut self) -> Result<Option<Range<usize>>, Failure> {
+        let rest = self.unread..self.buffer.len();
         let last = &self.buffer[rest.clone()];
         let is_cut = !last.trim_ascii().is_empty()
             && serde_json::from_slice::<serde::de::IgnoredAny>(last)
@@ -206,20 +238,20 @@ impl BatchResults {
         if is_cut || (lines < self.expected && !self.is_framed) {
             return Err(cut());
         }
-        self.start = rest.end;
+        self.unread = rest.end;
         self.searched = 0;
-        let line = self.count(rest);
+        let line = self.count_unless_blank(rest);
         if self.lines < self.expected && line.is_empty() {
-            return Err(self.too_few());
+            return Err(self.too_few_lines());
         }
-        // A last line goes out first, and what is missing is said after it.
+        // With a last line but too few lines the body stays: the next call hands out the error.
         if self.lines >= self.expected {
             self.body = None;
         }
         Ok((!line.is_empty()).then_some(line))
     }
 
-    fn too_few(&self) -> Failure {
+    fn too_few_lines(&self) -> Failure {
         let (lines, expected) = (self.lines, self.expected);
         let what = format!("the results end after {lines} of {expected}");
         Failure {
@@ -228,8 +260,8 @@ impl BatchResults {
         }
     }
 
-    /// After a failure: waits and begins again, or says why not.
-    fn recover(&mut self, failure: Failure) -> Result<()> {
+    /// After a failure: sleeps and starts the download again, or returns the final error.
+    fn wait_and_resume(&mut self, failure: Failure) -> Result<()> {
         let core = self.client.core();
         let classification = classify(&FailureDetails {
             cause: &failure.cause,
@@ -245,17 +277,17 @@ impl BatchResults {
             Cause::Rejected(_) => ErrorKind::Decode,
             _ => classification.kind,
         };
-        let retry = self.client.settings().retry;
+        let policy = self.client.settings().retry;
         let retry_state = self.retry_state.get_or_insert_with(|| {
             let rng = lock(&core.rng).fork();
-            RetryState::new(retry, rng)
+            RetryState::new(policy, rng)
         });
         let decision = retry_state.decide(classification.action, None, false, || {
             lock(&core.retries).withdraw(core.sleeper.clock().now())
         });
         let wait = match decision {
             Decision::Again(wait) => wait,
-            // Only of calls that the budget admits.
+            // Only for calls that wait in the budget's queue.
             Decision::Queue => Duration::ZERO,
             Decision::GiveUp(reason) => {
                 let error = self.error(kind, failure.cause);
@@ -269,60 +301,57 @@ impl BatchResults {
         let (what, lines) = (failure.cause.brief(), self.lines);
         info!(
             target: LOG,
-            "{}: {what} after {lines} lines: going on in {}",
+            "{}: {what} after {lines} lines: retrying in {}",
             self.action(),
             display_duration(wait)
         );
         if core.sleeper.sleep(wait).is_err() {
             return Err(self.error(ErrorKind::Shutdown, Cause::Shutdown));
         }
-        self.download()
+        self.start_download()
     }
 
-    /// Asks for the results, and passes over what was read before.
-    fn download(&mut self) -> Result<()> {
+    /// Requests the results, and skips the lines that were read before.
+    fn start_download(&mut self) -> Result<()> {
         self.body = None;
         let client = self.client.clone();
         let call = Call {
             repeatable: true,
             ..client.streaming_call("GET", &self.path, None)
         };
-        let (read, digest) = (self.offset, &self.digest);
-        let ((body, is_framed, rest), meta) = call.ask(|answer| pass_over(answer, read, digest))?;
-        self.body = Some(body);
-        self.is_framed = is_framed;
-        (self.buffer, self.start, self.searched) = (rest, 0, 0);
+        let (bytes_read, digest) = (self.bytes_read, &self.digest);
+        let (download, meta) = call.ask(|response| skip(response, bytes_read, digest))?;
+        self.body = Some(download.body);
+        self.is_framed = download.is_framed;
+        self.buffer = download.unread;
+        (self.unread, self.searched) = (0, 0);
         self.meta = meta;
         Ok(())
     }
 }
 
-/// Reads the first bytes of a download, which must be those of the one before; gives what was read
-/// beyond them.
-fn pass_over(
-    answer: &mut Response,
-    bytes: u64,
-    before: &Digest,
-) -> Result<(ResponseBody, bool, Vec<u8>), Failure> {
-    let is_framed = answer.is_framed();
-    let mut left = bytes;
+/// Skips the first `count` bytes of a download, which must have the digest of the bytes that were
+/// read before.
+fn skip(response: &mut Response, count: u64, expected: &Digest) -> Result<Download, Failure> {
+    let is_framed = response.is_framed();
+    let mut left = count;
     let mut digest = Digest::new();
     let mut buffer = Vec::new();
     while left > 0 {
         buffer.resize(READ_SIZE, 0);
-        let count = answer.body.read(&mut buffer)?;
+        let count = response.body.read(&mut buffer)?;
         if count == 0 {
             return Err(cut());
         }
         buffer.truncate(count);
-        let known = usize::try_from(left).map_or(count, |left| left.min(count));
-        digest.add(&buffer[..known]);
-        left -= known as u64;
+        let skipped = usize::try_from(left).map_or(count, |left| left.min(count));
+        digest.add(&buffer[..skipped]);
+        left -= skipped as u64;
         if left == 0 {
-            buffer.drain(..known);
+            buffer.drain(..skipped);
         }
     }
-    if bytes > 0 && digest != *before {
+    if count > 0 && digest != *expected {
         return Err(Failure {
             delivery: Delivery::Responded,
             ..Failure::from(Cause::Decode {
@@ -332,7 +361,20 @@ fn pass_over(
             })
         });
     }
-    Ok((answer.take_body(), is_framed, buffer))
+    Ok(Download {
+        body: response.take_body(),
+        is_framed,
+        unread: buffer,
+    })
+}
+
+/// Returns the path of a URL that is below the client's base URL; `None` for any other URL.
+fn path_below_base<'u>(client: &Client, url: &'u str) -> Option<&'u str> {
+    let path = url.strip_prefix(client.core().base.as_str())?;
+    let is_clean = path
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    (path.starts_with('/') && is_clean).then_some(path)
 }
 
 impl Iterator for BatchResults {
@@ -340,7 +382,7 @@ impl Iterator for BatchResults {
 
     fn next(&mut self) -> Option<Result<BatchEntry>> {
         let line = self.next_line()?;
-        Some(line.and_then(|line| self.read(line)))
+        Some(line.and_then(|line| self.parse(line)))
     }
 }
 
@@ -356,7 +398,8 @@ impl fmt::Debug for BatchResults {
     }
 }
 
+/// How many bytes are read at a time.
 const READ_SIZE: usize = 64 << 10;
 
-/// The longest line: a message is much smaller.
-const LONGEST_LINE: usize = 64 << 20;
+/// The maximum size of a line in bytes: 64 MiB, much more than any message.
+const MAX_LINE: usize = 64 << 20;

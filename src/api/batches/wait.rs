@@ -1,18 +1,18 @@
-//! Waiting for a batch to end: polls further and further apart.
+//! Waiting for a batch to end: polls at growing intervals.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use log::{Level, info, log};
 
-use super::Batches;
+use super::endpoints;
 use crate::call::LOG;
-use crate::client::Options;
+use crate::client::{Client, Options};
 use crate::clock::lock;
 use crate::error::{Cause, Error, ErrorKind, Result, TimeLimit, display_duration, sanitize};
 use crate::types::MessageBatch;
 
-/// How a wait for a batch goes, for [`Batches::on_progress`](crate::Batches::on_progress).
+/// The state of a wait for a batch, for [`Batches::on_progress`](crate::Batches::on_progress).
 ///
 /// ```
 /// use anthropic_blocking::BatchProgress;
@@ -24,90 +24,104 @@ use crate::types::MessageBatch;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchProgress<'a> {
-    /// The batch as it was just now. Its counts show no progress before it has ended: the server
-    /// counts everything as processing until then.
+    /// The batch as the last poll returned it. Until it has ended, the server counts all requests as
+    /// processing: the counts show no progress.
     pub batch: &'a MessageBatch,
-    /// How long has been waited so far.
+    /// The time since the wait began.
     pub waited: Duration,
-    /// In how long it will be polled again; `None` once it has ended.
+    /// The time until the next poll; `None` once the batch has ended.
     pub next_poll: Option<Duration>,
 }
 
-impl Batches<'_> {
-    /// Waits until a batch has ended, by itself or canceled; `start` is when the waiting began.
-    pub(super) fn wait_since(&self, start: Instant, id: &str) -> Result<MessageBatch> {
+/// The user's function that is called after each poll.
+pub(super) type OnProgress<'a> = dyn Fn(&BatchProgress<'_>) + 'a;
+
+/// Polls batches until they have ended.
+pub(super) struct BatchWaiter<'a> {
+    pub(super) client: &'a Client,
+    /// When the wait began.
+    pub(super) start: Instant,
+    /// How long the wait may last, from `start`.
+    pub(super) deadline: Option<Duration>,
+    pub(super) on_progress: Option<&'a OnProgress<'a>>,
+}
+
+impl BatchWaiter<'_> {
+    /// Blocks until a batch has ended, complete or canceled, or until the deadline.
+    pub(super) fn wait_until_ended(&self, id: &str) -> Result<MessageBatch> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
-        let mut pace = Pace::new(lock(&core.rng).fork());
+        let waited = || clock.now().saturating_duration_since(self.start);
+        let mut intervals = PollIntervals::new(lock(&core.rng).fork());
         let (mut failures, mut is_first) = (0, true);
         loop {
-            let left = self.left(start, clock.now());
+            let left = self.time_left(clock.now());
             let is_last = left.is_some_and(|left| left.is_zero());
             let wait = match self.poll(id, left) {
                 Ok(batch) if batch.is_ended() => {
-                    self.report(&batch, clock.now() - start, None);
+                    self.report(&batch, waited(), None);
                     return Ok(batch);
                 }
                 Ok(batch) => {
                     failures = 0;
-                    let wait = pace.next(batch.rate_limits().retry_after);
-                    self.report(&batch, clock.now() - start, Some(wait));
-                    let level = match is_first {
-                        true => Level::Info,
-                        false => Level::Debug,
-                    };
+                    let wait = intervals.next(batch.rate_limits().retry_after);
+                    self.report(&batch, waited(), Some(wait));
+                    let level = if is_first { Level::Info } else { Level::Debug };
                     is_first = false;
-                    log!(target: LOG, level, "{} goes on: looking again in {}", batch.id, display_duration(wait));
+                    log!(
+                        target: LOG,
+                        level,
+                        "{} has not ended: next poll in {}",
+                        batch.id,
+                        display_duration(wait)
+                    );
                     wait
                 }
-                Err(error) if is_last || failures >= MOST_FAILURES || !may_pass(&error) => {
+                Err(error) if is_last || failures >= MAX_FAILED_POLLS || !is_transient(&error) => {
                     return Err(error);
                 }
                 Err(error) => {
                     failures += 1;
-                    let wait = pace.next(error.retry_after());
-                    info!(target: LOG, "{error}: looking again in {}", display_duration(wait));
+                    let wait = intervals.next(error.retry_after());
+                    info!(target: LOG, "{error}: next poll in {}", display_duration(wait));
                     wait
                 }
             };
             if is_last {
-                return Err(too_late(id, clock.now() - start));
+                return Err(deadline_error(id, waited()));
             }
             // The last poll is at the deadline itself.
-            let wait = self
-                .left(start, clock.now())
-                .map_or(wait, |left| left.min(wait));
+            let left = self.time_left(clock.now());
+            let wait = left.map_or(wait, |left| left.min(wait));
             if core.sleeper.sleep(wait).is_err() {
-                return Err(Error::new(
-                    ErrorKind::Shutdown,
-                    waiting(id),
-                    Cause::Shutdown,
-                ));
+                let kind = ErrorKind::Shutdown;
+                return Err(Error::new(kind, action(id), Cause::Shutdown));
             }
         }
     }
 
-    /// Asks for the batch; with a deadline not for longer than that, but for a moment at least.
+    /// Fetches the batch once. The request may take the time that is left, but at least
+    /// [`MIN_POLL_TIME`].
     fn poll(&self, id: &str, left: Option<Duration>) -> Result<MessageBatch> {
         let own = self.client.settings().deadline;
-        match left.map(|left| left.max(LAST_POLL)) {
+        match left.map(|left| left.max(MIN_POLL_TIME)) {
             Some(left) if own.is_none_or(|own| left < own) => {
-                let hurried = self.client.with(Options::new().deadline(left));
-                hurried.batches().get(id)
+                let client = self.client.with(Options::new().deadline(left));
+                endpoints::get(&client, id)
             }
-            _ => self.get(id),
+            _ => endpoints::get(self.client, id),
         }
     }
 
-    fn left(&self, start: Instant, now: Instant) -> Option<Duration> {
-        let passed = now.saturating_duration_since(start);
+    fn time_left(&self, now: Instant) -> Option<Duration> {
+        let waited = now.saturating_duration_since(self.start);
         self.deadline
-            .map(|deadline| deadline.saturating_sub(passed))
+            .map(|deadline| deadline.saturating_sub(waited))
     }
 
     fn report(&self, batch: &MessageBatch, waited: Duration, next_poll: Option<Duration>) {
-        if let Some(report) = &self.on_progress {
-            report(&BatchProgress {
+        if let Some(on_progress) = self.on_progress {
+            on_progress(&BatchProgress {
                 batch,
                 waited,
                 next_poll,
@@ -116,92 +130,98 @@ impl Batches<'_> {
     }
 }
 
-fn too_late(id: &str, waited: Duration) -> Error {
+fn deadline_error(id: &str, waited: Duration) -> Error {
     let cause = Cause::TimeLimit {
         limit: TimeLimit::Deadline,
     };
-    let reason = format!("the batch goes on after {}", display_duration(waited));
+    let reason = format!("the batch has not ended after {}", display_duration(waited));
     let advice = "wait for it again, it is not lost";
-    Error::new(ErrorKind::Timeout, waiting(id), cause).with_classification(
+    Error::new(ErrorKind::Timeout, action(id), cause).with_classification(
         true,
         Some(advice),
         Some(reason),
     )
 }
 
-fn waiting(id: &str) -> String {
+/// What the wait does, for the text of an error.
+fn action(id: &str) -> String {
     format!("waiting for {}", sanitize(id, 100))
 }
 
-/// Whether a failed poll says nothing about the next one.
-fn may_pass(error: &Error) -> bool {
+/// Whether a later poll may succeed after this failure.
+fn is_transient(error: &Error) -> bool {
     error.is_retryable() && error.kind() != ErrorKind::Shutdown
 }
 
-/// How long to wait between polls: as the server suggests, else further and further apart.
+/// The intervals between polls: as the server suggests, otherwise growing by half each time.
 #[derive(Debug)]
-struct Pace {
+struct PollIntervals {
     next: Duration,
     rng: Rng,
 }
 
-impl Pace {
-    fn new(rng: Rng) -> Pace {
-        Pace {
-            next: SHORTEST,
+impl PollIntervals {
+    fn new(rng: Rng) -> PollIntervals {
+        PollIntervals {
+            next: MIN_INTERVAL,
             rng,
         }
     }
 
-    /// The next wait, up to a tenth longer so that many waiters do not poll in one instant.
+    /// Returns the next interval, with a jitter of up to 10 % so that many waiters do not poll at
+    /// one instant.
     fn next(&mut self, suggested: Option<Duration>) -> Duration {
         let own = self.next;
-        self.next = (own * 3 / 2).min(LONGEST);
-        let wait = suggested.map_or(own, |wait| wait.clamp(SHORTEST, LONGEST_SUGGESTED));
+        self.next = (own * 3 / 2).min(MAX_INTERVAL);
+        let wait = suggested.map_or(own, |wait| wait.clamp(MIN_INTERVAL, MAX_SUGGESTED));
         wait + wait.mul_f64(0.1 * self.rng.f64())
     }
 }
 
-const SHORTEST: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(60);
+/// The first interval between polls, and the minimum of a suggested one: polls must not become a
+/// busy loop.
+const MIN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A suggestion beyond this is taken for a mistake.
-const LONGEST_SUGGESTED: Duration = Duration::from_secs(600);
+/// The maximum interval without a suggestion.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a poll at the deadline may take.
-const LAST_POLL: Duration = Duration::from_secs(1);
+/// The maximum interval that the server can suggest: beyond this the suggestion counts as a mistake.
+const MAX_SUGGESTED: Duration = Duration::from_secs(600);
 
-/// How many polls may fail in a row. Each was tried as often as the policy permits.
-const MOST_FAILURES: u32 = 10;
+/// How long a poll may take although the deadline is nearer.
+const MIN_POLL_TIME: Duration = Duration::from_secs(1);
+
+/// How many polls may fail in a row; each was retried as often as the policy permits.
+const MAX_FAILED_POLLS: u32 = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn polls_come_further_and_further_apart() {
-        let mut pace = Pace::new(Rng::with_seed(7));
-        let mut least = SHORTEST;
+    fn poll_intervals_grow_to_the_maximum() {
+        let mut intervals = PollIntervals::new(Rng::with_seed(7));
+        let mut least = MIN_INTERVAL;
         for _ in 0..20 {
-            let wait = pace.next(None);
+            let wait = intervals.next(None);
             assert!(wait >= least && wait <= least.mul_f64(1.1), "{wait:?}");
-            least = (least * 3 / 2).min(LONGEST);
+            least = (least * 3 / 2).min(MAX_INTERVAL);
         }
-        assert_eq!(least, LONGEST);
+        assert_eq!(least, MAX_INTERVAL);
     }
 
     #[test]
-    fn a_suggestion_is_never_shortened_within_reason() {
-        let mut pace = Pace::new(Rng::with_seed(7));
+    fn suggested_interval_is_kept_within_bounds() {
+        let mut intervals = PollIntervals::new(Rng::with_seed(7));
         let ten = Duration::from_secs(10);
         for _ in 0..20 {
-            let wait = pace.next(Some(ten));
+            let wait = intervals.next(Some(ten));
             assert!(wait >= ten && wait <= ten.mul_f64(1.1), "{wait:?}");
         }
         assert!(
-            pace.next(Some(Duration::from_nanos(1))) >= SHORTEST,
-            "no hot loop"
+            intervals.next(Some(Duration::from_nanos(1))) >= MIN_INTERVAL,
+            "polls must not become a busy loop"
         );
-        assert!(pace.next(Some(Duration::MAX)) <= LONGEST_SUGGESTED.mul_f64(1.1));
+        assert!(intervals.next(Some(Duration::MAX)) <= MAX_SUGGESTED.mul_f64(1.1));
     }
 }

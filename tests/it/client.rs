@@ -604,7 +604,7 @@ fn answers_in_one_piece_that_may_take_over_ten_minutes_are_refused_with_the_way_
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert_eq!(
         error.to_string(),
-        "POST /v1/messages: an answer of 21334 tokens in one piece may take over ten minutes; let \
+        "POST /v1/messages: a response of 21334 tokens in one piece may take over ten minutes; let \
          the client stream underneath, set a timeout, or lower max_tokens"
     );
     assert_eq!(lab.server.request_count(), 1);

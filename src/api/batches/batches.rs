@@ -15,7 +15,7 @@ use super::lookup::{BatchLookup, CreatedAfter};
 use super::results::BatchResults;
 use super::run::BatchRun;
 use super::runner::{BatchRunner, RunSettings};
-use super::wait::{BatchProgress, BatchWaiter, OnProgress};
+use super::wait::{BatchProgress, BatchWaiter, OnBatchProgress};
 use crate::api::pages::Pages;
 use crate::client::Client;
 use crate::error::Result;
@@ -77,7 +77,7 @@ impl Client {
 pub struct Batches<'a> {
     client: &'a Client,
     deadline: Option<Duration>,
-    on_progress: Option<Box<OnProgress<'a>>>,
+    on_progress: Option<Box<OnBatchProgress<'a>>>,
     run_settings: RunSettings,
 }
 

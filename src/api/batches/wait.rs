@@ -34,7 +34,7 @@ pub struct BatchProgress<'a> {
 }
 
 /// The user's function that is called after each poll.
-pub(super) type OnProgress<'a> = dyn Fn(&BatchProgress<'_>) + 'a;
+pub(super) type OnBatchProgress<'a> = dyn Fn(&BatchProgress<'_>) + 'a;
 
 /// Polls batches until they have ended.
 pub(super) struct BatchWaiter<'a> {
@@ -43,7 +43,7 @@ pub(super) struct BatchWaiter<'a> {
     pub(super) start: Instant,
     /// How long the wait may last, from `start`.
     pub(super) deadline: Option<Duration>,
-    pub(super) on_progress: Option<&'a OnProgress<'a>>,
+    pub(super) on_progress: Option<&'a OnBatchProgress<'a>>,
 }
 
 impl BatchWaiter<'_> {

@@ -1,4 +1,4 @@
-//! The body of a response to a request for a message, as events.
+//! The response to a request for a message: events, read one by one and folded into the message.
 
 use crate::call::Call;
 use crate::call::response::{Failure, parse_json, read_json, read_rest};
@@ -9,106 +9,113 @@ use crate::stream::accumulate::Accumulator;
 use crate::stream::sse::{Decoder, Event};
 use crate::types::{EventError, Message, RawEvent, StreamEvent};
 
-/// Reads a streamed answer to its end, and tells when it has begun; a whole message in its place, as
-/// some gateways send it, is fine.
-pub(super) fn read_message(
-    answer: &mut Response,
+/// Reads a streamed response to its end. Calls `on_start` after the first event, or after a whole
+/// message, which some gateways send instead of a stream.
+pub(super) fn read_streamed_message(
+    response: &mut Response,
     attempt_usage: &mut AttemptUsage,
     call: &Call<'_>,
-    begun: &dyn Fn(),
+    on_start: &dyn Fn(),
 ) -> Result<Message, Failure> {
-    let mut feed = match Arrival::of(answer)? {
-        Arrival::Whole(message) => {
-            begun();
+    let mut reader = match MessageResponse::read(response)? {
+        MessageResponse::Whole(message) => {
+            on_start();
             return Ok(*message);
         }
-        Arrival::Stream(feed) => feed,
+        MessageResponse::Events(reader) => reader,
     };
     let mut accumulator = Accumulator::new();
-    feed.pump(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?;
-    begun();
-    while feed
-        .pump(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?
+    reader.next_event(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?;
+    on_start();
+    while reader
+        .next_event(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?
         .is_some()
     {
         if call.settings.cancel.is_aborted() {
             return Err(Failure::from(Cause::Shutdown));
         }
     }
-    call.core.endings.drain(feed.body);
+    call.core.endings.drain(reader.body);
     accumulator
         .into_message()
         .ok_or_else(|| Failure::from(Cause::Truncated))
 }
 
-/// What an answer to a request for a stream turned out to be.
-pub(super) enum Arrival {
-    Stream(Box<Feed>),
+/// What the server, or a gateway before it, sent in response to a request for a stream.
+pub(super) enum MessageResponse {
+    Events(Box<EventReader>),
     Whole(Box<Message>),
 }
 
-impl Arrival {
-    /// Goes by the content type, or by the first bytes where that says neither.
-    pub(super) fn of(answer: &mut Response) -> Result<Arrival, Failure> {
-        let content_type = answer
+impl MessageResponse {
+    /// Tells events from a whole message by the content type, or by the first bytes if the content
+    /// type is neither. Reads a whole message to its end.
+    pub(super) fn read(response: &mut Response) -> Result<MessageResponse, Failure> {
+        let content_type = response
             .header("content-type")
             .unwrap_or("")
             .to_ascii_lowercase();
         if content_type.contains("event-stream") {
-            return Ok(Arrival::Stream(Feed::new(answer.take_body())));
+            let reader = EventReader::new(response.take_body());
+            return Ok(MessageResponse::Events(reader));
         }
         if content_type.contains("json") {
-            return Ok(Arrival::Whole(Box::new(read_json(answer, MESSAGE)?)));
+            let message = read_json(response, EXPECTED)?;
+            return Ok(MessageResponse::Whole(Box::new(message)));
         }
-        let mut body = answer.take_body();
+        let mut body = response.take_body();
         let mut bytes = Vec::new();
         let first = loop {
             let start = bytes.len();
             bytes.resize(start + FIRST_READ, 0);
             let n = body.read(&mut bytes[start..])?;
             bytes.truncate(start + n);
-            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
             match text.trim_ascii_start().first() {
                 None if n > 0 && bytes.len() < FIRST_READ => {}
                 first => break first.copied(),
             }
         };
+        // These begin JSON or a page of HTML; no event begins with any of them.
         if !matches!(first, None | Some(b'{' | b'[' | b'<')) {
-            return Ok(Arrival::Stream(Feed::after(&bytes, body)));
+            let reader = EventReader::with_first_bytes(&bytes, body);
+            return Ok(MessageResponse::Events(reader));
         }
         let whole = read_rest(&mut body, &mut bytes)?;
-        let message = parse_json(&bytes, whole, answer, MESSAGE)?;
-        Ok(Arrival::Whole(Box::new(message)))
+        let message = parse_json(&bytes, whole, response, EXPECTED)?;
+        Ok(MessageResponse::Whole(Box::new(message)))
     }
 }
 
-/// A stream on the wire.
-pub(super) struct Feed {
+/// Reads events from the body of a response.
+pub(super) struct EventReader {
     pub(super) body: ResponseBody,
     decoder: Decoder,
 }
 
-impl Feed {
-    fn new(body: ResponseBody) -> Box<Feed> {
-        Box::new(Feed {
+impl EventReader {
+    fn new(body: ResponseBody) -> Box<EventReader> {
+        Box::new(EventReader {
             body,
             decoder: Decoder::new(),
         })
     }
 
-    /// A stream of which these bytes were read already, fewer than the decoder has room for.
-    fn after(bytes: &[u8], body: ResponseBody) -> Box<Feed> {
-        let mut feed = Feed::new(body);
-        let space = feed.decoder.space();
+    /// A reader of a body whose first bytes were read already. There must be fewer of them than the
+    /// decoder has space for.
+    fn with_first_bytes(bytes: &[u8], body: ResponseBody) -> Box<EventReader> {
+        let mut reader = EventReader::new(body);
+        let space = reader.decoder.space();
         let n = bytes.len().min(space.len());
         space[..n].copy_from_slice(&bytes[..n]);
-        feed.decoder.filled(n);
-        feed
+        reader.decoder.filled(n);
+        reader
     }
 
-    /// Reads the next event, and has `fold` fold it into the message; `None` after `message_stop`.
-    /// An end before that is a failure.
-    pub(super) fn pump<T>(
+    /// Blocks until the next event arrives, and calls `fold` to fold the event into the message.
+    /// Returns what `fold` returned, and `None` after `message_stop`. An end of the body before
+    /// `message_stop` is a failure.
+    pub(super) fn next_event<T>(
         &mut self,
         accumulator: &mut Accumulator,
         mut attempt_usage: Option<&mut AttemptUsage>,
@@ -126,23 +133,23 @@ impl Feed {
                         }
                         let folded = fold(accumulator, event);
                         if let Err(error) = accumulator.room() {
-                            break unreadable("a stream of events", error.into());
+                            break unreadable(EXPECTED_EVENTS, error.into());
                         }
                         return Ok(Some(folded));
                     }
                     Ok(None) => continue,
-                    Err(no_event) => break no_event_of(&event, no_event, &self.body),
+                    Err(error) => break event_failure(&event, error, &self.body),
                 },
                 Ok(None) => {}
-                Err(error) => break unreadable("a stream of events", error.into()),
+                Err(error) => break unreadable(EXPECTED_EVENTS, error.into()),
             }
             match self.body.read(self.decoder.space()) {
-                Ok(0) => match self.unended_event() {
+                Ok(0) => match self.read_unterminated_event() {
                     Ok(event) => return Ok(Some(fold(accumulator, event))),
                     Err(failure) => break failure,
                 },
                 Ok(n) => self.decoder.filled(n),
-                Err(fault) => break cut(fault),
+                Err(fault) => break broken_stream(fault),
             }
         };
         Err(Failure {
@@ -152,10 +159,10 @@ impl Feed {
         })
     }
 
-    /// The last event of a stream that ended without the empty line behind it, if it is its
-    /// `message_stop` or `error`. By the standard it is no event, but nothing can be missing any more.
-    /// Anything else is the failure that the stream was cut.
-    fn unended_event(&mut self) -> Result<RawEvent<'static>, Failure> {
+    /// Reads the last event of a body that ended without the empty line after the event, if the event
+    /// is `message_stop` or `error`. The standard discards such an event, but after these two nothing
+    /// can be missing. Returns the failure that the stream was cut for anything else.
+    fn read_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
         let end = b"\n\n";
         if self.decoder.has_partial() {
             if let Some(space) = self.decoder.space().get_mut(..end.len()) {
@@ -170,37 +177,37 @@ impl Feed {
             Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
                 Ok(RawEvent::Event(event))
             }
-            Err(error @ EventError::Error(_)) => Err(no_event_of(&event, error, &self.body)),
+            Err(error @ EventError::Error(_)) => Err(event_failure(&event, error, &self.body)),
             _ => Err(Failure::from(Cause::Truncated)),
         }
     }
 }
 
-/// Folds an event, and hands it out as well.
-pub(super) fn hand_out(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
+/// Folds an event into the message and returns the event.
+pub(super) fn apply_and_return(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
     accumulator.apply(&event);
     event.into_event()
 }
 
-/// The failure that an event is none, said without the credentials that it may repeat.
-fn no_event_of(event: &Event<'_>, no_event: EventError, body: &ResponseBody) -> Failure {
+/// The failure for an `error` event, or for an event that cannot be read; without the credentials
+/// that the event may repeat.
+fn event_failure(event: &Event<'_>, error: EventError, body: &ResponseBody) -> Failure {
     let mut data = event.data.to_vec();
     body.hide_credentials(&mut data);
-    match RawEvent::decode(event.name, &data)
-        .err()
-        .unwrap_or(no_event)
-    {
+    match RawEvent::decode(event.name, &data).err().unwrap_or(error) {
         EventError::Error(error) => Failure::from(*error),
-        EventError::Unreadable(error) => unreadable("a stream of events", json_error(&error)),
+        EventError::Unreadable(error) => unreadable(EXPECTED_EVENTS, json_error(&error)),
     }
 }
 
+/// The failure for a response that is not what was expected.
 pub(super) fn unreadable(expected: &'static str, source: BoxError) -> Failure {
     Failure::answered(Cause::unreadable(expected, Some(source)))
 }
 
-/// A stream whose connection broke, whatever broke it, is a broken stream.
-fn cut(fault: Fault) -> Failure {
+/// The failure for a connection that broke within a stream: of the stream's phase, whatever the
+/// cause.
+fn broken_stream(fault: Fault) -> Failure {
     let cause = match fault.cause {
         Cause::Transport { source, .. }
         | Cause::Decode {
@@ -215,8 +222,12 @@ fn cut(fault: Fault) -> Failure {
     Failure::from(Fault { cause, ..fault })
 }
 
-/// What an answer to a request for a message should be.
-pub(super) const MESSAGE: &str = "a message";
+/// What a response should have been, for the text of an error.
+pub(super) const EXPECTED: &str = "a message";
+const EXPECTED_EVENTS: &str = "a stream of events";
 
-/// How much is read of an answer that does not say what it is, to find out.
+/// The mark that may begin UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// How many bytes are read at most to tell events from a message without a content type.
 const FIRST_READ: usize = 1024;

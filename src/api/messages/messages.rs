@@ -1,11 +1,11 @@
-//! Messages: create one, count its tokens.
+//! The Messages endpoints: create a message, stream it, count the tokens of a request.
 
 use std::time::Duration;
 
 use log::debug;
 use serde::Deserialize;
 
-use super::event_reader::{MESSAGE, read_message};
+use super::event_reader::{EXPECTED, read_streamed_message};
 use super::stream::MessageStream;
 use crate::budget::{Cost, InputEstimate, ModelClass, Plan};
 use crate::call::response::read_json;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::types::{CountBody, CreateBody, Message, MessageRequest};
 
 impl Client {
-    /// The Messages endpoints.
+    /// Returns the methods of the Messages API.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -31,7 +31,7 @@ impl Client {
     }
 }
 
-/// The Messages endpoints; see [`Client::messages`].
+/// The Messages API; see [`Client::messages`].
 ///
 /// ```
 /// use anthropic_blocking::{MessageRequest, Messages, Result};
@@ -47,12 +47,12 @@ pub struct Messages<'a> {
 }
 
 impl Messages<'_> {
-    /// Asks the model and waits for the whole answer.
+    /// Creates a message, `POST /v1/messages`, and waits until it is complete.
     ///
-    /// The answer is streamed underneath: there is no limit to how long it may take, a dead line
-    /// is noticed by the idle timeout, and it counts only when it is complete. A failure inside
-    /// the stream is tried again like any other, because nothing was handed out yet. See
-    /// [`stream_underneath`](crate::ClientBuilder::stream_underneath) for the other way.
+    /// By default the response is streamed internally: it may take any time, the idle timeout
+    /// detects a dead connection, and only a complete message is returned. A stream that breaks is
+    /// retried like any other failure, because nothing was handed out yet. See
+    /// [`stream_underneath`](crate::ClientBuilder::stream_underneath) for responses in one piece.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -66,52 +66,60 @@ impl Messages<'_> {
     ///
     /// # How long it blocks
     ///
-    /// Until the answer is there, or an error. By default nothing bounds the whole: set a
-    /// [`deadline`](crate::ClientBuilder::deadline), which bounds all of this together.
+    /// Until the message is complete, or an error. By default nothing bounds the whole call: set a
+    /// [`deadline`](crate::ClientBuilder::deadline), which bounds all of these waits together.
     ///
-    /// | it waits for | by default | bounded by |
+    /// | wait | default | bounded by |
     /// |---|---|---|
-    /// | room under limits that are known, in line with other calls | as long as it takes | the deadline |
-    /// | limits and overloads that the server answered with (429, 529) | 10 minutes in all | [`RetryPolicy::max_wait`](crate::RetryPolicy::max_wait) |
-    /// | the host's address | as long as the system takes | the deadline |
-    /// | a connection | 5 s for each attempt | [`connect_timeout`](crate::ClientBuilder::connect_timeout) |
-    /// | a sign of life from the server | 180 s at a time | [`idle_timeout`](crate::ClientBuilder::idle_timeout) |
-    /// | the end of an answer whose events keep coming | as long as it takes | `max_tokens`, the deadline |
-    /// | pauses after failures | 1 to 16 s before each of four more attempts, or as long as the server asks | [`RetryPolicy`](crate::RetryPolicy) |
+    /// | for room under the known limits, in a queue with other calls | as long as it takes | the deadline |
+    /// | after rate limits and overloads of the server (429, 529) | 10 minutes in all | [`RetryPolicy::max_wait`](crate::RetryPolicy::max_wait) |
+    /// | for the host's address | as long as the system takes | the deadline |
+    /// | for a connection | 5 s for each attempt | [`connect_timeout`](crate::ClientBuilder::connect_timeout) |
+    /// | for the next bytes from the server | 180 s at a time | [`idle_timeout`](crate::ClientBuilder::idle_timeout) |
+    /// | for the end of a response whose events keep coming | as long as it takes | `max_tokens`, the deadline |
+    /// | pauses after failures | 1 to 16 s before each of four more attempts, or as long as the server demands | [`RetryPolicy`](crate::RetryPolicy) |
     ///
-    /// With `stream_underneath(false)` the [`timeout`](crate::ClientBuilder::timeout) takes the place
-    /// of the idle timeout: 10 minutes until the answer begins, and again for reading it. With
-    /// [`InputEstimate::Counted`] counting comes before, for at most 10 s.
+    /// With `stream_underneath(false)` the [`timeout`](crate::ClientBuilder::timeout) replaces the
+    /// idle timeout: 10 minutes until the response begins, and again for reading it. With
+    /// [`InputEstimate::Counted`] the tokens are counted before, which takes at most 10 s.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind). With
     /// [`stream_underneath(false)`](crate::ClientBuilder::stream_underneath) also
-    /// `InvalidRequest`, before anything is sent, when `max_tokens` is so large that the answer
-    /// may take more than ten minutes.
+    /// `InvalidRequest`, before anything is sent, if `max_tokens` is so large that the response may
+    /// take more than ten minutes.
     pub fn create(&self, request: &MessageRequest) -> Result<Message> {
         self.create_telling(request, &|| ())
     }
 
-    /// The same. Calls `begun` when an answer has begun, once for each that does.
+    /// Like [`create`](Messages::create), and calls `on_start` whenever a response has begun: once
+    /// for each attempt that gets so far.
     pub(crate) fn create_telling(
         &self,
         request: &MessageRequest,
-        begun: &dyn Fn(),
+        on_start: &dyn Fn(),
     ) -> Result<Message> {
         let settings = self.client.settings();
-        let stream = settings.stream_underneath;
-        if !stream && settings.timeout.is_none() && request.max_tokens >= TOO_LONG {
+        let mode = match settings.stream_underneath {
+            true => ResponseMode::Streamed,
+            false => ResponseMode::Whole,
+        };
+        let is_too_long = request.max_tokens >= MIN_TOO_LONG;
+        if mode == ResponseMode::Whole && settings.timeout.is_none() && is_too_long {
             return Err(too_long(request.max_tokens));
         }
-        let body = encode(&CreateBody { request, stream })?;
-        let call = self.call(request, &body, stream);
-        let done = if stream {
-            call.run(|answer, attempt_usage| read_message(answer, attempt_usage, &call, begun))?
-        } else {
-            let done = call.run(|answer, _| read_json::<Message>(answer, MESSAGE))?;
-            begun();
-            done
+        let body = encode_request(request, mode)?;
+        let call = self.prepare_call(request, &body, mode);
+        let done = match mode {
+            ResponseMode::Streamed => call.run(|response, attempt_usage| {
+                read_streamed_message(response, attempt_usage, &call, on_start)
+            })?,
+            ResponseMode::Whole => {
+                let done = call.run(|response, _| read_json::<Message>(response, EXPECTED))?;
+                on_start();
+                done
+            }
         };
         let mut message = done.value;
         done.attempt_usage.settle(&message.usage);
@@ -119,13 +127,13 @@ impl Messages<'_> {
         Ok(message)
     }
 
-    /// Asks the model and hands out the answer as it arrives.
+    /// Creates a message, `POST /v1/messages`, and returns its events as they arrive.
     ///
-    /// Blocks until the first content is there, through rate limits, overloads and broken
-    /// connections, as [`create`](Messages::create) does: up to then nothing was handed out, so
-    /// that the stream can be begun again. What fails later is the stream's last item. From then on
-    /// each item is waited for as long as the idle timeout permits. A deadline bounds the whole, the
-    /// reading included.
+    /// Blocks until the first content arrives, for as long as [`create`](Messages::create) does. Until
+    /// then rate limits, overloads and broken connections are retried, because nothing was handed
+    /// out; a later failure is the stream's last item. After that, each `next` blocks for at most
+    /// the idle timeout. A deadline bounds the whole, with the time that the caller spends between
+    /// two items.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -140,21 +148,18 @@ impl Messages<'_> {
     ///
     /// # Errors
     ///
-    /// Those of [`create`](Messages::create) up to the first content.
+    /// Those of [`create`](Messages::create), up to the first content.
     pub fn stream(&self, request: &MessageRequest) -> Result<MessageStream> {
-        let body = encode(&CreateBody {
-            request,
-            stream: true,
-        })?;
-        let call = self.call(request, &body, true);
+        let body = encode_request(request, ResponseMode::Streamed)?;
+        let call = self.prepare_call(request, &body, ResponseMode::Streamed);
         MessageStream::open(&call, self.client.core())
     }
 
-    /// Counts the input tokens of a request without asking the model; free of attempt_usage, under a rate
-    /// limit of its own.
+    /// Counts the input tokens of a request, `POST /v1/messages/count_tokens`: free of charge, under
+    /// a rate limit of its own.
     ///
-    /// The count is the server's estimate of all input, cached or not. Blocks like
-    /// [`create`](Messages::create), but for an answer of milliseconds.
+    /// The count is the server's estimate of the whole input, cached or not. Blocks like
+    /// [`create`](Messages::create); the response itself takes milliseconds.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -170,25 +175,24 @@ impl Messages<'_> {
     /// Those of [`create`](Messages::create).
     pub fn count_tokens(&self, request: &MessageRequest) -> Result<u64> {
         #[derive(Deserialize)]
-        struct Count {
+        struct TokenCount {
             input_tokens: u64,
         }
         let settings = self.client.settings();
         let body = encode(&CountBody(request))?;
+        let path = "/v1/messages/count_tokens";
         let call = Call {
             repeatable: true,
             answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
             cost: Some((ModelClass::named("count_tokens"), Cost::request())),
-            ..self
-                .client
-                .call("POST", "/v1/messages/count_tokens", Some(&body))
+            ..self.client.call("POST", path, Some(&body))
         };
-        let (count, _) = call.ask(|answer| read_json::<Count>(answer, "a token count"))?;
+        let (count, _) = call.ask(|response| read_json::<TokenCount>(response, "a token count"))?;
         Ok(count.input_tokens)
     }
 
-    /// Tells how long these requests would take and which limit would bind, without sending
-    /// anything; see [`Budget::plan`](crate::Budget::plan).
+    /// Estimates how long these requests would take and which limit would bind. Sends nothing and
+    /// does not wait; see [`Budget::plan`](crate::Budget::plan).
     ///
     /// ```no_run
     /// # let client = anthropic_blocking::Client::from_env()?;
@@ -203,15 +207,17 @@ impl Messages<'_> {
     ///
     /// # Errors
     ///
-    /// Kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest) when a request cannot be written as JSON.
+    /// Kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest) if a request cannot be written as
+    /// JSON.
     pub fn plan<'r>(&self, requests: impl IntoIterator<Item = &'r MessageRequest>) -> Result<Plan> {
+        let settings = self.client.settings();
         let cost = |request: &'r MessageRequest| {
             let body = encode(&CreateBody {
                 request,
-                stream: self.client.settings().stream_underneath,
+                stream: settings.stream_underneath,
             })?;
-            let (class, cost) = self.guess(request, body.len());
-            let cost = match self.client.settings().input_estimate {
+            let (class, cost) = self.estimate_cost(request, body.len());
+            let cost = match settings.input_estimate {
                 InputEstimate::Exact(tokens) => cost.input_tokens(tokens),
                 _ => cost,
             };
@@ -221,58 +227,63 @@ impl Messages<'_> {
         Ok(self.client.budget().plan_for(costs?))
     }
 
-    /// The same for so many requests that are all like this one, at the price of one.
+    /// Like [`plan`](Messages::plan), for `count` requests that are all like this one. Takes the time
+    /// of one.
     pub(crate) fn plan_alike(&self, request: &MessageRequest, count: usize) -> Result<Plan> {
         let body = encode(request)?;
-        let cost = self.guess(request, body.len());
+        let cost = self.estimate_cost(request, body.len());
         Ok(self.client.budget().plan(std::iter::repeat_n(cost, count)))
     }
 
-    /// A call for a message. Where the input is to be counted, this does that, which is part of the
-    /// call's time.
-    fn call<'b>(&'b self, request: &'b MessageRequest, body: &'b [u8], stream: bool) -> Call<'b> {
-        let client = self.client;
-        let mut call = if stream {
-            client.streaming_call("POST", PATH, Some(body))
-        } else {
-            client.call("POST", PATH, Some(body))
+    /// Builds the call for a message. Where the settings demand that the input be counted, this
+    /// counts it, which sends a request and is part of the call's time.
+    fn prepare_call<'b>(
+        &'b self,
+        request: &'b MessageRequest,
+        body: &'b [u8],
+        mode: ResponseMode,
+    ) -> Call<'b> {
+        let mut call = match mode {
+            ResponseMode::Streamed => self.client.streaming_call("POST", PATH, Some(body)),
+            ResponseMode::Whole => self.client.call("POST", PATH, Some(body)),
         };
         call.model = Some(&request.model);
-        call.cost = Some(self.cost(request, body.len()));
+        call.cost = Some(self.count_or_estimate_cost(request, body.len()));
         call
     }
 
-    /// What the budget must have room for.
-    fn cost(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
-        let (class, cost) = self.guess(request, body);
-        let counted = match self.client.settings().input_estimate {
+    /// Returns what the budget must have room for. Sends a request where the settings demand that
+    /// the input be counted.
+    fn count_or_estimate_cost(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
+        let (class, cost) = self.estimate_cost(request, body);
+        let tokens = match self.client.settings().input_estimate {
             InputEstimate::Learned => None,
             InputEstimate::Exact(tokens) => Some(tokens),
-            InputEstimate::Counted => match self.count_in_haste(request) {
-                Ok(tokens) => Some(tokens),
-                Err(error) => {
-                    debug!(target: LOG, "the input is guessed, because counting failed: {error}");
-                    None
-                }
-            },
+            InputEstimate::Counted => self
+                .count_tokens_briefly(request)
+                .inspect_err(|error| {
+                    debug!(target: LOG, "the input is estimated, because counting failed: {error}");
+                })
+                .ok(),
         };
-        (
-            class,
-            counted.map_or(cost, |tokens| cost.input_tokens(tokens)),
-        )
+        let cost = tokens.map_or(cost, |tokens| cost.input_tokens(tokens));
+        (class, cost)
     }
 
-    /// Counts, if that does not take much of the time that the call itself has.
-    fn count_in_haste(&self, request: &MessageRequest) -> Result<u64> {
+    /// Counts the tokens without retries, for at most a quarter of the call's deadline and
+    /// [`MAX_COUNT_TIME`].
+    fn count_tokens_briefly(&self, request: &MessageRequest) -> Result<u64> {
         let deadline = self.client.settings().deadline;
-        let share = deadline.map_or(LONGEST_COUNT, |deadline| (deadline / 4).min(LONGEST_COUNT));
-        let options = Options::new().deadline(share).retry(RetryPolicy::none());
+        let share = deadline.map_or(MAX_COUNT_TIME, |deadline| deadline / 4);
+        let options = Options::new()
+            .deadline(share.min(MAX_COUNT_TIME))
+            .retry(RetryPolicy::none());
         let client = self.client.with(options);
         client.messages().count_tokens(request)
     }
 
-    /// The same by the request's looks only.
-    fn guess(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
+    /// Estimates the cost from the request and the size of its body in bytes. Sends nothing.
+    fn estimate_cost(&self, request: &MessageRequest, body: usize) -> (ModelClass, Cost) {
         let size = request.estimate_size(body);
         let cost = Cost::request()
             .input_bytes(size.bytes)
@@ -284,17 +295,31 @@ impl Messages<'_> {
     }
 }
 
-/// The least `max_tokens` that takes more than ten minutes at 128,000 tokens an hour, which is
-/// what the official clients assume: 600 s × 128,000 / 3600 s = 21,333.3.
-const TOO_LONG: u64 = 21_334;
+/// How the server sends its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ResponseMode {
+    Streamed,
+    Whole,
+}
 
-/// What counting the input of a request may take, before it is guessed.
-const LONGEST_COUNT: Duration = Duration::from_secs(10);
-
-const PATH: &str = "/v1/messages";
+fn encode_request(request: &MessageRequest, mode: ResponseMode) -> Result<Vec<u8>> {
+    encode(&CreateBody {
+        request,
+        stream: mode == ResponseMode::Streamed,
+    })
+}
 
 fn too_long(max_tokens: u64) -> Error {
-    let what = format!("an answer of {max_tokens} tokens in one piece may take over ten minutes");
+    let what = format!("a response of {max_tokens} tokens in one piece may take over ten minutes");
     Error::rejected(format!("POST {PATH}"), what)
         .with_advice("let the client stream underneath, set a timeout, or lower max_tokens")
 }
+
+/// The smallest `max_tokens` that takes more than ten minutes at 128,000 tokens an hour, which is
+/// the speed that the official clients assume: 600 s × 128,000 / 3600 s = 21,333.3.
+const MIN_TOO_LONG: u64 = 21_334;
+
+/// How long counting the input of a request may take before the input is estimated.
+const MAX_COUNT_TIME: Duration = Duration::from_secs(10);
+
+const PATH: &str = "/v1/messages";

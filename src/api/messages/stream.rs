@@ -1,4 +1,4 @@
-//! Streamed answers: read event by event, or folded into a message at once.
+//! A message as a stream of events.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::event_reader::{Arrival, Feed, MESSAGE, hand_out, unreadable};
+use super::event_reader::{EXPECTED, EventReader, MessageResponse, apply_and_return, unreadable};
 use crate::call::classify::{FailureDetails, classify};
 use crate::call::response::Failure;
 use crate::call::usage::AttemptUsage;
@@ -21,16 +21,16 @@ use crate::types::{
     StreamEvent, Waits,
 };
 
-/// A streamed answer: an iterator over its events, from
+/// A message that is being streamed: an iterator over its events, from
 /// [`Messages::stream`](crate::Messages::stream).
 ///
-/// Each `next` blocks until an event arrives, at most for the idle timeout. The first error is the
-/// last item. It carries what had arrived ([`Error::partial`]); nothing that was handed out is ever
-/// sent again, so that a stream that broke is not continued by itself.
+/// Each `next` blocks until an event arrives, at most for the client's idle timeout. The first error
+/// is the last item, and carries the content that had arrived ([`Error::partial`]). A stream that
+/// broke is not sent again, because its content was handed out.
 ///
-/// Dropping the stream before its end cuts the connection. A stream may move to another thread.
-/// Until it has ended or was dropped it counts as under way: a thread that holds one and begins
-/// another may wait for itself, where limits are tight.
+/// Dropping the stream before its end closes the connection. A stream may move to another thread.
+/// Until it has ended or was dropped, it counts as a request in flight: a thread that holds one
+/// stream and opens another may wait for itself under tight limits.
 ///
 /// ```no_run
 /// use anthropic_blocking::{Client, MessageRequest};
@@ -47,25 +47,25 @@ use crate::types::{
 /// println!("\n{} tokens", message.usage.output_tokens);
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
-#[must_use = "dropping a stream cuts its connection"]
+#[must_use = "dropping a stream closes its connection"]
 pub struct MessageStream {
-    /// What was read before the stream was handed out.
-    ready: VecDeque<StreamEvent>,
-    /// `None` once the stream has ended, well or not.
-    feed: Option<Box<Feed>>,
+    /// The events that were read before the stream was handed out.
+    queued: VecDeque<StreamEvent>,
+    /// `None` once the stream has ended or failed.
+    reader: Option<Box<EventReader>>,
     accumulator: Accumulator,
-    /// What `partial` shows before the message has begun.
-    nothing: Message,
+    /// What `partial` returns before the first event of the message.
+    empty: Message,
     meta: ResponseMeta,
     action: String,
     core: Arc<Core>,
-    /// `None` once it is settled.
+    /// `None` once the usage is accounted for.
     attempt_usage: Option<AttemptUsage>,
     opened: Instant,
     failed: Option<StreamFailure>,
 }
 
-/// How a stream failed, for those who ask again.
+/// The failure of a stream, kept for `final_message`.
 struct StreamFailure {
     kind: ErrorKind,
     text: String,
@@ -74,15 +74,15 @@ struct StreamFailure {
 }
 
 impl MessageStream {
-    /// Sends the call, and waits for the first content.
-    pub(crate) fn open(call: &Call<'_>, core: &Arc<Core>) -> Result<MessageStream> {
-        let done = call.run(Opening::read)?;
-        let opening = done.value;
+    /// Sends the call, and blocks until the first content arrives.
+    pub(super) fn open(call: &Call<'_>, core: &Arc<Core>) -> Result<MessageStream> {
+        let done = call.run(StreamStart::read)?;
+        let start = done.value;
         let mut stream = MessageStream {
-            ready: opening.ready,
-            feed: opening.feed,
-            accumulator: opening.accumulator,
-            nothing: Message::nothing(),
+            queued: start.queued,
+            reader: start.reader,
+            accumulator: start.accumulator,
+            empty: Message::nothing(),
             meta: done.meta,
             action: call.action(),
             core: Arc::clone(core),
@@ -90,36 +90,29 @@ impl MessageStream {
             opened: core.sleeper.clock().now(),
             failed: None,
         };
-        if stream.feed.is_none() {
-            stream.finish();
+        if stream.reader.is_none() {
+            stream.end();
         }
         Ok(stream)
     }
 
-    /// The text as it arrives, without the other events; ends with the stream.
-    ///
-    /// ```no_run
-    /// # let client = anthropic_blocking::Client::from_env()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 1024);
-    /// let mut stream = client.messages().stream(&request)?;
-    /// let text: String = stream.text_deltas().collect::<Result<_, _>>()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Returns an iterator over the text as it arrives, without the other events. It ends with the
+    /// stream, and blocks as the stream does.
     pub fn text_deltas(&mut self) -> TextDeltas<'_> {
         TextDeltas { stream: self }
     }
 
-    /// Keeps no content, for answers of any length in flat memory: [`partial`](Self::partial),
-    /// [`final_message`](Self::final_message) and errors then have everything but what was said.
+    /// Keeps no content, so that a message of any length takes constant memory:
+    /// [`partial`](Self::partial), [`final_message`](Self::final_message) and errors then have
+    /// everything but the content.
     ///
     /// ```
     /// use anthropic_blocking::{MessageStream, Result};
     ///
-    /// /// Hands on an answer of any length in flat memory.
-    /// fn hand_on(stream: MessageStream, mut to: impl FnMut(&str)) -> Result<u64> {
+    /// fn forward(stream: MessageStream, mut write: impl FnMut(&str)) -> Result<u64> {
     ///     let mut stream = stream.without_content();
     ///     for text in stream.text_deltas() {
-    ///         to(&text?);
+    ///         write(&text?);
     ///     }
     ///     Ok(stream.final_message()?.usage.output_tokens)
     /// }
@@ -129,13 +122,13 @@ impl MessageStream {
         self
     }
 
-    /// What has arrived so far, up to the event handed out last or a few beyond it. The input of a
-    /// tool call that is still being written is raw text.
+    /// Returns the message as far as it has arrived: up to the event handed out last, or a few events
+    /// beyond. The input of a tool call that is still incomplete is raw text.
     ///
     /// ```
     /// use anthropic_blocking::{MessageStream, Result};
     ///
-    /// /// Reads until there is a whole sentence, and cuts the connection then.
+    /// /// Reads until there is a whole sentence, then closes the connection.
     /// fn first_sentence(mut stream: MessageStream) -> Result<String> {
     ///     while let Some(event) = stream.next() {
     ///         event?;
@@ -148,10 +141,11 @@ impl MessageStream {
     /// }
     /// ```
     pub fn partial(&self) -> &Message {
-        self.accumulator.message().unwrap_or(&self.nothing)
+        self.accumulator.message().unwrap_or(&self.empty)
     }
 
-    /// Reads to the end and gives the whole message.
+    /// Reads the stream to its end and returns the whole message. Blocks until the end, at most for
+    /// the idle timeout between two events.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -167,18 +161,18 @@ impl MessageStream {
     ///
     /// # Errors
     ///
-    /// Those of the stream: after an item that was an error, this fails as well.
+    /// Those of the stream. After an item that was an error, fails with an error of its kind.
     pub fn final_message(mut self) -> Result<Message> {
-        self.ready.clear();
-        while let Some(feed) = &mut self.feed {
-            match feed.pump(
+        self.queued.clear();
+        while let Some(reader) = &mut self.reader {
+            match reader.next_event(
                 &mut self.accumulator,
                 self.attempt_usage.as_mut(),
                 Accumulator::absorb,
             ) {
                 Ok(Some(())) => {}
-                Ok(None) => self.finish(),
-                Err(failure) => return Err(self.fail(failure)),
+                Ok(None) => self.end(),
+                Err(failure) => return Err(self.end_with_error(failure)),
             }
         }
         let partial = mem::take(&mut self.accumulator).into_message();
@@ -201,56 +195,33 @@ impl MessageStream {
                 message.meta = mem::take(&mut self.meta);
                 Ok(message)
             }
-            None => Err(self.fail(Failure::from(Cause::Truncated))),
+            None => Err(self.end_with_error(Failure::from(Cause::Truncated))),
         }
     }
 
-    /// The id under which the server logged the meta, where it sent one.
-    ///
-    /// ```
-    /// # fn log(stream: &anthropic_blocking::MessageStream) {
-    /// if let Some(id) = stream.request_id() {
-    ///     eprintln!("reading the answer of {id}");
-    /// }
-    /// # }
-    /// ```
+    /// Returns the id under which the server logged the request, if it sent one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
-    /// What the response headers said about rate limits, when the stream began.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, TestServer};
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
-    /// let (name, value) = ("anthropic-ratelimit-requests-remaining", "49");
-    /// server.push(Reply::message("Hello!").header(name, value));
-    /// let stream = client.messages().stream(&request)?;
-    /// let requests = stream.rate_limits().requests.unwrap_or_default();
-    /// assert_eq!(requests.remaining, Some(49));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the rate limits from the response headers, as they were when the stream began.
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
-    /// How long the attempts waited before they were sent, and for what.
+    /// Returns how long the attempts waited before they were sent, and for what.
     ///
     /// ```
     /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
     /// use anthropic_blocking::{Client, MessageRequest};
     ///
-    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
-    /// # let client = client.clock(&clock).build()?;
-    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
+    /// let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// let client = Client::builder().api_key("test").base_url(server.base_url());
+    /// let client = client.clock(&clock).build()?;
     /// server.push(Reply::rate_limited(30));
+    /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
     /// let stream = client.messages().stream(&request)?;
-    /// // Not the model was slow, the limits were tight.
+    /// // The limits were tight; the model was not slow.
     /// assert!(stream.waited().total().as_secs() >= 30);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -258,43 +229,30 @@ impl MessageStream {
         self.meta.waited()
     }
 
-    /// Every HTTP meta that it took to begin this stream, its own last.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
-    /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
-    ///
-    /// # let (server, clock) = (TestServer::start()?, ManualClock::new());
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url());
-    /// # let client = client.clock(&clock).build()?;
-    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
-    /// server.push(Reply::overloaded());
-    /// let stream = client.messages().stream(&request)?;
-    /// let failures: Vec<_> = stream.attempts().iter().map(|attempt| attempt.failure).collect();
-    /// assert_eq!(failures, [Some(ErrorKind::Overloaded), None]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns every HTTP attempt that it took to open this stream; the successful one is the last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.meta.attempts
     }
 
-    fn finish(&mut self) {
-        self.settle();
-        if let Some(feed) = self.feed.take() {
-            self.core.endings.drain(feed.body);
+    /// Ends a stream that is complete: accounts for the usage, and drains the rest of the body so that
+    /// the connection can be used again.
+    fn end(&mut self) {
+        self.settle_usage();
+        if let Some(reader) = self.reader.take() {
+            self.core.endings.drain(reader.body);
         }
     }
 
-    /// The message is complete, whatever becomes of its stream.
-    fn settle(&mut self) {
+    fn settle_usage(&mut self) {
         if let Some(attempt_usage) = self.attempt_usage.take() {
             attempt_usage.settle(&self.partial().usage);
         }
     }
 
-    fn fail(&mut self, failure: Failure) -> Error {
-        self.feed = None;
-        // It stands on ordinary successes and means nothing there.
+    /// Ends a stream that failed: accounts for the usage, and returns the error.
+    fn end_with_error(&mut self, failure: Failure) -> Error {
+        self.reader = None;
+        // The header also comes with ordinary successes, and means nothing there.
         self.meta.rate_limits.retry_after = None;
         let mut classification = classify(&FailureDetails {
             cause: &failure.cause,
@@ -303,34 +261,29 @@ impl MessageStream {
             retry_after: None,
             should_retry: None,
         });
-        let stopped = self.core.sleeper.is_stopped();
+        let sleeper = &self.core.sleeper;
+        let is_stopped = sleeper.is_stopped();
         if let Some(attempt_usage) = self.attempt_usage.take() {
             attempt_usage.fail(&classification, &failure, &self.meta.rate_limits);
         }
-        if stopped {
+        if is_stopped {
             classification.kind = ErrorKind::Shutdown;
         }
         let kind = classification.kind;
+        let took = sleeper.clock().now().saturating_duration_since(self.opened);
         let meta = &mut self.meta;
         meta.request_id = meta.request_id.take().or(failure.request_id);
-        let took = self
-            .core
-            .sleeper
-            .clock()
-            .now()
-            .saturating_duration_since(self.opened);
         if let Some(attempt) = meta.attempts.last_mut() {
             attempt.failure = Some(kind);
             attempt.delivery = failure.delivery;
             attempt.took = attempt.took.saturating_add(took);
         }
-        let cause = if stopped {
-            Cause::Shutdown
-        } else {
-            failure.cause
+        let cause = match is_stopped {
+            true => Cause::Shutdown,
+            false => failure.cause,
         };
         debug!(target: LOG, "{}: {} after {}", self.action, cause.brief(), display_duration(took));
-        let retryable = classification.is_retryable() && !stopped;
+        let retryable = classification.is_retryable() && !is_stopped;
         self.failed = Some(StreamFailure {
             kind,
             text: cause.to_string(),
@@ -355,25 +308,26 @@ impl Iterator for MessageStream {
     type Item = Result<StreamEvent>;
 
     fn next(&mut self) -> Option<Result<StreamEvent>> {
-        if let Some(event) = self.ready.pop_front() {
+        if let Some(event) = self.queued.pop_front() {
             return Some(Ok(event));
         }
-        match self
-            .feed
-            .as_mut()?
-            .pump(&mut self.accumulator, self.attempt_usage.as_mut(), hand_out)
-        {
+        match self.reader.as_mut()?.next_event(
+            &mut self.accumulator,
+            self.attempt_usage.as_mut(),
+            apply_and_return,
+        ) {
             Ok(Some(event)) => {
+                // From here on the message is complete, even if the caller drops the stream.
                 if self.accumulator.is_complete() {
-                    self.settle();
+                    self.settle_usage();
                 }
                 Some(Ok(event))
             }
             Ok(None) => {
-                self.finish();
+                self.end();
                 None
             }
-            Err(failure) => Some(Err(self.fail(failure))),
+            Err(failure) => Some(Err(self.end_with_error(failure))),
         }
     }
 }
@@ -384,7 +338,7 @@ impl fmt::Debug for MessageStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageStream")
             .field("request_id", &self.meta.request_id)
-            .field("ended", &self.feed.is_none())
+            .field("ended", &self.reader.is_none())
             .finish_non_exhaustive()
     }
 }
@@ -399,7 +353,7 @@ impl fmt::Debug for MessageStream {
 /// }
 /// ```
 #[derive(Debug)]
-#[must_use = "the stream is read as the iterator goes"]
+#[must_use = "the iterator reads the stream as it advances"]
 pub struct TextDeltas<'a> {
     stream: &'a mut MessageStream,
 }
@@ -423,48 +377,55 @@ impl Iterator for TextDeltas<'_> {
 
 impl std::iter::FusedIterator for TextDeltas<'_> {}
 
-/// A stream up to its first content: until then, it can be begun again without anyone noticing.
-struct Opening {
-    ready: VecDeque<StreamEvent>,
-    feed: Option<Box<Feed>>,
+/// A stream up to its first content. Until then nothing was handed out, and a failure can be retried.
+struct StreamStart {
+    queued: VecDeque<StreamEvent>,
+    /// `None` if the response was a whole message.
+    reader: Option<Box<EventReader>>,
     accumulator: Accumulator,
 }
 
-impl Opening {
-    fn read(answer: &mut Response, attempt_usage: &mut AttemptUsage) -> Result<Opening, Failure> {
-        let mut opening = Opening {
-            ready: VecDeque::new(),
-            feed: None,
+impl StreamStart {
+    /// Reads events until the first content, or until there are [`MAX_QUEUED`] of them.
+    fn read(
+        response: &mut Response,
+        attempt_usage: &mut AttemptUsage,
+    ) -> Result<StreamStart, Failure> {
+        let mut start = StreamStart {
+            queued: VecDeque::new(),
+            reader: None,
             accumulator: Accumulator::new(),
         };
-        let mut feed = match Arrival::of(answer)? {
-            Arrival::Stream(feed) => feed,
-            Arrival::Whole(message) => {
-                opening.ready = StreamEvent::of_message(*message);
-                for event in &opening.ready {
-                    opening.accumulator.apply(&RawEvent::Event(event.clone()));
+        let mut reader = match MessageResponse::read(response)? {
+            MessageResponse::Events(reader) => reader,
+            MessageResponse::Whole(message) => {
+                start.queued = StreamEvent::of_message(*message);
+                for event in &start.queued {
+                    start.accumulator.apply(&RawEvent::Event(event.clone()));
                 }
-                let room = opening.accumulator.room();
-                room.map_err(|error| unreadable(MESSAGE, error.into()))?;
-                return Ok(opening);
+                let room = start.accumulator.room();
+                room.map_err(|error| unreadable(EXPECTED, error.into()))?;
+                return Ok(start);
             }
         };
+        let accumulator = &mut start.accumulator;
         while let Some(event) =
-            feed.pump(&mut opening.accumulator, Some(attempt_usage), hand_out)?
+            reader.next_event(accumulator, Some(attempt_usage), apply_and_return)?
         {
             let is_content = !matches!(
                 event,
                 StreamEvent::MessageStart(_) | StreamEvent::Ping(_) | StreamEvent::Other(_)
             );
-            opening.ready.push_back(event);
-            if is_content || opening.ready.len() >= MOST_BEFORE_CONTENT {
+            start.queued.push_back(event);
+            if is_content || start.queued.len() >= MAX_QUEUED {
                 break;
             }
         }
-        opening.feed = Some(feed);
-        Ok(opening)
+        start.reader = Some(reader);
+        Ok(start)
     }
 }
 
-/// A stream that says so much before its first content is handed out without it.
-const MOST_BEFORE_CONTENT: usize = 100;
+/// After how many events without content a stream is handed out: pings must not hold it back
+/// without end, nor fill the memory.
+const MAX_QUEUED: usize = 100;

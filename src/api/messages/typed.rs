@@ -1,7 +1,7 @@
-//! A message's text, or a tool's input, read as a type of the caller's.
+//! Reading a message's text, or a tool's input, as a type of the caller's.
 //!
-//! These methods return this crate's `Error`, which may hold a `Message`: beside their types they
-//! would import in a circle.
+//! These methods return this crate's `Error`, which may hold a `Message`. Beside their types they
+//! would make `types` and `error` import each other.
 
 use serde::de::DeserializeOwned;
 
@@ -9,8 +9,8 @@ use crate::error::{Cause, Error, ErrorKind, Result, json_error};
 use crate::types::{Message, ToolUseBlock};
 
 impl Message {
-    /// Reads the text as JSON of a type of yours, for answers to
-    /// [`json_schema`](MessageRequest::json_schema).
+    /// Parses the text as JSON of the type `T`, for responses to
+    /// [`json_schema`](crate::MessageRequest::json_schema).
     ///
     /// ```
     /// use anthropic_blocking::Message;
@@ -22,25 +22,25 @@ impl Message {
     ///     river: String,
     /// }
     ///
-    /// let answer = Message::for_test(r#"{"town": "Lisbon", "river": "Tagus"}"#);
-    /// let place: Place = answer.json()?;
+    /// let message = Message::for_test(r#"{"town": "Lisbon", "river": "Tagus"}"#);
+    /// let place: Place = message.json()?;
     /// assert_eq!((place.town.as_str(), place.river.as_str()), ("Lisbon", "Tagus"));
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// Kind [`Decode`](ErrorKind::Decode) when the text is no JSON, or not of that shape. Look at
-    /// [`stop_reason`](Message::stop_reason) then: an answer that `max_tokens` cut off is no whole
-    /// JSON, and a refusal is prose. The error does not quote the answer.
+    /// Kind [`Decode`](ErrorKind::Decode) if the text is no JSON of that shape. The
+    /// [`stop_reason`](Message::stop_reason) may say why: a message that `max_tokens` cut off is
+    /// incomplete JSON, and a refusal is prose. The error does not quote the text.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         let parsed = serde_json::from_str(&self.text());
-        parsed.map_err(|error| unlike("reading the message", "JSON of the expected shape", &error))
+        parsed.map_err(|error| misfit("reading the message", "JSON of the expected shape", &error))
     }
 }
 
 impl ToolUseBlock {
-    /// Reads the input as a type of yours.
+    /// Reads the input as the type `T`.
     ///
     /// ```
     /// use anthropic_blocking::ToolUseBlock;
@@ -59,15 +59,15 @@ impl ToolUseBlock {
     ///
     /// # Errors
     ///
-    /// Kind [`Decode`](ErrorKind::Decode) when the input is not of that shape, or was cut off; see
+    /// Kind [`Decode`](ErrorKind::Decode) if the input is not of that shape, or was cut off; see
     /// [`raw_input`](ToolUseBlock::raw_input). The error does not quote the input.
     pub fn input_as<T: DeserializeOwned>(&self) -> Result<T> {
         let parsed = T::deserialize(&self.input);
-        parsed.map_err(|error| unlike("reading a tool's input", "of the expected shape", &error))
+        parsed.map_err(|error| misfit("reading a tool's input", "of the expected shape", &error))
     }
 }
 
-fn unlike(action: &'static str, expected: &'static str, error: &serde_json::Error) -> Error {
+fn misfit(action: &'static str, expected: &'static str, error: &serde_json::Error) -> Error {
     let cause = Cause::unreadable(expected, Some(json_error(error)));
     Error::new(ErrorKind::Decode, action, cause)
 }

@@ -1,4 +1,4 @@
-//! Quick calls with a JSON answer: what models, batches and lists have in common.
+//! One short request with a JSON response: what models, batches and lists have in common.
 
 use serde::de::DeserializeOwned;
 
@@ -10,7 +10,12 @@ use crate::http::is_path;
 use crate::types::ResponseMeta;
 
 impl Client {
-    /// Asks an endpoint that answers at once, and may be asked again whatever became of it.
+    /// Sends a request to an endpoint that responds at once, and returns the JSON of its response.
+    /// A `POST` has the body `{}`.
+    ///
+    /// The request may be repeated whatever became of an attempt. Blocks like any call, and for each
+    /// attempt at most for the client's timeout; if none is set, for the idle timeout. `expected` is
+    /// what the response should be, for the text of an error.
     pub(crate) fn request_json<T: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -24,26 +29,33 @@ impl Client {
             answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
             ..self.call(method, path, body)
         };
-        call.ask(|answer| read_json(answer, expected))
+        call.ask(|response| read_json(response, expected))
     }
 }
 
-/// The path of one thing: its id below the path of its kind.
+/// Appends an id to the path of its collection. The id is percent-encoded, so that it stays one
+/// segment of the path.
 ///
-/// An id is escaped, so that it cannot name another path; one that does even then is refused.
-pub(crate) fn path_with_id(method: &'static str, kind: &str, id: &str) -> Result<String> {
+/// # Errors
+///
+/// Kind `InvalidRequest` for `""`, `.` and `..`, which would name another path.
+pub(crate) fn path_with_id(method: &'static str, collection: &str, id: &str) -> Result<String> {
     if matches!(id, "" | "." | "..") {
         let shown = sanitize(id, 100);
         return Err(Error::rejected(
-            format!("{method} {kind}"),
+            format!("{method} {collection}"),
             format!("{shown:?} is no id"),
         ));
     }
-    Ok(format!("{kind}/{}", percent_encode(id)))
+    Ok(format!("{collection}/{}", percent_encode(id)))
 }
 
-/// Refuses what is no path: appended to the base URL it might name another host, and the key would
-/// go there.
+/// Checks that `path` is a path: anything else, appended to the base URL, might name another host,
+/// to which the key would go.
+///
+/// # Errors
+///
+/// Kind `InvalidRequest` if it is no path.
 pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
     if is_path(path) {
         return Ok(());
@@ -55,23 +67,24 @@ pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
     ))
 }
 
-/// Text as a part of a path or a query.
+/// Encodes text as a segment of a path, or as a value in a query: all but the unreserved characters
+/// of RFC 3986.
 pub(crate) fn percent_encode(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
+    let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte));
+                encoded.push(char::from(byte));
             }
             _ => {
-                escaped.push('%');
+                encoded.push('%');
                 for half in [byte >> 4, byte & 15] {
-                    escaped.push(char::from(b"0123456789ABCDEF"[usize::from(half)]));
+                    encoded.push(char::from(b"0123456789ABCDEF"[usize::from(half)]));
                 }
             }
         }
     }
-    escaped
+    encoded
 }
 
 #[cfg(test)]
@@ -79,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_stays_within_its_part_of_the_path() {
+    fn id_stays_one_segment_of_the_path() {
         let path = |id| path_with_id("GET", "/v1/models", id);
         assert_eq!(
             path("claude-haiku-4-5").unwrap(),

@@ -1,4 +1,4 @@
-//! Models: which there are, and what each can do.
+//! The Models endpoints: which models there are, and what each can do.
 
 use crate::api::endpoint::path_with_id;
 use crate::api::pages::Pages;
@@ -7,21 +7,13 @@ use crate::error::Result;
 use crate::types::{Model, ModelInfo};
 
 impl Client {
-    /// The Models endpoints.
-    ///
-    /// ```
-    /// # fn newest(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
-    /// if let Some(newest) = client.models().list().next() {
-    ///     println!("{}", newest?.id);
-    /// }
-    /// # Ok(()) }
-    /// ```
+    /// Returns the methods of the Models API.
     pub fn models(&self) -> Models<'_> {
         Models { client: self }
     }
 }
 
-/// The Models endpoints; see [`Client::models`].
+/// The Models API; see [`Client::models`].
 ///
 /// ```
 /// use anthropic_blocking::{Models, Result};
@@ -36,8 +28,8 @@ pub struct Models<'a> {
 }
 
 impl<'a> Models<'a> {
-    /// Every model that this key may use, the newest first; retired ones are left out. An iterator
-    /// that asks for a page when it needs one.
+    /// Lists the models that the key may use, the newest first, without the retired ones:
+    /// `GET /v1/models`. Each page is requested when the iterator needs it.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, ModelInfo, Result};
@@ -51,20 +43,19 @@ impl<'a> Models<'a> {
         Pages::by_id(self.client, PATH)
     }
 
-    /// One model, by its id or an alias of it.
+    /// Fetches one model by its id or an alias: `GET /v1/models/{id}`. Blocks like any short call.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
     /// let info = client.models().get("claude-haiku-4-5")?;
-    /// println!("{}: answers of up to {:?} tokens", info.display_name, info.max_tokens);
+    /// println!("{}: messages of up to {:?} tokens", info.display_name, info.max_tokens);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// Kind [`NotFound`](crate::ErrorKind::NotFound) when there is none of that name, or the key
-    /// may not use it; else those of any call. `InvalidRequest` for an empty id, before anything
-    /// is sent.
+    /// Kind [`NotFound`](crate::ErrorKind::NotFound) if there is no such model, or the key may not use
+    /// it; `InvalidRequest` for an empty id, before anything is sent. Otherwise the errors of any call.
     pub fn get(&self, id: impl Into<Model>) -> Result<ModelInfo> {
         let path = path_with_id("GET", PATH, id.into().as_str())?;
         let (info, _) = self.client.request_json("GET", &path, "a model")?;

@@ -16,9 +16,9 @@ use crate::types::ResponseMeta;
 
 /// A list that comes page by page: an iterator over its items.
 ///
-/// Nothing is sent before the first `next`. A `next` that needs another page blocks for it, as any
-/// call does. An item that cannot be read is an error of its own, and the next one follows; after a
-/// page that could not be had there is nothing more.
+/// Sends nothing before the first `next`. A `next` that needs another page requests it with `GET`,
+/// and blocks like any call; the others return at once. An item that cannot be read is an error of
+/// its own, and the next item follows. If a page cannot be fetched, its error is the last item.
 ///
 /// ```no_run
 /// use anthropic_blocking::Client;
@@ -29,46 +29,50 @@ use crate::types::ResponseMeta;
 /// }
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
-#[must_use = "nothing is asked for before the first item is"]
+#[must_use = "nothing is sent before the first item is requested"]
 pub struct Pages<'a, T> {
     client: &'a Client,
-    /// Path and query.
+    /// Path and query of the list.
     path: String,
     limit: Option<u32>,
-    turn: Turn,
+    paging: Paging,
+    /// Where the next page begins; `None` for the beginning of the list.
     cursor: Option<String>,
-    page: vec::IntoIter<Value>,
+    /// The items of the current page that were not handed out yet.
+    items: vec::IntoIter<Value>,
     meta: ResponseMeta,
-    /// Pages without any item, in a row.
-    empty: usize,
-    is_over: bool,
-    items: PhantomData<fn() -> T>,
+    /// How many pages in a row had no item.
+    empty_pages: usize,
+    /// Whether there is no page after the current one.
+    is_last: bool,
+    item: PhantomData<fn() -> T>,
 }
 
-/// How the next page is asked for; a page shows which of the ways its list knows.
+/// The query parameter that names the next page. A list may switch to the one that its response
+/// shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// By the id of the last item.
-    After,
-    /// By the id of the first item.
-    Before,
-    /// By the token that came with the page.
+enum Paging {
+    /// The id of the last item.
+    AfterId,
+    /// The id of the first item.
+    BeforeId,
+    /// The token that came with the page.
     Token,
 }
 
-impl Turn {
-    fn name(self) -> &'static str {
+impl Paging {
+    fn parameter(self) -> &'static str {
         match self {
-            Turn::After => "after_id",
-            Turn::Before => "before_id",
-            Turn::Token => "page",
+            Paging::AfterId => "after_id",
+            Paging::BeforeId => "before_id",
+            Paging::Token => "page",
         }
     }
 }
 
-/// One page, of either kind.
+/// A page of a list, whether paged by ids or by tokens.
 #[derive(Deserialize)]
-struct Page {
+struct ListPage {
     data: Vec<Value>,
     #[serde(default)]
     has_more: Option<bool>,
@@ -81,48 +85,39 @@ struct Page {
 }
 
 impl<'a, T> Pages<'a, T> {
-    /// A list whose pages are turned by ids.
+    /// A list that is paged by ids.
     pub(crate) fn by_id(client: &'a Client, path: impl Into<String>) -> Pages<'a, T> {
         Pages {
             client,
             path: path.into(),
             limit: None,
-            turn: Turn::After,
+            paging: Paging::AfterId,
             cursor: None,
-            page: Vec::new().into_iter(),
+            items: Vec::new().into_iter(),
             meta: ResponseMeta::default(),
-            empty: 0,
-            is_over: false,
-            items: PhantomData,
+            empty_pages: 0,
+            is_last: false,
+            item: PhantomData,
         }
     }
 
-    /// A list whose pages are turned by tokens.
+    /// A list that is paged by tokens.
     pub(crate) fn by_token(client: &'a Client, path: impl Into<String>) -> Pages<'a, T> {
         Pages {
-            turn: Turn::Token,
+            paging: Paging::Token,
             ..Pages::by_id(client, path)
         }
     }
 
-    /// Sets how many items a page has at most, by default what the server takes, usually 20. The
-    /// list is the same; fewer pages are fewer requests.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, Result};
-    ///
-    /// # fn count(client: &Client) -> Result<usize> {
-    /// let mut ids = client.models().list().limit(1000).map(|model| Ok(model?.id));
-    /// ids.try_fold(0, |count, id: Result<_>| id.map(|_| count + 1))
-    /// # }
-    /// ```
+    /// Sets the maximum number of items in a page, by default the server's own, usually 20. The items
+    /// are the same; larger pages need fewer requests.
     pub fn limit(mut self, items: u32) -> Pages<'a, T> {
         self.limit = Some(items);
         self
     }
 
-    /// Begins after the item with this id. Lists of models and batches begin with the newest item,
-    /// so that these are the older ones.
+    /// Starts after the item with this id. The lists of models and batches begin with the newest
+    /// item: what follows is older.
     ///
     /// ```
     /// # fn older(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
@@ -132,40 +127,58 @@ impl<'a, T> Pages<'a, T> {
     /// # Ok(()) }
     /// ```
     pub fn after(mut self, id: impl Into<String>) -> Pages<'a, T> {
-        (self.turn, self.cursor) = (Turn::After, Some(id.into()));
+        (self.paging, self.cursor) = (Paging::AfterId, Some(id.into()));
         self
     }
 
-    /// Takes the pages before the item with this id, the nearest page first; within a page the
-    /// items stand as in the list.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Lima?");
-    /// # let create = || client.batches().create([("lima", &request)]);
-    /// # let known = create()?;
-    /// # let since = create()?;
-    /// // What others have created since this program looked.
-    /// for batch in client.batches().list().before(&known.id) {
-    ///     println!("{}", batch?.id);
-    /// }
-    /// # let ids = client.batches().list().before(&known.id).map(|batch| Ok(batch?.id));
-    /// # assert_eq!(ids.collect::<anthropic_blocking::Result<Vec<_>>>()?, [since.id]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Lists the items before the item with this id: the nearest page first, and the items of a page
+    /// in the order of the list.
     pub fn before(mut self, id: impl Into<String>) -> Pages<'a, T> {
-        (self.turn, self.cursor) = (Turn::Before, Some(id.into()));
+        (self.paging, self.cursor) = (Paging::BeforeId, Some(id.into()));
         self
     }
 
-    /// Asks for the next page; `None` once there is none.
-    fn turn(&mut self) -> Option<Result<()>> {
+    /// Requests the next page, and blocks until its items are there.
+    fn fetch_page(&mut self) -> Result<()> {
+        // After an error there is no other page.
+        self.is_last = true;
+        let path = self.next_path();
+        check_path("GET", &path)?;
+        let (page, meta) =
+            self.client
+                .request_json::<ListPage>("GET", &path, "a page of a list")?;
+        self.meta = meta;
+        // An empty page ends a list that is paged by ids, but not one that is paged by tokens.
+        let has_more = page.has_more == Some(true) && !page.data.is_empty();
+        let token = page.next_page.filter(|token| !token.is_empty());
+        let (paging, next) = match (self.paging, token) {
+            (Paging::BeforeId, _) => (Paging::BeforeId, page.first_id.filter(|_| has_more)),
+            (_, Some(token)) => (Paging::Token, Some(token)),
+            (_, None) => (Paging::AfterId, page.last_id.filter(|_| has_more)),
+        };
+        let next = next.filter(|cursor| !cursor.is_empty());
+        if next.is_some() && next == self.cursor {
+            return Err(self.unreadable("that of a new page, but of the one before"));
+        }
+        self.empty_pages = match page.data.is_empty() {
+            true => self.empty_pages + 1,
+            false => 0,
+        };
+        if next.is_some() && self.empty_pages > MAX_EMPTY_PAGES {
+            return Err(self.unreadable("an item, after many pages without any"));
+        }
+        self.items = page.data.into_iter();
+        self.is_last = next.is_none();
+        (self.paging, self.cursor) = (paging, next);
+        Ok(())
+    }
+
+    /// Path and query of the next page. The cursor and the limit replace those of the caller's path.
+    fn next_path(&self) -> String {
         let limit = self.limit.map(|limit| ("limit", limit.to_string()));
-        let cursor = self.cursor.clone().map(|cursor| (self.turn.name(), cursor));
-        let mut path = without(&self.path, |name| match name {
+        let cursor = self.cursor.clone();
+        let cursor = cursor.map(|cursor| (self.paging.parameter(), cursor));
+        let mut path = without_parameters(&self.path, |name| match name {
             "limit" => limit.is_some(),
             "after_id" | "before_id" | "page" => cursor.is_some(),
             _ => false,
@@ -174,48 +187,11 @@ impl<'a, T> Pages<'a, T> {
             let separator = if path.contains('?') { '&' } else { '?' };
             path = format!("{path}{separator}{name}={}", percent_encode(&value));
         }
-        self.is_over = true;
-        if let Err(error) = check_path("GET", &path) {
-            return Some(Err(error));
-        }
-        let page: Page = match self.client.request_json("GET", &path, "a page of a list") {
-            Ok((page, meta)) => {
-                self.meta = meta;
-                page
-            }
-            Err(error) => return Some(Err(error)),
-        };
-        // An empty page ends a list of ids, and not one of tokens.
-        let has_more = page.has_more == Some(true) && !page.data.is_empty();
-        let token = page.next_page.filter(|token| !token.is_empty());
-        let (turn, next) = match (self.turn, token) {
-            (Turn::Before, _) => (Turn::Before, page.first_id.filter(|_| has_more)),
-            (_, Some(token)) => (Turn::Token, Some(token)),
-            (_, None) => (Turn::After, page.last_id.filter(|_| has_more)),
-        };
-        let next = next.filter(|cursor| !cursor.is_empty());
-        if next.is_some() && next == self.cursor {
-            return Some(Err(
-                self.unreadable("that of a new page, but of the one before")
-            ));
-        }
-        self.empty = if page.data.is_empty() {
-            self.empty + 1
-        } else {
-            0
-        };
-        if next.is_some() && self.empty > MOST_EMPTY {
-            return Some(Err(self.unreadable("an item, after many pages without any")));
-        }
-        self.page = page.data.into_iter();
-        self.is_over = next.is_none();
-        (self.turn, self.cursor) = (turn, next);
-        Some(Ok(()))
+        path
     }
 
     fn unreadable(&self, expected: &'static str) -> Error {
-        let cause = Cause::unreadable(expected, None);
-        self.error(cause)
+        self.error(Cause::unreadable(expected, None))
     }
 
     fn error(&self, cause: Cause) -> Error {
@@ -231,17 +207,17 @@ impl<T: DeserializeOwned> Iterator for Pages<'_, T> {
 
     fn next(&mut self) -> Option<Result<T>> {
         loop {
-            if let Some(item) = self.page.next() {
-                let read = T::deserialize(&item).map_err(|error| {
+            if let Some(item) = self.items.next() {
+                let parsed = T::deserialize(&item).map_err(|error| {
                     let expected = "a list of the expected items";
                     self.error(Cause::unreadable(expected, Some(json_error(&error))))
                 });
-                return Some(read);
+                return Some(parsed);
             }
-            if self.is_over {
+            if self.is_last {
                 return None;
             }
-            if let Err(error) = self.turn()? {
+            if let Err(error) = self.fetch_page() {
                 return Some(Err(error));
             }
         }
@@ -254,24 +230,24 @@ impl<T> fmt::Debug for Pages<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pages")
             .field("path", &self.path)
-            .field("turn", &self.turn)
-            .field("is_over", &self.is_over)
+            .field("paging", &self.paging)
+            .field("is_last", &self.is_last)
             .finish_non_exhaustive()
     }
 }
 
-/// A path less those parts of its query whose names are these: a page has only one place in a list.
-fn without(path: &str, is_moot: impl Fn(&str) -> bool) -> String {
+/// Removes from a path the parameters of its query whose names are `unwanted`.
+fn without_parameters(path: &str, unwanted: impl Fn(&str) -> bool) -> String {
     let Some((path, query)) = path.split_once('?') else {
         return path.to_owned();
     };
-    let name = |part: &&str| part.split('=').next().is_some_and(|name| !is_moot(name));
-    let query: Vec<&str> = query.split('&').filter(name).collect();
+    let is_wanted = |part: &&str| part.split('=').next().is_some_and(|name| !unwanted(name));
+    let query: Vec<&str> = query.split('&').filter(is_wanted).collect();
     match query.is_empty() {
         true => path.to_owned(),
         false => format!("{path}?{}", query.join("&")),
     }
 }
 
-/// A list goes in circles that has so many pages without any item in a row.
-const MOST_EMPTY: usize = 100;
+/// How many pages in a row may have no item before the list counts as endless.
+const MAX_EMPTY_PAGES: usize = 100;

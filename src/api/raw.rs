@@ -1,4 +1,4 @@
-//! Any endpoint by its path, for those that have no method of their own.
+//! Any endpoint by its path, for endpoints that have no method of their own.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,15 +9,16 @@ use crate::call::encode;
 use crate::call::response::{Failure, cut, is_cut, read_bytes};
 use crate::client::{Client, Options};
 use crate::error::{Cause, Error, Result, json_error};
+use crate::http::Response;
 use crate::types::{Attempt, ErrorKind, RateLimits, RequestId, ResponseMeta, Waits};
 
 impl Client {
-    /// Any endpoint by its path, for those that this crate has no method for yet.
+    /// Returns methods for any endpoint by its path, for endpoints that this crate has no method for.
     ///
     /// The calls have the client's headers and retries, like all others. The
-    /// [budget](Client::budget) does not know them: a rate limit or an overload is waited out by the
-    /// call that met it. Only what is below `/v1/messages/batches` waits in the line of the batches,
-    /// as their own calls do. An answer is read at once, and may have 128 MiB.
+    /// [budget](Client::budget) does not limit them: a rate limit or an overload delays only the call
+    /// that met it. The exception is everything below `/v1/messages/batches`, which waits in the
+    /// queue of the batches. A response is read as a whole, up to 128 MiB.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -53,54 +54,39 @@ pub struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// Reads from a path, which may have a query, such as `/v1/files?limit=5`.
+    /// Sends `GET` to a path, which may have a query, such as `/v1/files?limit=5`.
     ///
-    /// Blocks until the answer is there, as the other calls do; a large one may take as long as it
-    /// takes, while it comes.
-    ///
-    /// ```
-    /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
-    /// let file = client.raw().get("/v1/files/file_01Example/content")?;
-    /// println!("{} bytes", file.body.len());
-    /// # Ok(()) }
-    /// ```
+    /// Blocks until the response was read, like other calls. Reading a large response may take any
+    /// time, as long as data keeps arriving within the idle timeout.
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest` for what is no path: it must begin
-    /// with `/`, and what no path may contain must be percent-encoded.
+    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest`, before anything is sent, if `path` is no path:
+    /// it must begin with `/`, and other characters than those of a URL must be percent-encoded.
     pub fn get(&self, path: &str) -> Result<RawResponse> {
-        self.run("GET", path, None, true)
+        self.send("GET", path, None)
     }
 
-    /// Sends JSON to a path. A request whose outcome is unknown is repeated as often as
-    /// [`RetryPolicy::max_repeats`](crate::RetryPolicy::max_repeats) says.
+    /// Sends `POST` with JSON to a path. If the outcome of an attempt is unknown, the request is
+    /// repeated as often as [`RetryPolicy::max_repeats`](crate::RetryPolicy::max_repeats) says.
     ///
-    /// ```
-    /// use anthropic_blocking::{Client, Result};
-    /// use serde_json::json;
-    ///
-    /// # fn count(client: &Client) -> Result<()> {
-    /// let messages = json!([{"role": "user", "content": "Name one prime."}]);
-    /// let body = json!({"model": "claude-haiku-4-5", "messages": messages});
-    /// println!("{}", client.raw().post("/v1/messages/count_tokens", &body)?.text());
-    /// # Ok(()) }
-    /// ```
+    /// Blocks until the response was read; it must begin within the client's
+    /// [`timeout`](crate::ClientBuilder::timeout).
     ///
     /// # Errors
     ///
     /// Those of [`get`](Raw::get).
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<RawResponse> {
-        self.run("POST", path, Some(&encode(body)?), false)
+        self.send("POST", path, Some(&encode(body)?))
     }
 
-    /// Sends bytes of any kind to a path, such as a file to be uploaded. They are repeated as those
-    /// of [`post`](Raw::post).
+    /// Sends `POST` with bytes of any content type to a path, such as a file to be uploaded. Blocks
+    /// and repeats the request as [`post`](Raw::post) does.
     ///
     /// ```
     /// use anthropic_blocking::{Client, Result};
     ///
-    /// /// Uploads a text, whatever is in it, and gives what the server says about it.
+    /// /// Uploads a text, and returns what the server says about the file.
     /// fn upload(client: &Client, name: &str, text: &str) -> Result<serde_json::Value> {
     ///     let boundary = "5d4b8f0e-c3a7-4f7e-9a61-2f0e1b7c8d90";
     ///     let head = format!(
@@ -116,66 +102,27 @@ impl<'a> Raw<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Raw::get); `Config` for a content type that cannot be sent.
+    /// Those of [`get`](Raw::get); `Config` for a content type that cannot be a header.
     pub fn post_bytes(&self, path: &str, content_type: &str, bytes: &[u8]) -> Result<RawResponse> {
         let options = Options::new().header("content-type", content_type)?;
         let client = self.client.with(options);
-        client.raw().run("POST", path, Some(bytes), false)
+        client.raw().send("POST", path, Some(bytes))
     }
 
-    /// Deletes what is at a path.
-    ///
-    /// ```
-    /// # fn remove(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
-    /// client.raw().delete("/v1/files/file_01Example")?;
-    /// # Ok(()) }
-    /// ```
+    /// Sends `DELETE` to a path. Blocks as [`get`](Raw::get) does; repeats the request as
+    /// [`post`](Raw::post) does.
     ///
     /// # Errors
     ///
     /// Those of [`get`](Raw::get).
     pub fn delete(&self, path: &str) -> Result<RawResponse> {
-        self.run("DELETE", path, None, false)
+        self.send("DELETE", path, None)
     }
 
-    fn run(
-        &self,
-        method: &'static str,
-        path: &str,
-        body: Option<&[u8]>,
-        repeatable: bool,
-    ) -> Result<RawResponse> {
-        check_path(method, path)?;
-        let settings = self.client.settings();
-        let mut call = self.client.call(method, path, body);
-        call.repeatable = repeatable;
-        if body.is_none() {
-            // A file may take its time, as long as it comes.
-            call.answer_timeout = settings.timeout;
-        }
-        let ((status, headers, body), meta) = call.ask(|answer| {
-            let (body, whole) = read_bytes(answer)?;
-            if is_cut(answer, &body) {
-                return Err(cut());
-            }
-            if whole {
-                return Ok((answer.status, owned(answer.headers()), body));
-            }
-            let cause = Cause::unreadable("of a size to be read at once", None);
-            Err(Failure::answered(cause))
-        })?;
-        Ok(RawResponse {
-            body,
-            status,
-            headers,
-            meta,
-        })
-    }
-
-    /// A list of any endpoint, whether its pages are turned by tokens (`next_page`), such as that of
-    /// files, or by ids (`has_more`, `last_id`); its items as a type of yours, or as
-    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one that
-    /// says where to begin.
+    /// Returns a list of any endpoint, whether it is paged by tokens (`next_page`), such as the list
+    /// of files, or by ids (`has_more`, `last_id`). Its items are of the type `T`, which may be
+    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one
+    /// that says where to begin. Sends nothing before the first `next`.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -190,9 +137,43 @@ impl<'a> Raw<'a> {
     pub fn pages<T: DeserializeOwned>(&self, path: impl Into<String>) -> Pages<'a, T> {
         Pages::by_token(self.client, path)
     }
+
+    fn send(&self, method: &'static str, path: &str, body: Option<&[u8]>) -> Result<RawResponse> {
+        check_path(method, path)?;
+        let mut call = self.client.call(method, path, body);
+        call.repeatable = method == "GET";
+        if body.is_none() {
+            // The default of ten minutes would be too short for a large file.
+            call.answer_timeout = self.client.settings().timeout;
+        }
+        let (mut raw, meta) = call.ask(read_raw)?;
+        raw.meta = meta;
+        Ok(raw)
+    }
 }
 
-/// An answer as it came, from [`Client::raw`].
+/// Reads a whole response, without its `meta`.
+fn read_raw(response: &mut Response) -> Result<RawResponse, Failure> {
+    let (body, is_whole) = read_bytes(response)?;
+    if is_cut(response, &body) {
+        return Err(cut());
+    }
+    if !is_whole {
+        let cause = Cause::unreadable("of a size to be read at once", None);
+        return Err(Failure::answered(cause));
+    }
+    let headers = response.headers();
+    Ok(RawResponse {
+        body,
+        status: response.status,
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        meta: ResponseMeta::default(),
+    })
+}
+
+/// A response as the server sent it, from [`Client::raw`].
 ///
 /// ```
 /// use anthropic_blocking::{Client, Result};
@@ -204,8 +185,8 @@ impl<'a> Raw<'a> {
 /// }
 ///
 /// # fn show(client: &Client) -> Result<()> {
-/// let answer = client.raw().get("/v1/files/file_01Example")?;
-/// println!("{} ({:?})", answer.json::<File>()?.filename, answer.request_id());
+/// let response = client.raw().get("/v1/files/file_01Example")?;
+/// println!("{} ({:?})", response.json::<File>()?.filename, response.request_id());
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -219,32 +200,14 @@ pub struct RawResponse {
     meta: ResponseMeta,
 }
 
-fn owned<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
-    headers
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
 impl RawResponse {
-    /// The status, one of success: every other is an error.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// server.push(Reply::json(202, r#"{"status": "queued"}"#));
-    /// let answer = client.raw().get("/v1/jobs/job_01Example")?;
-    /// assert_eq!(answer.status(), 202);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the status, always one of success: any other status is an error of the call.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// A header, by its name in upper or lower case; the first, where there are several. One that is
-    /// no text counts as missing.
+    /// Returns the first header of this name, in upper or lower case. A header whose value is no text
+    /// counts as missing.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
@@ -258,92 +221,47 @@ impl RawResponse {
         Some(value)
     }
 
-    /// Reads the body as JSON of a type of yours, or as a [`serde_json::Value`].
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, Result};
-    /// use serde_json::Value;
-    ///
-    /// # fn show(client: &Client) -> Result<()> {
-    /// let file: Value = client.raw().get("/v1/files/file_01Example")?.json()?;
-    /// println!("{}", file["filename"]);
-    /// # Ok(()) }
-    /// ```
+    /// Parses the body as JSON of the type `T`, which may be [`serde_json::Value`].
     ///
     /// # Errors
     ///
-    /// Kind [`Decode`](ErrorKind::Decode) when the body is no JSON, or not of that type.
+    /// Kind [`Decode`](ErrorKind::Decode) if the body is no JSON of that type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let cause = Cause::unreadable("JSON of the expected shape", Some(json_error(&error)));
-            Error::new(ErrorKind::Decode, "reading the answer", cause)
+            Error::new(ErrorKind::Decode, "reading the response", cause)
                 .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
                 .with_attempts(self.meta.attempts.clone())
         })
     }
 
-    /// The body as text; what is not UTF-8 is replaced.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// server.push(Reply::json(200, r#"{"deleted": true}"#));
-    /// let answer = client.raw().delete("/v1/files/file_01Example")?;
-    /// assert_eq!(answer.text(), r#"{"deleted": true}"#);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the body as text; bytes that are not UTF-8 become `U+FFFD`.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The id under which the server logged the meta, where it sent one.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// let answer = client.raw().get("/v1/models")?;
-    /// let id = answer.request_id().map(ToString::to_string);
-    /// assert_eq!(id.as_deref(), Some("req_test_000001"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the id under which the server logged the request, if it sent one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.meta.request_id.as_ref()
     }
 
-    /// What the response headers said about rate limits.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// server.push(Reply::json(200, r#"{"status": "running"}"#).header("retry-after", "5"));
-    /// let answer = client.raw().get("/v1/jobs/job_01Example")?;
-    /// assert_eq!(answer.rate_limits().retry_after, Some(Duration::from_secs(5)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the rate limits from the response headers.
     pub fn rate_limits(&self) -> &RateLimits {
         &self.meta.rate_limits
     }
 
-    /// Every HTTP meta that this answer took, the successful one last.
+    /// Returns every HTTP attempt of the call; the successful one is the last.
     ///
     /// ```
-    /// use anthropic_blocking::testing::Reply;
+    /// use anthropic_blocking::Client;
+    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
     ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// let (server, clock) = (TestServer::start()?, ManualClock::new());
+    /// let builder = Client::builder().api_key("test").base_url(server.base_url());
+    /// let client = builder.clock(&clock).build()?;
     /// server.push(Reply::html(502, "502 Bad Gateway"));
-    /// let answer = client.raw().get("/v1/models")?;
-    /// let statuses: Vec<Option<u16>> = answer.attempts().iter().map(|one| one.status).collect();
+    /// let response = client.raw().get("/v1/models")?;
+    /// let statuses: Vec<_> = response.attempts().iter().map(|attempt| attempt.status).collect();
     /// assert_eq!(statuses, [Some(502), Some(200)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -351,20 +269,7 @@ impl RawResponse {
         &self.meta.attempts
     }
 
-    /// How long the attempts waited before they were sent, and for what.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// server.push(Reply::status(503));
-    /// let answer = client.raw().get("/v1/models")?;
-    /// assert_eq!(answer.waited().total(), clock.elapsed());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns how long the attempts waited before they were sent, and for what.
     pub fn waited(&self) -> Waits {
         self.meta.waited()
     }

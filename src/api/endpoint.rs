@@ -13,9 +13,9 @@ impl Client {
     /// Sends a request to an endpoint that responds at once, and returns the JSON of its response.
     /// A `POST` has the body `{}`.
     ///
-    /// The request may be repeated whatever became of an attempt. Blocks like any call, and for each
-    /// attempt at most for the client's timeout; if none is set, for the idle timeout. `expected` is
-    /// what the response should be, for the text of an error.
+    /// The request may be repeated whatever became of an attempt. Blocks like any call, and for
+    /// each attempt at most for the client's timeout; if none is set, for the idle timeout.
+    /// `expected` is what the response should be, for the text of an error.
     pub(crate) fn request_json<T: DeserializeOwned>(
         &self,
         method: &'static str,

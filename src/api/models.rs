@@ -54,8 +54,9 @@ impl<'a> Models<'a> {
     ///
     /// # Errors
     ///
-    /// Kind [`NotFound`](crate::ErrorKind::NotFound) if there is no such model, or the key may not use
-    /// it; `InvalidRequest` for an empty id, before anything is sent. Otherwise the errors of any call.
+    /// Kind [`NotFound`](crate::ErrorKind::NotFound) if there is no such model, or the key may not
+    /// use it; `InvalidRequest` for an empty id, before anything is sent. Otherwise the errors of
+    /// any call.
     pub fn get(&self, id: impl Into<Model>) -> Result<ModelInfo> {
         let path = path_with_id("GET", PATH, id.into().as_str())?;
         let (info, _) = self.client.request_json("GET", &path, "a model")?;

@@ -109,8 +109,8 @@ impl<'a, T> Pages<'a, T> {
         }
     }
 
-    /// Sets the maximum number of items in a page, by default the server's own, usually 20. The items
-    /// are the same; larger pages need fewer requests.
+    /// Sets the maximum number of items in a page, by default the server's own, usually 20. The
+    /// items are the same; larger pages need fewer requests.
     pub fn limit(mut self, items: u32) -> Pages<'a, T> {
         self.limit = Some(items);
         self
@@ -131,8 +131,8 @@ impl<'a, T> Pages<'a, T> {
         self
     }
 
-    /// Lists the items before the item with this id: the nearest page first, and the items of a page
-    /// in the order of the list.
+    /// Lists the items before the item with this id: the nearest page first, and the items of a
+    /// page in the order of the list.
     pub fn before(mut self, id: impl Into<String>) -> Pages<'a, T> {
         (self.paging, self.cursor) = (Paging::BeforeId, Some(id.into()));
         self
@@ -173,7 +173,8 @@ impl<'a, T> Pages<'a, T> {
         Ok(())
     }
 
-    /// Path and query of the next page. The cursor and the limit replace those of the caller's path.
+    /// Path and query of the next page. The cursor and the limit replace those of the caller's
+    /// path.
     fn next_path(&self) -> String {
         let limit = self.limit.map(|limit| ("limit", limit.to_string()));
         let cursor = self.cursor.clone();

@@ -13,12 +13,13 @@ use crate::http::Response;
 use crate::types::{Attempt, ErrorKind, RateLimits, RequestId, ResponseMeta, Waits};
 
 impl Client {
-    /// Returns methods for any endpoint by its path, for endpoints that this crate has no method for.
+    /// Returns methods for any endpoint by its path, for endpoints that this crate has no method
+    /// for.
     ///
     /// The calls have the client's headers and retries, like all others. The
-    /// [budget](Client::budget) does not limit them: a rate limit or an overload delays only the call
-    /// that met it. The exception is everything below `/v1/messages/batches`, which waits in the
-    /// queue of the batches. A response is read as a whole, up to 128 MiB.
+    /// [budget](Client::budget) does not limit them: a rate limit or an overload delays only the
+    /// call that met it. The exception is everything below `/v1/messages/batches`, which waits in
+    /// the queue of the batches. A response is read as a whole, up to 128 MiB.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -61,8 +62,9 @@ impl<'a> Raw<'a> {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest`, before anything is sent, if `path` is no path:
-    /// it must begin with `/`, and other characters than those of a URL must be percent-encoded.
+    /// Any [`ErrorKind`] but `Stream`; `InvalidRequest`, before anything is sent, if `path` is no
+    /// path: it must begin with `/`, and other characters than those of a URL must be
+    /// percent-encoded.
     pub fn get(&self, path: &str) -> Result<RawResponse> {
         self.send("GET", path, None)
     }
@@ -119,10 +121,10 @@ impl<'a> Raw<'a> {
         self.send("DELETE", path, None)
     }
 
-    /// Returns a list of any endpoint, whether it is paged by tokens (`next_page`), such as the list
-    /// of files, or by ids (`has_more`, `last_id`). Its items are of the type `T`, which may be
-    /// [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also one
-    /// that says where to begin. Sends nothing before the first `next`.
+    /// Returns a list of any endpoint, whether it is paged by tokens (`next_page`), such as the
+    /// list of files, or by ids (`has_more`, `last_id`). Its items are of the type `T`, which may
+    /// be [`serde_json::Value`]. The path may have a query, `/v1/models?lifecycle[]=retired`, also
+    /// one that says where to begin. Sends nothing before the first `next`.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -206,8 +208,8 @@ impl RawResponse {
         self.status
     }
 
-    /// Returns the first header of this name, in upper or lower case. A header whose value is no text
-    /// counts as missing.
+    /// Returns the first header of this name, in upper or lower case. A header whose value is no
+    /// text counts as missing.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {

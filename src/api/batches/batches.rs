@@ -56,8 +56,8 @@ impl Client {
 
 /// The Message Batches API; see [`Client::batches`].
 ///
-/// [`run`](Batches::run) does everything: it creates batches, waits for them, and returns the results
-/// in the order of the requests. The other methods are its parts.
+/// [`run`](Batches::run) does everything: it creates batches, waits for them, and returns the
+/// results in the order of the requests. The other methods are its parts.
 ///
 /// ```
 /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -82,8 +82,8 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Sets how long [`wait`](Batches::wait) waits for its batch, and [`run`](Batches::run) for all of
-    /// its batches together. By default they wait until the batches have ended, which the server
+    /// Sets how long [`wait`](Batches::wait) waits for its batch, and [`run`](Batches::run) for all
+    /// of its batches together. By default they wait until the batches have ended, which the server
     /// promises within 24 hours. The batches themselves go on after the deadline.
     ///
     /// The client's own deadline holds for each single request of the wait.
@@ -92,8 +92,8 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Sets a function that [`wait`](Batches::wait) and [`run`](Batches::run) call after each poll of
-    /// a batch, on the caller's thread.
+    /// Sets a function that [`wait`](Batches::wait) and [`run`](Batches::run) call after each poll
+    /// of a batch, on the caller's thread.
     ///
     /// ```no_run
     /// # let client = anthropic_blocking::Client::from_env()?;
@@ -108,8 +108,8 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Sets the maximum number of requests that [`run`](Batches::run) puts into one batch: between 1
-    /// and 100,000, by default 100,000. A batch also holds at most 256 MB. The results of a small
+    /// Sets the maximum number of requests that [`run`](Batches::run) puts into one batch: between
+    /// 1 and 100,000, by default 100,000. A batch also holds at most 256 MB. The results of a small
     /// batch can be read earlier than those of a large one.
     pub fn batch_size(mut self, requests: usize) -> Batches<'a> {
         self.run_settings.batch_size = requests.clamp(1, MAX_REQUESTS);
@@ -118,15 +118,16 @@ impl<'a> Batches<'a> {
 
     /// Sets how often [`run`](Batches::run) submits a request again that expired or failed at the
     /// server; by default 0 times. A request that failed through its own fault, and a canceled
-    /// request, are never submitted again. Keeps all requests in memory as JSON until the end of the
-    /// run.
+    /// request, are never submitted again. Keeps all requests in memory as JSON until the end of
+    /// the run.
     pub fn resubmit(mut self, times: u32) -> Batches<'a> {
         self.run_settings.resubmit = times;
         self
     }
 
     /// Sets the file in which [`run`](Batches::run) keeps the ids of its batches, so that the same
-    /// call with the same journal continues after a crash. The file is created if it does not exist.
+    /// call with the same journal continues after a crash. The file is created if it does not
+    /// exist.
     ///
     /// The journal holds ids, counts and digests: no key, no request, no response. On Linux and
     /// Windows a second run with the same journal, in this process or another one on this machine,
@@ -153,18 +154,18 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Creates a batch of requests: `POST /v1/messages/batches`. Each request has a custom id of 1 to
-    /// 64 letters, digits, `_` and `-`, which names its result. A batch has at most 100,000 requests
-    /// and 256 MB; [`run`](Batches::run) splits larger inputs.
+    /// Creates a batch of requests: `POST /v1/messages/batches`. Each request has a custom id of 1
+    /// to 64 letters, digits, `_` and `-`, which names its result. A batch has at most 100,000
+    /// requests and 256 MB; [`run`](Batches::run) splits larger inputs.
     ///
     /// The requests may be owned or borrowed. They are taken one by one and kept as JSON only. The
     /// server validates them later: an invalid request shows in its result.
     ///
     /// Blocks until the batch is created, for as long as any call: at most for the client's
-    /// [`deadline`](crate::ClientBuilder::deadline), if there is one. If a failure leaves open whether
-    /// the batch was created, searches the list of batches (up to 30 s) before sending anything again,
-    /// so that there is never a second batch. If the list holds a new batch of this size, the error
-    /// names it.
+    /// [`deadline`](crate::ClientBuilder::deadline), if there is one. If a failure leaves open
+    /// whether the batch was created, searches the list of batches (up to 30 s) before sending
+    /// anything again, so that there is never a second batch. If the list holds a new batch of this
+    /// size, the error names it.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -202,13 +203,13 @@ impl<'a> Batches<'a> {
         Ok(creation.create_once()?.batch)
     }
 
-    /// Fetches the state of a batch: `GET /v1/messages/batches/{id}`. Does not wait for its end; blocks
-    /// like any short call.
+    /// Fetches the state of a batch: `GET /v1/messages/batches/{id}`. Does not wait for its end;
+    /// blocks like any short call.
     ///
     /// # Errors
     ///
-    /// The errors of any call, such as [`NotFound`](crate::ErrorKind::NotFound); `InvalidRequest` for
-    /// an empty id, before anything is sent.
+    /// The errors of any call, such as [`NotFound`](crate::ErrorKind::NotFound); `InvalidRequest`
+    /// for an empty id, before anything is sent.
     pub fn get(&self, id: &str) -> Result<MessageBatch> {
         endpoints::get(self.client, id)
     }
@@ -230,8 +231,8 @@ impl<'a> Batches<'a> {
         endpoints::list(self.client)
     }
 
-    /// Cancels a batch: `POST /v1/messages/batches/{id}/cancel`. Does not wait for its end: requests
-    /// that the server has begun may still be carried out. Blocks like any short call.
+    /// Cancels a batch: `POST /v1/messages/batches/{id}/cancel`. Does not wait for its end:
+    /// requests that the server has begun may still be carried out. Blocks like any short call.
     ///
     /// # Errors
     ///
@@ -252,8 +253,8 @@ impl<'a> Batches<'a> {
     }
 
     /// Downloads the results of a batch that has ended, in no order: an iterator that reads line by
-    /// line in constant memory. Sends `GET /v1/messages/batches/{id}` first, to know how many results
-    /// there must be, then `GET /v1/messages/batches/{id}/results`.
+    /// line in constant memory. Sends `GET /v1/messages/batches/{id}` first, to know how many
+    /// results there must be, then `GET /v1/messages/batches/{id}/results`.
     ///
     /// Blocks until the download begins; each `next` blocks until a line arrives.
     ///
@@ -272,19 +273,20 @@ impl<'a> Batches<'a> {
     /// # Errors
     ///
     /// Kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest) if the batch has not ended, and
-    /// [`NotFound`](crate::ErrorKind::NotFound) if its results are gone, which is 29 days after it was
-    /// created. Otherwise the errors of any call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if its results are gone, which is 29 days after it
+    /// was created. Otherwise the errors of any call.
     pub fn results(&self, id: &str) -> Result<BatchResults> {
         BatchResults::fetch(self.client, id)
     }
 
     /// Waits until a batch has ended: polls `GET /v1/messages/batches/{id}`.
     ///
-    /// The intervals between polls grow from 2 s to 60 s, unless the server suggests others. A failed
-    /// poll is ignored if a later one may succeed; the eleventh failure in a row ends the wait.
+    /// The intervals between polls grow from 2 s to 60 s, unless the server suggests others. A
+    /// failed poll is ignored if a later one may succeed; the eleventh failure in a row ends the
+    /// wait.
     ///
-    /// Blocks up to 24 hours, or until the [`deadline`](Batches::deadline). The batch goes on if the
-    /// program ends: another program can wait for it.
+    /// Blocks up to 24 hours, or until the [`deadline`](Batches::deadline). The batch goes on if
+    /// the program ends: another program can wait for it.
     ///
     /// ```
     /// use anthropic_blocking::{Client, ErrorKind, Result};
@@ -313,14 +315,14 @@ impl<'a> Batches<'a> {
     /// each request, in the order of the input.
     ///
     /// An input of more than 100,000 requests or 256 MB becomes several batches. With a
-    /// [`journal`](Batches::journal) the same call continues where it was killed: it creates no batch
-    /// twice, and goes on waiting. With [`resubmit`](Batches::resubmit), requests that expired or
-    /// failed at the server are submitted again.
+    /// [`journal`](Batches::journal) the same call continues where it was killed: it creates no
+    /// batch twice, and goes on waiting. With [`resubmit`](Batches::resubmit), requests that
+    /// expired or failed at the server are submitted again.
     ///
-    /// The requests may be owned or borrowed. They are taken and checked one by one, and kept as JSON
-    /// until their batch is created, which is as soon as it is full. Sends the requests of
-    /// [`create`](Batches::create), [`wait`](Batches::wait) and [`results`](Batches::results). Blocks
-    /// until all batches have ended, up to 24 hours each, or until the
+    /// The requests may be owned or borrowed. They are taken and checked one by one, and kept as
+    /// JSON until their batch is created, which is as soon as it is full. Sends the requests of
+    /// [`create`](Batches::create), [`wait`](Batches::wait) and [`results`](Batches::results).
+    /// Blocks until all batches have ended, up to 24 hours each, or until the
     /// [`deadline`](Batches::deadline). The batches go on if the program ends.
     ///
     /// ```

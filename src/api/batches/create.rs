@@ -42,9 +42,9 @@ pub(super) enum BatchOrigin {
 impl BatchCreation<'_> {
     /// Sends the batch until it is created, and blocks for as long as the client's settings permit.
     ///
-    /// Where the outcome of an attempt is unknown, looks through the list of batches before anything
-    /// is sent again. If the lookup knows the newest batch before ours, a single candidate counts as
-    /// ours; otherwise the error names the candidates.
+    /// A call would repeat a request whose outcome is unknown; here a lookup must come first, so
+    /// this loop sends calls of one attempt each. If the lookup knows the newest batch before ours,
+    /// a single candidate counts as ours; otherwise the error names the candidates.
     pub(super) fn create_once(&self) -> Result<CreatedBatch> {
         let client = self.lookup.client;
         let count = self.lookup.count;
@@ -91,26 +91,9 @@ impl BatchCreation<'_> {
                     Err(reason) => return Err(with_reason(error, reason)),
                 }
             }
-            let action = match outcome {
-                CreationOutcome::Unknown => RetryAction::IfRepeatable,
-                _ => RetryAction::AfterBackoff,
-            };
-            let decision = retry_state.decide(action, error.retry_after(), false, || {
-                lock(&core.retries).withdraw(clock.now())
-            });
-            let wait = match decision {
-                Decision::Again(wait) => wait,
-                // Only for calls that wait in the budget's queue.
-                Decision::Queue => Duration::ZERO,
-                Decision::GiveUp(reason) => {
-                    let none = || format!("no batch of {count} requests was created since");
-                    let reason = if outcome.is_open() {
-                        Some(none())
-                    } else {
-                        reason
-                    };
-                    return Err(with_reason(error, reason));
-                }
+            let wait = match self.decide_retry(&mut retry_state, outcome, &error) {
+                Ok(wait) => wait,
+                Err(reason) => return Err(with_reason(error, reason)),
             };
             if time_left().is_some_and(|left| wait >= left) {
                 return Err(with_reason(error, outcome.is_open().then(may_exist)));
@@ -119,6 +102,36 @@ impl BatchCreation<'_> {
             if core.sleeper.sleep(wait).is_err() {
                 return Err(shutdown_error(attempts));
             }
+        }
+    }
+
+    /// Returns how long to wait before the retry, or the reason to give up, where there is more to
+    /// say than the failure itself. Sends nothing.
+    fn decide_retry(
+        &self,
+        retry_state: &mut RetryState,
+        outcome: CreationOutcome,
+        error: &Error,
+    ) -> Result<Duration, Option<String>> {
+        let core = self.lookup.client.core();
+        let action = match outcome {
+            CreationOutcome::Unknown => RetryAction::IfRepeatable,
+            _ => RetryAction::AfterBackoff,
+        };
+        let decision = retry_state.decide(action, error.retry_after(), false, || {
+            lock(&core.retries).withdraw(core.sleeper.clock().now())
+        });
+        match decision {
+            Decision::Again(wait) => Ok(wait),
+            // Only for calls that wait in the budget's queue.
+            Decision::Queue => Ok(Duration::ZERO),
+            Decision::GiveUp(_) if outcome.is_open() => {
+                let count = self.lookup.count;
+                Err(Some(format!(
+                    "no batch of {count} requests was created since"
+                )))
+            }
+            Decision::GiveUp(reason) => Err(reason),
         }
     }
 
@@ -139,8 +152,9 @@ impl BatchCreation<'_> {
 
     /// Looks for the batch after an attempt with an open outcome.
     ///
-    /// Returns the batch, or `None` if there is none and the request may be sent again. The error is
-    /// the reason why it must not be sent again, where there is more to say than the failure itself.
+    /// Returns the batch, or `None` if there is none and the request may be sent again. The error
+    /// is the reason why it must not be sent again, where there is more to say than the failure
+    /// itself.
     fn find_lost_batch(
         &self,
         outcome: CreationOutcome,
@@ -171,7 +185,8 @@ impl BatchCreation<'_> {
 enum CreationOutcome {
     /// Nothing was created; a retry may succeed.
     NotCreated,
-    /// Nothing was created; a retry cannot succeed, or would come after the call's own waits.
+    /// Nothing was created, and nothing is retried: a retry cannot succeed, or the call has waited
+    /// as long as the policy permits.
     Final,
     /// The batch may have been created: the response was lost.
     Unknown,

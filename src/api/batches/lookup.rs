@@ -1,7 +1,8 @@
 //! Searching the list of batches for a batch whose creation ended with an unknown outcome.
 //!
-//! The API has no idempotency key for batches, and the list shows no custom ids. A batch may be ours
-//! if it is new, has the right number of requests, and belongs to nobody who shares this client.
+//! The API has no idempotency key for batches, and the list shows no custom ids. A batch may be
+//! ours if it is new, has the right number of requests, and belongs to nobody who shares this
+//! client.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};

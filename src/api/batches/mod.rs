@@ -3,8 +3,8 @@
 //! `batches` holds the public methods. A batch is written as JSON in `body` and created in `create`
 //! exactly once: where the outcome of a creation is unknown, `lookup` searches the list of batches.
 //! `wait` polls until a batch has ended. `results` downloads the results line by line, and `entry`
-//! turns each into a message or an error. `runner` does all of this for many requests and notes each
-//! step in a journal; its product is a `run`, an iterator over the results in the order of the
+//! turns each into a message or an error. `runner` does all of this for many requests and notes
+//! each step in a journal; its product is a `run`, an iterator over the results in the order of the
 //! requests, which `index` keeps.
 
 // Single requests, and what goes in and comes out.

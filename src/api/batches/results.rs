@@ -159,7 +159,7 @@ impl BatchResults {
                 }
             };
             if let Err(failure) = outcome {
-                if let Err(error) = self.wait_and_resume(failure) {
+                if let Err(error) = self.retry_or_fail(failure) {
                     self.body = None;
                     return Some(Err(error));
                 }
@@ -261,7 +261,9 @@ impl BatchResults {
     }
 
     /// After a failure: sleeps and starts the download again, or returns the final error.
-    fn wait_and_resume(&mut self, failure: Failure) -> Result<()> {
+    ///
+    /// The retries of a call end when the response has begun; a download breaks after that.
+    fn retry_or_fail(&mut self, failure: Failure) -> Result<()> {
         let core = self.client.core();
         let classification = classify(&FailureDetails {
             cause: &failure.cause,

@@ -152,8 +152,8 @@ impl BatchRun {
     /// Ends a download that broke for good, and returns its error.
     fn end_broken(&mut self, batch: usize, error: Error) -> Error {
         self.downloads.insert(batch, None);
-        // After an error of kind `Decode` a new download would not help: the results were there, and
-        // made no sense.
+        // After an error of kind `Decode` a new download would not help: the results were there,
+        // and made no sense.
         if error.kind() != ErrorKind::Decode {
             let broken = BrokenDownload {
                 kind: error.kind(),

@@ -145,7 +145,8 @@ impl<'a> BatchRunner<'a> {
         }
     }
 
-    /// Creates batches of the requests; each as soon as it is full. Blocks until the last is created.
+    /// Creates batches of the requests; each as soon as it is full. Blocks until the last is
+    /// created.
     pub(super) fn create_batches<K, R>(
         &mut self,
         entries: impl IntoIterator<Item = (K, R)>,
@@ -268,7 +269,8 @@ impl<'a> BatchRunner<'a> {
         Ok(())
     }
 
-    /// Notes that a batch that was found in the list is somebody else's; returns the error of the run.
+    /// Notes that a batch that was found in the list is somebody else's; returns the error of the
+    /// run.
     fn forget_found_batch(&mut self, batch: usize, id: String) -> Result<Error> {
         release_claim(self.client, &id);
         self.index.ids.remove(batch);
@@ -399,7 +401,8 @@ impl<'a> BatchRunner<'a> {
         }
     }
 
-    /// Creates a batch that the journal plans. Notes a failure if it is certain that no batch exists.
+    /// Creates a batch that the journal plans. Notes a failure if it is certain that no batch
+    /// exists.
     fn send_planned(&mut self, plan: &PlannedBatch, body: &[u8]) -> Result<KnownBatch> {
         let lookup = self.lookup(plan);
         let created = BatchCreation { body, lookup }.create_once();

@@ -24,8 +24,8 @@ use crate::types::MessageBatch;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchProgress<'a> {
-    /// The batch as the last poll returned it. Until it has ended, the server counts all requests as
-    /// processing: the counts show no progress.
+    /// The batch as the last poll returned it. Until it has ended, the server counts all requests
+    /// as processing: the counts show no progress.
     pub batch: &'a MessageBatch,
     /// The time since the wait began.
     pub waited: Duration,
@@ -48,6 +48,9 @@ pub(super) struct BatchWaiter<'a> {
 
 impl BatchWaiter<'_> {
     /// Blocks until a batch has ended, complete or canceled, or until the deadline.
+    ///
+    /// A failed poll was retried by its own call already. The wait goes on nevertheless, because a
+    /// batch may last longer than an outage.
     pub(super) fn wait_until_ended(&self, id: &str) -> Result<MessageBatch> {
         let core = self.client.core();
         let clock = core.sleeper.clock();
@@ -185,7 +188,8 @@ const MIN_INTERVAL: Duration = Duration::from_secs(2);
 /// The maximum interval without a suggestion.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The maximum interval that the server can suggest: beyond this the suggestion counts as a mistake.
+/// The maximum interval that the server can suggest: beyond this the suggestion counts as a
+/// mistake.
 const MAX_SUGGESTED: Duration = Duration::from_secs(600);
 
 /// How long a poll may take although the deadline is nearer.

@@ -159,9 +159,9 @@ impl EventReader {
         })
     }
 
-    /// Reads the last event of a body that ended without the empty line after the event, if the event
-    /// is `message_stop` or `error`. The standard discards such an event, but after these two nothing
-    /// can be missing. Returns the failure that the stream was cut for anything else.
+    /// Reads the last event of a body that ended without the empty line after the event, if the
+    /// event is `message_stop` or `error`. The standard discards such an event, but after these two
+    /// nothing can be missing. Returns the failure that the stream was cut for anything else.
     fn read_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
         let end = b"\n\n";
         if self.decoder.has_partial() {

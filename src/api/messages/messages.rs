@@ -129,11 +129,11 @@ impl Messages<'_> {
 
     /// Creates a message, `POST /v1/messages`, and returns its events as they arrive.
     ///
-    /// Blocks until the first content arrives, for as long as [`create`](Messages::create) does. Until
-    /// then rate limits, overloads and broken connections are retried, because nothing was handed
-    /// out; a later failure is the stream's last item. After that, each `next` blocks for at most
-    /// the idle timeout. A deadline bounds the whole, with the time that the caller spends between
-    /// two items.
+    /// Blocks until the first content arrives, for as long as [`create`](Messages::create) does.
+    /// Until then rate limits, overloads and broken connections are retried, because nothing was
+    /// handed out; a later failure is the stream's last item. After that, each `next` blocks for at
+    /// most the idle timeout. A deadline bounds the whole, with the time that the caller spends
+    /// between two items.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -155,8 +155,8 @@ impl Messages<'_> {
         MessageStream::open(&call, self.client.core())
     }
 
-    /// Counts the input tokens of a request, `POST /v1/messages/count_tokens`: free of charge, under
-    /// a rate limit of its own.
+    /// Counts the input tokens of a request, `POST /v1/messages/count_tokens`: free of charge,
+    /// under a rate limit of its own.
     ///
     /// The count is the server's estimate of the whole input, cached or not. Blocks like
     /// [`create`](Messages::create); the response itself takes milliseconds.
@@ -227,8 +227,8 @@ impl Messages<'_> {
         Ok(self.client.budget().plan_for(costs?))
     }
 
-    /// Like [`plan`](Messages::plan), for `count` requests that are all like this one. Takes the time
-    /// of one.
+    /// Like [`plan`](Messages::plan), for `count` requests that are all like this one. Takes the
+    /// time of one.
     pub(crate) fn plan_alike(&self, request: &MessageRequest, count: usize) -> Result<Plan> {
         let body = encode(request)?;
         let cost = self.estimate_cost(request, body.len());

@@ -24,9 +24,9 @@ use crate::types::{
 /// A message that is being streamed: an iterator over its events, from
 /// [`Messages::stream`](crate::Messages::stream).
 ///
-/// Each `next` blocks until an event arrives, at most for the client's idle timeout. The first error
-/// is the last item, and carries the content that had arrived ([`Error::partial`]). A stream that
-/// broke is not sent again, because its content was handed out.
+/// Each `next` blocks until an event arrives, at most for the client's idle timeout. The first
+/// error is the last item, and carries the content that had arrived ([`Error::partial`]). A stream
+/// that broke is not sent again, because its content was handed out.
 ///
 /// Dropping the stream before its end closes the connection. A stream may move to another thread.
 /// Until it has ended or was dropped, it counts as a request in flight: a thread that holds one
@@ -122,8 +122,8 @@ impl MessageStream {
         self
     }
 
-    /// Returns the message as far as it has arrived: up to the event handed out last, or a few events
-    /// beyond. The input of a tool call that is still incomplete is raw text.
+    /// Returns the message as far as it has arrived: up to the event handed out last, or a few
+    /// events beyond. The input of a tool call that is still incomplete is raw text.
     ///
     /// ```
     /// use anthropic_blocking::{MessageStream, Result};
@@ -234,8 +234,8 @@ impl MessageStream {
         &self.meta.attempts
     }
 
-    /// Ends a stream that is complete: accounts for the usage, and drains the rest of the body so that
-    /// the connection can be used again.
+    /// Ends a stream that is complete: accounts for the usage, and drains the rest of the body so
+    /// that the connection can be used again.
     fn end(&mut self) {
         self.settle_usage();
         if let Some(reader) = self.reader.take() {
@@ -377,7 +377,8 @@ impl Iterator for TextDeltas<'_> {
 
 impl std::iter::FusedIterator for TextDeltas<'_> {}
 
-/// A stream up to its first content. Until then nothing was handed out, and a failure can be retried.
+/// A stream up to its first content. Until then nothing was handed out, and a failure can be
+/// retried.
 struct StreamStart {
     queued: VecDeque<StreamEvent>,
     /// `None` if the response was a whole message.

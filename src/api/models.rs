@@ -15,6 +15,10 @@ impl Client {
 
 /// The Models API; see [`Client::models`].
 ///
+/// Its methods send short calls: each attempt may take the client's
+/// [`timeout`](crate::ClientBuilder::timeout), by default as long as its idle timeout of 180 s.
+/// Failures are retried, up to the client's deadline.
+///
 /// ```
 /// use anthropic_blocking::{Models, Result};
 ///
@@ -43,7 +47,7 @@ impl<'a> Models<'a> {
         Pages::by_id(self.client, PATH)
     }
 
-    /// Fetches one model by its id or an alias: `GET /v1/models/{id}`. Blocks like any short call.
+    /// Fetches one model by its id or an alias: `GET /v1/models/{id}`. Blocks for one short call.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {

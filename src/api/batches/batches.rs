@@ -59,6 +59,10 @@ impl Client {
 /// [`run`](Batches::run) does everything: it creates batches, waits for them, and returns the
 /// results in the order of the requests. The other methods are its parts.
 ///
+/// `get`, `list`, `cancel` and `delete` are short calls: each attempt may take the client's
+/// [`timeout`](crate::ClientBuilder::timeout), by default as long as its idle timeout of 180 s.
+/// Failures are retried, up to the client's deadline.
+///
 /// ```
 /// use anthropic_blocking::{Client, MessageRequest, Result};
 ///
@@ -204,7 +208,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Fetches the state of a batch: `GET /v1/messages/batches/{id}`. Does not wait for its end;
-    /// blocks like any short call.
+    /// blocks for one short call.
     ///
     /// # Errors
     ///
@@ -232,7 +236,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Cancels a batch: `POST /v1/messages/batches/{id}/cancel`. Does not wait for its end:
-    /// requests that the server has begun may still be carried out. Blocks like any short call.
+    /// requests that the server has begun may still be carried out. Blocks for one short call.
     ///
     /// # Errors
     ///
@@ -242,7 +246,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Deletes a batch that has ended, with its results: `DELETE /v1/messages/batches/{id}`. Blocks
-    /// like any short call.
+    /// for one short call.
     ///
     /// # Errors
     ///

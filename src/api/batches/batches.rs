@@ -133,10 +133,10 @@ impl<'a> Batches<'a> {
     /// call with the same journal continues after a crash. The file is created if it does not
     /// exist.
     ///
-    /// The journal holds ids, counts and digests: no key, no request, no response. On Linux and
-    /// Windows a second run with the same journal, in this process or another one on this machine,
-    /// is an error while the first run goes on. Elsewhere, and between containers or machines that
-    /// share a disk, nothing detects a second run.
+    /// The journal holds ids, counts and digests: no key, no request, no response. It is locked
+    /// while a run has it open: a second run with the same journal, in this process, another
+    /// process or another container, is an error. A file system without locks, such as some network
+    /// file systems, cannot refuse the second run: a warning is logged.
     ///
     /// A journal is for one run: after its end the same call returns the same results, for 29 days.
     /// To send the requests anew, remove the file or name another one.

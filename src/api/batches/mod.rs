@@ -4,8 +4,8 @@
 //! exactly once: where the outcome of a creation is unknown, `lookup` searches the list of batches.
 //! `wait` polls until a batch has ended. `results` downloads the results line by line, and `entry`
 //! turns each into a message or an error. `runner` does all of this for many requests and notes
-//! each step in a journal; its product is a `run`, an iterator over the results in the order of the
-//! requests, which `index` keeps.
+//! each step as a `record` in a journal; its product is a `run`, an iterator over the results in
+//! the order of the requests, which `index` keeps.
 
 // Single requests, and what goes in and comes out.
 mod endpoints;
@@ -21,10 +21,13 @@ mod wait;
 
 mod results;
 
-// Many batches: which request is in which, the results in order, the work before them.
+// Many batches: which request is in which, the results in order, the journal, the work.
 mod index;
 
 mod run;
+
+mod record;
+
 mod runner;
 
 // The public methods.

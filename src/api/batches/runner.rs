@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::info;
-use serde::{Deserialize, Serialize};
 
 use super::body::{BatchBody, Pushed, check_custom_id, duplicate_custom_id, too_large};
 use super::create::{BatchCreation, BatchOrigin};
@@ -17,6 +16,7 @@ use super::index::{BatchIndex, ResultLine};
 use super::lookup::{
     BatchLookup, CreatedAfter, LOOKUP_WAITS, NewestBatch, claim, describe_candidates, release_claim,
 };
+use super::record::{PlannedBatch, RunRecord};
 use super::results::BatchResults;
 use super::run::BatchRun;
 use super::wait::BatchWaiter;
@@ -35,41 +35,6 @@ pub(super) struct RunSettings {
     /// How often a request that expired or failed at the server is submitted again.
     pub(super) resubmit: u32,
     pub(super) journal: Option<PathBuf>,
-}
-
-/// A line of the journal. It holds ids, counts and digests, but no request.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RunRecord {
-    /// A batch is about to be created.
-    Creating(PlannedBatch),
-    /// The batch was created.
-    Created {
-        batch: usize,
-        id: String,
-        /// Whether the batch was found in the list, and may be somebody else's.
-        #[serde(default)]
-        found: bool,
-    },
-    /// The batch that was found in the list is somebody else's.
-    NotOurs { batch: usize, id: String },
-    /// The server refused the batch, which may be planned anew.
-    Refused { batch: usize },
-}
-
-/// A batch before its creation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct PlannedBatch {
-    /// The position of the batch in the run, from 0.
-    batch: usize,
-    /// How often its requests were submitted before: 0 for the requests of the input.
-    round: u32,
-    /// The number of its requests.
-    requests: u64,
-    /// The digest of its body.
-    digest: String,
-    /// The newest batch before it.
-    newest: Option<NewestBatch>,
 }
 
 /// A batch that exists.

@@ -9,14 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::canned::{self, echo, invalid, not_found, query_value, refusal};
-use super::deliver::lock;
-use super::receive::RecordedRequest;
-use super::render::{http_date, rfc3339};
-use super::script::{Content, Reply};
-use super::server::TestServer;
+use super::dates::{http_date, rfc3339};
+use super::recorded::RecordedRequest;
+use super::reply::{Content, Reply};
+use super::sync::lock;
 
 /// What becomes of a request in a batch of the test server; see
-/// [`TestServer::batch_outcomes`].
+/// [`TestServer::batch_outcomes`](super::TestServer::batch_outcomes).
 ///
 /// ```
 /// use anthropic_blocking::testing::{BatchOutcome, TestServer};
@@ -42,73 +41,6 @@ pub enum BatchOutcome {
     Error(String),
     /// It is not carried out in time.
     Expired,
-}
-
-impl TestServer {
-    /// Sets how many polls find a batch in progress that is created from now on: that many times
-    /// `GET` of the batch says so, and the next time that it has ended. By default 1; with 0 it ends
-    /// at once, with [`usize::MAX`] never.
-    ///
-    /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
-    /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
-    /// ends with the next poll; after one poll of two, half of its requests have been carried out.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.batch_polls(2);
-    /// let id = client.batches().create([("lima", request)])?.id;
-    /// let polls = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
-    /// assert_eq!(polls.map(|poll| poll.ok()), [Some(false), Some(false), Some(true)]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn batch_polls(&self, polls: usize) {
-        lock(self.batches()).polls = polls;
-    }
-
-    /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
-    /// By default all are [`BatchOutcome::Canned`].
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::BatchOutcome;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.batch_outcomes(|_| BatchOutcome::Error("api_error".into()));
-    /// let entry = client.batches().run([("lima", request)])?.next().expect("an entry")?;
-    /// assert!(entry.result.is_retryable());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
-        lock(self.batches()).outcome = Some(Arc::new(outcome));
-    }
-
-    /// How many batches were created, deleted ones included.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let towns = ["Lima", "Oslo", "Pune"].map(|town| (town, request.clone()));
-    /// let run = client.batches().batch_size(2).run(towns)?;
-    /// assert_eq!(run.count(), 3);
-    /// assert_eq!(server.batch_count(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn batch_count(&self) -> usize {
-        lock(self.batches()).count
-    }
 }
 
 /// The batches of one server.
@@ -440,6 +372,24 @@ impl Batch {
 }
 
 impl Batches {
+    /// Sets how many polls find a batch in progress that is created from now on.
+    pub(super) fn set_polls(&mut self, polls: usize) {
+        self.polls = polls;
+    }
+
+    /// Sets the function that names the outcome of each request by its `custom_id`.
+    pub(super) fn set_outcome(
+        &mut self,
+        outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static,
+    ) {
+        self.outcome = Some(Arc::new(outcome));
+    }
+
+    /// Returns how many batches were created, deleted ones included.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// A page of the list, the newest first.
     fn page(&self, query: &str, base: &str) -> Reply {
         let limit = match query_value(query, "limit").map(str::parse::<usize>) {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::frames::DEFAULT_MODEL;
-use super::receive::RecordedRequest;
-use super::script::Reply;
+use super::recorded::RecordedRequest;
+use super::reply::Reply;
 use super::stream::quoted;
 
 /// The answer of the imitation, never [`Reply::canned`] itself.

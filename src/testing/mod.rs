@@ -1,29 +1,45 @@
 //! A test server and a manual clock, for our tests and for yours.
+//!
+//! A [`TestServer`] listens on a loopback port and stands in for the API. A request passes through
+//! the files from top to bottom and back: `server` accepts the connection and keeps the queues of
+//! replies, `wire` reads the request, `batches`, `limits` or `canned` decide on the response where
+//! no [`Reply`] is scripted, and `wire` writes the response with its delays and faults. A
+//! [`ManualClock`] replaces the clock of a client.
+//!
+//! This module is unversioned: unlike the rest of the crate it may change in any release, without a
+//! new major version. Pin the exact version of the crate where your tests must compile for years.
+
+mod clock;
+
+// What a test scripts, and what the server records.
+mod stream;
+
+mod frames;
+mod recorded;
+mod reply;
+
+// What the server makes of a request that has no scripted reply.
+mod dates;
+mod sync;
+
+mod canned;
 
 mod batches;
-mod buckets;
-mod canned;
-mod clock;
-mod deliver;
-mod frames;
-mod headers;
-mod ledger;
-mod limited;
 mod limits;
-mod machine;
-mod receive;
-mod render;
-mod script;
+
+// HTTP/1.1 over a socket.
+mod wire;
+
+// The server itself, on top of everything.
 mod server;
-mod stream;
+
 #[cfg(test)]
 mod tests;
 
 pub use batches::BatchOutcome;
 pub use clock::ManualClock;
-pub use ledger::{Amounts, ClassLedger, Ledger, Refusals};
-pub use limits::{Charging, HeaderMode, ServerLimits};
-pub use receive::RecordedRequest;
-pub use script::Reply;
+pub use limits::{Amounts, Charging, ClassLedger, HeaderMode, Ledger, Refusals, ServerLimits};
+pub use recorded::RecordedRequest;
+pub use reply::Reply;
 pub use server::TestServer;
 pub use stream::StreamScript;

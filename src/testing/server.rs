@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::batches::{self, Batches};
+use super::batches::{self, BatchOutcome, Batches};
 use super::canned;
-use super::deliver::{After, Stopper, deliver, lock};
-use super::limited::Limited;
-use super::receive::{Failure, Head, Inbox, RecordedRequest};
-use super::render::Exchange;
-use super::script::{Content, Fault, Reply};
+use super::limits::{Ledger, Limited, ServerLimits};
+use super::recorded::RecordedRequest;
+use super::reply::{Content, Fault, Reply};
+use super::sync::{Stopper, lock};
+use super::wire::{After, Exchange, Failure, Head, Inbox, deliver};
 
 /// A loopback HTTP/1.1 server that stands in for the API in tests.
 ///
@@ -217,14 +217,141 @@ impl TestServer {
         self.shared.state().answer = Some(Arc::new(answer));
     }
 
-    /// Where the limit mode is, when there is one.
-    pub(super) fn limited(&self) -> MutexGuard<'_, Option<Arc<Limited>>> {
-        lock(&self.shared.limited)
+    /// Subjects the canned answers of `POST /v1/messages` to these limits, from now on.
+    ///
+    /// Buckets begin full and the books empty, also where there were limits before. Scripted
+    /// replies and [`answer_with`](TestServer::answer_with) go first, and cost nothing, except
+    /// where they are [`Reply::canned`]. Requests that the canned server would refuse cost nothing
+    /// either.
+    ///
+    /// Not for a client whose [`ManualClock`](super::ManualClock) jumps: what it waits for takes the
+    /// server real time, so that it comes back at once until its `max_wait` is used up, and fails.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::{ServerLimits, TestServer};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = TestServer::start()?;
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).requests_per_second(true));
+    /// # Ok(()) }
+    /// ```
+    pub fn limit(&self, limits: ServerLimits) {
+        *lock(&self.shared.limited) = Some(Arc::new(Limited::new(limits)));
     }
 
-    /// Where the batches are.
-    pub(super) fn batches(&self) -> &Mutex<Batches> {
-        &self.shared.batches
+    /// Changes the limits in the middle of a run: what is in the buckets, as far as they can hold
+    /// it, open requests, books and time go on.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// client.messages().create(&request)?;
+    /// server.change_limits(ServerLimits::per_minute(5, 30_000, 8_000));
+    /// let message = client.messages().create(&request)?;
+    /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(5));
+    /// assert_eq!(server.ledger().admitted(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn change_limits(&self, limits: ServerLimits) {
+        let limited = lock(&self.shared.limited).clone();
+        match limited {
+            Some(limited) => limited.change(limits),
+            None => self.limit(limits),
+        }
+    }
+
+    /// What was admitted, refused and charged under the limits; empty without.
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::ServerLimits;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
+    /// let usage = client.messages().create(&request)?.usage;
+    /// assert_eq!(server.ledger().classes[0].charged.output_tokens, usage.output_tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let limited = lock(&self.shared.limited).clone();
+        limited.map(|limited| limited.ledger()).unwrap_or_default()
+    }
+
+    /// Sets how many polls find a batch in progress that is created from now on: that many times
+    /// `GET` of the batch says so, and the next time that it has ended. By default 1; with 0 it ends
+    /// at once, with [`usize::MAX`] never.
+    ///
+    /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
+    /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
+    /// ends with the next poll; after one poll of two, half of its requests have been carried out.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.batch_polls(2);
+    /// let id = client.batches().create([("lima", request)])?.id;
+    /// let polls = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
+    /// assert_eq!(polls.map(|poll| poll.ok()), [Some(false), Some(false), Some(true)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch_polls(&self, polls: usize) {
+        lock(&self.shared.batches).set_polls(polls);
+    }
+
+    /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
+    /// By default all are [`BatchOutcome::Canned`].
+    ///
+    /// ```
+    /// use anthropic_blocking::testing::BatchOutcome;
+    ///
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// server.batch_outcomes(|_| BatchOutcome::Error("api_error".into()));
+    /// let entry = client.batches().run([("lima", request)])?.next().expect("an entry")?;
+    /// assert!(entry.result.is_retryable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
+        lock(&self.shared.batches).set_outcome(outcome);
+    }
+
+    /// How many batches were created, deleted ones included.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let clock = anthropic_blocking::testing::ManualClock::new();
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// let towns = ["Lima", "Oslo", "Pune"].map(|town| (town, request.clone()));
+    /// let run = client.batches().batch_size(2).run(towns)?;
+    /// assert_eq!(run.count(), 3);
+    /// assert_eq!(server.batch_count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn batch_count(&self) -> usize {
+        lock(&self.shared.batches).count()
     }
 
     /// How many scripted replies, in all queues, no request has taken yet.

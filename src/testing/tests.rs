@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Reply, ServerLimits, StreamScript, TestServer};
 
-mod limits;
+mod limit_mode;
 
 #[test]
 fn one_connection_serves_request_after_request() {

@@ -2,18 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::frames::{Frame, Frames};
 use super::receive::Inbox;
 use super::render::{Body, Exchange, Rendered};
-use super::script::{Fault, Framing, Reply};
-use super::stream::Ending;
+use crate::testing::frames::{Frame, Frames};
+use crate::testing::reply::{Fault, Framing, Reply};
+use crate::testing::stream::Ending;
+use crate::testing::sync::Stopper;
 
 /// What to do with the connection after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(crate) enum After {
     /// Read the next request.
     KeepAlive,
     /// End it orderly.
@@ -22,32 +22,8 @@ pub(super) enum After {
     Reset,
 }
 
-/// Ends every pause when the server stops.
-#[derive(Debug, Default)]
-pub(super) struct Stopper {
-    is_stopping: Mutex<bool>,
-    signal: Condvar,
-}
-
-impl Stopper {
-    pub(super) fn stop(&self) {
-        *lock(&self.is_stopping) = true;
-        self.signal.notify_all();
-    }
-
-    /// Blocks for this long, or until the server stops; whether it does not stop.
-    pub(super) fn pause(&self, duration: Duration) -> bool {
-        let guard = lock(&self.is_stopping);
-        let waited = self
-            .signal
-            .wait_timeout_while(guard, duration, |is_stopping| !*is_stopping);
-        let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !*guard
-    }
-}
-
 /// Sends `reply` as the answer to the request that `inbox` read last.
-pub(super) fn deliver(
+pub(crate) fn deliver(
     reply: &Reply,
     exchange: &Exchange<'_>,
     socket: &TcpStream,
@@ -288,11 +264,6 @@ impl Sender<'_, '_> {
         }
         Err(io::Error::other("the server stops"))
     }
-}
-
-/// Takes a lock, and survives that another thread panicked with it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const CHUNK_SIZE: usize = 4096;

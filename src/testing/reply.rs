@@ -795,3 +795,5 @@ const RATE_LIMITED: &str = "This request would exceed your organization's rate l
     input tokens per minute (org: 00000000-0000-4000-8000-000000000001). For details, refer to: \
     https://docs.claude.com/en/api/rate-limits. You can see the response headers for current usage. \
     Please reduce the prompt length or the maximum tokens requested, or try again later.";
+
+pub(super) const ORGANIZATION: &str = "00000000-0000-4000-8000-000000000001";

@@ -1,130 +1,18 @@
 //! Requests as the test server reads them from a connection.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
-/// One request as it arrived at a [`TestServer`](super::TestServer).
-///
-/// ```
-/// use anthropic_blocking::testing::TestServer;
-/// use anthropic_blocking::{Client, MessageRequest};
-///
-/// let server = TestServer::start()?;
-/// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-/// client.messages().create(&MessageRequest::new("claude-haiku-4-5", 64).user("Hello?"))?;
-///
-/// let requests = server.take_requests();
-/// assert_eq!((requests[0].method.as_str(), requests[0].path.as_str()), ("POST", "/v1/messages"));
-/// assert_eq!(requests[0].header("x-api-key"), Some("test"));
-/// assert_eq!(requests[0].json()["max_tokens"], 64);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct RecordedRequest {
-    /// The method, such as `POST`.
-    pub method: String,
-    /// The path without the query, such as `/v1/messages`.
-    pub path: String,
-    /// What stood after the `?`, if there was one.
-    pub query: Option<String>,
-    /// All headers in order, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// The body, without chunk framing.
-    pub body: Vec<u8>,
-    /// When the last byte had been read.
-    pub arrived: Instant,
-    /// The same, as the time since the server was started.
-    pub since_start: Duration,
-    /// Which connection brought it: 0 for the first one accepted.
-    pub connection: usize,
-}
-
-impl fmt::Debug for RecordedRequest {
-    /// Without the values of headers and the body: a test that fails prints it, and the key may be
-    /// a real one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("RecordedRequest")
-            .field("method", &self.method)
-            .field("path", &self.path)
-            .field("query", &self.query)
-            .field("headers", &headers)
-            .field("body", &format_args!("{} bytes", self.body.len()))
-            .field("since_start", &self.since_start)
-            .field("connection", &self.connection)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RecordedRequest {
-    /// The first header of this name, in any case.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request)?;
-    /// let asked = &server.take_requests()[0];
-    /// assert_eq!(asked.header("Anthropic-Version"), Some("2023-06-01"));
-    /// assert_eq!(asked.header("anthropic-beta"), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        find_header(&self.headers, name)
-    }
-
-    /// The body as JSON; `Null` when it is not JSON.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request.temperature(0.5))?;
-    /// let body = server.take_requests()[0].json();
-    /// assert_eq!(body["temperature"], 0.5);
-    /// assert_eq!(body["messages"][0]["content"], "Hello?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// The body as text; what is not UTF-8 is replaced.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request.system("The code word is Tagus."))?;
-    /// let asked = server.take_requests();
-    /// assert!(asked[0].text().contains("The code word is Tagus."));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
+use crate::testing::recorded::find_header;
 
 /// Everything of a request but its body.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: Option<String>,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) is_http_1_0: bool,
+pub(crate) struct Head {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) is_http_1_0: bool,
 }
 
 impl Head {
@@ -162,14 +50,14 @@ impl Head {
     }
 
     /// Whether the client wants the connection closed after the answer.
-    pub(super) fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         let connection = self.header("connection").unwrap_or_default();
         connection.eq_ignore_ascii_case("close")
             || (self.is_http_1_0 && !connection.eq_ignore_ascii_case("keep-alive"))
     }
 
     /// Whether the client waits for a `100 Continue` before it sends the body.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.header("expect")
             .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
     }
@@ -186,7 +74,7 @@ impl Head {
 
 /// Why no request came out of a connection.
 #[derive(Debug, PartialEq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The client is gone, or the server stops.
     Gone,
     /// What the client sent cannot be served: status and reason.
@@ -204,7 +92,7 @@ impl From<io::Error> for Failure {
 /// Bytes are looked at first and taken later, with the next ones. So when a request is complete its
 /// end has not been taken yet, and closing the socket then makes the kernel send a reset instead of
 /// an orderly end: the one way to a real reset without `SO_LINGER`, which std lacks.
-pub(super) struct Inbox<'a> {
+pub(crate) struct Inbox<'a> {
     socket: &'a TcpStream,
     buffer: Vec<u8>,
     /// Where the bytes begin that no request has used.
@@ -214,7 +102,7 @@ pub(super) struct Inbox<'a> {
 }
 
 impl<'a> Inbox<'a> {
-    pub(super) fn new(socket: &'a TcpStream) -> Self {
+    pub(crate) fn new(socket: &'a TcpStream) -> Self {
         Inbox {
             socket,
             buffer: Vec::new(),
@@ -224,7 +112,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Blocks until the head of the next request is there.
-    pub(super) fn head(&mut self) -> Result<Head, Failure> {
+    pub(crate) fn head(&mut self) -> Result<Head, Failure> {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.start..];
@@ -247,7 +135,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Blocks until the whole body of the request is there.
-    pub(super) fn body(&mut self, head: &Head) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn body(&mut self, head: &Head) -> Result<Vec<u8>, Failure> {
         if head.is_chunked() {
             return self.chunked_body();
         }
@@ -266,7 +154,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Takes out of the kernel what is left there, so that closing ends the connection orderly.
-    pub(super) fn release(&mut self) -> io::Result<()> {
+    pub(crate) fn release(&mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
         let from = self.buffer.len() - held;
         let mut socket = self.socket;
@@ -361,14 +249,6 @@ impl<'a> Inbox<'a> {
             self.fill()?;
         }
     }
-}
-
-/// The first header of this name, in any case.
-fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
 }
 
 /// The target without scheme and host, which clients behind a proxy send.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::limits::{Each, INPUT, OUTPUT, REQUESTS};
+use super::settings::{Each, INPUT, OUTPUT, REQUESTS};
 
-/// What a [`TestServer`](super::TestServer) in limit mode has admitted, refused and charged so far.
+/// What a [`TestServer`](crate::testing::TestServer) in limit mode has admitted, refused and charged so far.
 ///
 /// All times are the server's (see [`ServerLimits`](super::ServerLimits)) and count from the first
 /// request.

@@ -1,8 +1,8 @@
 //! The rate limit headers of the limit mode.
 
 use super::buckets::{Group, Standing};
-use super::limits::{HeaderMode, INPUT, OUTPUT, REQUESTS};
-use super::render::rfc3339;
+use super::settings::{HeaderMode, INPUT, OUTPUT, REQUESTS};
+use crate::testing::dates::rfc3339;
 
 /// The headers of the groups that are sent and shown; `day` is the time in seconds since 1970.
 pub(super) fn groups(

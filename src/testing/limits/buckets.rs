@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::limits::{Charging, Each, INPUT, OUTPUT, REQUESTS, ServerLimits, Tenant};
+use super::settings::{Charging, Each, INPUT, OUTPUT, REQUESTS, ServerLimits, Tenant};
 
 /// One class of models: its buckets and what is being produced.
 #[derive(Debug)]

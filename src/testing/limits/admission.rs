@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::buckets::{Cause, Class, Plan, Standing, buckets};
 use super::ledger::{Entry, LedgerEntries, Refusals};
-use super::limits::{Charging, Each, ServerLimits, Spread};
+use super::settings::{Charging, Each, ServerLimits, Spread};
 
 /// The limits at work. It has no clock: times are seconds since the first request, in order.
 #[derive(Debug)]
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::testing::Ledger;
-    use crate::testing::limits::{INPUT, OUTPUT, REQUESTS};
+    use crate::testing::limits::settings::{INPUT, OUTPUT, REQUESTS};
 
     const PLENTY: u64 = 1_000_000_000;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The rate limits that a [`TestServer`](super::TestServer) enforces, and how it behaves meanwhile.
+/// The rate limits that a [`TestServer`](crate::testing::TestServer) enforces, and how it behaves meanwhile.
 ///
 /// Every class of models has three token buckets (requests, input tokens, output tokens), full at
 /// first, filled continuously at the rate of the limit. A request that finds too little in one of

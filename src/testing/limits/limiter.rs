@@ -5,95 +5,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::admission::{Ask, Machine, Verdict};
 use super::buckets::{Cause, Plan, Standing};
-use super::canned::{self, Said, Wish, message_json};
-use super::deliver::lock;
 use super::headers::groups;
 use super::ledger::Ledger;
-use super::limits::{REQUESTS, ServerLimits};
-use super::machine::{Ask, Machine, Verdict};
-use super::receive::RecordedRequest;
-use super::render::{ORGANIZATION, http_date};
-use super::script::Reply;
-use super::server::TestServer;
-use super::stream::{StreamScript, quoted};
-
-impl TestServer {
-    /// Subjects the canned answers of `POST /v1/messages` to these limits, from now on.
-    ///
-    /// Buckets begin full and the books empty, also where there were limits before. Scripted
-    /// replies and [`answer_with`](TestServer::answer_with) go first, and cost nothing, except
-    /// where they are [`Reply::canned`]. Requests that the canned server would refuse cost nothing
-    /// either.
-    ///
-    /// Not for a client whose [`ManualClock`](super::ManualClock) jumps: what it waits for takes the
-    /// server real time, so that it comes back at once until its `max_wait` is used up, and fails.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{ServerLimits, TestServer};
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let server = TestServer::start()?;
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).requests_per_second(true));
-    /// # Ok(()) }
-    /// ```
-    pub fn limit(&self, limits: ServerLimits) {
-        *self.limited() = Some(Arc::new(Limited::new(limits)));
-    }
-
-    /// Changes the limits in the middle of a run: what is in the buckets, as far as they can hold
-    /// it, open requests, books and time go on.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// client.messages().create(&request)?;
-    /// server.change_limits(ServerLimits::per_minute(5, 30_000, 8_000));
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(5));
-    /// assert_eq!(server.ledger().admitted(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn change_limits(&self, limits: ServerLimits) {
-        let limited = self.limited().clone();
-        match limited {
-            Some(limited) => limited.change(limits),
-            None => self.limit(limits),
-        }
-    }
-
-    /// What was admitted, refused and charged under the limits; empty without.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// let usage = client.messages().create(&request)?.usage;
-    /// assert_eq!(server.ledger().classes[0].charged.output_tokens, usage.output_tokens);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
-        let limited = self.limited().clone();
-        limited.map(|limited| limited.ledger()).unwrap_or_default()
-    }
-}
+use super::settings::{REQUESTS, ServerLimits};
+use crate::testing::canned::{self, Said, Wish, message_json};
+use crate::testing::dates::http_date;
+use crate::testing::recorded::RecordedRequest;
+use crate::testing::reply::{ORGANIZATION, Reply};
+use crate::testing::stream::{StreamScript, quoted};
+use crate::testing::sync::lock;
 
 /// The limits of one server with their clock.
-pub(super) struct Limited(Mutex<Desk>);
+pub(crate) struct Limited(Mutex<Desk>);
 
 struct Desk {
     machine: Machine,
@@ -101,21 +26,21 @@ struct Desk {
 }
 
 impl Limited {
-    pub(super) fn new(limits: ServerLimits) -> Limited {
+    pub(crate) fn new(limits: ServerLimits) -> Limited {
         Limited(Mutex::new(Desk {
             time: ServerTime::new(limits.scale),
             machine: Machine::new(limits),
         }))
     }
 
-    fn change(&self, limits: ServerLimits) {
+    pub(crate) fn change(&self, limits: ServerLimits) {
         let mut desk = lock(&self.0);
         let now = desk.time.seen();
         desk.time.rescale(limits.scale);
         desk.machine.change(now, limits);
     }
 
-    fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         let (ledger, now) = {
             let desk = lock(&self.0);
             (desk.machine.entries().clone(), desk.time.seen())
@@ -124,7 +49,7 @@ impl Limited {
     }
 
     /// What becomes of a request that `reply` would answer with a canned message.
-    pub(super) fn answer(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
+    pub(crate) fn answer(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
         let Some(body) = canned::message_request(request) else {
             return reply;
         };

@@ -1,0 +1,124 @@
+//! Requests as the test server records them.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// One request as it arrived at a [`TestServer`](super::TestServer).
+///
+/// ```
+/// use anthropic_blocking::testing::TestServer;
+/// use anthropic_blocking::{Client, MessageRequest};
+///
+/// let server = TestServer::start()?;
+/// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+/// client.messages().create(&MessageRequest::new("claude-haiku-4-5", 64).user("Hello?"))?;
+///
+/// let requests = server.take_requests();
+/// assert_eq!((requests[0].method.as_str(), requests[0].path.as_str()), ("POST", "/v1/messages"));
+/// assert_eq!(requests[0].header("x-api-key"), Some("test"));
+/// assert_eq!(requests[0].json()["max_tokens"], 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RecordedRequest {
+    /// The method, such as `POST`.
+    pub method: String,
+    /// The path without the query, such as `/v1/messages`.
+    pub path: String,
+    /// What stood after the `?`, if there was one.
+    pub query: Option<String>,
+    /// All headers in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, without chunk framing.
+    pub body: Vec<u8>,
+    /// When the last byte had been read.
+    pub arrived: Instant,
+    /// The same, as the time since the server was started.
+    pub since_start: Duration,
+    /// Which connection brought it: 0 for the first one accepted.
+    pub connection: usize,
+}
+
+impl fmt::Debug for RecordedRequest {
+    /// Without the values of headers and the body: a test that fails prints it, and the key may be
+    /// a real one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("RecordedRequest")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("headers", &headers)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .field("since_start", &self.since_start)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RecordedRequest {
+    /// The first header of this name, in any case.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// client.messages().create(&request)?;
+    /// let asked = &server.take_requests()[0];
+    /// assert_eq!(asked.header("Anthropic-Version"), Some("2023-06-01"));
+    /// assert_eq!(asked.header("anthropic-beta"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find_header(&self.headers, name)
+    }
+
+    /// The body as JSON; `Null` when it is not JSON.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// client.messages().create(&request.temperature(0.5))?;
+    /// let body = server.take_requests()[0].json();
+    /// assert_eq!(body["temperature"], 0.5);
+    /// assert_eq!(body["messages"][0]["content"], "Hello?");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The body as text; what is not UTF-8 is replaced.
+    ///
+    /// ```
+    /// # let server = anthropic_blocking::testing::TestServer::start()?;
+    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
+    /// # let client = builder.base_url(server.base_url()).build()?;
+    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
+    /// # let request = request.user("Hello?");
+    /// client.messages().create(&request.system("The code word is Tagus."))?;
+    /// let asked = server.take_requests();
+    /// assert!(asked[0].text().contains("The code word is Tagus."));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// The first header of this name, in any case.
+pub(super) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+}

@@ -1,0 +1,14 @@
+//! HTTP/1.1 as the test server speaks it.
+//!
+//! `receive` reads a request from a socket, `render` makes the bytes of its reply, and `deliver`
+//! writes them with the delays and faults of the reply.
+
+mod receive;
+
+mod render;
+
+mod deliver;
+
+pub(super) use deliver::{After, deliver};
+pub(super) use receive::{Failure, Head, Inbox};
+pub(super) use render::Exchange;

@@ -239,34 +239,6 @@ impl TestServer {
         *lock(&self.shared.limited) = Some(Arc::new(Limited::new(limits)));
     }
 
-    /// Changes the limits in the middle of a run: what is in the buckets, as far as they can hold
-    /// it, open requests, books and time go on.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// client.messages().create(&request)?;
-    /// server.change_limits(ServerLimits::per_minute(5, 30_000, 8_000));
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(5));
-    /// assert_eq!(server.ledger().admitted(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn change_limits(&self, limits: ServerLimits) {
-        let limited = lock(&self.shared.limited).clone();
-        match limited {
-            Some(limited) => limited.change(limits),
-            None => self.limit(limits),
-        }
-    }
-
     /// What was admitted, refused and charged under the limits; empty without.
     ///
     /// ```

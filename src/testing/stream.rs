@@ -36,9 +36,7 @@ pub struct StreamScript {
     blocks: usize,
     output_bytes: u64,
     has_tool_use: bool,
-    pub(super) model: Option<String>,
     pub(super) line_end: &'static str,
-    pub(super) seed: u64,
     pub(super) named: bool,
     pub(super) padded: bool,
     pub(super) one_chunk: bool,
@@ -71,9 +69,7 @@ impl StreamScript {
             blocks: 0,
             output_bytes: 0,
             has_tool_use: false,
-            model: None,
             line_end: "\n",
-            seed: 0,
             named: true,
             padded: false,
             one_chunk: false,
@@ -130,7 +126,7 @@ impl StreamScript {
 
     /// Adds `message_start` with this number of input tokens.
     ///
-    /// The model is the one of the request, unless [`model`](StreamScript::model) names another.
+    /// The model is the one of the request.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};
@@ -150,27 +146,6 @@ impl StreamScript {
         self.step(Step::Start {
             input_tokens: Some(input_tokens),
         })
-    }
-
-    /// Sets the model that `message_start` names. Default: the model of the request.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The alias was asked for, and the snapshot answers.
-    /// server.push(Reply::stream(StreamScript::text("Yes.").model("claude-haiku-4-5-20251001")));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.model.as_str(), "claude-haiku-4-5-20251001");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
     }
 
     /// Adds a whole text block, one delta for each piece.
@@ -269,7 +244,7 @@ impl StreamScript {
     /// Adds a whole text block of `count` generated deltas of `bytes_each` bytes of text.
     ///
     /// The deltas are made while they are sent, so a million of them costs no memory. The text is
-    /// lower-case ASCII words, always the same for the same [`seed`](StreamScript::seed).
+    /// lower-case ASCII words, the same in every run.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};
@@ -744,7 +719,7 @@ impl StreamScript {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("One two three.").padded().seed(3)));
+    /// server.push(Reply::stream(StreamScript::text("One two three.").padded()));
     /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "One two three.");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -773,27 +748,6 @@ impl StreamScript {
     /// ```
     pub fn one_chunk(mut self) -> Self {
         self.one_chunk = true;
-        self
-    }
-
-    /// Sets the seed of everything random: the padding and the generated text. Default: 0.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = |seed| StreamScript::new().message_start(12).deltas(9, 20).finish().seed(seed);
-    /// server.push_all([1, 1, 2].map(|seed| Reply::stream(script(seed))));
-    /// let texts = [(); 3].map(|()| client.messages().create(&request).map(|it| it.text()).ok());
-    /// assert!(texts[0] == texts[1] && texts[1] != texts[2]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
         self
     }
 

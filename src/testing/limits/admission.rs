@@ -57,21 +57,6 @@ impl Machine {
         }
     }
 
-    /// Goes on with other limits: levels, open requests and books stay.
-    pub(super) fn change(&mut self, now: f64, limits: ServerLimits) {
-        self.advance(now);
-        for class in self.classes.values_mut() {
-            class.advance(self.now, self.limits.tenant);
-        }
-        self.rates = rates(&limits);
-        self.draws = Draws::new(&limits);
-        self.limits = Arc::new(limits);
-        for (name, class) in &mut self.classes {
-            let rates = self.rates.get(name).unwrap_or(&self.limits.rates);
-            class.change(buckets(*rates, &self.limits));
-        }
-    }
-
     pub(super) fn limits(&self) -> &Arc<ServerLimits> {
         &self.limits
     }
@@ -90,21 +75,13 @@ impl Machine {
             return Verdict::Overloaded;
         }
         let plan = self.draws.plan(now, ask);
-        let most_open = self.limits.concurrency.unwrap_or(usize::MAX);
         let class = self.classes.entry(ask.class.to_owned()).or_insert_with(|| {
             let rates = self.rates.get(ask.class).unwrap_or(&self.limits.rates);
             Class::new(now, buckets(*rates, &self.limits))
         });
         class.advance(now, self.limits.tenant);
-        let need = [1, ask.input, reserved(self.limits.charging, &plan, &ask)];
-        let mut cause = class.shortage(need);
-        if self.open.len() >= most_open {
-            cause = Some(Cause::Concurrency);
-        } else if cause.is_none() {
-            let wait = class.growth(now, self.limits.growth);
-            cause = wait.map(Cause::Acceleration);
-        }
-        if let Some(cause) = cause {
+        let need = [1, ask.input, reserved(self.limits.charging, &ask)];
+        if let Some(cause) = class.shortage(need) {
             *cause.counter(self.ledger.refused(ask.class)) += 1;
             return Verdict::Limited(cause, class.standing());
         }
@@ -117,16 +94,12 @@ impl Machine {
     }
 
     fn book(&mut self, ask: Ask<'_>, plan: &Plan) {
-        let (from, to) = match self.limits.charging {
-            Charging::OnArrival => (self.now, self.now),
-            Charging::AsProduced | Charging::Reserved => (plan.from, plan.to),
-        };
         let entry = Entry {
             at: self.now,
             input: ask.input,
             output: plan.output,
-            from,
-            to,
+            from: plan.from,
+            to: plan.to,
         };
         self.ledger.admitted(ask.class, entry);
         self.ledger.most_open = self.ledger.most_open.max(self.open.len());
@@ -152,8 +125,6 @@ impl Cause {
         match self {
             Cause::Limit(dimension, _) => refused.of(dimension),
             Cause::TooLarge(_) => &mut refused.too_large,
-            Cause::Acceleration(_) => &mut refused.acceleration,
-            Cause::Concurrency => &mut refused.concurrency,
         }
     }
 }
@@ -206,9 +177,8 @@ impl Draws {
 }
 
 /// How many tokens of output must be there on arrival.
-fn reserved(charging: Charging, plan: &Plan, ask: &Ask<'_>) -> u64 {
+fn reserved(charging: Charging, ask: &Ask<'_>) -> u64 {
     match charging {
-        Charging::OnArrival => plan.output,
         Charging::AsProduced => 1,
         Charging::Reserved => ask.max_tokens.max(1),
     }
@@ -353,20 +323,6 @@ mod tests {
     }
 
     #[test]
-    fn output_is_taken_on_arrival() {
-        let limits = ServerLimits::per_minute(PLENTY, PLENTY, 600).charging(Charging::OnArrival);
-        let mut machine = Machine::new(limits);
-        machine.admit(0.0, ask(0, 500, 100.0));
-        assert_eq!(machine.short(0.0, ask(0, 110, 100.0)), (OUTPUT, 1.0));
-        assert_eq!(
-            machine.refuse(0.0, ask(0, 601, 0.0)),
-            Cause::TooLarge(OUTPUT)
-        );
-        machine.admit(1.0, ask(0, 110, 100.0));
-        assert_eq!(machine.ledger().classes[0].charged.output_tokens, 610);
-    }
-
-    #[test]
     fn output_is_reserved_and_corrected_at_the_end() {
         let limits = ServerLimits::per_minute(PLENTY, PLENTY, 1_200).charging(Charging::Reserved);
         let mut machine = Machine::new(limits);
@@ -388,7 +344,7 @@ mod tests {
     #[test]
     fn requests_can_be_enforced_per_second() {
         let limits = ServerLimits::per_minute(120, PLENTY, PLENTY).requests_per_second(true);
-        let mut machine = Machine::new(limits.clone());
+        let mut machine = Machine::new(limits);
         let standing = machine.standing(0.0, ask(0, 1, 0.0));
         assert_eq!(
             (standing[REQUESTS].limit, standing[REQUESTS].left),
@@ -396,14 +352,6 @@ mod tests {
         );
         machine.admit(0.0, ask(0, 1, 0.0));
         assert_eq!(machine.short(0.0, ask(0, 1, 0.0)), (REQUESTS, 0.5));
-        let mut machine = Machine::new(limits.hide_depth(true));
-        machine.admit(0.0, ask(0, 1, 0.0));
-        machine.admit(0.0, ask(0, 1, 0.0));
-        let standing = machine.standing(0.25, ask(0, 1, 0.0));
-        assert_eq!(
-            (standing[REQUESTS].left, standing[REQUESTS].full_in),
-            (118.5, 0.75)
-        );
         let slow = ServerLimits::per_minute(20, PLENTY, PLENTY).requests_per_second(true);
         let mut machine = Machine::new(slow);
         machine.admit(0.0, ask(0, 1, 0.0));
@@ -413,7 +361,11 @@ mod tests {
     #[test]
     fn a_tenant_takes_its_share_first() {
         let limits = ServerLimits::per_minute(PLENTY, 6_000, PLENTY);
-        let mut machine = Machine::new(limits.clone().tenant(0.25));
+        let mut machine = Machine::new(limits.clone().tenant_bursts(
+            0.25,
+            Duration::MAX,
+            Duration::ZERO,
+        ));
         machine.admit(0.0, ask(6_000, 1, 0.0));
         assert_eq!(machine.short(10.0, ask(800, 1, 0.0)), (INPUT, 0.5));
         assert_eq!(machine.standing(10.0, ask(100, 1, 0.0))[INPUT].left, 650.0);
@@ -422,34 +374,6 @@ mod tests {
         machine.admit(0.0, ask(6_000, 1, 0.0));
         assert_eq!(machine.standing(10.0, ask(0, 1, 0.0))[INPUT].left, 0.0);
         assert_eq!(machine.standing(32.0, ask(0, 1, 0.0))[INPUT].left, 1_000.0);
-    }
-
-    #[test]
-    fn use_may_not_grow_too_fast() {
-        let limits = ServerLimits::per_minute(PLENTY, PLENTY, PLENTY).acceleration(2.0, 6);
-        let mut machine = Machine::new(limits);
-        for number in 0..6 {
-            machine.admit(f64::from(number), ask(0, 1, 0.0));
-        }
-        assert_eq!(
-            machine.refuse(8.0, ask(0, 1, 0.0)),
-            Cause::Acceleration(2.0)
-        );
-        // One was in the minute before: 6 + 2 x 1/6, and 6 in the ten seconds.
-        machine.admit(10.0, ask(0, 1, 0.0));
-        assert_eq!(
-            machine.refuse(10.5, ask(0, 1, 0.0)),
-            Cause::Acceleration(0.5)
-        );
-        // All seven: 6 + 2 x 7/6.
-        for _ in 0..8 {
-            machine.admit(20.0, ask(0, 1, 0.0));
-        }
-        assert_eq!(
-            machine.refuse(20.0, ask(0, 1, 0.0)),
-            Cause::Acceleration(10.0)
-        );
-        assert_eq!(machine.ledger().classes[0].refused.acceleration, 3);
     }
 
     #[test]
@@ -469,19 +393,16 @@ mod tests {
 
     #[test]
     fn open_requests_are_counted_until_their_end() {
-        let limits = ServerLimits::per_minute(PLENTY, PLENTY, PLENTY).concurrency(2);
-        let mut machine = Machine::new(limits);
+        let mut machine = Machine::new(ServerLimits::per_minute(PLENTY, PLENTY, PLENTY));
         let other = |class| Ask {
             class,
             ..ask(0, 1, 5.0)
         };
         machine.admit(0.0, other("a"));
         machine.admit(1.0, other("b"));
-        assert_eq!(machine.refuse(4.9, other("c")), Cause::Concurrency);
         machine.admit(5.0, other("c"));
-        assert_eq!(machine.refuse(5.0, other("c")), Cause::Concurrency);
         let ledger = machine.ledger();
-        assert_eq!((ledger.most_open, ledger.limited()), (2, 2));
+        assert_eq!(ledger.most_open, 2);
         assert_eq!(
             (ledger.last_arrival, ledger.last_end),
             (seconds(5), seconds(10))
@@ -501,9 +422,6 @@ mod tests {
         machine.admit(0.0, b);
         assert_eq!(machine.short(0.0, ask(0, 1, 0.0)), (REQUESTS, 60.0));
         assert_eq!(machine.short(0.0, b), (REQUESTS, 30.0));
-        // Limits can change; levels stay.
-        machine.change(15.0, ServerLimits::per_minute(1, 9, 9).class("b", 60, 9, 9));
-        assert_eq!(machine.short(15.0, b), (REQUESTS, 0.5));
         machine.admit(60.0, ask(0, 1, 0.0));
         assert_eq!(machine.ledger().admitted(), 4);
     }
@@ -517,7 +435,7 @@ mod tests {
         );
         let forever = ServerLimits::per_minute(u64::MAX, u64::MAX, u64::MAX)
             .depth(Duration::MAX)
-            .tenant(f64::NAN);
+            .tenant_bursts(f64::NAN, Duration::MAX, Duration::ZERO);
         let mut machine = Machine::new(forever);
         let huge = Ask {
             max_tokens: u64::MAX,
@@ -566,29 +484,22 @@ mod tests {
 
     #[test]
     fn refused_requests_pass_at_the_stated_time() {
-        for charging in [
-            Charging::OnArrival,
-            Charging::AsProduced,
-            Charging::Reserved,
-        ] {
+        for charging in [Charging::AsProduced, Charging::Reserved] {
             let mut rng = Rng::with_seed(11);
             let limits = ServerLimits::per_minute(50, 30_000, 8_000).charging(charging);
-            let mut machine = Machine::new(limits.acceleration(3.0, 20));
+            let mut machine = Machine::new(limits);
             let (mut now, mut refused) = (0.0, 0);
             for _ in 0..5_000 {
                 now += rng.f64() * 2.0;
                 // No latency, or those under way would go on taking.
                 let asked = ask(rng.u64(..12_000), rng.u64(1..1_000), 0.0);
                 if let Verdict::Limited(cause, _) = machine.at(now, asked) {
-                    let (Cause::Limit(_, wait) | Cause::Acceleration(wait)) = cause else {
+                    let Cause::Limit(_, wait) = cause else {
                         panic!("{cause:?}");
                     };
                     refused += 1;
                     now += wait;
-                    // The limit of growth may come after that of a bucket.
-                    if let Verdict::Limited(cause, _) = machine.at(now, asked) {
-                        assert!(matches!(cause, Cause::Acceleration(_)), "{cause:?}");
-                    }
+                    machine.admit(now, asked);
                 }
             }
             let ledger = machine.ledger();

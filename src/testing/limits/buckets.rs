@@ -1,7 +1,5 @@
 //! The token buckets of the limit mode, one class of models at a time.
 
-use std::collections::VecDeque;
-
 use super::settings::{Charging, Each, INPUT, OUTPUT, REQUESTS, ServerLimits, Tenant};
 
 /// One class of models: its buckets and what is being produced.
@@ -10,8 +8,6 @@ pub(super) struct Class {
     buckets: Each<Bucket>,
     at: f64,
     flows: Vec<Flow>,
-    /// When requests were admitted, back to 70 s ago.
-    admitted: VecDeque<f64>,
 }
 
 impl Class {
@@ -20,7 +16,6 @@ impl Class {
             buckets,
             at: now,
             flows: Vec::new(),
-            admitted: VecDeque::new(),
         }
     }
 
@@ -54,17 +49,6 @@ impl Class {
         }
     }
 
-    /// Goes on with these buckets: levels stay, as far as they can.
-    pub(super) fn change(&mut self, full: Each<Bucket>) {
-        for (bucket, full) in self.buckets.iter_mut().zip(full) {
-            *bucket = Bucket {
-                level: bucket.level.min(full.level),
-                shown: bucket.shown.min(full.shown),
-                ..full
-            };
-        }
-    }
-
     /// The bucket with too little, if any: of several the one that takes longest.
     pub(super) fn shortage(&self, need: Each<u64>) -> Option<Cause> {
         let too_large = (0..3).find(|d| need[*d] as f64 > self.buckets[*d].most);
@@ -80,26 +64,7 @@ impl Class {
         longest.map(|(dimension, wait)| Cause::Limit(dimension, wait))
     }
 
-    /// After what time one more request does not make use grow too fast, where it does now.
-    pub(super) fn growth(&mut self, now: f64, rule: Option<(f64, u64)>) -> Option<f64> {
-        let (factor, floor) = rule?;
-        while self.admitted.front().is_some_and(|at| *at <= now - 70.0) {
-            self.admitted.pop_front();
-        }
-        let before = self.admitted.partition_point(|at| *at <= now - 10.0);
-        let recent = self.admitted.len() - before + 1;
-        let most = floor as f64 + factor * before as f64 / 6.0;
-        let over = recent as f64 - most;
-        if over <= 0.0 {
-            return None;
-        }
-        // So many must be older than ten seconds first.
-        let last = self.admitted.get(before + over.ceil() as usize - 1);
-        Some(last.map_or(10.0, |at| at + 10.0 - now))
-    }
-
     pub(super) fn charge(&mut self, now: f64, need: Each<u64>, plan: &Plan, charging: Charging) {
-        self.admitted.push_back(now);
         self.buckets[REQUESTS].add(-1.0);
         self.buckets[INPUT].add(-(need[INPUT] as f64));
         let output = plan.output as f64;
@@ -111,7 +76,6 @@ impl Class {
             refund: 0.0,
         };
         match charging {
-            Charging::OnArrival => self.buckets[OUTPUT].add(-output),
             _ if is_instant => self.buckets[OUTPUT].add(-output),
             Charging::AsProduced => flow.drain = output / (plan.to - plan.from),
             Charging::Reserved => {
@@ -127,13 +91,13 @@ impl Class {
     pub(super) fn standing(&self) -> Standing {
         self.buckets.each_ref().map(|bucket| Group {
             limit: bucket.limit,
-            left: bucket.shown.max(0.0),
-            full_in: (bucket.shown_most - bucket.shown) / bucket.rate.max(f64::MIN_POSITIVE),
+            left: bucket.level.max(0.0),
+            full_in: (bucket.most - bucket.level) / bucket.rate.max(f64::MIN_POSITIVE),
         })
     }
 }
 
-/// One token bucket, and the one that the headers show.
+/// One token bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     limit: u64,
@@ -141,14 +105,11 @@ pub(super) struct Bucket {
     rate: f64,
     most: f64,
     level: f64,
-    shown_most: f64,
-    shown: f64,
 }
 
 impl Bucket {
     fn add(&mut self, amount: f64) {
         self.level = (self.level + amount).min(self.most);
-        self.shown = (self.shown + amount).min(self.shown_most);
     }
 }
 
@@ -167,8 +128,6 @@ pub(super) enum Cause {
     Limit(usize, f64),
     /// It is larger than the bucket.
     TooLarge(usize),
-    Acceleration(f64),
-    Concurrency,
 }
 
 /// How an admitted request is answered: so many tokens, produced from one time to the other.
@@ -202,18 +161,11 @@ pub(super) fn buckets(rates: Each<u64>, limits: &ServerLimits) -> Each<Bucket> {
             REQUESTS if limit > 0 => depth.max(1.0),
             _ => depth,
         };
-        let shown = if limits.is_depth_hidden {
-            limit as f64
-        } else {
-            most
-        };
         Bucket {
             limit,
             rate,
             most,
             level: most,
-            shown_most: shown,
-            shown,
         }
     })
 }

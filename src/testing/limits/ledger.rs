@@ -38,29 +38,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The entry of this class.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// client.messages().create(&request)?;
-    /// let ledger = server.ledger();
-    /// assert_eq!(ledger.class("claude-haiku-4-5").map(|class| class.charged.requests), Some(1));
-    /// assert_eq!(ledger.class("claude-opus-5"), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn class(&self, class: &str) -> Option<&ClassLedger> {
-        self.classes.iter().find(|entry| entry.class == class)
-    }
-
     /// How many requests were admitted, over all classes.
     ///
     /// ```
@@ -209,10 +186,6 @@ pub struct Refusals {
     pub output_tokens: u64,
     /// More than a full bucket holds: such a request can never pass.
     pub too_large: u64,
-    /// Use grew too fast.
-    pub acceleration: u64,
-    /// Too many requests were open.
-    pub concurrency: u64,
     /// The storms' 529s.
     pub overloaded: u64,
 }
@@ -231,8 +204,7 @@ impl Refusals {
     /// ```
     #[must_use]
     pub fn limited(&self) -> u64 {
-        let buckets = self.requests + self.input_tokens + self.output_tokens;
-        buckets + self.too_large + self.acceleration + self.concurrency
+        self.requests + self.input_tokens + self.output_tokens + self.too_large
     }
 
     /// The count of the refusals for this bucket.
@@ -491,7 +463,7 @@ mod tests {
         let output = |now: f64| ledger.ledger(now).classes[0].charged.output_tokens;
         assert_eq!([1.0, 2.0, 3.0, 4.0, 9.0].map(output), [0, 0, 5, 10, 10]);
         let ledger = ledger.ledger(9.0);
-        let charged = ledger.class("a").expect("an entry").charged;
+        let charged = ledger.classes[0].charged;
         assert_eq!((charged.requests, charged.input_tokens), (1, 30));
         assert_eq!(
             (ledger.admitted(), ledger.limited(), ledger.overloaded()),

@@ -33,13 +33,6 @@ impl Limited {
         }))
     }
 
-    pub(crate) fn change(&self, limits: ServerLimits) {
-        let mut desk = lock(&self.0);
-        let now = desk.time.seen();
-        desk.time.rescale(limits.scale);
-        desk.machine.change(now, limits);
-    }
-
     pub(crate) fn ledger(&self) -> Ledger {
         let (ledger, now) = {
             let desk = lock(&self.0);
@@ -118,13 +111,6 @@ impl ServerTime {
         let passed =
             |(known, time): (Instant, f64)| time + known.elapsed().as_secs_f64() * self.scale;
         self.known.map_or(0.0, passed)
-    }
-
-    /// Goes on at another speed.
-    fn rescale(&mut self, scale: f64) {
-        let now = self.seen();
-        self.known = self.known.map(|_| (Instant::now(), now));
-        self.scale = scale;
     }
 
     /// When it will be this time.
@@ -287,22 +273,14 @@ impl Scene<'_> {
                      per minute (org: {ORGANIZATION}, model: {model}). {DETAILS}"
                 )
             }
-            Cause::Acceleration(_) => ACCELERATION.to_owned(),
-            Cause::Concurrency => CONCURRENCY.to_owned(),
         };
-        let reply = match cause {
-            Cause::Acceleration(_) => {
-                Reply::error_code(429, "rate_limit_error", "ramp_limit_exceeded", &message)
-            }
-            _ => Reply::error(429, "rate_limit_error", &message),
-        };
+        let reply = Reply::error(429, "rate_limit_error", &message);
         let (wait, only) = match cause {
             Cause::TooLarge(dimension) => (None, Some(dimension)),
-            Cause::Limit(_, wait) | Cause::Acceleration(wait) => (Some(wait), None),
-            Cause::Concurrency => (Some(1.0), None),
+            Cause::Limit(_, wait) => (Some(wait), None),
         };
         let mut reply = reply.by_default("x-should-retry", wait.is_some());
-        if let Some(wait) = wait.filter(|_| self.limits.has_retry_after) {
+        if let Some(wait) = wait {
             // What is left of rounding must not make one more second.
             let seconds = (wait - 1e-6).ceil().max(1.0) as u64;
             reply = reply.by_default("retry-after", seconds);
@@ -373,13 +351,6 @@ const DETAILS: &str = "For details, refer to: https://docs.claude.com/en/api/rat
     see the response headers for current usage. Please reduce the prompt length or the maximum \
     tokens requested, or try again later.";
 
-const ACCELERATION: &str = "Your organization's usage of this model has increased too sharply. \
-    Please ramp up gradually. For details, refer to: https://docs.claude.com/en/api/rate-limits.";
-
-const CONCURRENCY: &str = "Number of concurrent connections has exceeded your rate limit. Please \
-    try again later or contact sales at https://www.anthropic.com/contact-sales to discuss your \
-    options for a rate limit increase.";
-
 /// One token of made-up text, and its bytes.
 const FILLER: &str = "and ";
 const BYTES: usize = FILLER.len();
@@ -419,18 +390,16 @@ mod tests {
     }
 
     #[test]
-    fn time_begins_with_the_first_request_and_can_change_its_speed() {
+    fn time_begins_with_the_first_request() {
         let mut time = ServerTime::new(1e6);
         assert_eq!(time.seen(), 0.0);
         assert_eq!(time.now(), 0.0);
         std::thread::sleep(Duration::from_millis(1));
         assert!(time.seen() >= 1_000.0);
-        time.rescale(1e-3);
-        let (_, then) = time.known.expect("it runs");
-        assert!(time.seen() >= then);
-        let soon = time.instant(then + 1.0);
-        let (known, _) = time.known.expect("it runs");
-        assert_eq!(soon - known, Duration::from_secs(1_000));
-        assert_eq!(time.left(then - 1.0), Duration::ZERO);
+        let mut slow = ServerTime::new(1e-3);
+        slow.now();
+        let (known, then) = slow.known.expect("it runs");
+        assert_eq!(slow.instant(then + 1.0) - known, Duration::from_secs(1_000));
+        assert_eq!(slow.left(then - 1.0), Duration::ZERO);
     }
 }

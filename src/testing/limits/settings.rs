@@ -55,14 +55,10 @@ pub struct ServerLimits {
     pub(super) classes: Vec<(String, Each<u64>)>,
     pub(super) grouping: Grouping,
     pub(super) depths: Each<Duration>,
-    pub(super) is_depth_hidden: bool,
     pub(super) charging: Charging,
     pub(super) tenant: Tenant,
-    pub(super) growth: Option<(f64, u64)>,
     pub(super) storms: Vec<Storm>,
-    pub(super) concurrency: Option<usize>,
     pub(super) headers: HeaderMode,
-    pub(super) has_retry_after: bool,
     pub(super) latency: Spread,
     pub(super) refusal_latency: Duration,
     pub(super) output: Option<Spread>,
@@ -94,14 +90,10 @@ impl ServerLimits {
             classes: Vec::new(),
             grouping: Grouping(Arc::new(|model| without_date(model).to_owned())),
             depths: [MINUTE; 3],
-            is_depth_hidden: false,
             charging: Charging::AsProduced,
             tenant: Tenant::default(),
-            growth: None,
             storms: Vec::new(),
-            concurrency: None,
             headers: HeaderMode::All,
-            has_retry_after: true,
             latency: Spread::default(),
             refusal_latency: Duration::ZERO,
             output: None,
@@ -183,33 +175,8 @@ impl ServerLimits {
     /// assert_eq!((requests.limit, requests.remaining), (Some(60), Some(4)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn depth(self, depth: Duration) -> Self {
-        self.depths(depth, depth, depth)
-    }
-
-    /// Sets the depth of each bucket: requests, input tokens, output tokens.
-    ///
-    /// The bucket of requests holds at least one.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let [second, minute] = [1, 60].map(Duration::from_secs);
-    /// let limits = ServerLimits::per_minute(120, 60_000, 6_000).depths(second, minute, minute);
-    /// server.limit(limits);
-    /// let left = client.messages().create(&request)?.rate_limits().clone();
-    /// assert_eq!(left.requests.and_then(|requests| requests.remaining), Some(1));
-    /// assert_eq!(left.input_tokens.and_then(|input| input.remaining), Some(60_000));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn depths(mut self, requests: Duration, input: Duration, output: Duration) -> Self {
-        self.depths = [requests, input, output];
+    pub fn depth(mut self, depth: Duration) -> Self {
+        self.depths = [depth; 3];
         self
     }
 
@@ -239,29 +206,6 @@ impl ServerLimits {
         self
     }
 
-    /// Sets whether the headers are silent about the depth: `remaining` and `reset` are then those
-    /// of buckets of one minute. Default: they are the true ones.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // As if a whole minute's requests could come at once.
-    /// let limits = ServerLimits::per_minute(300, 60_000, 6_000).requests_per_second(true);
-    /// server.limit(limits.hide_depth(true));
-    /// let requests = client.messages().create(&request)?.rate_limits().requests.expect("headers");
-    /// assert_eq!(requests.remaining, Some(299));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn hide_depth(mut self, is_hidden: bool) -> Self {
-        self.is_depth_hidden = is_hidden;
-        self
-    }
-
     /// Sets when the output is taken from its bucket. Default: [`Charging::AsProduced`].
     ///
     /// ```
@@ -287,31 +231,6 @@ impl ServerLimits {
         self
     }
 
-    /// Lets someone else take this share (0 to 1) of all that flows into the buckets, first.
-    ///
-    /// `retry-after` and `reset` know nothing of it, as those of a server that cannot see ahead.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // Time flies, and still nothing flows in that someone else would not take.
-    /// let limits = ServerLimits::per_minute(1, 30_000, 8_000).tenant(1.0).scale(1_000_000.0);
-    /// server.limit(limits);
-    /// assert!(client.messages().create(&request).is_ok());
-    /// assert!(client.messages().create(&request).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn tenant(self, share: f64) -> Self {
-        self.tenant_bursts(share, Duration::MAX, Duration::ZERO)
-    }
-
     /// The same, in turns: for the time `on` it takes its share, for the time `off` nothing.
     ///
     /// ```
@@ -328,34 +247,6 @@ impl ServerLimits {
             on: on.as_secs_f64(),
             off: off.as_secs_f64(),
         };
-        self
-    }
-
-    /// Limits the growth of use, with 429s of the code `ramp_limit_exceeded`.
-    ///
-    /// The rule: a class may admit in any ten seconds at most `floor` requests (at least 1), plus
-    /// `factor` times what it admitted per ten seconds, on average, in the minute before them.
-    /// Default: no such limit.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(1_000, 450_000, 90_000).acceleration(2.0, 1));
-    /// client.messages().create(&request)?;
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// let code = error.api_error().and_then(|error| error.error_code());
-    /// assert_eq!(code, Some("ramp_limit_exceeded"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn acceleration(mut self, factor: f64, floor: u64) -> Self {
-        self.growth = Some((bounded(factor, 0.0, 1e6), floor.max(1)));
         self
     }
 
@@ -387,22 +278,6 @@ impl ServerLimits {
         self
     }
 
-    /// Refuses requests while so many are open, over all classes. Default: any number.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// // Answers take six seconds: of five threads that begin at once, one is refused.
-    /// let limits = ServerLimits::per_minute(1_000, 450_000, 90_000)
-    ///     .latency(Duration::from_secs(6), 0.0)
-    ///     .concurrency(4);
-    /// ```
-    pub fn concurrency(mut self, most: usize) -> Self {
-        self.concurrency = Some(most);
-        self
-    }
-
     /// Sets which groups of rate limit headers are sent. Default: [`HeaderMode::All`].
     ///
     /// ```
@@ -413,37 +288,13 @@ impl ServerLimits {
     /// # let client = builder.base_url(server.base_url()).build()?;
     /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
     /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).headers(HeaderMode::Requests));
+    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).headers(HeaderMode::None));
     /// let message = client.messages().create(&request)?;
-    /// assert!(message.rate_limits().requests.is_some());
-    /// assert!(message.rate_limits().output_tokens.is_none());
+    /// assert!(message.rate_limits().requests.is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn headers(mut self, mode: HeaderMode) -> Self {
         self.headers = mode;
-        self
-    }
-
-    /// Sets whether 429s say when to try again. Default: they do.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(1, 30_000, 8_000).retry_after(false));
-    /// client.messages().create(&request)?;
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.retry_after(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn retry_after(mut self, is_sent: bool) -> Self {
-        self.has_retry_after = is_sent;
         self
     }
 
@@ -583,8 +434,6 @@ impl ServerLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Charging {
-    /// All of the true output when the request arrives, as if the server knew it.
-    OnArrival,
     /// As the output is produced, as the API does since 2026: a request is admitted while at least
     /// one token is in the bucket, whose level may become negative.
     AsProduced,
@@ -600,20 +449,13 @@ pub enum Charging {
 ///
 /// // A gateway that says nothing about its limits.
 /// let limits = ServerLimits::per_minute(50, 30_000, 8_000)
-///     .headers(HeaderMode::None)
-///     .retry_after(false);
+///     .headers(HeaderMode::None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderMode {
     /// `requests`, `input-tokens`, `output-tokens` and `tokens`.
     All,
-    /// `requests` only.
-    Requests,
-    /// All but `requests`, as on some recorded answers.
-    Tokens,
-    /// `requests` and `tokens`, as before 2025.
-    Combined,
     /// None, as some gateways.
     None,
 }
@@ -759,7 +601,9 @@ mod tests {
         assert_eq!(limits(30, 10).at(30.0), (0.0, 40.0));
         assert_eq!(limits(30, 10).at(95.0), (0.4, 110.0));
         assert_eq!(limits(0, 10).at(95.0).0, 0.0);
-        let steady = ServerLimits::per_minute(1, 1, 1).tenant(2.0).tenant;
+        let steady = ServerLimits::per_minute(1, 1, 1)
+            .tenant_bursts(2.0, Duration::MAX, Duration::ZERO)
+            .tenant;
         assert_eq!(steady.at(1e9), (1.0, f64::INFINITY));
     }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::{Charging, HeaderMode, Reply, ServerLimits, TestServer};
+use super::super::{Charging, Reply, ServerLimits, TestServer};
 use super::{Wire, post, request, started};
 
 #[test]
@@ -57,7 +57,8 @@ fn an_empty_bucket_refuses_until_retry_after() {
     assert_eq!(answer.header("retry-after"), "");
 
     let ledger = server.ledger();
-    let class = ledger.class("claude-opus-5").expect("its books");
+    let class = &ledger.classes[0];
+    assert_eq!(class.class, "claude-opus-5");
     let charged = class.charged;
     assert_eq!(class.refused.input_tokens, 1);
     assert_eq!(ledger.limited(), 1);
@@ -112,18 +113,16 @@ fn storms_are_529_as_recorded() {
         (server.ledger().overloaded(), server.ledger().admitted()),
         (3, 0)
     );
-    server.change_limits(ServerLimits::per_minute(100, 100, 100));
-    assert_eq!(wire.ask(&sized("input=1", 9)).status, 200);
-    assert_eq!(
-        (server.ledger().overloaded(), server.ledger().admitted()),
-        (3, 1)
-    );
 }
 
 #[test]
 fn a_tenant_that_takes_all_leaves_nothing() {
     let limits = ServerLimits::per_minute(2, 100_000, 100_000);
-    let server = limited(limits.scale(1e6).tenant(1.0));
+    let server = limited(
+        limits
+            .scale(1e6)
+            .tenant_bursts(1.0, Duration::MAX, Duration::ZERO),
+    );
     let mut wire = Wire::to(&server);
     let statuses = [(); 4].map(|()| wire.ask(&sized("", 9)).status);
     assert_eq!(statuses, [200, 200, 429, 429]);
@@ -133,7 +132,11 @@ fn a_tenant_that_takes_all_leaves_nothing() {
 #[test]
 fn max_tokens_can_be_reserved() {
     // The tenant, so that nothing flows in meanwhile.
-    let limits = ServerLimits::per_minute(100, 100_000, 1_000).tenant(1.0);
+    let limits = ServerLimits::per_minute(100, 100_000, 1_000).tenant_bursts(
+        1.0,
+        Duration::MAX,
+        Duration::ZERO,
+    );
     let server = limited(limits.charging(Charging::Reserved));
     let mut wire = Wire::to(&server);
     for _ in 0..3 {
@@ -193,7 +196,7 @@ fn answers_have_the_sizes_and_the_latency_asked_for() {
 
 #[test]
 fn only_messages_that_would_be_answered_are_limited() {
-    let server = limited(ServerLimits::per_minute(1, 100, 100).headers(HeaderMode::Requests));
+    let server = limited(ServerLimits::per_minute(1, 100, 100));
     let mut wire = Wire::to(&server);
     for _ in 0..2 {
         let count = request("POST", "/v1/messages/count_tokens", &body("", 9));
@@ -207,7 +210,6 @@ fn only_messages_that_would_be_answered_are_limited() {
     let answer = wire.ask(&sized("", 9));
     assert_eq!((answer.header("x"), server.ledger().admitted()), ("y", 1));
     assert_eq!(answer.header("anthropic-ratelimit-requests-remaining"), "0");
-    assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), "");
     let text = answer.json()["content"][0]["text"].to_string();
     assert!(text.contains("You said: "), "{text}");
 }

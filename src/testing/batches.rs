@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::canned::{self, echo, invalid, not_found, query_value, refusal};
 use super::dates::{http_date, rfc3339};
 use super::recorded::RecordedRequest;
-use super::reply::{Content, Reply};
+use super::reply::{Reply, ReplyContent};
 use super::sync::lock;
 
 /// What becomes of a request in a batch of the test server; see
@@ -44,24 +44,24 @@ pub enum BatchOutcome {
 }
 
 /// The batches of one server.
-pub(super) struct Batches {
+pub(super) struct BatchStore {
     polls: usize,
-    outcome: Option<Arc<Outcome>>,
+    outcome: Option<Arc<OutcomeFunction>>,
     count: usize,
     /// The oldest first.
-    all: Vec<Batch>,
+    all: Vec<StoredBatch>,
     /// In microseconds since 1970: no two batches are created at once.
     last_created: u64,
 }
 
-type Outcome = dyn Fn(&str) -> BatchOutcome + Send + Sync;
+type OutcomeFunction = dyn Fn(&str) -> BatchOutcome + Send + Sync;
 
-struct Batch {
+struct StoredBatch {
     id: String,
     /// From 1.
     number: usize,
     created: u64,
-    entries: Vec<Entry>,
+    entries: Vec<StoredEntry>,
     polls_left: usize,
     polls: usize,
     canceled: bool,
@@ -71,28 +71,28 @@ struct Batch {
 
 /// One request, reduced to what is said about it at the end.
 #[derive(Deserialize)]
-#[serde(from = "Params")]
-struct Entry {
+#[serde(from = "SentEntry")]
+struct StoredEntry {
     custom_id: String,
-    end: End,
+    end: EntryEnd,
 }
 
 /// One request as it is sent.
 #[derive(Deserialize)]
-struct Params {
+struct SentEntry {
     custom_id: String,
     params: Value,
 }
 
-enum End {
+enum EntryEnd {
     Message { model: String, text: String },
     Error { kind: String, message: String },
     Expired,
 }
 
-impl Default for Batches {
+impl Default for BatchStore {
     fn default() -> Self {
-        Batches {
+        BatchStore {
             polls: 1,
             outcome: None,
             count: 0,
@@ -110,7 +110,11 @@ pub(super) fn is_about(request: &RecordedRequest) -> bool {
 
 /// What becomes of a request about batches that `reply` would answer as the API does. The faults of
 /// the reply stay: a batch can be created without anyone hearing of it.
-pub(super) fn answer(batches: &Mutex<Batches>, reply: Reply, request: &RecordedRequest) -> Reply {
+pub(super) fn answer(
+    batches: &Mutex<BatchStore>,
+    reply: Reply,
+    request: &RecordedRequest,
+) -> Reply {
     let made = canned::without_header(request).unwrap_or_else(|| respond(batches, request));
     Reply {
         content: made.content,
@@ -119,7 +123,7 @@ pub(super) fn answer(batches: &Mutex<Batches>, reply: Reply, request: &RecordedR
     }
 }
 
-fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
+fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
     let rest = canned::path(request).strip_prefix(PATH).unwrap_or_default();
     let parts: Vec<&str> = rest.split('/').skip(1).collect();
     let base = format!("http://{}", request.header("host").unwrap_or_default());
@@ -132,7 +136,7 @@ fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
         (method, [id, rest @ ..]) => {
             let mut batches = lock(batches);
             let Some(at) = batches.all.iter().position(|batch| batch.id == *id) else {
-                let message = format!("Message Batch {id} not found.");
+                let message = format!("Message StoredBatch {id} not found.");
                 return refusal(404, "not_found_error", &message);
             };
             match (method, rest) {
@@ -143,7 +147,7 @@ fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
                     batches.all.remove(at);
                     Reply::json(200, json!({"id": id, "type": "message_batch_deleted"}))
                 }
-                ("DELETE", []) => invalid(&format!("Message Batch {id} is in progress.")),
+                ("DELETE", []) => invalid(&format!("Message StoredBatch {id} is in progress.")),
                 _ => not_found(),
             }
         }
@@ -152,7 +156,7 @@ fn respond(batches: &Mutex<Batches>, request: &RecordedRequest) -> Reply {
 }
 
 /// Checks what the API checks at once, and keeps the rest for the end.
-fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Reply {
+fn create(batches: &Mutex<BatchStore>, request: &RecordedRequest, base: &str) -> Reply {
     let outcome = lock(batches).outcome.clone();
     let entries = match read(&request.body, outcome.as_deref()) {
         Ok(entries) => entries,
@@ -164,7 +168,7 @@ fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Re
     let now = now.unwrap_or_default().as_micros() as u64;
     let created = now.max(batches.last_created + 1);
     batches.last_created = created;
-    let batch = Batch {
+    let batch = StoredBatch {
         id: format!("msgbatch_test_{:06}", batches.count),
         number: batches.count,
         created,
@@ -180,15 +184,18 @@ fn create(batches: &Mutex<Batches>, request: &RecordedRequest, base: &str) -> Re
 }
 
 /// Reads the body entry by entry, so that a large one is not held as values.
-fn read(body: &[u8], outcome: Option<&Outcome>) -> Result<Vec<Entry>, String> {
+fn read(body: &[u8], outcome: Option<&OutcomeFunction>) -> Result<Vec<StoredEntry>, String> {
     #[derive(Deserialize)]
-    struct Body {
-        requests: Vec<Entry>,
+    struct BatchCreateBody {
+        requests: Vec<StoredEntry>,
     }
-    let body: Body = serde_json::from_slice(body).map_err(|error| match error.to_string() {
-        text if text.starts_with("missing field `requests`") => "requests: Field required".into(),
-        text => format!("The request body is not valid JSON: {text}"),
-    })?;
+    let body: BatchCreateBody =
+        serde_json::from_slice(body).map_err(|error| match error.to_string() {
+            text if text.starts_with("missing field `requests`") => {
+                "requests: Field required".into()
+            }
+            text => format!("The request body is not valid JSON: {text}"),
+        })?;
     let mut entries = body.requests;
     if !(1..=100_000).contains(&entries.len()) {
         return Err("requests: List should have between 1 and 100000 items".to_owned());
@@ -214,8 +221,8 @@ fn read(body: &[u8], outcome: Option<&Outcome>) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-impl From<Params> for Entry {
-    fn from(Params { custom_id, params }: Params) -> Entry {
+impl From<SentEntry> for StoredEntry {
+    fn from(SentEntry { custom_id, params }: SentEntry) -> StoredEntry {
         let forbidden = ["stream", "speed"]
             .iter()
             .find(|name| !matches!(&params[**name], Value::Null | Value::Bool(false)));
@@ -227,33 +234,33 @@ impl From<Params> for Entry {
             None => canned::complaint(&params, &canned::FOR_MESSAGE),
         };
         let end = match complaint {
-            Some(message) => End::Error {
+            Some(message) => EntryEnd::Error {
                 kind: "invalid_request_error".to_owned(),
                 message,
             },
-            None => End::Message {
+            None => EntryEnd::Message {
                 model: params["model"].as_str().unwrap_or_default().to_owned(),
                 text: echo(&params["messages"]),
             },
         };
-        Entry { custom_id, end }
+        StoredEntry { custom_id, end }
     }
 }
 
-impl Entry {
+impl StoredEntry {
     fn choose(&mut self, outcome: BatchOutcome) {
         match (outcome, &mut self.end) {
             (BatchOutcome::Canned, _) => {}
-            (BatchOutcome::Message(said), End::Message { text, .. }) => *text = said,
+            (BatchOutcome::Message(said), EntryEnd::Message { text, .. }) => *text = said,
             (BatchOutcome::Message(text), end) => {
                 let model = super::frames::DEFAULT_MODEL.to_owned();
-                *end = End::Message { model, text };
+                *end = EntryEnd::Message { model, text };
             }
             (BatchOutcome::Error(kind), end) => {
                 let message = "This request failed.".to_owned();
-                *end = End::Error { kind, message };
+                *end = EntryEnd::Error { kind, message };
             }
-            (BatchOutcome::Expired, end) => *end = End::Expired,
+            (BatchOutcome::Expired, end) => *end = EntryEnd::Expired,
         }
     }
 
@@ -261,10 +268,12 @@ impl Entry {
     fn result(&self, number: usize, canceled: bool) -> Value {
         match &self.end {
             _ if canceled => json!({"type": "canceled"}),
-            End::Expired => json!({"type": "expired"}),
-            End::Error { kind, message } => json!({"type": "errored", "error": {"type": "error",
-                "error": {"type": kind, "message": message, "details": null}, "request_id": null}}),
-            End::Message { model, text } => {
+            EntryEnd::Expired => json!({"type": "expired"}),
+            EntryEnd::Error { kind, message } => {
+                json!({"type": "errored", "error": {"type": "error",
+                "error": {"type": kind, "message": message, "details": null}, "request_id": null}})
+            }
+            EntryEnd::Message { model, text } => {
                 json!({"type": "succeeded", "message": {"id": format!("msg_test_{number:06}"),
                 "type": "message", "role": "assistant", "model": model,
                 "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
@@ -275,7 +284,7 @@ impl Entry {
     }
 }
 
-impl Batch {
+impl StoredBatch {
     fn poll(&mut self, base: &str) -> Reply {
         if self.ended.is_none() && (self.canceled || self.polls_left == 0) {
             let done = match self.polls {
@@ -304,7 +313,7 @@ impl Batch {
     /// All lines, in an order of their own that is the same in every run.
     fn results(&self) -> Reply {
         let Some(done) = self.ended else {
-            let message = format!("Message Batch {} has no available results.", self.id);
+            let message = format!("Message StoredBatch {} has no available results.", self.id);
             return refusal(404, "not_found_error", &message);
         };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
@@ -318,7 +327,7 @@ impl Batch {
             lines.push('\n');
         }
         Reply {
-            content: Content::Fixed {
+            content: ReplyContent::Fixed {
                 status: 200,
                 content_type: "application/x-jsonl",
                 body: lines.into_bytes().into(),
@@ -343,9 +352,9 @@ impl Batch {
                 counts[3].1 = total - done;
                 for entry in &self.entries[..done] {
                     let kind = match entry.end {
-                        End::Message { .. } => 1,
-                        End::Error { .. } => 2,
-                        End::Expired => 4,
+                        EntryEnd::Message { .. } => 1,
+                        EntryEnd::Error { .. } => 2,
+                        EntryEnd::Expired => 4,
                     };
                     counts[kind].1 += 1;
                 }
@@ -371,7 +380,7 @@ impl Batch {
     }
 }
 
-impl Batches {
+impl BatchStore {
     /// Sets how many polls find a batch in progress that is created from now on.
     pub(super) fn set_polls(&mut self, polls: usize) {
         self.polls = polls;
@@ -397,7 +406,7 @@ impl Batches {
             Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
             Some(_) => return invalid("limit: Input should be between 1 and 1000"),
         };
-        let newest_first: Vec<&Batch> = self.all.iter().rev().collect();
+        let newest_first: Vec<&StoredBatch> = self.all.iter().rev().collect();
         let place = |name| {
             let id = query_value(query, name)?;
             newest_first.iter().position(|batch| batch.id == id)
@@ -414,7 +423,7 @@ impl Batches {
             }
         };
         let data: Vec<Value> = page.iter().map(|batch| batch.json(base)).collect();
-        let id = |batch: Option<&&Batch>| batch.map(|batch| batch.id.clone());
+        let id = |batch: Option<&&StoredBatch>| batch.map(|batch| batch.id.clone());
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Reply::json(
             200,

@@ -35,19 +35,19 @@ pub(super) fn message_request(request: &RecordedRequest) -> Option<Value> {
 
 /// What a request body says about the answer that it wants.
 #[derive(Debug, PartialEq)]
-pub(super) struct Wish {
+pub(super) struct RequestSummary {
     pub(super) model: String,
     pub(super) is_stream: bool,
     pub(super) input_tokens: u64,
 }
 
-impl Wish {
+impl RequestSummary {
     /// Reads the top level of the body only, so that long prompts cost little.
-    pub(super) fn read(body: &[u8]) -> Wish {
+    pub(super) fn read(body: &[u8]) -> RequestSummary {
         let [model, stream, messages] = members(body, ["model", "stream", "messages"]);
         let model = model.and_then(|model| serde_json::from_slice(model).ok());
         let input_bytes = messages.map_or(0, |messages| messages.len() as u64);
-        Wish {
+        RequestSummary {
             model: model.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
             is_stream: stream == Some(b"true"),
             input_tokens: input_bytes.div_ceil(4),
@@ -56,7 +56,7 @@ impl Wish {
 }
 
 /// What a message says, and how.
-pub(super) struct Said<'a> {
+pub(super) struct MessageParts<'a> {
     /// The blocks as JSON.
     pub(super) content: &'a str,
     pub(super) stop_reason: &'a str,
@@ -65,7 +65,7 @@ pub(super) struct Said<'a> {
 }
 
 /// The JSON of a whole message.
-pub(super) fn message_json(id: &str, wish: &Wish, said: &Said<'_>) -> String {
+pub(super) fn message_json(id: &str, wish: &RequestSummary, said: &MessageParts<'_>) -> String {
     format!(
         concat!(
             r#"{{"id":{},"type":"message","role":"assistant","model":{},"#,
@@ -112,7 +112,7 @@ fn message(request: &RecordedRequest) -> Reply {
 fn token_count(request: &RecordedRequest) -> Reply {
     match checked(request, &["model", "messages"]) {
         Ok(_) => {
-            let input_tokens = Wish::read(&request.body).input_tokens;
+            let input_tokens = RequestSummary::read(&request.body).input_tokens;
             Reply::json(200, format!(r#"{{"input_tokens":{input_tokens}}}"#))
         }
         Err(complaint) => invalid(&complaint),
@@ -153,7 +153,7 @@ pub(super) fn complaint(body: &Value, required: &[&str]) -> Option<String> {
 
 /// `You said: …` with at most 200 characters of the last thing a user said.
 pub(super) fn echo(messages: &Value) -> String {
-    let said = last_said(messages);
+    let said = last_user_text(messages);
     match said.char_indices().nth(200) {
         Some((cut, _)) => format!("You said: {}…", &said[..cut]),
         None => format!("You said: {said}"),
@@ -161,7 +161,7 @@ pub(super) fn echo(messages: &Value) -> String {
 }
 
 /// The last thing a user said.
-pub(super) fn last_said(messages: &Value) -> String {
+pub(super) fn last_user_text(messages: &Value) -> String {
     let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
     let last = messages
         .iter()
@@ -365,12 +365,12 @@ mod tests {
     fn broken_bodies_do_not_panic() {
         let body = br#"{"model":"m\u00e9","stream":true,"messages":[{"a":[1,2,{"b":"c"}]}]}"#;
         for cut in 0..body.len() {
-            Wish::read(&body[..cut]);
+            RequestSummary::read(&body[..cut]);
         }
         for byte in 0..=255_u8 {
-            Wish::read(&[b'{', b'"', byte, b'"', byte, byte]);
-            Wish::read(&[byte, byte, byte]);
+            RequestSummary::read(&[b'{', b'"', byte, b'"', byte, byte]);
+            RequestSummary::read(&[byte, byte, byte]);
         }
-        assert!(Wish::read(body).is_stream);
+        assert!(RequestSummary::read(body).is_stream);
     }
 }

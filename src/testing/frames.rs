@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::stream::{Ending, PING, Step, StreamScript, quoted};
+use super::stream::{PING, StreamEnding, StreamScript, StreamStep, quoted};
 
 impl StreamScript {
     /// The bytes of the body, for the test of a parser without a socket.
@@ -21,7 +21,7 @@ impl StreamScript {
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut frames = Frames::new(Arc::new(self.clone()), Opening::default());
+        let mut frames = Frames::new(Arc::new(self.clone()), StreamStart::default());
         let mut bytes = Vec::new();
         while !matches!(frames.next(&mut bytes), Frame::End) {}
         bytes
@@ -30,15 +30,15 @@ impl StreamScript {
 
 /// What `message_start` takes from the request.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct StreamStart {
     pub(super) id: String,
     pub(super) model: String,
     pub(super) input_tokens: u64,
 }
 
-impl Default for Opening {
+impl Default for StreamStart {
     fn default() -> Self {
-        Opening {
+        StreamStart {
             id: "msg_test_000001".to_owned(),
             model: DEFAULT_MODEL.to_owned(),
             input_tokens: 10,
@@ -60,7 +60,7 @@ pub(super) enum Frame {
 #[derive(Debug)]
 pub(super) struct Frames {
     script: Arc<StreamScript>,
-    opening: Opening,
+    opening: StreamStart,
     step: usize,
     deltas: usize,
     events: usize,
@@ -71,7 +71,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(script: Arc<StreamScript>, opening: Opening) -> Self {
+    pub(super) fn new(script: Arc<StreamScript>, opening: StreamStart) -> Self {
         Frames {
             random: fastrand::Rng::with_seed(SEED),
             script,
@@ -90,7 +90,7 @@ impl Frames {
     }
 
     /// The fault at which the script ends, or `None` where it just ends.
-    pub(super) fn ending(&self) -> Option<&Ending> {
+    pub(super) fn ending(&self) -> Option<&StreamEnding> {
         self.script.ending.as_ref().map(|(_, ending)| ending)
     }
 
@@ -134,7 +134,7 @@ impl Frames {
     /// Whether nothing more will be sent.
     fn is_exhausted(&self) -> bool {
         let more = match self.script.ending {
-            Some((_, Ending::Error(_))) => true,
+            Some((_, StreamEnding::Error(_))) => true,
             Some(_) => false,
             None => self.script.done_marker,
         };
@@ -144,7 +144,7 @@ impl Frames {
     fn last_frame(&mut self, script: &StreamScript, out: &mut Vec<u8>) -> Frame {
         self.is_finished = true;
         match &script.ending {
-            Some((_, Ending::Error(data))) => self.write_event(script, "error", data, out),
+            Some((_, StreamEnding::Error(data))) => self.write_event(script, "error", data, out),
             None if script.done_marker => {
                 let end = script.line_end;
                 out.extend_from_slice(format!("data: [DONE]{end}{end}").as_bytes());
@@ -158,7 +158,7 @@ impl Frames {
         let Some(step) = script.steps.get(self.step) else {
             return Frame::End;
         };
-        if let Step::Deltas {
+        if let StreamStep::Deltas {
             index,
             count,
             bytes_each,
@@ -176,25 +176,25 @@ impl Frames {
         }
         self.step += 1;
         match step {
-            Step::Pause(duration) => return Frame::Pause(*duration),
-            Step::Until(time) => {
+            StreamStep::Pause(duration) => return Frame::Pause(*duration),
+            StreamStep::Until(time) => {
                 return Frame::Pause(time.saturating_duration_since(Instant::now()));
             }
-            Step::Raw(bytes) => out.extend_from_slice(bytes),
-            Step::Comment(text) => {
+            StreamStep::Raw(bytes) => out.extend_from_slice(bytes),
+            StreamStep::Comment(text) => {
                 let end = script.line_end;
                 out.extend_from_slice(format!(": {text}{end}{end}").as_bytes());
             }
-            Step::Error(data) => {
+            StreamStep::Error(data) => {
                 self.write_event(script, "error", data, out);
                 self.is_finished = true;
             }
-            Step::Start { input_tokens } => {
+            StreamStep::Start { input_tokens } => {
                 let data = self.message_start(*input_tokens);
                 self.write_event(script, "message_start", &data, out);
             }
-            Step::Event { name, data } => self.write_event(script, name, data, out),
-            Step::Deltas { .. } => {}
+            StreamStep::Event { name, data } => self.write_event(script, name, data, out),
+            StreamStep::Deltas { .. } => {}
         }
         Frame::Bytes
     }

@@ -44,16 +44,16 @@ use crate::types::{Content as MessageContent, ContentBlock, ToolUseBlock};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reply {
-    pub(super) content: Content,
+    pub(super) content: ReplyContent,
     /// Headers of the constructor; a header set by the caller replaces them.
-    pub(super) defaults: Vec<(&'static str, Own)>,
+    pub(super) defaults: Vec<(&'static str, DefaultValue)>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) without: Vec<String>,
     pub(super) body: Option<Arc<[u8]>>,
     pub(super) framing: Framing,
     pub(super) is_last: bool,
     pub(super) delay: Duration,
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<InjectedFault>,
     pub(super) dribble: Option<(usize, Duration)>,
 }
 
@@ -67,7 +67,7 @@ impl Reply {
     /// let reply = Reply::json(200, json!({"input_tokens": 12})).header("x-note", "counted");
     /// ```
     pub fn json(status: u16, body: impl ToString) -> Self {
-        Reply::new(Content::Fixed {
+        Reply::new(ReplyContent::Fixed {
             status,
             content_type: "application/json",
             body: body.to_string().into_bytes().into(),
@@ -103,7 +103,7 @@ impl Reply {
             MessageContent::Text(text) => vec![ContentBlock::text(text)],
             MessageContent::Blocks(blocks) => blocks,
         };
-        Reply::new(Content::Message(blocks.into()))
+        Reply::new(ReplyContent::Message(blocks.into()))
     }
 
     /// A message that calls one tool, and says nothing else; `input` is JSON.
@@ -153,7 +153,7 @@ impl Reply {
             quoted(error_type),
             quoted(message)
         );
-        Reply::new(Content::Error {
+        Reply::new(ReplyContent::Error {
             status,
             inner: inner.into(),
             has_request_id: true,
@@ -176,7 +176,7 @@ impl Reply {
             quoted(message),
             quoted(error_code)
         );
-        Reply::new(Content::Error {
+        Reply::new(ReplyContent::Error {
             status,
             inner: inner.into(),
             has_request_id: true,
@@ -239,7 +239,7 @@ impl Reply {
     /// ```
     pub fn overloaded() -> Self {
         let inner = r#"{"type":"overloaded_error","message":"Overloaded"}"#;
-        Reply::new(Content::Error {
+        Reply::new(ReplyContent::Error {
             status: 529,
             inner: inner.into(),
             has_request_id: false,
@@ -270,7 +270,7 @@ impl Reply {
              <center><h1>{title}</h1></center>\r\n<hr><center>cloudflare</center>\r\n\
              </body>\r\n</html>\r\n"
         );
-        Reply::new(Content::Fixed {
+        Reply::new(ReplyContent::Fixed {
             status,
             content_type: "text/html; charset=UTF-8",
             body: page.into_bytes().into(),
@@ -294,7 +294,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(status: u16) -> Self {
-        Reply::new(Content::Fixed {
+        Reply::new(ReplyContent::Fixed {
             status,
             content_type: "",
             body: Arc::default(),
@@ -323,7 +323,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Reply::new(Content::Raw(bytes.into().into()))
+        Reply::new(ReplyContent::Raw(bytes.into().into()))
     }
 
     /// A stream of server-sent events, whether the request asked for one or not.
@@ -343,7 +343,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stream(script: StreamScript) -> Self {
-        Reply::new(Content::Stream(Arc::new(script)))
+        Reply::new(ReplyContent::Stream(Arc::new(script)))
     }
 
     /// What the server would answer if nothing were scripted, rate limits included.
@@ -362,7 +362,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn canned() -> Self {
-        Reply::new(Content::Canned)
+        Reply::new(ReplyContent::Canned)
     }
 
     /// Adds a header. It replaces the server's own header of that name; set twice, it is sent twice.
@@ -538,7 +538,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset_before_headers(self) -> Self {
-        self.fault(Fault::ResetBeforeHeaders)
+        self.fault(InjectedFault::ResetBeforeHeaders)
     }
 
     /// Resets the connection once the request's head has been read, before its body is.
@@ -563,7 +563,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset_before_body_read(self) -> Self {
-        self.fault(Fault::ResetBeforeBodyRead)
+        self.fault(InjectedFault::ResetBeforeBodyRead)
     }
 
     /// Resets the connection in the middle of the answer's headers.
@@ -583,7 +583,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset_in_headers(self) -> Self {
-        self.fault(Fault::ResetInHeaders)
+        self.fault(InjectedFault::ResetInHeaders)
     }
 
     /// Resets the connection after this many bytes of the body, at the latest at its end (in chunks:
@@ -605,7 +605,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset_in_body(self, after_bytes: usize) -> Self {
-        self.fault(Fault::ResetInBody(after_bytes))
+        self.fault(InjectedFault::ResetInBody(after_bytes))
     }
 
     /// Ends the connection orderly after this many bytes of the body, although more was promised.
@@ -625,7 +625,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn truncate(self, after_bytes: usize) -> Self {
-        self.fault(Fault::Truncate(after_bytes))
+        self.fault(InjectedFault::Truncate(after_bytes))
     }
 
     /// Falls silent after this many bytes of the body, with the connection open, until the client
@@ -647,7 +647,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stall(self, after_bytes: usize) -> Self {
-        self.fault(Fault::Stall(after_bytes))
+        self.fault(InjectedFault::Stall(after_bytes))
     }
 
     /// Reads the request and then sends nothing, until the client goes away or the server stops.
@@ -669,7 +669,7 @@ impl Reply {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stall_before_headers(self) -> Self {
-        self.fault(Fault::StallBeforeHeaders)
+        self.fault(InjectedFault::StallBeforeHeaders)
     }
 
     /// Sends the answer, headers included, in pieces of `bytes_at_a_time` (at least 1) with a pause
@@ -696,11 +696,12 @@ impl Reply {
 
     /// A header that a header set by the caller replaces.
     pub(super) fn by_default(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.defaults.push((name, Own::Text(value.to_string())));
+        self.defaults
+            .push((name, DefaultValue::Text(value.to_string())));
         self
     }
 
-    fn new(content: Content) -> Self {
+    fn new(content: ReplyContent) -> Self {
         Reply {
             content,
             defaults: Vec::new(),
@@ -715,13 +716,13 @@ impl Reply {
         }
     }
 
-    fn fault(mut self, fault: Fault) -> Self {
+    fn fault(mut self, fault: InjectedFault) -> Self {
         self.fault = Some(fault);
         self
     }
 
     fn resets_in(mut self, name: &'static str, seconds: u64) -> Self {
-        self.defaults.push((name, Own::In(seconds)));
+        self.defaults.push((name, DefaultValue::In(seconds)));
         self
     }
 
@@ -746,7 +747,7 @@ impl Reply {
 
 /// What a reply says.
 #[derive(Clone, Debug)]
-pub(super) enum Content {
+pub(super) enum ReplyContent {
     Canned,
     Message(Arc<[ContentBlock]>),
     Stream(Arc<StreamScript>),
@@ -765,7 +766,7 @@ pub(super) enum Content {
 
 /// The value of a header that the constructor sets.
 #[derive(Clone, Debug)]
-pub(super) enum Own {
+pub(super) enum DefaultValue {
     Text(String),
     /// A wall clock time, so many seconds after the reply is sent.
     In(u64),
@@ -773,7 +774,7 @@ pub(super) enum Own {
 
 /// What goes wrong; the numbers are bytes of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     ResetBeforeBodyRead,
     ResetBeforeHeaders,
     ResetInHeaders,

@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::batches::{self, BatchOutcome, Batches};
+use super::batches::{self, BatchOutcome, BatchStore};
 use super::canned;
-use super::limits::{Ledger, Limited, ServerLimits};
+use super::limits::{Ledger, ServerLimiter, ServerLimits};
 use super::recorded::RecordedRequest;
-use super::reply::{Content, Fault, Reply};
-use super::sync::{Stopper, lock};
-use super::wire::{After, Exchange, Failure, Head, Inbox, deliver};
+use super::reply::{InjectedFault, Reply, ReplyContent};
+use super::sync::{StopSignal, lock};
+use super::wire::{AfterReply, ReadFailure, RequestContext, RequestHead, RequestReader, deliver};
 
 /// A loopback HTTP/1.1 server that stands in for the API in tests.
 ///
@@ -48,7 +48,7 @@ use super::wire::{After, Exchange, Failure, Head, Inbox, deliver};
 /// # Ok(()) }
 /// ```
 pub struct TestServer {
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
     address: SocketAddr,
     base_url: String,
     acceptor: Mutex<Option<JoinHandle<()>>>,
@@ -72,7 +72,7 @@ impl TestServer {
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(ServerShared::new());
         let for_thread = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
             .name("test-server".to_owned())
@@ -236,7 +236,7 @@ impl TestServer {
     /// # Ok(()) }
     /// ```
     pub fn limit(&self, limits: ServerLimits) {
-        *lock(&self.shared.limited) = Some(Arc::new(Limited::new(limits)));
+        *lock(&self.shared.limiter) = Some(Arc::new(ServerLimiter::new(limits)));
     }
 
     /// What was admitted, refused and charged under the limits; empty without.
@@ -257,8 +257,8 @@ impl TestServer {
     /// ```
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        let limited = lock(&self.shared.limited).clone();
-        limited.map(|limited| limited.ledger()).unwrap_or_default()
+        let limiter = lock(&self.shared.limiter).clone();
+        limiter.map(|limiter| limiter.ledger()).unwrap_or_default()
     }
 
     /// Sets how many polls find a batch in progress that is created from now on: that many times
@@ -590,22 +590,22 @@ impl fmt::Debug for TestServer {
 }
 
 /// What the threads of one server share.
-struct Shared {
+struct ServerShared {
     started: Instant,
-    state: Mutex<State>,
-    limited: Mutex<Option<Arc<Limited>>>,
-    batches: Mutex<Batches>,
+    state: Mutex<ServerRecords>,
+    limiter: Mutex<Option<Arc<ServerLimiter>>>,
+    batches: Mutex<BatchStore>,
     arrival: Condvar,
-    links: Mutex<Links>,
+    links: Mutex<Connections>,
     closing: Condvar,
-    stopper: Stopper,
+    stopper: StopSignal,
 }
 
-impl Shared {
+impl ServerShared {
     fn new() -> Self {
-        Shared {
+        ServerShared {
             started: Instant::now(),
-            state: Mutex::new(State {
+            state: Mutex::new(ServerRecords {
                 queue: VecDeque::new(),
                 routes: Vec::new(),
                 answer: None,
@@ -613,16 +613,16 @@ impl Shared {
                 is_keeping: true,
                 count: 0,
             }),
-            limited: Mutex::default(),
+            limiter: Mutex::default(),
             batches: Mutex::default(),
             arrival: Condvar::new(),
-            links: Mutex::new(Links::default()),
+            links: Mutex::new(Connections::default()),
             closing: Condvar::new(),
-            stopper: Stopper::default(),
+            stopper: StopSignal::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServerRecords> {
         lock(&self.state)
     }
 
@@ -652,31 +652,31 @@ impl Shared {
 
     /// A reply with the content that the server makes by itself, where it is to.
     fn made(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
-        if !matches!(reply.content, Content::Canned) {
+        if !matches!(reply.content, ReplyContent::Canned) {
             return reply;
         }
         if batches::is_about(request) {
             return batches::answer(&self.batches, reply, request);
         }
-        let limited = lock(&self.limited).clone();
-        match limited {
-            Some(limited) => limited.answer(reply, request, serial),
+        let limiter = lock(&self.limiter).clone();
+        match limiter {
+            Some(limiter) => limiter.reply_to(reply, request, serial),
             None => reply,
         }
     }
 }
 
 /// What is scripted and what was recorded.
-struct State {
+struct ServerRecords {
     queue: VecDeque<Reply>,
     routes: Vec<Route>,
-    answer: Option<Arc<Answer>>,
+    answer: Option<Arc<ReplyFunction>>,
     requests: Vec<Arc<RecordedRequest>>,
     is_keeping: bool,
     count: usize,
 }
 
-impl State {
+impl ServerRecords {
     fn take_reply(&mut self, method: &str, path: &str) -> Option<Reply> {
         let mut routes = self.routes.iter_mut();
         routes
@@ -692,7 +692,7 @@ impl State {
             .find(|route| route.is(method, path))
             .and_then(|route| route.queue.front())
             .or_else(|| self.queue.front())
-            .is_some_and(|reply| reply.fault == Some(Fault::ResetBeforeBodyRead))
+            .is_some_and(|reply| reply.fault == Some(InjectedFault::ResetBeforeBodyRead))
     }
 }
 
@@ -709,26 +709,26 @@ impl Route {
     }
 }
 
-type Answer = dyn Fn(&RecordedRequest) -> Reply + Send + Sync;
+type ReplyFunction = dyn Fn(&RecordedRequest) -> Reply + Send + Sync;
 
 /// The connections.
 #[derive(Default)]
-struct Links {
+struct Connections {
     is_stopping: bool,
     accepted: usize,
     open: HashMap<usize, Weak<TcpStream>>,
 }
 
 /// One open connection; dropping it closes the socket and tells who waits for that.
-struct Link {
-    shared: Arc<Shared>,
+struct OpenConnection {
+    shared: Arc<ServerShared>,
     number: usize,
     socket: Option<Arc<TcpStream>>,
 }
 
-impl Link {
+impl OpenConnection {
     /// Registers an accepted connection; `None` when the server stops.
-    fn open(shared: &Arc<Shared>, socket: TcpStream) -> Option<Link> {
+    fn open(shared: &Arc<ServerShared>, socket: TcpStream) -> Option<OpenConnection> {
         let socket = Arc::new(socket);
         let mut links = lock(&shared.links);
         if links.is_stopping {
@@ -737,7 +737,7 @@ impl Link {
         let number = links.accepted;
         links.accepted += 1;
         links.open.insert(number, Arc::downgrade(&socket));
-        Some(Link {
+        Some(OpenConnection {
             shared: Arc::clone(shared),
             number,
             socket: Some(socket),
@@ -745,7 +745,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.socket = None;
         lock(&self.shared.links).open.remove(&self.number);
@@ -754,11 +754,11 @@ impl Drop for Link {
 }
 
 /// Accepts connections until the server stops.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<ServerShared>) {
     loop {
         match listener.accept() {
             Ok((socket, _)) => {
-                let Some(link) = Link::open(shared, socket) else {
+                let Some(link) = OpenConnection::open(shared, socket) else {
                     return;
                 };
                 // Where no thread can be had, dropping the link closes the connection.
@@ -777,29 +777,33 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 /// Serves the requests of one connection.
-fn serve(link: &Link) {
+fn serve(link: &OpenConnection) {
     let Some(socket) = link.socket.as_deref() else {
         return;
     };
     // Without it the answers come later, but they come.
     let _ = socket.set_nodelay(true);
-    let mut inbox = Inbox::new(socket);
+    let mut inbox = RequestReader::new(socket);
     loop {
         match exchange(link, socket, &mut inbox) {
-            Ok(After::KeepAlive) => {}
-            Ok(After::Close) => {
+            Ok(AfterReply::KeepAlive) => {}
+            Ok(AfterReply::Close) => {
                 // Fails when the client has gone, and then there is nothing to end.
                 let _ = inbox.release();
                 return;
             }
-            Ok(After::Reset) | Err(Failure::Gone) => return,
-            Err(Failure::Refused(status, reason)) => return refuse(socket, status, reason),
+            Ok(AfterReply::Reset) | Err(ReadFailure::Gone) => return,
+            Err(ReadFailure::Refused(status, reason)) => return refuse(socket, status, reason),
         }
     }
 }
 
 /// Reads one request and answers it.
-fn exchange(link: &Link, socket: &TcpStream, inbox: &mut Inbox<'_>) -> Result<After, Failure> {
+fn exchange(
+    link: &OpenConnection,
+    socket: &TcpStream,
+    inbox: &mut RequestReader<'_>,
+) -> Result<AfterReply, ReadFailure> {
     let shared = &*link.shared;
     let head = inbox.head()?;
     let (is_last, is_http_1_0) = (head.is_last(), head.is_http_1_0);
@@ -812,7 +816,7 @@ fn exchange(link: &Link, socket: &TcpStream, inbox: &mut Inbox<'_>) -> Result<Af
         body = inbox.body(&head)?;
     }
     let (request, serial, reply) = shared.arrived(record(head, body, link.number));
-    let exchange = Exchange {
+    let exchange = RequestContext {
         request: &request,
         serial,
         is_last,
@@ -821,8 +825,8 @@ fn exchange(link: &Link, socket: &TcpStream, inbox: &mut Inbox<'_>) -> Result<Af
     Ok(deliver(&reply, &exchange, socket, inbox, &shared.stopper))
 }
 
-/// The record of a request, with times that [`Shared::arrived`] sets.
-fn record(head: Head, body: Vec<u8>, connection: usize) -> RecordedRequest {
+/// The record of a request, with times that [`ServerShared::arrived`] sets.
+fn record(head: RequestHead, body: Vec<u8>, connection: usize) -> RecordedRequest {
     RecordedRequest {
         method: head.method,
         path: head.path,

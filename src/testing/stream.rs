@@ -32,7 +32,7 @@ use crate::types::ContentBlock;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct StreamScript {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<StreamStep>,
     blocks: usize,
     output_bytes: u64,
     has_tool_use: bool,
@@ -42,7 +42,7 @@ pub struct StreamScript {
     pub(super) one_chunk: bool,
     pub(super) done_marker: bool,
     pub(super) final_blank_line: bool,
-    pub(super) ending: Option<(usize, Ending)>,
+    pub(super) ending: Option<(usize, StreamEnding)>,
     pub(super) ping_every: Option<Duration>,
 }
 
@@ -106,7 +106,7 @@ impl StreamScript {
     /// A whole stream of these blocks. Text, thinking and tool input come in deltas, other blocks
     /// at once.
     pub(super) fn message(blocks: &[ContentBlock]) -> Self {
-        let start = Step::Start { input_tokens: None };
+        let start = StreamStep::Start { input_tokens: None };
         let script = StreamScript::new().step(start).ping();
         let add = |script: StreamScript, block: &ContentBlock| match block {
             ContentBlock::Text(block) if block.citations.is_none() => {
@@ -143,7 +143,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn message_start(self, input_tokens: u64) -> Self {
-        self.step(Step::Start {
+        self.step(StreamStep::Start {
             input_tokens: Some(input_tokens),
         })
     }
@@ -264,7 +264,7 @@ impl StreamScript {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         script.output_bytes += (count as u64).saturating_mul(bytes_each as u64);
         script
-            .step(Step::Deltas {
+            .step(StreamStep::Deltas {
                 index,
                 count,
                 bytes_each,
@@ -295,7 +295,7 @@ impl StreamScript {
     /// ```
     pub fn event(self, name: impl Into<String>, data: impl ToString) -> Self {
         let (name, data) = (name.into(), data.to_string());
-        self.step(Step::Event { name, data })
+        self.step(StreamStep::Event { name, data })
     }
 
     /// Adds an event of a type that no client knows (`future_event`).
@@ -356,7 +356,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn comment(self, text: impl Into<String>) -> Self {
-        self.step(Step::Comment(text.into()))
+        self.step(StreamStep::Comment(text.into()))
     }
 
     /// Adds these bytes as they are, whatever they do to the framing.
@@ -379,7 +379,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.step(Step::Raw(bytes.into()))
+        self.step(StreamStep::Raw(bytes.into()))
     }
 
     /// Adds a pause: what was added before is on the wire, and nothing is sent for this long.
@@ -403,7 +403,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn pause(self, duration: Duration) -> Self {
-        self.step(Step::Pause(duration))
+        self.step(StreamStep::Pause(duration))
     }
 
     /// Adds `message_delta` with this stop reason and cumulative number of output tokens.
@@ -506,7 +506,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn error(self, error_type: &str, message: &str) -> Self {
-        self.step(Step::Error(error_data(error_type, message)))
+        self.step(StreamStep::Error(error_data(error_type, message)))
     }
 
     /// Ends the stream after `events` events with an `error` event; the body ends orderly.
@@ -521,7 +521,7 @@ impl StreamScript {
     /// let reply = Reply::stream(script);
     /// ```
     pub fn error_after(self, events: usize, error_type: &str, message: &str) -> Self {
-        self.ending(events, Ending::Error(error_data(error_type, message)))
+        self.ending(events, StreamEnding::Error(error_data(error_type, message)))
     }
 
     /// Ends the body orderly after `events` events, usually without `message_stop`.
@@ -533,7 +533,7 @@ impl StreamScript {
     /// let reply = Reply::stream(StreamScript::text("One two three four.").cut_after(6));
     /// ```
     pub fn cut_after(self, events: usize) -> Self {
-        self.ending(events, Ending::Cut)
+        self.ending(events, StreamEnding::Cut)
     }
 
     /// Resets the connection after `events` events (see
@@ -554,7 +554,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset_after(self, events: usize) -> Self {
-        self.ending(events, Ending::Reset)
+        self.ending(events, StreamEnding::Reset)
     }
 
     /// Falls silent after `events` events, with the connection open, until the client goes away or
@@ -578,7 +578,7 @@ impl StreamScript {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stall_after(self, events: usize) -> Self {
-        self.ending(events, Ending::Stall)
+        self.ending(events, StreamEnding::Stall)
     }
 
     /// Sends a ping each `interval` while stalled. Default: none. Needs
@@ -752,16 +752,16 @@ impl StreamScript {
     }
 
     /// Adds a pause until this time, if that is yet to come.
-    pub(super) fn until(self, time: Instant) -> Self {
-        self.step(Step::Until(time))
+    pub(super) fn pause_until(self, time: Instant) -> Self {
+        self.step(StreamStep::Until(time))
     }
 
-    fn step(mut self, step: Step) -> Self {
+    fn step(mut self, step: StreamStep) -> Self {
         self.steps.push(step);
         self
     }
 
-    fn ending(mut self, events: usize, ending: Ending) -> Self {
+    fn ending(mut self, events: usize, ending: StreamEnding) -> Self {
         self.ending = Some((events, ending));
         self
     }
@@ -798,7 +798,7 @@ impl Default for StreamScript {
 
 /// One thing to send, in order.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum StreamStep {
     Start {
         input_tokens: Option<u64>,
     },
@@ -820,7 +820,7 @@ pub(super) enum Step {
 
 /// How a stream ends before its script does.
 #[derive(Clone, Debug)]
-pub(super) enum Ending {
+pub(super) enum StreamEnding {
     Cut,
     Error(String),
     Reset,

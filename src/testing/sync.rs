@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// Ends every pause when the server stops.
 #[derive(Debug, Default)]
-pub(super) struct Stopper {
+pub(super) struct StopSignal {
     is_stopping: Mutex<bool>,
     signal: Condvar,
 }
 
-impl Stopper {
+impl StopSignal {
     pub(super) fn stop(&self) {
         *lock(&self.is_stopping) = true;
         self.signal.notify_all();

@@ -1,58 +1,62 @@
-//! The arithmetic of the limit mode: time and a request in, a verdict out.
+//! The decisions of the limit mode: a time and a request in, a decision out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::buckets::{Cause, Class, Plan, Standing, buckets};
-use super::ledger::{Entry, LedgerEntries, Refusals};
-use super::settings::{Charging, Each, ServerLimits, Spread};
+use super::buckets::{BucketLevels, ClassBuckets, RefusalCause, ResponsePlan, full_buckets};
+use super::ledger::{AdmittedRequest, LedgerEntries, Refusals};
+use super::settings::{Charging, EachLimit, LogNormal, ServerLimits};
 
-/// The limits at work. It has no clock: times are seconds since the first request, in order.
+/// Decides which requests are admitted, and records them.
+///
+/// It has no clock: times are seconds since the first request, in order.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct AdmissionControl {
     limits: Arc<ServerLimits>,
-    rates: BTreeMap<String, Each<u64>>,
-    classes: BTreeMap<String, Class>,
+    /// The limits per minute of the classes that have their own.
+    class_limits: BTreeMap<String, EachLimit<u64>>,
+    classes: BTreeMap<String, ClassBuckets>,
     now: f64,
     /// When each of the open requests ends.
-    open: Vec<f64>,
-    draws: Draws,
+    open_until: Vec<f64>,
+    random: RandomSequences,
     ledger: LedgerEntries,
 }
 
-/// A request as the machine needs it.
+/// A request as the decision needs it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(super) struct ArrivedRequest<'a> {
     pub(super) class: &'a str,
-    /// Without what is read from the cache.
+    /// Input tokens, without those read from the cache.
     pub(super) input: u64,
     pub(super) max_tokens: u64,
-    /// As the request states them; otherwise they are drawn.
+    /// The output tokens that the request states; `None` takes the next random number.
     pub(super) output: Option<u64>,
+    /// The latency in seconds that the request states; `None` takes the next random number.
     pub(super) latency: Option<f64>,
 }
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Verdict {
-    Admitted(Plan, Standing),
+pub(super) enum AdmissionDecision {
+    Admitted(ResponsePlan, BucketLevels),
     /// A 429.
-    Limited(Cause, Standing),
+    RateLimited(RefusalCause, BucketLevels),
     /// A 529.
     Overloaded,
 }
 
-impl Machine {
-    pub(super) fn new(limits: ServerLimits) -> Machine {
-        Machine {
-            rates: rates(&limits),
-            draws: Draws::new(&limits),
+impl AdmissionControl {
+    pub(super) fn new(limits: ServerLimits) -> AdmissionControl {
+        AdmissionControl {
+            class_limits: class_limits(&limits),
+            random: RandomSequences::new(&limits),
             limits: Arc::new(limits),
             classes: BTreeMap::new(),
             now: 0.0,
-            open: Vec::new(),
+            open_until: Vec::new(),
             ledger: LedgerEntries::default(),
         }
     }
@@ -65,138 +69,145 @@ impl Machine {
         &self.ledger
     }
 
-    /// Decides about a request that arrives now, and charges it where it is admitted.
-    pub(super) fn at(&mut self, now: f64, ask: Ask<'_>) -> Verdict {
+    /// Decides about a request that arrives now, and charges it if it is admitted.
+    pub(super) fn decide(&mut self, now: f64, request: ArrivedRequest<'_>) -> AdmissionDecision {
         self.advance(now);
         let now = self.now;
         self.ledger.last_arrival = now;
         if self.is_overloaded() {
-            self.ledger.refused(ask.class).overloaded += 1;
-            return Verdict::Overloaded;
+            self.ledger.refused(request.class).overloaded += 1;
+            return AdmissionDecision::Overloaded;
         }
-        let plan = self.draws.plan(now, ask);
-        let class = self.classes.entry(ask.class.to_owned()).or_insert_with(|| {
-            let rates = self.rates.get(ask.class).unwrap_or(&self.limits.rates);
-            Class::new(now, buckets(*rates, &self.limits))
-        });
+        let class = self
+            .classes
+            .entry(request.class.to_owned())
+            .or_insert_with(|| {
+                let own = self.class_limits.get(request.class);
+                let per_minute = own.unwrap_or(&self.limits.per_minute);
+                ClassBuckets::new(now, full_buckets(*per_minute, &self.limits))
+            });
         class.advance(now, self.limits.tenant);
-        let need = [1, ask.input, reserved(self.limits.charging, &ask)];
+        let output_on_arrival = match self.limits.charging {
+            Charging::AsProduced => 1,
+            Charging::Reserved => request.max_tokens.max(1),
+        };
+        let need = [1, request.input, output_on_arrival];
         if let Some(cause) = class.shortage(need) {
-            *cause.counter(self.ledger.refused(ask.class)) += 1;
-            return Verdict::Limited(cause, class.standing());
+            *cause.counter(self.ledger.refused(request.class)) += 1;
+            return AdmissionDecision::RateLimited(cause, class.levels());
         }
+        let plan = self.random.plan(now, request);
         class.charge(now, need, &plan, self.limits.charging);
-        let standing = class.standing();
-        self.draws.next();
-        self.open.push(plan.to);
-        self.book(ask, &plan);
-        Verdict::Admitted(plan, standing)
+        let levels = class.levels();
+        self.random.draw_next();
+        self.open_until.push(plan.to);
+        self.record(request, &plan);
+        AdmissionDecision::Admitted(plan, levels)
     }
 
-    fn book(&mut self, ask: Ask<'_>, plan: &Plan) {
-        let entry = Entry {
+    fn record(&mut self, request: ArrivedRequest<'_>, plan: &ResponsePlan) {
+        let admitted = AdmittedRequest {
             at: self.now,
-            input: ask.input,
+            input: request.input,
             output: plan.output,
             from: plan.from,
             to: plan.to,
         };
-        self.ledger.admitted(ask.class, entry);
-        self.ledger.most_open = self.ledger.most_open.max(self.open.len());
+        self.ledger.add_admitted(request.class, admitted);
+        self.ledger.most_open = self.ledger.most_open.max(self.open_until.len());
         self.ledger.last_end = self.ledger.last_end.max(plan.to);
     }
 
-    /// Whether a storm strikes the request that arrives now.
+    /// Decides by chance whether the request that arrives now gets a 529.
     fn is_overloaded(&mut self) -> bool {
-        let storms = self.limits.storms.iter().map(|storm| storm.at(self.now));
-        let odds = storms.fold(0.0, f64::max);
-        odds > 0.0 && self.draws.storm.f64() < odds
+        let periods = self.limits.overloads.iter();
+        let probability = periods
+            .map(|period| period.probability_at(self.now))
+            .fold(0.0, f64::max);
+        probability > 0.0 && self.random.overload.f64() < probability
     }
 
     fn advance(&mut self, now: f64) {
         self.now = self.now.max(now);
         let now = self.now;
-        self.open.retain(|end| *end > now);
+        self.open_until.retain(|end| *end > now);
     }
 }
 
-impl Cause {
+impl RefusalCause {
     fn counter(self, refused: &mut Refusals) -> &mut u64 {
         match self {
-            Cause::Limit(dimension, _) => refused.of(dimension),
-            Cause::TooLarge(_) => &mut refused.too_large,
+            RefusalCause::Exceeded { limit, .. } => refused.of(limit),
+            RefusalCause::TooLarge { .. } => &mut refused.too_large,
         }
     }
 }
 
-/// All that is drawn, in three rows that do not disturb each other.
+/// Random numbers from three generators, so that one sequence does not change the others.
 #[derive(Debug)]
-struct Draws {
-    storm: Rng,
-    sizes: Rng,
+struct RandomSequences {
+    overload: Rng,
+    outputs: Rng,
     latencies: Rng,
+    output_distribution: Option<LogNormal>,
+    latency_distribution: LogNormal,
+    /// The output tokens of the next request that is admitted.
     output: Option<f64>,
+    /// The latency in seconds of the next request that is admitted.
     latency: f64,
-    limits: (Option<Spread>, Spread),
 }
 
-impl Draws {
-    fn new(limits: &ServerLimits) -> Draws {
+impl RandomSequences {
+    fn new(limits: &ServerLimits) -> RandomSequences {
         let mut seeds = Rng::with_seed(limits.seed);
-        let mut draws = Draws {
-            storm: seeds.fork(),
-            sizes: seeds.fork(),
+        let mut random = RandomSequences {
+            overload: seeds.fork(),
+            outputs: seeds.fork(),
             latencies: seeds.fork(),
+            output_distribution: limits.output,
+            latency_distribution: limits.latency,
             output: None,
             latency: 0.0,
-            limits: (limits.output, limits.latency),
         };
-        draws.next();
-        draws
+        random.draw_next();
+        random
     }
 
-    /// Draws for the request after the one that was admitted.
-    fn next(&mut self) {
-        let (output, latency) = self.limits;
-        self.output = output.map(|output| output.draw(&mut self.sizes));
-        self.latency = latency.draw(&mut self.latencies);
+    /// Takes the numbers for the next request that is admitted.
+    fn draw_next(&mut self) {
+        let output = self.output_distribution;
+        self.output = output.map(|output| output.draw(&mut self.outputs));
+        self.latency = self.latency_distribution.draw(&mut self.latencies);
     }
 
-    fn plan(&self, now: f64, ask: Ask<'_>) -> Plan {
-        let most = ask.max_tokens.clamp(1, LARGEST);
+    fn plan(&self, now: f64, request: ArrivedRequest<'_>) -> ResponsePlan {
+        let most = request.max_tokens.clamp(1, LARGEST_OUTPUT);
         let drawn = self.output.map_or(1, |output| output as u64);
-        let wanted = ask.output.unwrap_or(drawn).max(1);
-        let latency = ask.latency.unwrap_or(self.latency).min(LONGEST);
-        Plan {
+        let wanted = request.output.unwrap_or(drawn).max(1);
+        let latency = request.latency.unwrap_or(self.latency).min(LONGEST_LATENCY);
+        ResponsePlan {
             output: wanted.min(most),
             is_cut: wanted > most,
-            from: now + latency * FIRST,
+            from: now + latency * SHARE_BEFORE_FIRST_TOKEN,
             to: now + latency,
         }
     }
 }
 
-/// How many tokens of output must be there on arrival.
-fn reserved(charging: Charging, ask: &Ask<'_>) -> u64 {
-    match charging {
-        Charging::AsProduced => 1,
-        Charging::Reserved => ask.max_tokens.max(1),
-    }
-}
-
-/// The limits of the classes that have their own.
-fn rates(limits: &ServerLimits) -> BTreeMap<String, Each<u64>> {
+fn class_limits(limits: &ServerLimits) -> BTreeMap<String, EachLimit<u64>> {
     let classes = limits.classes.iter();
-    let class = |(model, rates): &(String, _)| (limits.grouping.class_of(model), *rates);
+    let class = |(model, per_minute): &(String, _)| (limits.grouping.class_of(model), *per_minute);
     classes.map(class).collect()
 }
 
-/// The share of the latency before the first token.
-const FIRST: f64 = 0.1;
-/// The longest latency, in seconds.
-const LONGEST: f64 = 3_600.0;
-/// The largest output.
-const LARGEST: u64 = 1_000_000;
+/// The share of the latency that passes before the first token; documented at `ServerLimits`.
+const SHARE_BEFORE_FIRST_TOKEN: f64 = 0.1;
+
+/// The longest latency, in seconds: an hour, as documented at `ServerLimits::latency`.
+const LONGEST_LATENCY: f64 = 3_600.0;
+
+/// The most output tokens: the text is made in memory, four bytes for each token.
+const LARGEST_OUTPUT: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -208,8 +219,8 @@ mod tests {
 
     const PLENTY: u64 = 1_000_000_000;
 
-    fn ask(input: u64, output: u64, latency: f64) -> Ask<'static> {
-        Ask {
+    fn request(input: u64, output: u64, latency: f64) -> ArrivedRequest<'static> {
+        ArrivedRequest {
             class: "a",
             input,
             max_tokens: 1_000,
@@ -222,186 +233,210 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    impl Machine {
+    impl AdmissionControl {
         fn ledger(&self) -> Ledger {
             self.ledger.ledger(self.now)
         }
 
         #[track_caller]
-        fn admit(&mut self, now: f64, ask: Ask<'_>) -> Plan {
-            match self.at(now, ask) {
-                Verdict::Admitted(plan, _) => plan,
+        fn admit(&mut self, now: f64, request: ArrivedRequest<'_>) -> ResponsePlan {
+            match self.decide(now, request) {
+                AdmissionDecision::Admitted(plan, _) => plan,
                 other => panic!("at {now}: {other:?}"),
             }
         }
 
         #[track_caller]
-        fn refuse(&mut self, now: f64, ask: Ask<'_>) -> Cause {
-            match self.at(now, ask) {
-                Verdict::Limited(cause, _) => cause,
+        fn refuse(&mut self, now: f64, request: ArrivedRequest<'_>) -> RefusalCause {
+            match self.decide(now, request) {
+                AdmissionDecision::RateLimited(cause, _) => cause,
                 other => panic!("at {now}: {other:?}"),
             }
         }
 
         /// The bucket that is short, and for how long.
         #[track_caller]
-        fn short(&mut self, now: f64, ask: Ask<'_>) -> (usize, f64) {
-            match self.refuse(now, ask) {
-                Cause::Limit(dimension, wait) => (dimension, (wait * 1e6).round() / 1e6),
+        fn short(&mut self, now: f64, request: ArrivedRequest<'_>) -> (usize, f64) {
+            match self.refuse(now, request) {
+                RefusalCause::Exceeded { limit, wait } => (limit, (wait * 1e6).round() / 1e6),
                 other => panic!("at {now}: {other:?}"),
             }
         }
 
         #[track_caller]
-        fn standing(&mut self, now: f64, ask: Ask<'_>) -> Standing {
-            match self.at(now, ask) {
-                Verdict::Admitted(_, standing) | Verdict::Limited(_, standing) => standing,
-                Verdict::Overloaded => panic!("at {now}: 529"),
+        fn levels(&mut self, now: f64, request: ArrivedRequest<'_>) -> BucketLevels {
+            match self.decide(now, request) {
+                AdmissionDecision::Admitted(_, levels)
+                | AdmissionDecision::RateLimited(_, levels) => levels,
+                AdmissionDecision::Overloaded => panic!("at {now}: 529"),
             }
         }
     }
 
     #[test]
     fn a_bucket_admits_what_it_holds_and_fills_continuously() {
-        let mut machine = Machine::new(ServerLimits::per_minute(60, 6_000, PLENTY));
+        let mut control = AdmissionControl::new(ServerLimits::per_minute(60, 6_000, PLENTY));
         for _ in 0..60 {
-            machine.admit(0.0, ask(10, 1, 0.0));
+            control.admit(0.0, request(10, 1, 0.0));
         }
-        assert_eq!(machine.short(0.0, ask(10, 1, 0.0)), (REQUESTS, 1.0));
-        assert_eq!(machine.short(0.75, ask(10, 1, 0.0)), (REQUESTS, 0.25));
-        machine.admit(1.0, ask(5_495, 1, 0.0));
-        assert_eq!(machine.short(2.0, ask(106, 1, 0.0)), (INPUT, 0.01));
-        assert_eq!(machine.short(2.0, ask(205, 1, 0.0)), (INPUT, 1.0));
-        machine.admit(2.0, ask(105, 1, 0.0));
-        let standing = machine.standing(3_600.0, ask(0, 1, 0.0));
+        assert_eq!(control.short(0.0, request(10, 1, 0.0)), (REQUESTS, 1.0));
+        assert_eq!(control.short(0.75, request(10, 1, 0.0)), (REQUESTS, 0.25));
+        control.admit(1.0, request(5_495, 1, 0.0));
+        assert_eq!(control.short(2.0, request(106, 1, 0.0)), (INPUT, 0.01));
+        assert_eq!(control.short(2.0, request(205, 1, 0.0)), (INPUT, 1.0));
+        control.admit(2.0, request(105, 1, 0.0));
+        let levels = control.levels(3_600.0, request(0, 1, 0.0));
         assert_eq!(
-            (standing[INPUT].left, standing[INPUT].full_in),
+            (levels[INPUT].remaining, levels[INPUT].full_in),
             (6_000.0, 0.0)
         );
         assert_eq!(
-            (standing[REQUESTS].left, standing[REQUESTS].full_in),
+            (levels[REQUESTS].remaining, levels[REQUESTS].full_in),
             (59.0, 1.0)
         );
-        let refused = machine.ledger().classes[0].refused;
+        let refused = control.ledger().classes[0].refused;
         assert_eq!((refused.requests, refused.input_tokens), (2, 2));
     }
 
     #[test]
     fn the_limit_that_takes_longest_is_named() {
-        let mut machine =
-            Machine::new(ServerLimits::per_minute(60, 6_000, PLENTY).depth(seconds(1)));
-        machine.admit(0.0, ask(100, 1, 0.0));
-        assert_eq!(machine.short(0.0, ask(50, 1, 0.0)), (REQUESTS, 1.0));
-        assert_eq!(machine.short(0.75, ask(99, 1, 0.0)), (REQUESTS, 0.25));
-        machine.admit(1.0, ask(100, 1, 0.0));
+        let mut control =
+            AdmissionControl::new(ServerLimits::per_minute(60, 6_000, PLENTY).depth(seconds(1)));
+        control.admit(0.0, request(100, 1, 0.0));
+        assert_eq!(control.short(0.0, request(50, 1, 0.0)), (REQUESTS, 1.0));
+        assert_eq!(control.short(0.75, request(99, 1, 0.0)), (REQUESTS, 0.25));
+        control.admit(1.0, request(100, 1, 0.0));
         assert_eq!(
-            machine.refuse(9.0, ask(101, 1, 0.0)),
-            Cause::TooLarge(INPUT)
+            control.refuse(9.0, request(101, 1, 0.0)),
+            RefusalCause::TooLarge { limit: INPUT }
         );
-        assert_eq!(machine.ledger().classes[0].refused.too_large, 1);
+        assert_eq!(control.ledger().classes[0].refused.too_large, 1);
     }
 
     #[test]
     fn output_is_taken_as_it_is_produced() {
-        let mut machine = Machine::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
-        let plan = machine.admit(0.0, ask(0, 900, 100.0));
+        let mut control = AdmissionControl::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
+        let plan = control.admit(0.0, request(0, 900, 100.0));
         assert_eq!((plan.output, plan.from, plan.to), (900, 10.0, 100.0));
         // 10 a second flow in, 10 out.
-        assert_eq!(machine.standing(55.0, ask(0, 1, 0.0))[OUTPUT].left, 599.0);
-        machine.admit(55.0, ask(0, 900, 0.0));
-        assert_eq!(machine.short(55.0, ask(0, 1, 0.0)), (OUTPUT, 30.2));
-        assert_eq!(machine.short(100.0, ask(0, 1, 0.0)), (OUTPUT, 30.2));
-        machine.admit(130.2, ask(0, 1, 0.0));
-        let ledger = machine.ledger();
+        assert_eq!(
+            control.levels(55.0, request(0, 1, 0.0))[OUTPUT].remaining,
+            599.0
+        );
+        control.admit(55.0, request(0, 900, 0.0));
+        assert_eq!(control.short(55.0, request(0, 1, 0.0)), (OUTPUT, 30.2));
+        assert_eq!(control.short(100.0, request(0, 1, 0.0)), (OUTPUT, 30.2));
+        control.admit(130.2, request(0, 1, 0.0));
+        let ledger = control.ledger();
         assert_eq!(ledger.classes[0].charged.output_tokens, 1_802);
         // Until 100 s: 600 of the long answer, 901 at 55 s.
         assert_eq!(ledger.classes[0].worst_minute.output_tokens, 1_501);
         // 20 a second out, up to 50 s and no longer.
-        let mut machine = Machine::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
-        machine.admit(0.0, ask(0, 900, 50.0));
-        assert_eq!(machine.standing(60.0, ask(0, 1, 0.0))[OUTPUT].left, 249.0);
+        let mut control = AdmissionControl::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
+        control.admit(0.0, request(0, 900, 50.0));
+        assert_eq!(
+            control.levels(60.0, request(0, 1, 0.0))[OUTPUT].remaining,
+            249.0
+        );
     }
 
     #[test]
     fn output_is_reserved_and_corrected_at_the_end() {
         let limits = ServerLimits::per_minute(PLENTY, PLENTY, 1_200).charging(Charging::Reserved);
-        let mut machine = Machine::new(limits);
-        machine.admit(0.0, ask(0, 100, 10.0));
-        assert_eq!(machine.short(0.0, ask(0, 100, 10.0)), (OUTPUT, 40.0));
-        assert_eq!(machine.short(9.0, ask(0, 100, 10.0)), (OUTPUT, 31.0));
+        let mut control = AdmissionControl::new(limits);
+        control.admit(0.0, request(0, 100, 10.0));
+        assert_eq!(control.short(0.0, request(0, 100, 10.0)), (OUTPUT, 40.0));
+        assert_eq!(control.short(9.0, request(0, 100, 10.0)), (OUTPUT, 31.0));
         // 200 left, 200 flowed in, 900 given back; no more than it holds.
-        assert_eq!(machine.standing(10.0, ask(0, 100, 1.0))[OUTPUT].left, 200.0);
-        let standing = machine.standing(1_000.0, ask(0, 1, 1.0));
-        assert_eq!(standing[OUTPUT].left, 200.0);
-        let most = Ask {
+        assert_eq!(
+            control.levels(10.0, request(0, 100, 1.0))[OUTPUT].remaining,
+            200.0
+        );
+        let levels = control.levels(1_000.0, request(0, 1, 1.0));
+        assert_eq!(levels[OUTPUT].remaining, 200.0);
+        let most = ArrivedRequest {
             max_tokens: 1_201,
-            ..ask(0, 1, 0.0)
+            ..request(0, 1, 0.0)
         };
-        assert_eq!(machine.refuse(2_000.0, most), Cause::TooLarge(OUTPUT));
-        assert_eq!(machine.ledger().classes[0].charged.output_tokens, 201);
+        assert_eq!(
+            control.refuse(2_000.0, most),
+            RefusalCause::TooLarge { limit: OUTPUT }
+        );
+        assert_eq!(control.ledger().classes[0].charged.output_tokens, 201);
     }
 
     #[test]
     fn requests_can_be_enforced_per_second() {
         let limits = ServerLimits::per_minute(120, PLENTY, PLENTY).requests_per_second(true);
-        let mut machine = Machine::new(limits);
-        let standing = machine.standing(0.0, ask(0, 1, 0.0));
+        let mut control = AdmissionControl::new(limits);
+        let levels = control.levels(0.0, request(0, 1, 0.0));
         assert_eq!(
-            (standing[REQUESTS].limit, standing[REQUESTS].left),
+            (levels[REQUESTS].limit, levels[REQUESTS].remaining),
             (120, 1.0)
         );
-        machine.admit(0.0, ask(0, 1, 0.0));
-        assert_eq!(machine.short(0.0, ask(0, 1, 0.0)), (REQUESTS, 0.5));
+        control.admit(0.0, request(0, 1, 0.0));
+        assert_eq!(control.short(0.0, request(0, 1, 0.0)), (REQUESTS, 0.5));
         let slow = ServerLimits::per_minute(20, PLENTY, PLENTY).requests_per_second(true);
-        let mut machine = Machine::new(slow);
-        machine.admit(0.0, ask(0, 1, 0.0));
-        assert_eq!(machine.short(0.0, ask(0, 1, 0.0)), (REQUESTS, 3.0));
+        let mut control = AdmissionControl::new(slow);
+        control.admit(0.0, request(0, 1, 0.0));
+        assert_eq!(control.short(0.0, request(0, 1, 0.0)), (REQUESTS, 3.0));
     }
 
     #[test]
     fn a_tenant_takes_its_share_first() {
         let limits = ServerLimits::per_minute(PLENTY, 6_000, PLENTY);
-        let mut machine = Machine::new(limits.clone().tenant_bursts(
+        let mut control = AdmissionControl::new(limits.clone().tenant_bursts(
             0.25,
             Duration::MAX,
             Duration::ZERO,
         ));
-        machine.admit(0.0, ask(6_000, 1, 0.0));
-        assert_eq!(machine.short(10.0, ask(800, 1, 0.0)), (INPUT, 0.5));
-        assert_eq!(machine.standing(10.0, ask(100, 1, 0.0))[INPUT].left, 650.0);
+        control.admit(0.0, request(6_000, 1, 0.0));
+        assert_eq!(control.short(10.0, request(800, 1, 0.0)), (INPUT, 0.5));
+        assert_eq!(
+            control.levels(10.0, request(100, 1, 0.0))[INPUT].remaining,
+            650.0
+        );
         let bursts = limits.tenant_bursts(1.0, seconds(10), seconds(5));
-        let mut machine = Machine::new(bursts);
-        machine.admit(0.0, ask(6_000, 1, 0.0));
-        assert_eq!(machine.standing(10.0, ask(0, 1, 0.0))[INPUT].left, 0.0);
-        assert_eq!(machine.standing(32.0, ask(0, 1, 0.0))[INPUT].left, 1_000.0);
+        let mut control = AdmissionControl::new(bursts);
+        control.admit(0.0, request(6_000, 1, 0.0));
+        assert_eq!(
+            control.levels(10.0, request(0, 1, 0.0))[INPUT].remaining,
+            0.0
+        );
+        assert_eq!(
+            control.levels(32.0, request(0, 1, 0.0))[INPUT].remaining,
+            1_000.0
+        );
     }
 
     #[test]
     fn storms_strike_by_chance_and_cost_nothing() {
         let limits = ServerLimits::per_minute(1, 1, 1).overload(seconds(10), seconds(20), 0.9);
-        let mut machine = Machine::new(limits);
-        machine.admit(9.9, ask(1, 1, 0.0));
+        let mut control = AdmissionControl::new(limits);
+        control.admit(9.9, request(1, 1, 0.0));
         let storm = (0..1_000).map(|number| 10.0 + f64::from(number) / 100.0);
-        let struck = storm.filter(|now| machine.at(*now, ask(1, 1, 0.0)) == Verdict::Overloaded);
+        let struck = storm.filter(|now| {
+            control.decide(*now, request(1, 1, 0.0)) == AdmissionDecision::Overloaded
+        });
         let struck = struck.count() as u64;
         assert!((870..930).contains(&struck), "{struck}");
-        machine.refuse(20.0, ask(1, 1, 0.0));
-        machine.admit(69.9, ask(1, 1, 0.0));
-        assert_eq!(machine.ledger().overloaded(), struck);
-        assert_eq!(machine.ledger().admitted(), 2);
+        control.refuse(20.0, request(1, 1, 0.0));
+        control.admit(69.9, request(1, 1, 0.0));
+        assert_eq!(control.ledger().overloaded(), struck);
+        assert_eq!(control.ledger().admitted(), 2);
     }
 
     #[test]
     fn open_requests_are_counted_until_their_end() {
-        let mut machine = Machine::new(ServerLimits::per_minute(PLENTY, PLENTY, PLENTY));
-        let other = |class| Ask {
+        let mut control = AdmissionControl::new(ServerLimits::per_minute(PLENTY, PLENTY, PLENTY));
+        let other = |class| ArrivedRequest {
             class,
-            ..ask(0, 1, 5.0)
+            ..request(0, 1, 5.0)
         };
-        machine.admit(0.0, other("a"));
-        machine.admit(1.0, other("b"));
-        machine.admit(5.0, other("c"));
-        let ledger = machine.ledger();
+        control.admit(0.0, other("a"));
+        control.admit(1.0, other("b"));
+        control.admit(5.0, other("c"));
+        let ledger = control.ledger();
         assert_eq!(ledger.most_open, 2);
         assert_eq!(
             (ledger.last_arrival, ledger.last_end),
@@ -412,43 +447,43 @@ mod tests {
     #[test]
     fn classes_have_buckets_of_their_own() {
         let limits = ServerLimits::per_minute(1, 9, 9).class("b-20260101", 2, 9, 9);
-        let mut machine = Machine::new(limits);
-        let b = Ask {
+        let mut control = AdmissionControl::new(limits);
+        let b = ArrivedRequest {
             class: "b",
-            ..ask(0, 1, 0.0)
+            ..request(0, 1, 0.0)
         };
-        machine.admit(0.0, ask(0, 1, 0.0));
-        machine.admit(0.0, b);
-        machine.admit(0.0, b);
-        assert_eq!(machine.short(0.0, ask(0, 1, 0.0)), (REQUESTS, 60.0));
-        assert_eq!(machine.short(0.0, b), (REQUESTS, 30.0));
-        machine.admit(60.0, ask(0, 1, 0.0));
-        assert_eq!(machine.ledger().admitted(), 4);
+        control.admit(0.0, request(0, 1, 0.0));
+        control.admit(0.0, b);
+        control.admit(0.0, b);
+        assert_eq!(control.short(0.0, request(0, 1, 0.0)), (REQUESTS, 60.0));
+        assert_eq!(control.short(0.0, b), (REQUESTS, 30.0));
+        control.admit(60.0, request(0, 1, 0.0));
+        assert_eq!(control.ledger().admitted(), 4);
     }
 
     #[test]
     fn zeros_and_huge_numbers_do_no_harm() {
-        let mut machine = Machine::new(ServerLimits::per_minute(0, 0, 0));
+        let mut control = AdmissionControl::new(ServerLimits::per_minute(0, 0, 0));
         assert_eq!(
-            machine.refuse(0.0, ask(0, 1, 0.0)),
-            Cause::TooLarge(REQUESTS)
+            control.refuse(0.0, request(0, 1, 0.0)),
+            RefusalCause::TooLarge { limit: REQUESTS }
         );
         let forever = ServerLimits::per_minute(u64::MAX, u64::MAX, u64::MAX)
             .depth(Duration::MAX)
             .tenant_bursts(f64::NAN, Duration::MAX, Duration::ZERO);
-        let mut machine = Machine::new(forever);
-        let huge = Ask {
+        let mut control = AdmissionControl::new(forever);
+        let huge = ArrivedRequest {
             max_tokens: u64::MAX,
-            ..ask(u64::MAX, u64::MAX, f64::MAX)
+            ..request(u64::MAX, u64::MAX, f64::MAX)
         };
-        let plan = machine.admit(0.0, huge);
+        let plan = control.admit(0.0, huge);
         assert_eq!(
             (plan.output, plan.is_cut, plan.to),
-            (LARGEST, true, LONGEST)
+            (LARGEST_OUTPUT, true, LONGEST_LATENCY)
         );
-        machine.admit(1e9, ask(0, 0, 0.0));
-        machine.admit(5.0, ask(0, 0, 0.0));
-        assert_eq!(machine.ledger().admitted(), 3);
+        control.admit(1e9, request(0, 0, 0.0));
+        control.admit(5.0, request(0, 0, 0.0));
+        assert_eq!(control.ledger().admitted(), 3);
     }
 
     #[test]
@@ -458,16 +493,19 @@ mod tests {
                 .output(250, 0.9)
                 .latency(seconds(6), 0.6)
                 .seed(seed);
-            let mut machine = Machine::new(limits);
-            let drawn = Ask {
+            let mut control = AdmissionControl::new(limits);
+            let drawn = ArrivedRequest {
                 output: None,
                 latency: None,
-                ..ask(0, 1, 0.0)
+                ..request(0, 1, 0.0)
             };
-            let plans = (0..400).filter_map(|second| match machine.at(f64::from(second), drawn) {
-                Verdict::Admitted(plan, _) => Some((plan.output, plan.to - f64::from(second))),
-                _ => None,
-            });
+            let plans =
+                (0..400).filter_map(|second| match control.decide(f64::from(second), drawn) {
+                    AdmissionDecision::Admitted(plan, _) => {
+                        Some((plan.output, plan.to - f64::from(second)))
+                    }
+                    _ => None,
+                });
             plans
                 .take(50)
                 .map(|(output, took)| (output, (took * 1e6).round()))
@@ -487,22 +525,22 @@ mod tests {
         for charging in [Charging::AsProduced, Charging::Reserved] {
             let mut rng = Rng::with_seed(11);
             let limits = ServerLimits::per_minute(50, 30_000, 8_000).charging(charging);
-            let mut machine = Machine::new(limits);
+            let mut control = AdmissionControl::new(limits);
             let (mut now, mut refused) = (0.0, 0);
             for _ in 0..5_000 {
                 now += rng.f64() * 2.0;
                 // No latency, or those under way would go on taking.
-                let asked = ask(rng.u64(..12_000), rng.u64(1..1_000), 0.0);
-                if let Verdict::Limited(cause, _) = machine.at(now, asked) {
-                    let Cause::Limit(_, wait) = cause else {
+                let asked = request(rng.u64(..12_000), rng.u64(1..1_000), 0.0);
+                if let AdmissionDecision::RateLimited(cause, _) = control.decide(now, asked) {
+                    let RefusalCause::Exceeded { wait, .. } = cause else {
                         panic!("{cause:?}");
                     };
                     refused += 1;
                     now += wait;
-                    machine.admit(now, asked);
+                    control.admit(now, asked);
                 }
             }
-            let ledger = machine.ledger();
+            let ledger = control.ledger();
             assert!(refused > 500 && ledger.admitted() > 500, "{refused}");
             let worst = ledger.classes[0].worst_minute;
             assert!(

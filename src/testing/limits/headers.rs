@@ -1,14 +1,14 @@
 //! The rate limit headers of the limit mode.
 
-use super::buckets::{Group, Standing};
+use super::buckets::{BucketLevel, BucketLevels};
 use super::settings::{HeaderMode, INPUT, OUTPUT, REQUESTS};
 use crate::testing::dates::rfc3339;
 
-/// The headers of the groups that are sent and shown; `day` is the time in seconds since 1970.
-pub(super) fn groups(
-    standing: &Standing,
+/// Returns the headers of the groups that the mode sends and `is_shown` selects; `now` is the time in seconds since 1970.
+pub(super) fn rate_limit_headers(
+    levels: &BucketLevels,
     mode: HeaderMode,
-    day: f64,
+    now: f64,
     is_shown: impl Fn(usize) -> bool,
 ) -> Vec<(&'static str, String)> {
     // The API's order.
@@ -17,14 +17,14 @@ pub(super) fn groups(
         HeaderMode::None => &[],
     };
     let shown = sent.iter().filter(|index| is_shown(**index));
-    let group = |dimension: usize| Shown::of(dimension, &standing[dimension]);
+    let group = |limit: usize| HeaderGroup::of(limit, &levels[limit]);
     let headers = shown.flat_map(|&index| {
         let shown = match index {
             TOKENS => group(INPUT).and(&group(OUTPUT)),
             _ => group(index),
         };
         let [limit, remaining, reset] = NAMES[index];
-        let full_at = (day + shown.full_in).ceil() as u64;
+        let full_at = (now + shown.full_in).ceil() as u64;
         [
             (limit, shown.limit.to_string()),
             (remaining, shown.remaining.to_string()),
@@ -35,28 +35,29 @@ pub(super) fn groups(
 }
 
 /// A group of headers before it is written.
-struct Shown {
+struct HeaderGroup {
     limit: u64,
     remaining: u64,
     full_in: f64,
 }
 
-impl Shown {
-    fn of(dimension: usize, group: &Group) -> Shown {
-        let remaining = match dimension {
-            REQUESTS => (group.left + 1e-6).floor(),
-            _ => (group.left / 1e3).round() * 1e3,
+impl HeaderGroup {
+    fn of(limit: usize, level: &BucketLevel) -> HeaderGroup {
+        let remaining = match limit {
+            REQUESTS => (level.remaining + ROUNDING_ERROR).floor(),
+            // As the API rounds.
+            _ => (level.remaining / 1e3).round() * 1e3,
         };
-        Shown {
-            limit: group.limit,
-            remaining: (remaining as u64).min(group.limit),
-            full_in: group.full_in.min(LONGEST),
+        HeaderGroup {
+            limit: level.limit,
+            remaining: (remaining as u64).min(level.limit),
+            full_in: level.full_in.min(LONGEST_RESET),
         }
     }
 
     /// The combined group, with the earlier reset, as recorded.
-    fn and(&self, other: &Shown) -> Shown {
-        Shown {
+    fn and(&self, other: &HeaderGroup) -> HeaderGroup {
+        HeaderGroup {
             limit: self.limit.saturating_add(other.limit),
             remaining: self.remaining.saturating_add(other.remaining),
             full_in: self.full_in.min(other.full_in),
@@ -67,9 +68,13 @@ impl Shown {
 /// The combined group of tokens, after those of the three dimensions.
 const TOKENS: usize = 3;
 
-/// The longest time to a reset, in seconds: a year.
-const LONGEST: f64 = 31_536_000.0;
+/// The longest time to a reset, in seconds: a year, so that an empty limit has a valid date.
+const LONGEST_RESET: f64 = 31_536_000.0;
 
+/// By how much a level may be wrong: a full bucket must not show one request less.
+const ROUNDING_ERROR: f64 = 1e-6;
+
+/// For each group: limit, remaining, reset.
 #[rustfmt::skip]
 const NAMES: [[&str; 3]; 4] = [
     ["anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"],
@@ -84,19 +89,19 @@ mod tests {
 
     #[test]
     fn groups_are_written_as_recorded() {
-        let group = |limit, left, full_in| Group {
+        let level = |limit, remaining, full_in| BucketLevel {
             limit,
-            left,
+            remaining,
             full_in,
         };
-        let standing = [
-            group(50, 49.9999999, 0.3),
-            group(450_000, 123_500.0, 43.2),
-            group(8_000, 7_499.9, 4.0),
+        let levels = [
+            level(50, 49.9999999, 0.3),
+            level(450_000, 123_500.0, 43.2),
+            level(8_000, 7_499.9, 4.0),
         ];
-        let day = 1_795_428_245.5;
+        let now = 1_795_428_245.5;
         let text = |mode, is_shown: fn(usize) -> bool| -> String {
-            let lines = groups(&standing, mode, day, is_shown).into_iter();
+            let lines = rate_limit_headers(&levels, mode, now, is_shown).into_iter();
             let line = |(name, value): (&str, String)| {
                 format!(
                     "{}: {value}\n",

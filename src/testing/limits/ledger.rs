@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::settings::{Each, INPUT, OUTPUT, REQUESTS};
+use super::settings::{EachLimit, INPUT, OUTPUT, REQUESTS};
 
 /// What a [`TestServer`](crate::testing::TestServer) in limit mode has admitted, refused and charged so far.
 ///
@@ -220,21 +220,21 @@ impl Refusals {
 /// The entries from which [`Ledger`] are made: about 40 bytes for each admitted request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LedgerEntries {
-    pages: BTreeMap<String, Page>,
+    pages: BTreeMap<String, ClassEntries>,
     pub(super) most_open: usize,
     pub(super) last_arrival: f64,
     pub(super) last_end: f64,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Page {
-    entries: Vec<Entry>,
+struct ClassEntries {
+    entries: Vec<AdmittedRequest>,
     refused: Refusals,
 }
 
 /// What one admitted request is charged; the times in seconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct AdmittedRequest {
     pub(super) at: f64,
     pub(super) input: u64,
     pub(super) output: u64,
@@ -244,7 +244,7 @@ pub(super) struct Entry {
 }
 
 impl LedgerEntries {
-    pub(super) fn admitted(&mut self, class: &str, entry: Entry) {
+    pub(super) fn add_admitted(&mut self, class: &str, entry: AdmittedRequest) {
         self.page(class).entries.push(entry);
     }
 
@@ -254,7 +254,7 @@ impl LedgerEntries {
 
     /// What has been charged until `now`.
     pub(super) fn ledger(&self, now: f64) -> Ledger {
-        let page = |(class, page): (&String, &Page)| page.ledger(class, now);
+        let page = |(class, page): (&String, &ClassEntries)| page.ledger(class, now);
         Ledger {
             classes: self.pages.iter().map(page).collect(),
             most_open: self.most_open,
@@ -263,19 +263,22 @@ impl LedgerEntries {
         }
     }
 
-    fn page(&mut self, class: &str) -> &mut Page {
+    fn page(&mut self, class: &str) -> &mut ClassEntries {
         self.pages.entry(class.to_owned()).or_default()
     }
 }
 
-impl Page {
+impl ClassEntries {
     fn ledger(&self, class: &str, now: f64) -> ClassLedger {
         let entries = self.entries.iter();
-        let flows: Each<Vec<Flow>> = [
-            entries.clone().map(|e| Flow::jump(e.at, 1.0)).collect(),
+        let flows: EachLimit<Vec<ChargedAmount>> = [
             entries
                 .clone()
-                .map(|e| Flow::jump(e.at, e.input as f64))
+                .map(|e| ChargedAmount::jump(e.at, 1.0))
+                .collect(),
+            entries
+                .clone()
+                .map(|e| ChargedAmount::jump(e.at, e.input as f64))
                 .collect(),
             entries.clone().map(|entry| entry.output(now)).collect(),
         ];
@@ -292,10 +295,10 @@ impl Page {
     }
 }
 
-impl Entry {
+impl AdmittedRequest {
     /// The output as far as it is charged until `now`.
-    fn output(&self, now: f64) -> Flow {
-        let whole = Flow {
+    fn output(&self, now: f64) -> ChargedAmount {
+        let whole = ChargedAmount {
             from: self.from,
             to: self.to,
             amount: self.output as f64,
@@ -304,11 +307,11 @@ impl Entry {
             return whole;
         }
         if now <= self.from {
-            return Flow::jump(self.from, 0.0);
+            return ChargedAmount::jump(self.from, 0.0);
         }
         let share = (now - self.from) / (self.to - self.from);
         let amount = whole.amount * share;
-        Flow {
+        ChargedAmount {
             to: now,
             amount,
             ..whole
@@ -317,7 +320,7 @@ impl Entry {
 }
 
 impl Amounts {
-    fn of(amounts: Each<f64>) -> Amounts {
+    fn of(amounts: EachLimit<f64>) -> Amounts {
         // What is left of the rounding of sums must not make one more token.
         let amounts = amounts.map(|amount| (amount - 1e-4).ceil() as u64);
         Amounts {
@@ -330,15 +333,15 @@ impl Amounts {
 
 /// An amount charged evenly over a time, or at once.
 #[derive(Clone, Copy, Debug)]
-struct Flow {
+struct ChargedAmount {
     from: f64,
     to: f64,
     amount: f64,
 }
 
-impl Flow {
-    fn jump(at: f64, amount: f64) -> Flow {
-        Flow {
+impl ChargedAmount {
+    fn jump(at: f64, amount: f64) -> ChargedAmount {
+        ChargedAmount {
             from: at,
             to: at,
             amount,
@@ -351,7 +354,7 @@ impl Flow {
 /// The sum over the span that ends now is followed through time. It jumps and bends only where a
 /// flow begins or ends, and where that leaves the span; so its largest value is at one of these
 /// times, before or after the jump.
-fn worst(flows: &[Flow], span: f64) -> f64 {
+fn worst(flows: &[ChargedAmount], span: f64) -> f64 {
     // Time, change of the sum, change of its slope.
     let mut events: Vec<(f64, f64, f64)> = Vec::with_capacity(flows.len() * 4);
     for flow in flows {
@@ -392,9 +395,9 @@ mod tests {
     use super::*;
 
     /// The same, span by span on a grid, before and after the jumps of each time.
-    fn slow(flows: &[Flow], span: f64) -> f64 {
+    fn slow(flows: &[ChargedAmount], span: f64) -> f64 {
         let charged = |until: f64, with_jumps: bool| -> f64 {
-            let part = |flow: &Flow| match until {
+            let part = |flow: &ChargedAmount| match until {
                 _ if until > flow.to || (until == flow.to && with_jumps) => flow.amount,
                 _ if until <= flow.from => 0.0,
                 _ => flow.amount * (until - flow.from) / (flow.to - flow.from),
@@ -416,13 +419,13 @@ mod tests {
             let mut flow = || {
                 let from = f64::from(rng.u32(..1_600)) / 8.0;
                 let length = f64::from(rng.u32(..400)) / 8.0 * f64::from(rng.u32(..2));
-                Flow {
+                ChargedAmount {
                     from,
                     to: from + length,
                     amount: f64::from(rng.u32(1..1_000)),
                 }
             };
-            let flows: Vec<Flow> = (0..40).map(|_| flow()).collect();
+            let flows: Vec<ChargedAmount> = (0..40).map(|_| flow()).collect();
             let (fast, slow) = (worst(&flows, 60.0), slow(&flows, 60.0));
             assert!((fast - slow).abs() < 1e-6, "{fast} {slow}");
         }
@@ -430,27 +433,31 @@ mod tests {
 
     #[test]
     fn a_minute_is_open_at_one_end() {
-        let jumps =
-            |times: &[f64]| -> Vec<Flow> { times.iter().map(|at| Flow::jump(*at, 1.0)).collect() };
+        let jumps = |times: &[f64]| -> Vec<ChargedAmount> {
+            times
+                .iter()
+                .map(|at| ChargedAmount::jump(*at, 1.0))
+                .collect()
+        };
         assert_eq!(worst(&jumps(&[0.0, 60.0]), 60.0), 1.0);
         assert_eq!(worst(&jumps(&[0.0, 59.9, 60.0]), 60.0), 2.0);
         assert_eq!(worst(&jumps(&[5.0, 5.0, 70.0]), 60.0), 2.0);
         assert_eq!(worst(&[], 60.0), 0.0);
-        let ramp = Flow {
+        let ramp = ChargedAmount {
             from: 10.0,
             to: 130.0,
             amount: 120.0,
         };
         assert_eq!(worst(&[ramp], 60.0), 60.0);
-        assert_eq!(worst(&[ramp, Flow::jump(40.0, 7.0)], 60.0), 67.0);
+        assert_eq!(worst(&[ramp, ChargedAmount::jump(40.0, 7.0)], 60.0), 67.0);
     }
 
     #[test]
     fn output_is_charged_as_far_as_it_is_produced() {
         let mut ledger = LedgerEntries::default();
-        ledger.admitted(
+        ledger.add_admitted(
             "a",
-            Entry {
+            AdmittedRequest {
                 at: 1.0,
                 input: 30,
                 output: 10,

@@ -1,71 +1,77 @@
-//! The limit mode on the wire: requests read, verdicts written as answers.
+//! The limit mode on the wire: decisions about requests, written as replies.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::admission::{Ask, Machine, Verdict};
-use super::buckets::{Cause, Plan, Standing};
-use super::headers::groups;
+use super::admission::{AdmissionControl, AdmissionDecision, ArrivedRequest};
+use super::buckets::{BucketLevels, RefusalCause, ResponsePlan};
+use super::headers::rate_limit_headers;
 use super::ledger::Ledger;
 use super::settings::{REQUESTS, ServerLimits};
-use crate::testing::canned::{self, Said, Wish, message_json};
+use crate::testing::canned::{self, MessageParts, RequestSummary, message_json};
 use crate::testing::dates::http_date;
 use crate::testing::recorded::RecordedRequest;
 use crate::testing::reply::{ORGANIZATION, Reply};
 use crate::testing::stream::{StreamScript, quoted};
 use crate::testing::sync::lock;
 
-/// The limits of one server with their clock.
-pub(crate) struct Limited(Mutex<Desk>);
-
-struct Desk {
-    machine: Machine,
-    time: ServerTime,
+/// The limits of one server, with their clock.
+pub(crate) struct ServerLimiter {
+    state: Mutex<LimiterState>,
 }
 
-impl Limited {
-    pub(crate) fn new(limits: ServerLimits) -> Limited {
-        Limited(Mutex::new(Desk {
-            time: ServerTime::new(limits.scale),
-            machine: Machine::new(limits),
-        }))
+struct LimiterState {
+    control: AdmissionControl,
+    clock: ScaledClock,
+}
+
+impl ServerLimiter {
+    pub(crate) fn new(limits: ServerLimits) -> ServerLimiter {
+        ServerLimiter {
+            state: Mutex::new(LimiterState {
+                clock: ScaledClock::new(limits.scale),
+                control: AdmissionControl::new(limits),
+            }),
+        }
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        let (ledger, now) = {
-            let desk = lock(&self.0);
-            (desk.machine.entries().clone(), desk.time.seen())
+        let (entries, now) = {
+            let state = lock(&self.state);
+            (state.control.entries().clone(), state.clock.now())
         };
-        ledger.ledger(now)
+        entries.ledger(now)
     }
 
-    /// What becomes of a request that `reply` would answer with a canned message.
-    pub(crate) fn answer(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
+    /// Decides about a request for a message that `reply`, a canned one, would answer; returns
+    /// `reply` with the content, headers and delay that follow. Other requests keep `reply`.
+    pub(crate) fn reply_to(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
         let Some(body) = canned::message_request(request) else {
             return reply;
         };
-        let limits = Arc::clone(lock(&self.0).machine.limits());
-        let asked = Asked::read(&body, &request.body, &limits);
-        let class = limits.grouping.class_of(&asked.wish.model);
-        let (verdict, arrived, time) = {
-            let mut desk = lock(&self.0);
-            let now = desk.time.now();
-            let verdict = desk.machine.at(now, asked.ask(&class));
-            (verdict, now, desk.time.clone())
+        let limits = Arc::clone(lock(&self.state).control.limits());
+        let spec = MessageSpec::read(&body, &request.body, &limits);
+        // The function of the caller that names the class may panic or be slow: not under the lock.
+        let class = limits.grouping.class_of(&spec.summary.model);
+        let (decision, arrived, clock) = {
+            let mut state = lock(&self.state);
+            let now = state.clock.start_or_now();
+            let decision = state.control.decide(now, spec.arrived_request(&class));
+            (decision, now, state.clock.clone())
         };
-        let scene = Scene {
+        let builder = ResponseBuilder {
             limits: &limits,
-            asked: &asked,
-            time: &time,
+            spec: &spec,
+            clock: &clock,
             arrived,
             serial,
         };
-        let made = match verdict {
-            Verdict::Admitted(plan, standing) => scene.message(&plan, &standing),
-            Verdict::Limited(cause, standing) => scene.refusal(cause, &standing),
-            Verdict::Overloaded => scene.refused(Reply::overloaded()),
+        let made = match decision {
+            AdmissionDecision::Admitted(plan, levels) => builder.message(&plan, &levels),
+            AdmissionDecision::RateLimited(cause, levels) => builder.rate_limited(cause, &levels),
+            AdmissionDecision::Overloaded => builder.send_as_refusal(Reply::overloaded()),
         };
         Reply {
             content: made.content,
@@ -76,88 +82,88 @@ impl Limited {
     }
 }
 
-/// The server's time, in seconds since the first request, on the real clock.
+/// The server's time in seconds since the first request: the real time, times `scale`.
 #[derive(Clone, Debug)]
-struct ServerTime {
-    /// When which time was, once it runs.
-    known: Option<(Instant, f64)>,
+struct ScaledClock {
+    /// When the first request arrived.
+    started: Option<Instant>,
     scale: f64,
     /// The time of day at the first request, in seconds since 1970.
-    wall: f64,
+    started_unix: f64,
 }
 
-impl ServerTime {
-    fn new(scale: f64) -> ServerTime {
-        ServerTime {
-            known: None,
+impl ScaledClock {
+    fn new(scale: f64) -> ScaledClock {
+        ScaledClock {
+            started: None,
             scale,
-            wall: 0.0,
+            started_unix: 0.0,
         }
     }
 
-    /// The time; the first call starts it.
-    fn now(&mut self) -> f64 {
-        if self.known.is_none() {
-            self.known = Some((Instant::now(), 0.0));
+    /// Starts the clock if it does not run yet, and returns the time.
+    fn start_or_now(&mut self) -> f64 {
+        if self.started.is_none() {
+            self.started = Some(Instant::now());
             let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-            self.wall = wall.unwrap_or_default().as_secs_f64();
+            self.started_unix = wall.unwrap_or_default().as_secs_f64();
             return 0.0;
         }
-        self.seen()
+        self.now()
     }
 
-    /// The time, zero as long as it has not been started.
-    fn seen(&self) -> f64 {
-        let passed =
-            |(known, time): (Instant, f64)| time + known.elapsed().as_secs_f64() * self.scale;
-        self.known.map_or(0.0, passed)
+    /// Returns the time: zero before the first request.
+    fn now(&self) -> f64 {
+        let scaled = |started: Instant| started.elapsed().as_secs_f64() * self.scale;
+        self.started.map_or(0.0, scaled)
     }
 
-    /// When it will be this time.
+    /// Returns the real instant of a time of this clock.
     fn instant(&self, time: f64) -> Instant {
-        let (known, since) = self.known.unwrap_or_else(|| (Instant::now(), 0.0));
-        known + Duration::from_secs_f64(((time - since) / self.scale).max(0.0))
+        let started = self.started.unwrap_or_else(Instant::now);
+        started + Duration::from_secs_f64((time / self.scale).max(0.0))
     }
 
-    /// How much of the real time is left until this time.
-    fn left(&self, time: f64) -> Duration {
+    /// Returns how long it takes in real time until this time of the clock.
+    fn real_time_until(&self, time: f64) -> Duration {
         self.instant(time).saturating_duration_since(Instant::now())
     }
 
-    /// The time of day, in seconds since 1970.
-    fn day(&self, time: f64) -> f64 {
-        self.wall + time
+    /// Returns the time of day in seconds since 1970.
+    fn unix_time(&self, time: f64) -> f64 {
+        self.started_unix + time
     }
 }
 
-/// What a request asks for.
-struct Asked {
-    wish: Wish,
+/// What a request says about the response that it wants, with the sizes that it states.
+struct MessageSpec {
+    summary: RequestSummary,
     max_tokens: u64,
     output: Option<u64>,
     cache_read: u64,
+    /// In seconds.
     latency: Option<f64>,
-    /// The text of the answer, where it is not made to measure.
+    /// The canned text; `None` for filler text of the planned length.
     text: Option<String>,
 }
 
-impl Asked {
-    fn read(body: &Value, bytes: &[u8], limits: &ServerLimits) -> Asked {
-        let mut wish = Wish::read(bytes);
+impl MessageSpec {
+    fn read(body: &Value, bytes: &[u8], limits: &ServerLimits) -> MessageSpec {
+        let mut summary = RequestSummary::read(bytes);
         let stated = |name: &str| {
             let in_metadata = body["metadata"]["user_id"].as_str();
             let found = in_metadata.and_then(|text| stated(text, name));
-            found.or_else(|| stated(&canned::last_said(&body["messages"]), name))
+            found.or_else(|| stated(&canned::last_user_text(&body["messages"]), name))
         };
-        wish.input_tokens = stated("input").unwrap_or(wish.input_tokens);
+        summary.input_tokens = stated("input").unwrap_or(summary.input_tokens);
         let mut output = stated("output");
         let is_canned = output.is_none() && limits.output.is_none();
         let text = is_canned.then(|| canned::echo(&body["messages"]));
         if let Some(text) = &text {
-            output = Some(text.len().div_ceil(BYTES) as u64);
+            output = Some(text.len().div_ceil(BYTES_PER_TOKEN) as u64);
         }
-        Asked {
-            wish,
+        MessageSpec {
+            summary,
             max_tokens: body["max_tokens"].as_u64().unwrap_or_default(),
             output,
             cache_read: stated("cache_read").unwrap_or_default(),
@@ -166,19 +172,19 @@ impl Asked {
         }
     }
 
-    fn ask<'a>(&self, class: &'a str) -> Ask<'a> {
-        Ask {
+    fn arrived_request<'a>(&self, class: &'a str) -> ArrivedRequest<'a> {
+        ArrivedRequest {
             class,
-            input: self.wish.input_tokens,
+            input: self.summary.input_tokens,
             max_tokens: self.max_tokens,
             output: self.output,
             latency: self.latency,
         }
     }
 
-    /// What the answer says: the canned text, or filler, of the planned length.
-    fn text(&self, plan: &Plan) -> String {
-        let bytes = plan.output as usize * BYTES;
+    /// Returns the text of the message: the canned text or filler, of the planned length.
+    fn text(&self, plan: &ResponsePlan) -> String {
+        let bytes = plan.output as usize * BYTES_PER_TOKEN;
         match &self.text {
             Some(text) if !plan.is_cut => text.clone(),
             Some(text) => {
@@ -191,7 +197,7 @@ impl Asked {
     }
 }
 
-/// The number of this name in a `[cost name=number …]` within the text.
+/// Returns the number of this name in a `[cost name=number …]` within the text.
 fn stated(text: &str, name: &str) -> Option<u64> {
     let (_, rest) = text.split_once("[cost ")?;
     let (parts, _) = rest.split_once(']')?;
@@ -200,19 +206,19 @@ fn stated(text: &str, name: &str) -> Option<u64> {
     value.next_back()?.parse().ok()
 }
 
-/// All that an answer is made from, but for the verdict.
-struct Scene<'a> {
+/// Writes the decision about one request as a reply.
+struct ResponseBuilder<'a> {
     limits: &'a ServerLimits,
-    asked: &'a Asked,
-    time: &'a ServerTime,
+    spec: &'a MessageSpec,
+    clock: &'a ScaledClock,
     arrived: f64,
     serial: u64,
 }
 
-impl Scene<'_> {
-    fn message(&self, plan: &Plan, standing: &Standing) -> Reply {
-        let text = self.asked.text(plan);
-        let said = Said {
+impl ResponseBuilder<'_> {
+    fn message(&self, plan: &ResponsePlan, levels: &BucketLevels) -> Reply {
+        let text = self.spec.text(plan);
+        let parts = MessageParts {
             content: &format!(r#"[{{"type":"text","text":{}}}]"#, quoted(&text)),
             stop_reason: if plan.is_cut {
                 "max_tokens"
@@ -220,30 +226,35 @@ impl Scene<'_> {
                 "end_turn"
             },
             output_tokens: plan.output,
-            cache_read_tokens: self.asked.cache_read,
+            cache_read_tokens: self.spec.cache_read,
         };
         let id = format!("msg_test_{:06}", self.serial);
-        let is_stream = self.asked.wish.is_stream;
-        let (reply, sent) = if is_stream {
-            let script = self.script(&id, &text, &said, plan);
+        let (reply, sent) = if self.spec.summary.is_stream {
+            let script = self.script(&id, &text, &parts, plan);
             (Reply::stream(script), plan.from)
         } else {
-            let body = message_json(&id, &self.asked.wish, &said);
+            let body = message_json(&id, &self.spec.summary, &parts);
             (Reply::json(200, body), plan.to)
         };
-        let reply = self.dated(reply, sent);
-        let reply = self.with_groups(reply, standing, |_| true);
-        reply.delay(self.time.left(sent))
+        let reply = self.with_date(reply, sent);
+        let reply = self.with_rate_limits(reply, levels, |_| true);
+        reply.delay(self.clock.real_time_until(sent))
     }
 
-    /// The stream of the message; each piece is sent when it has been produced.
-    fn script(&self, id: &str, text: &str, said: &Said<'_>, plan: &Plan) -> StreamScript {
+    /// Returns the stream of the message; each piece of text is sent when it has been produced.
+    fn script(
+        &self,
+        id: &str,
+        text: &str,
+        parts: &MessageParts<'_>,
+        plan: &ResponsePlan,
+    ) -> StreamScript {
         let start = format!(
             r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"usage":{{"input_tokens":{},"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":{}}}}}}}"#,
             quoted(id),
-            quoted(&self.asked.wish.model),
-            self.asked.wish.input_tokens,
-            said.cache_read_tokens
+            quoted(&self.spec.summary.model),
+            self.spec.summary.input_tokens,
+            parts.cache_read_tokens
         );
         let script = StreamScript::new().event("message_start", start).ping();
         let (mut script, block) = script.block(r#"{"type":"text","text":""}"#);
@@ -252,75 +263,73 @@ impl Scene<'_> {
         for (index, piece) in pieces.iter().enumerate() {
             if step > 0.0 {
                 let time = plan.from + step * (index + 1) as f64;
-                script = script.until(self.time.instant(time));
+                script = script.pause_until(self.clock.instant(time));
             }
             script = script.delta(block, "text_delta", "text", piece);
         }
         script
             .block_stop(block)
-            .message_delta(said.stop_reason, said.output_tokens)
+            .message_delta(parts.stop_reason, parts.output_tokens)
             .message_stop()
     }
 
-    fn refusal(&self, cause: Cause, standing: &Standing) -> Reply {
-        let message = match cause {
-            Cause::Limit(dimension, _) | Cause::TooLarge(dimension) => {
-                let limit = grouped(standing[dimension].limit);
-                let model = &self.asked.wish.model;
-                let unit = UNITS[dimension];
-                format!(
-                    "This request would exceed your organization's rate limit of {limit} {unit} \
-                     per minute (org: {ORGANIZATION}, model: {model}). {DETAILS}"
-                )
-            }
-        };
+    fn rate_limited(&self, cause: RefusalCause, levels: &BucketLevels) -> Reply {
+        let (RefusalCause::Exceeded { limit, .. } | RefusalCause::TooLarge { limit }) = cause;
+        let per_minute = with_commas(levels[limit].limit);
+        let model = &self.spec.summary.model;
+        let unit = UNITS[limit];
+        let message = format!(
+            "This request would exceed your organization's rate limit of {per_minute} {unit} \
+             per minute (org: {ORGANIZATION}, model: {model}). {DETAILS}"
+        );
         let reply = Reply::error(429, "rate_limit_error", &message);
-        let (wait, only) = match cause {
-            Cause::TooLarge(dimension) => (None, Some(dimension)),
-            Cause::Limit(_, wait) => (Some(wait), None),
-        };
-        let mut reply = reply.by_default("x-should-retry", wait.is_some());
-        if let Some(wait) = wait {
-            // What is left of rounding must not make one more second.
-            let seconds = (wait - 1e-6).ceil().max(1.0) as u64;
-            reply = reply.by_default("retry-after", seconds);
+        match cause {
+            RefusalCause::Exceeded { wait, .. } => {
+                // A sum that is wrong by a rounding error must not make one more second.
+                let seconds = (wait - ROUNDING_ERROR).ceil().max(1.0) as u64;
+                let reply = reply
+                    .by_default("x-should-retry", true)
+                    .by_default("retry-after", seconds);
+                self.send_as_refusal(self.with_rate_limits(reply, levels, |_| true))
+            }
+            RefusalCause::TooLarge { .. } => {
+                let reply = reply.by_default("x-should-retry", false);
+                let is_shown = |group| group == limit || group == REQUESTS;
+                self.send_as_refusal(self.with_rate_limits(reply, levels, is_shown))
+            }
         }
-        let is_shown = |group| match only {
-            Some(dimension) => group == dimension || group == REQUESTS,
-            None => true,
-        };
-        self.refused(self.with_groups(reply, standing, is_shown))
     }
 
-    /// A refusal, sent when refusals are.
-    fn refused(&self, reply: Reply) -> Reply {
+    /// Returns `reply` with the date and the delay of a refusal.
+    fn send_as_refusal(&self, reply: Reply) -> Reply {
         let latency = self.limits.refusal_latency.as_secs_f64();
         let sent = self.arrived + latency;
-        self.dated(reply, sent).delay(self.time.left(sent))
+        self.with_date(reply, sent)
+            .delay(self.clock.real_time_until(sent))
     }
 
-    fn dated(&self, reply: Reply, sent: f64) -> Reply {
-        reply.by_default("date", http_date(self.time.day(sent) as u64))
+    fn with_date(&self, reply: Reply, sent: f64) -> Reply {
+        reply.by_default("date", http_date(self.clock.unix_time(sent) as u64))
     }
 
-    /// Adds the rate limit headers that are sent, of the groups that are shown.
-    fn with_groups(
+    /// Returns `reply` with the rate limit headers of the groups that are shown.
+    fn with_rate_limits(
         &self,
         mut reply: Reply,
-        standing: &Standing,
+        levels: &BucketLevels,
         is_shown: impl Fn(usize) -> bool,
     ) -> Reply {
-        let day = self.time.day(self.arrived);
-        for (name, value) in groups(standing, self.limits.headers, day, is_shown) {
+        let now = self.clock.unix_time(self.arrived);
+        for (name, value) in rate_limit_headers(levels, self.limits.headers, now, is_shown) {
             reply = reply.by_default(name, value);
         }
         reply
     }
 }
 
-/// `text` in at most [`DELTAS`] pieces of about the same length.
+/// Cuts `text` into at most [`DELTAS`] pieces of about equal length.
 fn pieces(text: &str) -> Vec<&str> {
-    let size = text.len().div_ceil(DELTAS).max(BYTES);
+    let size = text.len().div_ceil(DELTAS).max(BYTES_PER_TOKEN);
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((cut, _)) = rest.char_indices().find(|(at, _)| *at >= size) {
@@ -332,8 +341,8 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// A number with commas, such as `450,000`.
-fn grouped(number: u64) -> String {
+/// Returns a number with commas, such as `450,000`.
+fn with_commas(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -345,18 +354,24 @@ fn grouped(number: u64) -> String {
     text
 }
 
+/// The units of the three limits in texts of 429s.
 const UNITS: [&str; 3] = ["requests", "input tokens", "output tokens"];
 
 const DETAILS: &str = "For details, refer to: https://docs.claude.com/en/api/rate-limits. You can \
     see the response headers for current usage. Please reduce the prompt length or the maximum \
     tokens requested, or try again later.";
 
-/// One token of made-up text, and its bytes.
+/// One token of filler text.
 const FILLER: &str = "and ";
-const BYTES: usize = FILLER.len();
 
-/// The most deltas of a stream.
+/// Bytes of text in a token; the canned texts count in the same way.
+const BYTES_PER_TOKEN: usize = FILLER.len();
+
+/// The most deltas of a stream, as documented at `ServerLimits`.
 const DELTAS: usize = 16;
+
+/// By how many seconds the wait for a bucket may be wrong.
+const ROUNDING_ERROR: f64 = 1e-6;
 
 #[cfg(test)]
 mod tests {
@@ -374,7 +389,7 @@ mod tests {
     #[test]
     fn numbers_are_written_with_commas() {
         assert_eq!(
-            [5, 450, 8_000, 450_000, 1_234_567].map(grouped),
+            [5, 450, 8_000, 450_000, 1_234_567].map(with_commas),
             ["5", "450", "8,000", "450,000", "1,234,567"]
         );
     }
@@ -391,15 +406,15 @@ mod tests {
 
     #[test]
     fn time_begins_with_the_first_request() {
-        let mut time = ServerTime::new(1e6);
-        assert_eq!(time.seen(), 0.0);
-        assert_eq!(time.now(), 0.0);
+        let mut clock = ScaledClock::new(1e6);
+        assert_eq!(clock.now(), 0.0);
+        assert_eq!(clock.start_or_now(), 0.0);
         std::thread::sleep(Duration::from_millis(1));
-        assert!(time.seen() >= 1_000.0);
-        let mut slow = ServerTime::new(1e-3);
-        slow.now();
-        let (known, then) = slow.known.expect("it runs");
-        assert_eq!(slow.instant(then + 1.0) - known, Duration::from_secs(1_000));
-        assert_eq!(slow.left(then - 1.0), Duration::ZERO);
+        assert!(clock.now() >= 1_000.0);
+        let mut slow = ScaledClock::new(1e-3);
+        slow.start_or_now();
+        let started = slow.started.expect("it runs");
+        assert_eq!(slow.instant(1.0) - started, Duration::from_secs(1_000));
+        assert_eq!(slow.real_time_until(-1.0), Duration::ZERO);
     }
 }

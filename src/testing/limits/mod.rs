@@ -18,4 +18,4 @@ mod limiter;
 pub use ledger::{Amounts, ClassLedger, Ledger, Refusals};
 pub use settings::{Charging, HeaderMode, ServerLimits};
 
-pub(super) use limiter::Limited;
+pub(super) use limiter::ServerLimiter;

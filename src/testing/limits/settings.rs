@@ -51,17 +51,17 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ServerLimits {
-    pub(super) rates: Each<u64>,
-    pub(super) classes: Vec<(String, Each<u64>)>,
-    pub(super) grouping: Grouping,
-    pub(super) depths: Each<Duration>,
+    pub(super) per_minute: EachLimit<u64>,
+    pub(super) classes: Vec<(String, EachLimit<u64>)>,
+    pub(super) grouping: ModelGrouping,
+    pub(super) depths: EachLimit<Duration>,
     pub(super) charging: Charging,
-    pub(super) tenant: Tenant,
-    pub(super) storms: Vec<Storm>,
+    pub(super) tenant: OtherTenant,
+    pub(super) overloads: Vec<OverloadPeriod>,
     pub(super) headers: HeaderMode,
-    pub(super) latency: Spread,
+    pub(super) latency: LogNormal,
     pub(super) refusal_latency: Duration,
-    pub(super) output: Option<Spread>,
+    pub(super) output: Option<LogNormal>,
     pub(super) scale: f64,
     pub(super) seed: u64,
 }
@@ -86,15 +86,15 @@ impl ServerLimits {
     /// ```
     pub fn per_minute(requests: u64, input_tokens: u64, output_tokens: u64) -> Self {
         ServerLimits {
-            rates: [requests, input_tokens, output_tokens],
+            per_minute: [requests, input_tokens, output_tokens],
             classes: Vec::new(),
-            grouping: Grouping(Arc::new(|model| without_date(model).to_owned())),
+            grouping: ModelGrouping(Arc::new(|model| without_date(model).to_owned())),
             depths: [MINUTE; 3],
             charging: Charging::AsProduced,
-            tenant: Tenant::default(),
-            storms: Vec::new(),
+            tenant: OtherTenant::default(),
+            overloads: Vec::new(),
             headers: HeaderMode::All,
-            latency: Spread::default(),
+            latency: LogNormal::default(),
             refusal_latency: Duration::ZERO,
             output: None,
             scale: 1.0,
@@ -125,8 +125,8 @@ impl ServerLimits {
         input_tokens: u64,
         output_tokens: u64,
     ) -> Self {
-        let rates = [requests, input_tokens, output_tokens];
-        self.classes.push((model.into(), rates));
+        let per_minute = [requests, input_tokens, output_tokens];
+        self.classes.push((model.into(), per_minute));
         self
     }
 
@@ -153,7 +153,7 @@ impl ServerLimits {
         mut self,
         class_of: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> ServerLimits {
-        self.grouping = Grouping(Arc::new(class_of));
+        self.grouping = ModelGrouping(Arc::new(class_of));
         self
     }
 
@@ -242,7 +242,7 @@ impl ServerLimits {
     /// let limits = ServerLimits::per_minute(1_000, 450_000, 90_000).tenant_bursts(0.9, on, off);
     /// ```
     pub fn tenant_bursts(mut self, share: f64, on: Duration, off: Duration) -> Self {
-        self.tenant = Tenant {
+        self.tenant = OtherTenant {
             share: bounded(share, 0.0, 1.0),
             on: on.as_secs_f64(),
             off: off.as_secs_f64(),
@@ -270,7 +270,7 @@ impl ServerLimits {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn overload(mut self, from: Duration, to: Duration, probability: f64) -> Self {
-        self.storms.push(Storm {
+        self.overloads.push(OverloadPeriod {
             from: from.as_secs_f64(),
             to: to.as_secs_f64(),
             probability: bounded(probability, 0.0, 1.0),
@@ -318,7 +318,7 @@ impl ServerLimits {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn latency(mut self, median: Duration, sigma: f64) -> Self {
-        self.latency = Spread::new(median.as_secs_f64(), sigma);
+        self.latency = LogNormal::new(median.as_secs_f64(), sigma);
         self
     }
 
@@ -364,7 +364,7 @@ impl ServerLimits {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn output(mut self, median_tokens: u64, sigma: f64) -> Self {
-        self.output = Some(Spread::new(median_tokens as f64, sigma));
+        self.output = Some(LogNormal::new(median_tokens as f64, sigma));
         self
     }
 
@@ -462,63 +462,79 @@ pub enum HeaderMode {
 
 /// Names the class of a model.
 #[derive(Clone)]
-pub(super) struct Grouping(Arc<dyn Fn(&str) -> String + Send + Sync>);
+pub(super) struct ModelGrouping(Arc<dyn Fn(&str) -> String + Send + Sync>);
 
-impl Grouping {
+impl ModelGrouping {
     pub(super) fn class_of(&self, model: &str) -> String {
         (self.0)(model)
     }
 }
 
-impl fmt::Debug for Grouping {
+impl fmt::Debug for ModelGrouping {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Grouping")
     }
 }
 
 /// One value for requests, input tokens and output tokens.
-pub(super) type Each<T> = [T; 3];
+pub(super) type EachLimit<T> = [T; 3];
 
 pub(super) const REQUESTS: usize = 0;
 pub(super) const INPUT: usize = 1;
 pub(super) const OUTPUT: usize = 2;
 
-/// Foreign use; the times in seconds.
+/// Someone else who takes a share of what flows into the buckets; the times in seconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tenant {
+pub(super) struct OtherTenant {
     share: f64,
     on: f64,
     off: f64,
 }
 
-impl Tenant {
-    /// The share taken at this time, and until when it stays so.
-    pub(super) fn at(self, time: f64) -> (f64, f64) {
+/// A share that stays the same up to a time in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ForeignShare {
+    pub(super) share: f64,
+    pub(super) until: f64,
+}
+
+impl OtherTenant {
+    /// Returns the share that is taken at this time.
+    pub(super) fn share_at(self, time: f64) -> ForeignShare {
         if self.off == 0.0 {
-            return (self.share, f64::INFINITY);
+            return ForeignShare {
+                share: self.share,
+                until: f64::INFINITY,
+            };
         }
         let cycle = self.on + self.off;
         let phase = time.rem_euclid(cycle);
-        // A switch is over a little early rather than never, whatever the rounding.
-        if phase + 1e-9 < self.on {
-            (self.share, time + self.on - phase)
+        // A phase ends a little early rather than never, whatever the rounding.
+        if phase + PHASE_ROUNDING < self.on {
+            ForeignShare {
+                share: self.share,
+                until: time + self.on - phase,
+            }
         } else {
-            (0.0, time + cycle - phase)
+            ForeignShare {
+                share: 0.0,
+                until: time + cycle - phase,
+            }
         }
     }
 }
 
-/// A time of 529s; in seconds.
+/// A time during which requests get 529s by chance; in seconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Storm {
+pub(super) struct OverloadPeriod {
     from: f64,
     to: f64,
     probability: f64,
 }
 
-impl Storm {
-    /// How probable a 529 is at this time.
-    pub(super) fn at(&self, time: f64) -> f64 {
+impl OverloadPeriod {
+    /// Returns the probability of a 529 at this time.
+    pub(super) fn probability_at(&self, time: f64) -> f64 {
         let is_on = (self.from..self.to).contains(&time);
         if is_on { self.probability } else { 0.0 }
     }
@@ -526,14 +542,14 @@ impl Storm {
 
 /// A lognormal distribution.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spread {
+pub(super) struct LogNormal {
     median: f64,
     sigma: f64,
 }
 
-impl Spread {
-    fn new(median: f64, sigma: f64) -> Spread {
-        Spread {
+impl LogNormal {
+    fn new(median: f64, sigma: f64) -> LogNormal {
+        LogNormal {
             median,
             sigma: bounded(sigma, 0.0, 10.0),
         }
@@ -560,6 +576,9 @@ fn without_date(model: &str) -> &str {
     }
 }
 
+/// By how many seconds a sum of times may be wrong.
+const PHASE_ROUNDING: f64 = 1e-9;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -580,13 +599,13 @@ mod tests {
     #[test]
     fn draws_have_the_stated_median_and_spread() {
         let mut rng = fastrand::Rng::with_seed(3);
-        let spread = Spread::new(250.0, 0.9);
+        let spread = LogNormal::new(250.0, 0.9);
         let mut draws: Vec<f64> = (0..10_001).map(|_| spread.draw(&mut rng)).collect();
         draws.sort_by(f64::total_cmp);
         assert!((240.0..260.0).contains(&draws[5_000]), "{}", draws[5_000]);
         let sigma = (draws[8_413] / draws[5_000]).ln();
         assert!((0.87..0.93).contains(&sigma), "{sigma}");
-        assert_eq!(Spread::new(7.0, f64::NAN).draw(&mut rng), 7.0);
+        assert_eq!(LogNormal::new(7.0, f64::NAN).draw(&mut rng), 7.0);
     }
 
     #[test]
@@ -597,25 +616,29 @@ mod tests {
                 .tenant_bursts(0.4, seconds(on), seconds(off))
                 .tenant
         };
-        assert_eq!(limits(30, 10).at(0.0), (0.4, 30.0));
-        assert_eq!(limits(30, 10).at(30.0), (0.0, 40.0));
-        assert_eq!(limits(30, 10).at(95.0), (0.4, 110.0));
-        assert_eq!(limits(0, 10).at(95.0).0, 0.0);
+        let share_at = |tenant: OtherTenant, time| {
+            let foreign = tenant.share_at(time);
+            (foreign.share, foreign.until)
+        };
+        assert_eq!(share_at(limits(30, 10), 0.0), (0.4, 30.0));
+        assert_eq!(share_at(limits(30, 10), 30.0), (0.0, 40.0));
+        assert_eq!(share_at(limits(30, 10), 95.0), (0.4, 110.0));
+        assert_eq!(share_at(limits(0, 10), 95.0).0, 0.0);
         let steady = ServerLimits::per_minute(1, 1, 1)
             .tenant_bursts(2.0, Duration::MAX, Duration::ZERO)
             .tenant;
-        assert_eq!(steady.at(1e9), (1.0, f64::INFINITY));
+        assert_eq!(share_at(steady, 1e9), (1.0, f64::INFINITY));
     }
 
     #[test]
     fn storms_include_their_first_moment_only() {
-        let storm = Storm {
+        let period = OverloadPeriod {
             from: 1.0,
             to: 2.0,
             probability: 0.5,
         };
         assert_eq!(
-            [0.9, 1.0, 1.9, 2.0].map(|t| storm.at(t)),
+            [0.9, 1.0, 1.9, 2.0].map(|t| period.probability_at(t)),
             [0.0, 0.5, 0.5, 0.0]
         );
     }

@@ -4,16 +4,16 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::receive::Inbox;
-use super::render::{Body, Exchange, Rendered};
+use super::receive::RequestReader;
+use super::render::{Rendered, RenderedBody, RequestContext};
 use crate::testing::frames::{Frame, Frames};
-use crate::testing::reply::{Fault, Framing, Reply};
-use crate::testing::stream::Ending;
-use crate::testing::sync::Stopper;
+use crate::testing::reply::{Framing, InjectedFault, Reply};
+use crate::testing::stream::StreamEnding;
+use crate::testing::sync::StopSignal;
 
 /// What to do with the connection after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
+pub(crate) enum AfterReply {
     /// Read the next request.
     KeepAlive,
     /// End it orderly.
@@ -25,13 +25,13 @@ pub(crate) enum After {
 /// Sends `reply` as the answer to the request that `inbox` read last.
 pub(crate) fn deliver(
     reply: &Reply,
-    exchange: &Exchange<'_>,
+    exchange: &RequestContext<'_>,
     socket: &TcpStream,
-    inbox: &mut Inbox<'_>,
-    stopper: &Stopper,
-) -> After {
+    inbox: &mut RequestReader<'_>,
+    stopper: &StopSignal,
+) -> AfterReply {
     if !reply.delay.is_zero() && !stopper.pause(reply.delay) {
-        return After::Close;
+        return AfterReply::Close;
     }
     let mut sender = Sender {
         socket,
@@ -43,21 +43,23 @@ pub(crate) fn deliver(
         left: None,
     };
     match reply.fault {
-        Some(Fault::ResetBeforeBodyRead | Fault::ResetBeforeHeaders) => return After::Reset,
-        Some(Fault::StallBeforeHeaders) => return sender.stall(None),
+        Some(InjectedFault::ResetBeforeBodyRead | InjectedFault::ResetBeforeHeaders) => {
+            return AfterReply::Reset;
+        }
+        Some(InjectedFault::StallBeforeHeaders) => return sender.stall(None),
         _ => {}
     }
     match sender.send(reply.render(exchange), reply.fault) {
         Ok(after) => after,
-        Err(_) => After::Close,
+        Err(_) => AfterReply::Close,
     }
 }
 
 /// Puts one reply on the wire; small writes are gathered.
 struct Sender<'a, 'b> {
     socket: &'a TcpStream,
-    inbox: &'a mut Inbox<'b>,
-    stopper: &'a Stopper,
+    inbox: &'a mut RequestReader<'b>,
+    stopper: &'a StopSignal,
     dribble: Option<(usize, Duration)>,
     waiting: Vec<u8>,
     is_chunked: bool,
@@ -66,47 +68,49 @@ struct Sender<'a, 'b> {
 }
 
 impl Sender<'_, '_> {
-    fn send(&mut self, rendered: Rendered, fault: Option<Fault>) -> io::Result<After> {
+    fn send(&mut self, rendered: Rendered, fault: Option<InjectedFault>) -> io::Result<AfterReply> {
         let Rendered {
             head,
             body,
             framing,
             is_last,
         } = rendered;
-        if fault == Some(Fault::ResetInHeaders) {
+        if fault == Some(InjectedFault::ResetInHeaders) {
             let half = match (&body, head.len()) {
-                (Body::Bytes(bytes), 0) => &bytes[..bytes.len() / 2],
+                (RenderedBody::Bytes(bytes), 0) => &bytes[..bytes.len() / 2],
                 (_, length) => &head[..length / 2],
             };
             self.put(half)?;
             self.flush()?;
-            return Ok(After::Reset);
+            return Ok(AfterReply::Reset);
         }
         self.left = match fault {
-            Some(Fault::ResetInBody(left) | Fault::Truncate(left) | Fault::Stall(left)) => {
-                Some(left)
-            }
+            Some(
+                InjectedFault::ResetInBody(left)
+                | InjectedFault::Truncate(left)
+                | InjectedFault::Stall(left),
+            ) => Some(left),
             _ => None,
         };
         self.is_chunked = framing == Framing::Chunked;
         self.waiting = head;
         let ended = match body {
-            Body::Bytes(bytes) => self.bytes(&bytes)?,
-            Body::Frames(mut frames) => self.frames(&mut frames)?,
+            RenderedBody::Bytes(bytes) => self.bytes(&bytes)?,
+            RenderedBody::Frames(mut frames) => self.frames(&mut frames)?,
         };
         if let Some(after) = ended {
             return Ok(after);
         }
         match fault {
-            Some(Fault::ResetInBody(_)) => {
+            Some(InjectedFault::ResetInBody(_)) => {
                 self.flush()?;
-                return Ok(After::Reset);
+                return Ok(AfterReply::Reset);
             }
-            Some(Fault::Truncate(_)) => {
+            Some(InjectedFault::Truncate(_)) => {
                 self.flush()?;
-                return Ok(After::Close);
+                return Ok(AfterReply::Close);
             }
-            Some(Fault::Stall(_)) => return Ok(self.stall(None)),
+            Some(InjectedFault::Stall(_)) => return Ok(self.stall(None)),
             _ => {}
         }
         if self.is_chunked {
@@ -114,13 +118,13 @@ impl Sender<'_, '_> {
         }
         self.flush()?;
         Ok(if is_last {
-            After::Close
+            AfterReply::Close
         } else {
-            After::KeepAlive
+            AfterReply::KeepAlive
         })
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<Option<After>> {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<Option<AfterReply>> {
         let size = if self.is_chunked {
             CHUNK_SIZE
         } else {
@@ -135,7 +139,7 @@ impl Sender<'_, '_> {
     }
 
     /// Sends a stream; `Some` where the script itself ends the connection.
-    fn frames(&mut self, frames: &mut Frames) -> io::Result<Option<After>> {
+    fn frames(&mut self, frames: &mut Frames) -> io::Result<Option<AfterReply>> {
         let mut piece = Vec::new();
         loop {
             let frame = frames.next(&mut piece);
@@ -156,12 +160,12 @@ impl Sender<'_, '_> {
             }
         }
         match frames.ending() {
-            Some(Ending::Reset) => {
+            Some(StreamEnding::Reset) => {
                 self.flush()?;
-                Ok(Some(After::Reset))
+                Ok(Some(AfterReply::Reset))
             }
-            Some(Ending::Stall) => Ok(Some(self.stall(Some(frames)))),
-            Some(Ending::Cut | Ending::Error(_)) | None => Ok(None),
+            Some(StreamEnding::Stall) => Ok(Some(self.stall(Some(frames)))),
+            Some(StreamEnding::Cut | StreamEnding::Error(_)) | None => Ok(None),
         }
     }
 
@@ -191,9 +195,9 @@ impl Sender<'_, '_> {
     }
 
     /// Falls silent, but for the pings of `frames`, until the client goes away or the server stops.
-    fn stall(&mut self, frames: Option<&mut Frames>) -> After {
+    fn stall(&mut self, frames: Option<&mut Frames>) -> AfterReply {
         match self.try_stall(frames) {
-            Ok(()) | Err(_) => After::Close,
+            Ok(()) | Err(_) => AfterReply::Close,
         }
     }
 

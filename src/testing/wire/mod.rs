@@ -9,6 +9,6 @@ mod render;
 
 mod deliver;
 
-pub(super) use deliver::{After, deliver};
-pub(super) use receive::{Failure, Head, Inbox};
-pub(super) use render::Exchange;
+pub(super) use deliver::{AfterReply, deliver};
+pub(super) use receive::{ReadFailure, RequestHead, RequestReader};
+pub(super) use render::RequestContext;

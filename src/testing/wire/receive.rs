@@ -7,7 +7,7 @@ use crate::testing::recorded::find_header;
 
 /// Everything of a request but its body.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub(crate) struct RequestHead {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: Option<String>,
@@ -15,24 +15,24 @@ pub(crate) struct Head {
     pub(crate) is_http_1_0: bool,
 }
 
-impl Head {
+impl RequestHead {
     /// Reads a head without its final empty line.
-    fn parse(bytes: &[u8]) -> Result<Head, Failure> {
+    fn parse(bytes: &[u8]) -> Result<RequestHead, ReadFailure> {
         let text = String::from_utf8_lossy(bytes);
         let mut lines = text.split("\r\n");
         let mut words = lines.next().unwrap_or_default().split(' ');
         let (Some(method), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(Failure::Refused(400, "malformed request line"));
+            return Err(ReadFailure::Refused(400, "malformed request line"));
         };
         if !version.starts_with("HTTP/1.") {
-            return Err(Failure::Refused(505, "not HTTP/1.1"));
+            return Err(ReadFailure::Refused(505, "not HTTP/1.1"));
         }
         let mut headers = Vec::with_capacity(16);
         for line in lines {
             let Some((name, value)) = line.split_once(':') else {
-                return Err(Failure::Refused(400, "malformed header line"));
+                return Err(ReadFailure::Refused(400, "malformed header line"));
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
@@ -40,7 +40,7 @@ impl Head {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (origin_form(target), None),
         };
-        Ok(Head {
+        Ok(RequestHead {
             method: method.to_owned(),
             path: path.to_owned(),
             query,
@@ -74,16 +74,16 @@ impl Head {
 
 /// Why no request came out of a connection.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Failure {
+pub(crate) enum ReadFailure {
     /// The client is gone, or the server stops.
     Gone,
     /// What the client sent cannot be served: status and reason.
     Refused(u16, &'static str),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ReadFailure {
     fn from(_: io::Error) -> Self {
-        Failure::Gone
+        ReadFailure::Gone
     }
 }
 
@@ -92,7 +92,7 @@ impl From<io::Error> for Failure {
 /// Bytes are looked at first and taken later, with the next ones. So when a request is complete its
 /// end has not been taken yet, and closing the socket then makes the kernel send a reset instead of
 /// an orderly end: the one way to a real reset without `SO_LINGER`, which std lacks.
-pub(crate) struct Inbox<'a> {
+pub(crate) struct RequestReader<'a> {
     socket: &'a TcpStream,
     buffer: Vec<u8>,
     /// Where the bytes begin that no request has used.
@@ -101,9 +101,9 @@ pub(crate) struct Inbox<'a> {
     held: usize,
 }
 
-impl<'a> Inbox<'a> {
+impl<'a> RequestReader<'a> {
     pub(crate) fn new(socket: &'a TcpStream) -> Self {
-        Inbox {
+        RequestReader {
             socket,
             buffer: Vec::new(),
             start: 0,
@@ -112,7 +112,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Blocks until the head of the next request is there.
-    pub(crate) fn head(&mut self) -> Result<Head, Failure> {
+    pub(crate) fn head(&mut self) -> Result<RequestHead, ReadFailure> {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.start..];
@@ -122,12 +122,12 @@ impl<'a> Inbox<'a> {
             }
             let from = unread.len().min(searched);
             if let Some(end) = find(&unread[from..], b"\r\n\r\n") {
-                let head = Head::parse(&unread[..from + end]);
+                let head = RequestHead::parse(&unread[..from + end]);
                 self.start += from + end + 4;
                 return head;
             }
             if unread.len() > MAX_HEAD {
-                return Err(Failure::Refused(431, "request head too large"));
+                return Err(ReadFailure::Refused(431, "request head too large"));
             }
             searched = unread.len().saturating_sub(3);
             self.fill()?;
@@ -135,7 +135,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Blocks until the whole body of the request is there.
-    pub(crate) fn body(&mut self, head: &Head) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, ReadFailure> {
         if head.is_chunked() {
             return self.chunked_body();
         }
@@ -143,7 +143,7 @@ impl<'a> Inbox<'a> {
             return Ok(Vec::new());
         };
         let Ok(length) = length.parse::<usize>() else {
-            return Err(Failure::Refused(400, "malformed content-length"));
+            return Err(ReadFailure::Refused(400, "malformed content-length"));
         };
         if length > MAX_BODY {
             return Err(TOO_LARGE);
@@ -162,7 +162,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Blocks until there are more bytes in the buffer.
-    fn fill(&mut self) -> Result<(), Failure> {
+    fn fill(&mut self) -> Result<(), ReadFailure> {
         self.release()?;
         if self.start == self.buffer.len() {
             self.buffer.clear();
@@ -182,12 +182,12 @@ impl<'a> Inbox<'a> {
         self.buffer.truncate(end + count);
         self.held = count;
         if count == 0 {
-            return Err(Failure::Gone);
+            return Err(ReadFailure::Gone);
         }
         Ok(())
     }
 
-    fn take_into(&mut self, body: &mut Vec<u8>, count: usize) -> Result<(), Failure> {
+    fn take_into(&mut self, body: &mut Vec<u8>, count: usize) -> Result<(), ReadFailure> {
         let mut left = count;
         while left > 0 {
             if self.start == self.buffer.len() {
@@ -198,7 +198,7 @@ impl<'a> Inbox<'a> {
                     body.reserve(wanted.min(RESERVE));
                     let got = self.socket.take(wanted as u64).read_to_end(body)?;
                     if got < wanted {
-                        return Err(Failure::Gone);
+                        return Err(ReadFailure::Gone);
                     }
                     left = 1;
                 }
@@ -213,13 +213,13 @@ impl<'a> Inbox<'a> {
         Ok(())
     }
 
-    fn chunked_body(&mut self) -> Result<Vec<u8>, Failure> {
+    fn chunked_body(&mut self) -> Result<Vec<u8>, ReadFailure> {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
             let Ok(size) = usize::from_str_radix(size, 16) else {
-                return Err(Failure::Refused(400, "malformed chunk size"));
+                return Err(ReadFailure::Refused(400, "malformed chunk size"));
             };
             if size > MAX_BODY - body.len() {
                 return Err(TOO_LARGE);
@@ -230,12 +230,12 @@ impl<'a> Inbox<'a> {
             }
             self.take_into(&mut body, size)?;
             if !self.line()?.is_empty() {
-                return Err(Failure::Refused(400, "malformed chunk end"));
+                return Err(ReadFailure::Refused(400, "malformed chunk end"));
             }
         }
     }
 
-    fn line(&mut self) -> Result<String, Failure> {
+    fn line(&mut self) -> Result<String, ReadFailure> {
         loop {
             let unread = &self.buffer[self.start..];
             if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
@@ -244,7 +244,7 @@ impl<'a> Inbox<'a> {
                 return Ok(line);
             }
             if unread.len() > MAX_HEAD {
-                return Err(Failure::Refused(400, "line too long"));
+                return Err(ReadFailure::Refused(400, "line too long"));
             }
             self.fill()?;
         }
@@ -271,7 +271,7 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_BODY: usize = 300 * 1024 * 1024;
 const READ_SIZE: usize = 16 * 1024;
 const RESERVE: usize = 32 * 1024 * 1024;
-const TOO_LARGE: Failure = Failure::Refused(413, "request body too large");
+const TOO_LARGE: ReadFailure = ReadFailure::Refused(413, "request body too large");
 
 #[cfg(test)]
 mod tests {
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_head_is_read_into_its_parts() {
-        let head = Head::parse(
+        let head = RequestHead::parse(
             b"POST http://host:1/a/b?x=1?y HTTP/1.1\r\nX-Api-Key:  k \r\nExpect: 100-Continue",
         )
         .expect("a good head");
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn connections_end_as_the_versions_say() {
-        let is_last = |head: &[u8]| Head::parse(head).expect("a good head").is_last();
+        let is_last = |head: &[u8]| RequestHead::parse(head).expect("a good head").is_last();
         assert!(is_last(b"GET / HTTP/1.0"));
         assert!(!is_last(b"GET / HTTP/1.0\r\nConnection: Keep-Alive"));
         assert!(is_last(b"GET / HTTP/1.1\r\nconnection: Close"));
@@ -306,11 +306,11 @@ mod tests {
             "GET / x HTTP/1.1",
             "GET / HTTP/1.1\r\nno colon",
         ] {
-            let refused = Head::parse(head.as_bytes()).expect_err(head);
-            assert!(matches!(refused, Failure::Refused(400, _)), "{head}");
+            let refused = RequestHead::parse(head.as_bytes()).expect_err(head);
+            assert!(matches!(refused, ReadFailure::Refused(400, _)), "{head}");
         }
-        let refused = Head::parse(b"GET / HTTP/2").expect_err("another version");
-        assert!(matches!(refused, Failure::Refused(505, _)));
+        let refused = RequestHead::parse(b"GET / HTTP/2").expect_err("another version");
+        assert!(matches!(refused, ReadFailure::Refused(505, _)));
     }
 
     #[test]

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::testing::canned::{self, Said, Wish};
+use crate::testing::canned::{self, MessageParts, RequestSummary};
 use crate::testing::dates::rfc3339_in;
-use crate::testing::frames::{Frames, Opening};
+use crate::testing::frames::{Frames, StreamStart};
 use crate::testing::recorded::RecordedRequest;
-use crate::testing::reply::{Content, Framing, ORGANIZATION, Own, Reply};
+use crate::testing::reply::{DefaultValue, Framing, ORGANIZATION, Reply, ReplyContent};
 use crate::testing::stream::{StreamScript, json_of, quoted};
 
 /// A request as a reply needs it.
-pub(crate) struct Exchange<'a> {
+pub(crate) struct RequestContext<'a> {
     pub(crate) request: &'a RecordedRequest,
     /// 1 for the first request of the server.
     pub(crate) serial: u64,
@@ -21,37 +21,37 @@ pub(crate) struct Exchange<'a> {
 /// A reply to one request, ready to be sent.
 pub(super) struct Rendered {
     pub(super) head: Vec<u8>,
-    pub(super) body: Body,
+    pub(super) body: RenderedBody,
     pub(super) framing: Framing,
     pub(super) is_last: bool,
 }
 
 /// The body of one answer.
-pub(super) enum Body {
+pub(super) enum RenderedBody {
     Bytes(Arc<[u8]>),
     Frames(Box<Frames>),
 }
 
-impl From<String> for Body {
+impl From<String> for RenderedBody {
     fn from(text: String) -> Self {
-        Body::Bytes(text.into_bytes().into())
+        RenderedBody::Bytes(text.into_bytes().into())
     }
 }
 
 impl Reply {
     /// The bytes to send for this request.
-    pub(super) fn render(&self, exchange: &Exchange<'_>) -> Rendered {
-        if let Content::Raw(bytes) = &self.content {
+    pub(super) fn render(&self, exchange: &RequestContext<'_>) -> Rendered {
+        if let ReplyContent::Raw(bytes) = &self.content {
             return Rendered {
                 head: Vec::new(),
-                body: Body::Bytes(Arc::clone(bytes)),
+                body: RenderedBody::Bytes(Arc::clone(bytes)),
                 framing: Framing::Close,
                 is_last: true,
             };
         }
         let canned;
         let source = match &self.content {
-            Content::Canned => {
+            ReplyContent::Canned => {
                 canned = canned::answer(exchange.request);
                 &canned
             }
@@ -63,12 +63,12 @@ impl Reply {
         };
         let (status, content_type, body) = source.content(exchange, &request_id);
         let body = match &self.body {
-            Some(bytes) => Body::Bytes(Arc::clone(bytes)),
+            Some(bytes) => RenderedBody::Bytes(Arc::clone(bytes)),
             None => body,
         };
         let framing = self.framing(exchange, &body);
         let is_last = self.is_last || exchange.is_last || framing == Framing::Close;
-        let mut head = Head {
+        let mut head = RenderedHead {
             bytes: format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes(),
             reply: self,
         };
@@ -77,13 +77,13 @@ impl Reply {
         head.put_own("anthropic-organization-id", ORGANIZATION);
         for (name, value) in &source.defaults {
             match value {
-                Own::Text(text) => head.put_own(name, text),
-                Own::In(seconds) => head.put_own(name, &rfc3339_in(*seconds)),
+                DefaultValue::Text(text) => head.put_own(name, text),
+                DefaultValue::In(seconds) => head.put_own(name, &rfc3339_in(*seconds)),
             }
         }
         match (framing, &body) {
             (Framing::Chunked, _) => head.put_own("transfer-encoding", "chunked"),
-            (Framing::Length, Body::Bytes(bytes)) if has_body(status) => {
+            (Framing::Length, RenderedBody::Bytes(bytes)) if has_body(status) => {
                 head.put_own("content-length", &bytes.len().to_string());
             }
             _ => {}
@@ -104,17 +104,21 @@ impl Reply {
     }
 
     /// Status, content type and body.
-    fn content(&self, exchange: &Exchange<'_>, request_id: &str) -> (u16, &'static str, Body) {
+    fn content(
+        &self,
+        exchange: &RequestContext<'_>,
+        request_id: &str,
+    ) -> (u16, &'static str, RenderedBody) {
         let json = "application/json";
         let stream = "text/event-stream; charset=utf-8";
         let id = || format!("msg_test_{:06}", exchange.serial);
         match &self.content {
-            Content::Fixed {
+            ReplyContent::Fixed {
                 status,
                 content_type,
                 body,
-            } => (*status, content_type, Body::Bytes(Arc::clone(body))),
-            Content::Error {
+            } => (*status, content_type, RenderedBody::Bytes(Arc::clone(body))),
+            ReplyContent::Error {
                 status,
                 inner,
                 has_request_id,
@@ -125,37 +129,37 @@ impl Reply {
                     body.push_str(&quoted(request_id));
                 }
                 body.push('}');
-                (*status, json, Body::from(body))
+                (*status, json, RenderedBody::from(body))
             }
-            Content::Message(blocks) => {
-                let wish = Wish::read(&exchange.request.body);
+            ReplyContent::Message(blocks) => {
+                let wish = RequestSummary::read(&exchange.request.body);
                 let script = StreamScript::message(blocks);
                 if wish.is_stream {
                     (200, stream, frames(Arc::new(script), id(), wish))
                 } else {
-                    let said = Said {
+                    let said = MessageParts {
                         content: &json_of(&**blocks),
                         stop_reason: script.stop_reason(),
                         output_tokens: script.output_tokens(),
                         cache_read_tokens: 0,
                     };
                     let body = canned::message_json(&id(), &wish, &said);
-                    (200, json, Body::from(body))
+                    (200, json, RenderedBody::from(body))
                 }
             }
-            Content::Stream(script) => {
-                let wish = Wish::read(&exchange.request.body);
+            ReplyContent::Stream(script) => {
+                let wish = RequestSummary::read(&exchange.request.body);
                 (200, stream, frames(Arc::clone(script), id(), wish))
             }
-            Content::Raw(bytes) => (200, "", Body::Bytes(Arc::clone(bytes))),
+            ReplyContent::Raw(bytes) => (200, "", RenderedBody::Bytes(Arc::clone(bytes))),
             // `canned::answer` never returns this; an empty answer is better than a panic.
-            Content::Canned => (500, "", Body::from(String::new())),
+            ReplyContent::Canned => (500, "", RenderedBody::from(String::new())),
         }
     }
 
-    fn framing(&self, exchange: &Exchange<'_>, body: &Body) -> Framing {
+    fn framing(&self, exchange: &RequestContext<'_>, body: &RenderedBody) -> Framing {
         let wanted = match (self.framing, body) {
-            (Framing::Length, Body::Frames(_)) => Framing::Chunked,
+            (Framing::Length, RenderedBody::Frames(_)) => Framing::Chunked,
             (framing, _) => framing,
         };
         let lost = match wanted {
@@ -168,12 +172,12 @@ impl Reply {
 }
 
 /// The head of an answer while it is written.
-struct Head<'a> {
+struct RenderedHead<'a> {
     bytes: Vec<u8>,
     reply: &'a Reply,
 }
 
-impl Head<'_> {
+impl RenderedHead<'_> {
     /// Writes one of the server's own headers, unless the caller replaced or removed it.
     fn put_own(&mut self, name: &str, value: &str) {
         let is_replaced = self.reply.own_header(name).is_some();
@@ -189,13 +193,13 @@ impl Head<'_> {
     }
 }
 
-fn frames(script: Arc<StreamScript>, id: String, wish: Wish) -> Body {
-    let opening = Opening {
+fn frames(script: Arc<StreamScript>, id: String, wish: RequestSummary) -> RenderedBody {
+    let opening = StreamStart {
         id,
         model: wish.model,
         input_tokens: wish.input_tokens,
     };
-    Body::Frames(Box::new(Frames::new(script, opening)))
+    RenderedBody::Frames(Box::new(Frames::new(script, opening)))
 }
 
 fn has_body(status: u16) -> bool {

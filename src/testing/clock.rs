@@ -44,22 +44,6 @@ pub struct ManualClock(Arc<ManualTime>);
 
 impl ManualClock {
     /// A clock that jumps over every sleep. It shows 2026-01-01 00:00 UTC.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use anthropic_blocking::testing::{ManualClock, Reply};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let clock = ManualClock::new();
-    /// let client =
-    ///     Client::builder().api_key("test").base_url(server.base_url()).clock(&clock).build()?;
-    /// server.push(Reply::status(503));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(clock.sleeps(), [clock.elapsed()]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[expect(
         clippy::new_without_default,
         reason = "two ways to make one, neither the default"
@@ -98,90 +82,21 @@ impl ManualClock {
     }
 
     /// A clock that jumps over every sleep and shows this time of day at first.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{ManualClock, Reply};
-    /// use std::time::{Duration, SystemTime};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.base_url(server.base_url());
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let new_year = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
-    /// let clock = ManualClock::showing(new_year - Duration::from_secs(60));
-    /// let client = builder.clock(&clock).build()?;
-    /// server.push(Reply::overloaded().header("retry-after", "Thu, 01 Jan 2026 00:00:00 GMT"));
-    /// client.messages().create(&request)?;
-    /// assert!(clock.elapsed() >= Duration::from_secs(60));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn showing(wall: SystemTime) -> ManualClock {
         ManualClock(Arc::new(ManualTime::new(wall, false)))
     }
 
     /// Moves the time on and wakes the sleepers whose time has come.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // Five minutes in which the program does something else.
-    /// client.messages().create(&request)?;
-    /// clock.advance(Duration::from_secs(300));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(clock.elapsed(), Duration::from_secs(300));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }
 
     /// How much time has passed on this clock.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::rate_limited(20), Reply::rate_limited(40)]);
-    /// client.messages().create(&request)?;
-    /// assert!(clock.elapsed() >= Duration::from_secs(60));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 
     /// How long each sleep was, in the order in which they began, except those already taken.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::status(500), Reply::status(500)]);
-    /// client.messages().create(&request)?;
-    /// let within = Duration::from_secs(1)..=Duration::from_secs(16);
-    /// assert_eq!(clock.sleeps().len(), 2);
-    /// assert!(clock.sleeps().iter().all(|sleep| within.contains(sleep)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn sleeps(&self) -> Vec<Duration> {
         self.0.sleeps()
     }
@@ -189,48 +104,12 @@ impl ManualClock {
     /// All sleeps that began since the last call, in order; the clock forgets them.
     ///
     /// For long runs, whose sleeps would fill the memory.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::status(500));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(clock.take_sleeps().len(), 1);
-    /// client.messages().create(&request)?;
-    /// assert_eq!(clock.take_sleeps(), []);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn take_sleeps(&self) -> Vec<Duration> {
         self.0.take_sleeps()
     }
 
     /// Blocks, in real time, until `count` sleeps have begun since the clock was made, at most for
     /// `timeout`; whether they have.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::{thread, time::Duration};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let clock = anthropic_blocking::testing::ManualClock::held();
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::rate_limited(30));
-    /// let waiting = thread::spawn(move || client.messages().create(&request));
-    /// assert!(clock.wait_for_sleeps(1, Duration::from_secs(10)));
-    /// assert_eq!(server.request_count(), 1);
-    /// clock.advance(Duration::from_secs(60));
-    /// assert!(waiting.join().expect("no panic").is_ok());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
         self.0.wait_for_sleeps(count, timeout)

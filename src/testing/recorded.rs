@@ -59,56 +59,18 @@ impl fmt::Debug for RecordedRequest {
 
 impl RecordedRequest {
     /// The first header of this name, in any case.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request)?;
-    /// let asked = &server.take_requests()[0];
-    /// assert_eq!(asked.header("Anthropic-Version"), Some("2023-06-01"));
-    /// assert_eq!(asked.header("anthropic-beta"), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         find_header(&self.headers, name)
     }
 
     /// The body as JSON; `Null` when it is not JSON.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request.temperature(0.5))?;
-    /// let body = server.take_requests()[0].json();
-    /// assert_eq!(body["temperature"], 0.5);
-    /// assert_eq!(body["messages"][0]["content"], "Hello?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The body as text; what is not UTF-8 is replaced.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request.system("The code word is Tagus."))?;
-    /// let asked = server.take_requests();
-    /// assert!(asked[0].text().contains("The code word is Tagus."));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

@@ -81,23 +81,6 @@ impl Reply {
     /// request's `messages`, the output tokens a quarter of the bytes of all text, thinking and tool
     /// input, both rounded up. The stop reason is `tool_use` if there is such a block, otherwise
     /// `end_turn`.
-    ///
-    /// ```
-    /// use anthropic_blocking::ContentBlock;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let blocks = [ContentBlock::text("Lisbon"), ContentBlock::text(" lies on the Tagus.")];
-    /// server.push_all([Reply::message("The Tagus."), Reply::message(blocks)]);
-    /// assert_eq!(client.messages().create(&request)?.text(), "The Tagus.");
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.content.len(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn message(content: impl Into<MessageContent>) -> Self {
         let blocks = match content.into() {
             MessageContent::Text(text) => vec![ContentBlock::text(text)],
@@ -107,22 +90,6 @@ impl Reply {
     }
 
     /// A message that calls one tool, and says nothing else; `input` is JSON.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use serde_json::json;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::tool_use("toolu_1", "temperature", json!({"town": "Lima"})));
-    /// let message = client.messages().create(&request)?;
-    /// let call = message.tool_uses().next().expect("one call");
-    /// assert_eq!((call.name.as_str(), &call.input["town"]), ("temperature", &json!("Lima")));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn tool_use(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -132,21 +99,6 @@ impl Reply {
     }
 
     /// An error in the API's envelope, such as `(400, "invalid_request_error", "…")`.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::error(402, "billing_error", "Your credit is used up."));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Billing);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn error(status: u16, error_type: &str, message: &str) -> Self {
         let inner = format!(
             r#"{{"type":{},"message":{}}}"#,
@@ -187,22 +139,6 @@ impl Reply {
     ///
     /// The headers state 50 requests, 50,000 input tokens, 10,000 output tokens and 60,000 tokens a
     /// minute; nothing is left of the input tokens, and their `reset` is a minute ahead.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::rate_limited(30));
-    /// let message = client.messages().create(&request)?;
-    /// let statuses: Vec<_> = message.attempts().iter().map(|attempt| attempt.status).collect();
-    /// assert_eq!(statuses, [Some(429), Some(200)]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn rate_limited(retry_after_seconds: u64) -> Self {
         Reply::error(429, "rate_limit_error", RATE_LIMITED)
             .by_default("retry-after", retry_after_seconds)
@@ -222,21 +158,6 @@ impl Reply {
     }
 
     /// A 529 as it was recorded: `x-should-retry: true`, no `retry-after`, no id in the body.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::overloaded(), Reply::overloaded()]);
-    /// client.messages().create(&request)?;
-    /// assert_eq!(client.totals().all.overloaded, 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn overloaded() -> Self {
         let inner = r#"{"type":"overloaded_error","message":"Overloaded"}"#;
         Reply::new(ReplyContent::Error {
@@ -248,22 +169,6 @@ impl Reply {
     }
 
     /// A page of HTML with this title, as a proxy in front of the API sends it.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::html(502, "502 Bad Gateway"));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert!(error.api_error().is_none());
-    /// assert!(error.to_string().contains("502 Bad Gateway"), "{error}");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn html(status: u16, title: &str) -> Self {
         let page = format!(
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n\
@@ -279,20 +184,6 @@ impl Reply {
     }
 
     /// A status with an empty body, as a proxy sends it.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([500, 502, 503].map(Reply::status));
-    /// assert_eq!(client.messages().create(&request)?.attempts().len(), 4);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn status(status: u16) -> Self {
         Reply::new(ReplyContent::Fixed {
             status,
@@ -306,80 +197,21 @@ impl Reply {
     ///
     /// Headers, body and framing that setters ask for are ignored. Faults count bytes from the status
     /// line.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The address of another service.
-    /// server.push(Reply::raw("SSH-2.0-OpenSSH_9.9\r\n"));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.status(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Reply::new(ReplyContent::Raw(bytes.into().into()))
     }
 
     /// A stream of server-sent events, whether the request asked for one or not.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("The Tagus.")));
-    /// let mut stream = client.messages().stream(&request)?;
-    /// let pieces = stream.text_deltas().collect::<Result<Vec<_>, _>>()?;
-    /// assert_eq!(pieces, ["The ", "Tagus."]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn stream(script: StreamScript) -> Self {
         Reply::new(ReplyContent::Stream(Arc::new(script)))
     }
 
     /// What the server would answer if nothing were scripted, rate limits included.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The same as without a script, but in many small chunks.
-    /// server.push(Reply::canned().chunked());
-    /// assert_eq!(client.messages().create(&request)?.text(), "You said: Hello?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn canned() -> Self {
         Reply::new(ReplyContent::Canned)
     }
 
     /// Adds a header. It replaces the server's own header of that name; set twice, it is sent twice.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Hello!").header("request-id", "req_011Example"));
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!(message.request_id().map(|id| id.as_str()), Some("req_011Example"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         self.without
@@ -391,20 +223,6 @@ impl Reply {
     /// Leaves out every header of this name, the server's own included.
     ///
     /// Without `content-length` the body ends where the connection ends.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // As from a gateway that keeps the id for itself.
-    /// server.push(Reply::message("Hello!").without_header("request-id"));
-    /// assert_eq!(client.messages().create(&request)?.request_id(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn without_header(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.headers
@@ -414,83 +232,24 @@ impl Reply {
     }
 
     /// Replaces the body; status and headers stay.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // A gateway's own words, and the headers of the API.
-    /// server.push(Reply::rate_limited(30).body("slow down"));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert!(error.api_error().is_none());
-    /// assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.body = Some(bytes.into().into());
         self
     }
 
     /// Waits this long before the first byte. Default: not at all. Stopping the server ends it.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Hello!").delay(Duration::from_millis(2)));
-    /// let message = client.messages().create(&request)?;
-    /// assert!(message.attempts()[0].took >= Duration::from_millis(2));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
     /// Sends the body in HTTP chunks of at most 4,096 bytes. Streams are sent in chunks by default.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven. ".repeat(2_000)).chunked());
-    /// assert_eq!(client.messages().create(&request)?.text().len(), 14_000);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn chunked(mut self) -> Self {
         self.framing = Framing::Chunked;
         self
     }
 
     /// Sends the body without a length, so that it ends where the connection ends.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").close_delimited());
-    /// assert_eq!(client.messages().create(&request)?.text(), "Seven.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn close_delimited(mut self) -> Self {
         self.framing = Framing::Close;
         self
@@ -499,44 +258,12 @@ impl Reply {
     /// Announces `connection: close` and closes the connection after the reply.
     ///
     /// With `.without_header("connection")` it is closed without notice.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").close());
-    /// client.messages().create(&request)?;
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.connections(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn close(mut self) -> Self {
         self.is_last = true;
         self
     }
 
     /// Resets the connection once the request has been read, before any byte of the answer.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use anthropic_blocking::{Delivery, ErrorKind};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").reset_before_headers());
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Connection);
-    /// assert_eq!(error.attempts()[0].delivery, Delivery::Unknown);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn reset_before_headers(self) -> Self {
         self.fault(InjectedFault::ResetBeforeHeaders)
     }
@@ -547,83 +274,22 @@ impl Reply {
     /// [`on`](super::TestServer::on); from [`answer_with`](super::TestServer::answer_with), which
     /// sees the body, it is the same as
     /// [`reset_before_headers`](Reply::reset_before_headers).
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").reset_before_body_read());
-    /// client.messages().create(&request).unwrap_err();
-    /// assert!(server.take_requests()[0].body.is_empty());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn reset_before_body_read(self) -> Self {
         self.fault(InjectedFault::ResetBeforeBodyRead)
     }
 
     /// Resets the connection in the middle of the answer's headers.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").reset_in_headers());
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.status(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn reset_in_headers(self) -> Self {
         self.fault(InjectedFault::ResetInHeaders)
     }
 
     /// Resets the connection after this many bytes of the body, at the latest at its end (in chunks:
     /// before the last, empty chunk).
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The second try gets through.
-    /// server.push_all([Reply::message("Seven.").reset_in_body(20), Reply::message("Seven.")]);
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!((message.text().as_str(), message.attempts().len()), ("Seven.", 2));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn reset_in_body(self, after_bytes: usize) -> Self {
         self.fault(InjectedFault::ResetInBody(after_bytes))
     }
 
     /// Ends the connection orderly after this many bytes of the body, although more was promised.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").truncate(20));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert!(error.is_retryable());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn truncate(self, after_bytes: usize) -> Self {
         self.fault(InjectedFault::Truncate(after_bytes))
     }
@@ -651,44 +317,12 @@ impl Reply {
     }
 
     /// Reads the request and then sends nothing, until the client goes away or the server stops.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let builder = builder.idle_timeout(std::time::Duration::from_millis(5));
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").stall_before_headers());
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Timeout);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn stall_before_headers(self) -> Self {
         self.fault(InjectedFault::StallBeforeHeaders)
     }
 
     /// Sends the answer, headers included, in pieces of `bytes_at_a_time` (at least 1) with a pause
     /// after each.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // Pieces that end within headers and within characters.
-    /// server.push(Reply::message("Größer?").dribble(40, Duration::from_micros(10)));
-    /// assert_eq!(client.messages().create(&request)?.text(), "Größer?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn dribble(mut self, bytes_at_a_time: usize, between: Duration) -> Self {
         self.dribble = Some((bytes_at_a_time.max(1), between));
         self

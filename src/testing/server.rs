@@ -57,15 +57,6 @@ pub struct TestServer {
 impl TestServer {
     /// Starts a server on a free port.
     ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use anthropic_blocking::testing::TestServer;
-    ///
-    /// let server = TestServer::start()?;
-    /// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// Fails where the system refuses a loopback socket or a thread.
@@ -86,76 +77,23 @@ impl TestServer {
     }
 
     /// Where the server is, such as `http://127.0.0.1:34567`; no slash at the end.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::TestServer;
-    ///
-    /// let server = TestServer::start()?;
-    /// // What a program is given that reads its settings from the environment.
-    /// let variables = [("ANTHROPIC_API_KEY", "test"), ("ANTHROPIC_BASE_URL", server.base_url())];
-    /// assert!(variables[1].1.starts_with("http://127.0.0.1:"));
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
     /// The address and port on which the server listens, for tests with bare sockets.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::TestServer;
-    /// use std::io::{Read, Write};
-    /// use std::net::TcpStream;
-    ///
-    /// let server = TestServer::start()?;
-    /// let mut socket = TcpStream::connect(server.address())?;
-    /// socket.write_all(b"no HTTP at all\r\n\r\n")?;
-    /// let mut answer = String::new();
-    /// socket.read_to_string(&mut answer)?;
-    /// assert!(answer.starts_with("HTTP/1.1 400"));
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Adds a reply to the general queue; it answers one request, whatever that asks.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("The Tagus."));
-    /// assert_eq!(client.messages().create(&request)?.text(), "The Tagus.");
-    /// assert_eq!(client.messages().create(&request)?.text(), "You said: Hello?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn push(&self, reply: Reply) {
         self.shared.state().queue.push_back(reply);
     }
 
     /// Adds several replies to the general queue, in order.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all((1..=3).map(Reply::rate_limited));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(client.totals().all.rate_limited, 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn push_all(&self, replies: impl IntoIterator<Item = Reply>) {
         let replies: Vec<Reply> = replies.into_iter().collect();
         self.shared.state().queue.extend(replies);
@@ -226,35 +164,11 @@ impl TestServer {
     ///
     /// Not for a client whose [`ManualClock`](super::ManualClock) jumps: what it waits for takes the
     /// server real time, so that it comes back at once until its `max_wait` is used up, and fails.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{ServerLimits, TestServer};
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let server = TestServer::start()?;
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).requests_per_second(true));
-    /// # Ok(()) }
-    /// ```
     pub fn limit(&self, limits: ServerLimits) {
         *lock(&self.shared.limiter) = Some(Arc::new(ServerLimiter::new(limits)));
     }
 
     /// What was admitted, refused and charged under the limits; empty without.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// let usage = client.messages().create(&request)?.usage;
-    /// assert_eq!(server.ledger().classes[0].charged.output_tokens, usage.output_tokens);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let limiter = lock(&self.shared.limiter).clone();
@@ -268,80 +182,23 @@ impl TestServer {
     /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
     /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
     /// ends with the next poll; after one poll of two, half of its requests have been carried out.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.batch_polls(2);
-    /// let id = client.batches().create([("lima", request)])?.id;
-    /// let polls = [(); 3].map(|()| client.batches().get(&id).map(|batch| batch.is_ended()));
-    /// assert_eq!(polls.map(|poll| poll.ok()), [Some(false), Some(false), Some(true)]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn batch_polls(&self, polls: usize) {
         lock(&self.shared.batches).set_polls(polls);
     }
 
     /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
     /// By default all are [`BatchOutcome::Canned`].
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::BatchOutcome;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.batch_outcomes(|_| BatchOutcome::Error("api_error".into()));
-    /// let entry = client.batches().run([("lima", request)])?.next().expect("an entry")?;
-    /// assert!(entry.result.is_retryable());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
         lock(&self.shared.batches).set_outcome(outcome);
     }
 
     /// How many batches were created, deleted ones included.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let towns = ["Lima", "Oslo", "Pune"].map(|town| (town, request.clone()));
-    /// let run = client.batches().batch_size(2).run(towns)?;
-    /// assert_eq!(run.count(), 3);
-    /// assert_eq!(server.batch_count(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn batch_count(&self) -> usize {
         lock(&self.shared.batches).count()
     }
 
     /// How many scripted replies, in all queues, no request has taken yet.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push_all([Reply::overloaded(), Reply::message("The Tagus.")]);
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.unused_replies(), 0, "it made fewer attempts than expected");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn unused_replies(&self) -> usize {
         let state = self.shared.state();
@@ -352,18 +209,6 @@ impl TestServer {
     /// Sets whether requests are kept for [`requests`](TestServer::requests). Default: they are.
     ///
     /// For runs of many or large requests; they are counted all the same.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.keep_requests(false);
-    /// client.messages().create(&request)?;
-    /// assert_eq!((server.request_count(), server.requests().len()), (1, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn keep_requests(&self, keep: bool) {
         self.shared.state().is_keeping = keep;
     }
@@ -387,77 +232,24 @@ impl TestServer {
     }
 
     /// All requests since the last call, in order of arrival; the server forgets them.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.take_requests().len(), 1);
-    /// client.messages().count_tokens(&request)?;
-    /// assert_eq!(server.take_requests()[0].path, "/v1/messages/count_tokens");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn take_requests(&self) -> Vec<RecordedRequest> {
         let kept = std::mem::take(&mut self.shared.state().requests);
         kept.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// How many requests have arrived since the start, taken ones included.
-    ///
-    /// ```
-    /// use anthropic_blocking::MessageRequest;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // What is wrong on the face of it is not even sent.
-    /// # let _ = request;
-    /// let empty = MessageRequest::new("claude-haiku-4-5", 64);
-    /// client.messages().create(&empty).unwrap_err();
-    /// assert_eq!(server.request_count(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn request_count(&self) -> usize {
         self.shared.state().count
     }
 
     /// How many TCP connections have been accepted since the start.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// for _ in 0..3 {
-    ///     client.messages().create(&request)?;
-    /// }
-    /// assert_eq!((server.request_count(), server.connections()), (3, 1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn connections(&self) -> usize {
         lock(&self.shared.links).accepted
     }
 
     /// How many of the connections are open now.
-    ///
-    /// ```
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.open_connections(), 1, "kept for the next request");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn open_connections(&self) -> usize {
         lock(&self.shared.links).open.len()
@@ -465,24 +257,6 @@ impl TestServer {
 
     /// Blocks until `count` requests have arrived since the start, at most for `timeout`; whether
     /// they have.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::{thread, time::Duration};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Never.").stall_before_headers());
-    /// let copy = client.clone();
-    /// let call = thread::spawn(move || copy.messages().create(&request));
-    /// assert!(server.wait_for_requests(1, Duration::from_secs(10)));
-    /// client.shutdown();
-    /// assert!(call.join().expect("no panic").is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn wait_for_requests(&self, count: usize, timeout: Duration) -> bool {
         let state = self.shared.state();
@@ -496,20 +270,6 @@ impl TestServer {
     /// Blocks until at most `count` connections are open, at most for `timeout`; whether it is so.
     ///
     /// The server notices that a client has gone when it waits for a request, stalls or writes.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// client.messages().create(&request)?;
-    /// drop(client);
-    /// assert!(server.wait_for_open_connections(0, Duration::from_secs(10)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn wait_for_open_connections(&self, count: usize, timeout: Duration) -> bool {
         let links = lock(&self.shared.links);
@@ -525,24 +285,6 @@ impl TestServer {
     /// Blocks until its threads are done, which is at once unless a function given to
     /// [`answer_with`](TestServer::answer_with) is running. What was recorded can still be read. A
     /// second call does nothing.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use std::{thread, time::Duration};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::message("Seven.").delay(Duration::from_secs(3600)));
-    /// let call = thread::spawn(move || client.messages().create(&request));
-    /// assert!(server.wait_for_requests(1, Duration::from_secs(10)));
-    /// server.stop();
-    /// assert!(call.join().expect("no panic").is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn stop(&self) {
         let Some(acceptor) = lock(&self.acceptor).take() else {
             return;

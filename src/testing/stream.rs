@@ -48,21 +48,6 @@ pub struct StreamScript {
 
 impl StreamScript {
     /// An empty script: no event at all until some are added.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The head of an answer, and no event at all.
-    /// server.push(Reply::stream(StreamScript::new()));
-    /// assert!(client.messages().stream(&request).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn new() -> Self {
         StreamScript {
             steps: Vec::new(),
@@ -85,20 +70,6 @@ impl StreamScript {
     /// The events: `message_start`, `ping`, one text block, `message_delta`, `message_stop`. The input
     /// tokens are a quarter of the bytes of the request's `messages`, the output tokens a quarter of
     /// the bytes of `text`, both rounded up.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("The Tagus.")));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!((message.text().as_str(), message.usage.output_tokens), ("The Tagus.", 3));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn text(text: &str) -> Self {
         StreamScript::message(&[ContentBlock::text(text)])
     }
@@ -127,21 +98,6 @@ impl StreamScript {
     /// Adds `message_start` with this number of input tokens.
     ///
     /// The model is the one of the request.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(4_711).text_block(["Yes."]).finish();
-    /// server.push(Reply::stream(script));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.usage.input_tokens, 4_711);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn message_start(self, input_tokens: u64) -> Self {
         self.step(StreamStep::Start {
             input_tokens: Some(input_tokens),
@@ -149,21 +105,6 @@ impl StreamScript {
     }
 
     /// Adds a whole text block, one delta for each piece.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).text_block(["The T", "agus"]);
-    /// server.push(Reply::stream(script.finish()));
-    /// let mut stream = client.messages().stream(&request)?;
-    /// assert_eq!(stream.text_deltas().nth(1).transpose()?.as_deref(), Some("agus"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn text_block<S: AsRef<str>>(self, pieces: impl IntoIterator<Item = S>) -> Self {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         for piece in pieces {
@@ -176,22 +117,6 @@ impl StreamScript {
     /// Adds a whole thinking block: the text in deltas of about one word, then the signature.
     ///
     /// With an empty text only the signature is sent, as the API does for omitted thinking.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).thinking("A river …", "c2lnbmF0dXJl");
-    /// server.push(Reply::stream(script.text_block(["The Tagus."]).finish()));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.content[0].kind(), "thinking");
-    /// assert_eq!(message.text(), "The Tagus.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn thinking(self, text: &str, signature: &str) -> Self {
         let (mut script, index) = self.block(r#"{"type":"thinking","thinking":"","signature":""}"#);
         for piece in pieces(text) {
@@ -205,23 +130,6 @@ impl StreamScript {
 
     /// Adds a whole tool use block, one delta for each piece of the input's JSON text. Where the
     /// pieces do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let pieces = [r#"{"to"#, r#"wn":"Lima"}"#];
-    /// let script = StreamScript::new().message_start(12).tool_use("toolu_1", "get_temp", pieces);
-    /// server.push(Reply::stream(script.finish()));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// let call = message.tool_uses().next().expect("one call");
-    /// assert_eq!(call.input["town"], "Lima");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn tool_use<S: AsRef<str>>(
         self,
         id: &str,
@@ -245,21 +153,6 @@ impl StreamScript {
     ///
     /// The deltas are made while they are sent, so a million of them costs no memory. The text is
     /// lower-case ASCII words, the same in every run.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).deltas(500, 8).finish();
-    /// server.push(Reply::stream(script));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.text().len(), 500 * 8);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn deltas(self, count: usize, bytes_each: usize) -> Self {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         script.output_bytes += (count as u64).saturating_mul(bytes_each as u64);
@@ -275,45 +168,12 @@ impl StreamScript {
     /// Adds any event, with `data` as it is: JSON text, or a `serde_json::Value`.
     ///
     /// A line feed in `data` makes one more `data:` line.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    /// use serde_json::json;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let block = json!({"type": "hologram", "depth": 3});
-    /// let start = json!({"type": "content_block_start", "index": 0, "content_block": block});
-    /// let script = StreamScript::new().message_start(12).event("content_block_start", start);
-    /// server.push(Reply::stream(script.finish()));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.content[0].kind(), "hologram");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn event(self, name: impl Into<String>, data: impl ToString) -> Self {
         let (name, data) = (name.into(), data.to_string());
         self.step(StreamStep::Event { name, data })
     }
 
     /// Adds an event of a type that no client knows (`future_event`).
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).unknown_event().text_block(["Yes."]);
-    /// server.push(Reply::stream(script.finish()));
-    /// let events = client.messages().stream(&request)?.collect::<Result<Vec<_>, _>>()?;
-    /// assert_eq!(events[1].kind(), "future_event");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn unknown_event(self) -> Self {
         self.event(
             "future_event",
@@ -322,62 +182,16 @@ impl StreamScript {
     }
 
     /// Adds a `ping` event.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).ping().text_block(["Yes."]).ping();
-    /// server.push(Reply::stream(script.finish()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "Yes.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn ping(self) -> Self {
         self.event("ping", PING)
     }
 
     /// Adds a comment line and an empty line, which proxies send to keep a connection alive.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().comment("waiting").message_start(12).comment("waiting");
-    /// server.push(Reply::stream(script.text_block(["Yes."]).finish()));
-    /// assert_eq!(client.messages().stream(&request)?.count(), 6);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn comment(self, text: impl Into<String>) -> Self {
         self.step(StreamStep::Comment(text.into()))
     }
 
     /// Adds these bytes as they are, whatever they do to the framing.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).raw("data: {\"type\":\n\n");
-    /// server.push(Reply::stream(script.finish()));
-    /// let stream = client.messages().stream(&request);
-    /// let error = stream.and_then(|stream| stream.final_message()).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Decode);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(StreamStep::Raw(bytes.into()))
     }
@@ -385,44 +199,11 @@ impl StreamScript {
     /// Adds a pause: what was added before is on the wire, and nothing is sent for this long.
     ///
     /// Stopping the server ends the pause at once.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    /// use std::time::{Duration, Instant};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).pause(Duration::from_millis(2));
-    /// server.push(Reply::stream(script.text_block(["Yes."]).finish()));
-    /// let begun = Instant::now();
-    /// client.messages().stream(&request)?.final_message()?;
-    /// assert!(begun.elapsed() >= Duration::from_millis(2));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn pause(self, duration: Duration) -> Self {
         self.step(StreamStep::Pause(duration))
     }
 
     /// Adds `message_delta` with this stop reason and cumulative number of output tokens.
-    ///
-    /// ```
-    /// use anthropic_blocking::StopReason;
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).text_block(["The Ta"]);
-    /// server.push(Reply::stream(script.message_delta("max_tokens", 2).message_stop()));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.stop_reason, Some(StopReason::MaxTokens));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn message_delta(self, stop_reason: &str, output_tokens: u64) -> Self {
         let data = format!(
             r#"{{"type":"message_delta","delta":{{"stop_reason":{},"stop_sequence":null}},"usage":{{"output_tokens":{output_tokens}}}}}"#,
@@ -432,20 +213,6 @@ impl StreamScript {
     }
 
     /// Adds `message_stop`.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).message_delta("refusal", 0);
-    /// server.push(Reply::stream(script.message_stop()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.content, []);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn message_stop(self) -> Self {
         self.event("message_stop", r#"{"type":"message_stop"}"#)
     }
@@ -454,22 +221,6 @@ impl StreamScript {
     ///
     /// The stop reason is `tool_use` after a tool use block, otherwise `end_turn`. The output tokens
     /// are a quarter of the bytes of all deltas, rounded up.
-    ///
-    /// ```
-    /// use anthropic_blocking::StopReason;
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).tool_use("toolu_1", "list", ["{}"]);
-    /// server.push(Reply::stream(script.finish()));
-    /// let message = client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn finish(self) -> Self {
         let (reason, output_tokens) = (self.stop_reason(), self.output_tokens());
         self.message_delta(reason, output_tokens).message_stop()
@@ -487,24 +238,6 @@ impl StreamScript {
     }
 
     /// Adds an `error` event. Nothing after it is sent; the body ends orderly.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::new().message_start(12).text_block(["The Ta"]);
-    /// server.push(Reply::stream(script.error("overloaded_error", "Overloaded")));
-    /// let error = client.messages().stream(&request)?.final_message().unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Overloaded);
-    /// assert_eq!(error.partial().map(|part| part.text()).as_deref(), Some("The Ta"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn error(self, error_type: &str, message: &str) -> Self {
         self.step(StreamStep::Error(error_data(error_type, message)))
     }
@@ -538,109 +271,30 @@ impl StreamScript {
 
     /// Resets the connection after `events` events (see
     /// [`Reply::reset_in_body`](super::Reply::reset_in_body) for what a reset is).
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("One two three four.").reset_after(5)));
-    /// let error = client.messages().stream(&request)?.final_message().unwrap_err();
-    /// assert!(error.is_retryable());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn reset_after(self, events: usize) -> Self {
         self.ending(events, StreamEnding::Reset)
     }
 
     /// Falls silent after `events` events, with the connection open, until the client goes away or
     /// the server stops.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let builder = builder.idle_timeout(std::time::Duration::from_millis(5));
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("One two three four.").stall_after(5)));
-    /// let stream = client.messages().stream(&request);
-    /// let error = stream.and_then(|stream| stream.final_message()).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Timeout);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn stall_after(self, events: usize) -> Self {
         self.ending(events, StreamEnding::Stall)
     }
 
     /// Sends a ping each `interval` while stalled. Default: none. Needs
     /// [`stall_after`](StreamScript::stall_after).
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let script = StreamScript::text("One two three four.").stall_after(5);
-    /// server.push(Reply::stream(script.pings_while_stalled(Duration::from_millis(1))));
-    /// // Never silent, so no idle timeout ends it.
-    /// let mut stream = client.messages().stream(&request)?;
-    /// assert!(stream.by_ref().take(8).all(|event| event.is_ok()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn pings_while_stalled(mut self, interval: Duration) -> Self {
         self.ping_every = Some(interval);
         self
     }
 
     /// Ends lines with CR LF. Default: LF.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("The Tagus.").crlf()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "The Tagus.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn crlf(mut self) -> Self {
         self.line_end = "\r\n";
         self
     }
 
     /// Ends lines with CR. Default: LF.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // In pieces of one byte, so that no reader can look ahead.
-    /// let reply = Reply::stream(StreamScript::text("Yes.").cr());
-    /// server.push(reply.dribble(1, Duration::ZERO));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "Yes.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn cr(mut self) -> Self {
         self.line_end = "\r";
         self
@@ -649,20 +303,6 @@ impl StreamScript {
     /// Adds `data: [DONE]` at the end, as some gateways do. Default: none, like the API.
     ///
     /// It is left out when the script ends with an error or with one of the `…_after` faults.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("Yes.").done_marker()));
-    /// let last = client.messages().stream(&request)?.last().transpose()?;
-    /// assert_eq!(last.map(|event| event.kind().to_owned()).as_deref(), Some("message_stop"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn done_marker(mut self) -> Self {
         self.done_marker = true;
         self
@@ -670,59 +310,18 @@ impl StreamScript {
 
     /// Leaves out the empty line after the last event, so that a correct reader never dispatches it.
     /// This client takes a last `message_stop` for one all the same.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The last event only says that all has been said.
-    /// server.push(Reply::stream(StreamScript::text("Yes.").without_final_blank_line()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "Yes.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn without_final_blank_line(mut self) -> Self {
         self.final_blank_line = false;
         self
     }
 
     /// Leaves out the `event:` lines. Default: every event has one.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The `type` in the data says the same.
-    /// server.push(Reply::stream(StreamScript::text("Yes.").unnamed()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "Yes.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn unnamed(mut self) -> Self {
         self.named = false;
         self
     }
 
     /// Puts 0 to 15 spaces before the last brace of each event, as the API does. Default: none.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("One two three.").padded()));
-    /// assert_eq!(client.messages().stream(&request)?.final_message()?.text(), "One two three.");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn padded(mut self) -> Self {
         self.padded = true;
         self
@@ -732,20 +331,6 @@ impl StreamScript {
     ///
     /// The whole body is then held in memory while it is sent, up to the first
     /// [`pause`](StreamScript::pause), where a new chunk begins.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Reply, StreamScript};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::stream(StreamScript::text("One two three.").one_chunk()));
-    /// let mut stream = client.messages().stream(&request)?;
-    /// assert_eq!(stream.text_deltas().count(), 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn one_chunk(mut self) -> Self {
         self.one_chunk = true;
         self

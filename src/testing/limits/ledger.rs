@@ -39,22 +39,6 @@ pub struct Ledger {
 
 impl Ledger {
     /// How many requests were admitted, over all classes.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
-    /// client.messages().create(&request)?;
-    /// client.messages().stream(&request)?.final_message()?;
-    /// assert_eq!(server.ledger().admitted(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn admitted(&self) -> u64 {
         let admitted = self.classes.iter().map(|entry| entry.charged.requests);
@@ -62,24 +46,6 @@ impl Ledger {
     }
 
     /// How many requests were refused with a 429, over all classes.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{HeaderMode, ServerLimits};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // The program is not told the limits: it has to find out.
-    /// server.limit(ServerLimits::per_minute(1, 30_000, 8_000).headers(HeaderMode::None));
-    /// client.messages().create(&request)?;
-    /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!(server.ledger().limited(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn limited(&self) -> u64 {
         let limited = self.classes.iter().map(|entry| entry.refused.limited());
@@ -87,23 +53,6 @@ impl Ledger {
     }
 
     /// How many requests were refused with a 529, over all classes.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let limits = ServerLimits::per_minute(50, 30_000, 8_000);
-    /// server.limit(limits.overload(Duration::ZERO, Duration::from_secs(3600), 1.0));
-    /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!((server.ledger().overloaded(), server.ledger().admitted()), (1, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     #[must_use]
     pub fn overloaded(&self) -> u64 {
         let overloaded = self.classes.iter().map(|entry| entry.refused.overloaded);

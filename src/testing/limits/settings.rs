@@ -68,22 +68,6 @@ pub struct ServerLimits {
 
 impl ServerLimits {
     /// The limits of every class of models: requests, input tokens and output tokens per minute.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(1, 30_000, 8_000));
-    /// assert!(client.messages().create(&request).is_ok());
-    /// assert!(client.messages().create(&request).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn per_minute(requests: u64, input_tokens: u64, output_tokens: u64) -> Self {
         ServerLimits {
             per_minute: [requests, input_tokens, output_tokens],
@@ -103,21 +87,6 @@ impl ServerLimits {
     }
 
     /// Sets other limits for the class to which this model belongs.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let limits = ServerLimits::per_minute(1_000, 450_000, 90_000);
-    /// server.limit(limits.class("claude-haiku-4-5", 50, 30_000, 8_000));
-    /// let message = client.messages().create(&request)?;
-    /// assert_eq!(message.rate_limits().requests.and_then(|requests| requests.limit), Some(50));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn class(
         mut self,
         model: impl Into<String>,
@@ -133,22 +102,6 @@ impl ServerLimits {
     /// Sets which models share their buckets: the function names the class of a model.
     ///
     /// Default: each model is a class, named by its id without the date.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // All of a family: `claude-haiku-4-5` and `claude-haiku-5-5`.
-    /// let family = |model: &str| model.split('-').take(2).collect::<Vec<_>>().join("-");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).class_by(family));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.ledger().classes[0].class, "claude-haiku");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn class_by(
         mut self,
         class_of: impl Fn(&str) -> String + Send + Sync + 'static,
@@ -158,45 +111,12 @@ impl ServerLimits {
     }
 
     /// Sets how much a bucket holds: what flows in over this time. Default: 60 s.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // 60 a minute, of which five may come at once.
-    /// let limits = ServerLimits::per_minute(60, 60_000, 6_000).depth(Duration::from_secs(5));
-    /// server.limit(limits);
-    /// let requests = client.messages().create(&request)?.rate_limits().requests.expect("headers");
-    /// assert_eq!((requests.limit, requests.remaining), (Some(60), Some(4)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn depth(mut self, depth: Duration) -> Self {
         self.depths = [depth; 3];
         self
     }
 
     /// Enforces the limit of requests over one second: a depth of 1 s instead of 60 s.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // A burst of more than five meets a 429.
-    /// let limits = ServerLimits::per_minute(300, 60_000, 6_000).requests_per_second(true);
-    /// server.limit(limits);
-    /// let requests = client.messages().create(&request)?.rate_limits().requests.expect("headers");
-    /// assert_eq!(requests.remaining, Some(4));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn requests_per_second(mut self, is_so: bool) -> Self {
         self.depths[REQUESTS] = if is_so {
             Duration::from_secs(1)
@@ -207,25 +127,6 @@ impl ServerLimits {
     }
 
     /// Sets when the output is taken from its bucket. Default: [`Charging::AsProduced`].
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{Charging, ServerLimits};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// # let mut request = request;
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).charging(Charging::Reserved));
-    /// // More than the bucket of output tokens can ever hold.
-    /// request.max_tokens = 8_001;
-    /// client.messages().create(&request).unwrap_err();
-    /// assert_eq!(server.ledger().classes[0].refused.too_large, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn charging(mut self, charging: Charging) -> Self {
         self.charging = charging;
         self
@@ -251,24 +152,6 @@ impl ServerLimits {
     }
 
     /// Adds a storm: from one time to another, each request meets a 529 with this probability.
-    ///
-    /// ```
-    /// use anthropic_blocking::ErrorKind;
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let [now, then] = [0, 180].map(Duration::from_secs);
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).overload(now, then, 1.0));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Overloaded);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn overload(mut self, from: Duration, to: Duration, probability: f64) -> Self {
         self.overloads.push(OverloadPeriod {
             from: from.as_secs_f64(),
@@ -279,20 +162,6 @@ impl ServerLimits {
     }
 
     /// Sets which groups of rate limit headers are sent. Default: [`HeaderMode::All`].
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{HeaderMode, ServerLimits};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).headers(HeaderMode::None));
-    /// let message = client.messages().create(&request)?;
-    /// assert!(message.rate_limits().requests.is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn headers(mut self, mode: HeaderMode) -> Self {
         self.headers = mode;
         self
@@ -301,46 +170,12 @@ impl ServerLimits {
     /// Sets after what time answers are complete: lognormal, `sigma` 0 for always the same.
     ///
     /// Default: at once. At most an hour.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let six = Duration::from_secs(6);
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).latency(six, 0.0).scale(5_000.0));
-    /// client.messages().create(&request)?;
-    /// assert_eq!(server.ledger().last_end, six);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn latency(mut self, median: Duration, sigma: f64) -> Self {
         self.latency = LogNormal::new(median.as_secs_f64(), sigma);
         self
     }
 
     /// Sets after what time refusals are sent. Default: at once. At most an hour.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let builder = builder.retry(anthropic_blocking::RetryPolicy::none());
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let [now, then] = [0, 180].map(Duration::from_secs);
-    /// let limits = ServerLimits::per_minute(50, 30_000, 8_000).overload(now, then, 1.0);
-    /// server.limit(limits.refusal_latency(Duration::from_secs(2)).scale(1_000.0));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert!(error.attempts()[0].took >= Duration::from_millis(2));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn refusal_latency(mut self, latency: Duration) -> Self {
         self.refusal_latency = latency.min(Duration::from_secs(3_600));
         self
@@ -350,19 +185,6 @@ impl ServerLimits {
     ///
     /// The n-th request admitted gets the n-th of the sizes (and of the latencies) that follow from
     /// the seed, whichever it is. Default: the canned text.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000).output(40, 0.0));
-    /// assert_eq!(client.messages().create(&request)?.usage.output_tokens, 40);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn output(mut self, median_tokens: u64, sigma: f64) -> Self {
         self.output = Some(LogNormal::new(median_tokens as f64, sigma));
         self
@@ -373,48 +195,12 @@ impl ServerLimits {
     /// Everything on the server is in its own time, latencies and dates included. So is
     /// `retry-after`: at 20, a client should wait a twentieth of what it says. From 0.001 to
     /// 1,000,000.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    /// use std::time::{Duration, Instant};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// // Answers that take a minute, each in a millisecond.
-    /// let minute = Duration::from_secs(60);
-    /// server.limit(ServerLimits::per_minute(9, 9_000, 900).latency(minute, 0.0).scale(60_000.0));
-    /// let begun = Instant::now();
-    /// client.messages().create(&request)?;
-    /// assert!(begun.elapsed() < minute);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn scale(mut self, factor: f64) -> Self {
         self.scale = bounded(factor, 1e-3, 1e6);
         self
     }
 
     /// Sets the seed of everything drawn: sizes, latencies, and who meets a 529. Default: 0.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::ServerLimits;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let clock = anthropic_blocking::testing::ManualClock::new();
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).clock(&clock).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// let limits = ServerLimits::per_minute(50, 30_000, 8_000).output(20, 0.5).seed(7);
-    /// let outputs = [(); 2].map(|()| {
-    ///     server.limit(limits.clone());
-    ///     client.messages().create(&request).map(|message| message.usage.output_tokens).ok()
-    /// });
-    /// assert_eq!(outputs[0], outputs[1]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

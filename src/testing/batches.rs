@@ -1,4 +1,4 @@
-//! Message batches of the test server: kept in memory, and ended by being polled.
+//! Message batches of the test server: kept in memory, ended by polls.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -8,13 +8,15 @@ use fastrand::Rng;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::canned::{self, echo, invalid, not_found, query_value, refusal};
+use super::canned::{
+    self, DEFAULT_PAGE_SIZE, echo, invalid_request, not_found, permanent_error, query_value,
+};
 use super::dates::{http_date, rfc3339};
 use super::recorded::RecordedRequest;
 use super::reply::{Reply, ReplyContent};
 use super::sync::lock;
 
-/// What becomes of a request in a batch of the test server; see
+/// The outcome of a request in a batch of the test server; see
 /// [`TestServer::batch_outcomes`](super::TestServer::batch_outcomes).
 ///
 /// ```
@@ -32,14 +34,14 @@ use super::sync::lock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchOutcome {
-    /// What the canned server makes of it: an answer that echoes the last text of the user, or the
-    /// error of a faulty request.
+    /// The canned outcome: a message that echoes the last text of the user, or the error of a faulty
+    /// request.
     Canned,
-    /// An answer with this text.
+    /// A message with this text.
     Message(String),
     /// An error of this type, such as `api_error`.
     Error(String),
-    /// It is not carried out in time.
+    /// The request expires: it was not carried out in time.
     Expired,
 }
 
@@ -48,9 +50,9 @@ pub(super) struct BatchStore {
     polls: usize,
     outcome: Option<Arc<OutcomeFunction>>,
     count: usize,
-    /// The oldest first.
+    /// Oldest first.
     all: Vec<StoredBatch>,
-    /// In microseconds since 1970: no two batches are created at once.
+    /// In microseconds since 1970; kept so that no two batches have the same time.
     last_created: u64,
 }
 
@@ -64,27 +66,28 @@ struct StoredBatch {
     entries: Vec<StoredEntry>,
     polls_left: usize,
     polls: usize,
-    canceled: bool,
-    /// How many requests were carried out before the batch was canceled, once it has ended.
-    ended: Option<usize>,
+    is_canceled: bool,
+    /// How many requests were carried out, once the batch has ended: fewer than all if it was
+    /// canceled.
+    carried_out: Option<usize>,
 }
 
-/// One request, reduced to what is said about it at the end.
+/// One request, reduced to its result.
 #[derive(Deserialize)]
 #[serde(from = "SentEntry")]
 struct StoredEntry {
     custom_id: String,
-    end: EntryEnd,
+    result: StoredResult,
 }
 
-/// One request as it is sent.
+/// One request as the client sends it.
 #[derive(Deserialize)]
 struct SentEntry {
     custom_id: String,
     params: Value,
 }
 
-enum EntryEnd {
+enum StoredResult {
     Message { model: String, text: String },
     Error { kind: String, message: String },
     Expired,
@@ -102,20 +105,22 @@ impl Default for BatchStore {
     }
 }
 
-/// Whether a request is about batches.
-pub(super) fn is_about(request: &RecordedRequest) -> bool {
+/// Returns whether a request is for an endpoint of batches.
+pub(super) fn is_batch_request(request: &RecordedRequest) -> bool {
     let rest = request.path.strip_prefix(PATH);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What becomes of a request about batches that `reply` would answer as the API does. The faults of
-/// the reply stay: a batch can be created without anyone hearing of it.
-pub(super) fn answer(
+/// Carries out a batch request that `reply`, a canned one, would answer; returns `reply` with the
+/// content that follows.
+///
+/// The faults of `reply` stay: a batch can be created although the client gets no response.
+pub(super) fn reply_to(
     batches: &Mutex<BatchStore>,
     reply: Reply,
     request: &RecordedRequest,
 ) -> Reply {
-    let made = canned::without_header(request).unwrap_or_else(|| respond(batches, request));
+    let made = canned::missing_header(request).unwrap_or_else(|| respond(batches, request));
     Reply {
         content: made.content,
         defaults: made.defaults,
@@ -137,17 +142,19 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
             let mut batches = lock(batches);
             let Some(at) = batches.all.iter().position(|batch| batch.id == *id) else {
                 let message = format!("Message StoredBatch {id} not found.");
-                return refusal(404, "not_found_error", &message);
+                return permanent_error(404, "not_found_error", &message);
             };
             match (method, rest) {
                 ("GET", []) => batches.all[at].poll(&base),
                 ("POST", ["cancel"]) => batches.all[at].cancel(&base),
                 ("GET", ["results"]) => batches.all[at].results(),
-                ("DELETE", []) if batches.all[at].ended.is_some() => {
+                ("DELETE", []) if batches.all[at].carried_out.is_some() => {
                     batches.all.remove(at);
                     Reply::json(200, json!({"id": id, "type": "message_batch_deleted"}))
                 }
-                ("DELETE", []) => invalid(&format!("Message StoredBatch {id} is in progress.")),
+                ("DELETE", []) => {
+                    invalid_request(&format!("Message StoredBatch {id} is in progress."))
+                }
                 _ => not_found(),
             }
         }
@@ -155,12 +162,12 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
     }
 }
 
-/// Checks what the API checks at once, and keeps the rest for the end.
+/// Creates a batch: checks what the API checks at once, and leaves other errors to the results.
 fn create(batches: &Mutex<BatchStore>, request: &RecordedRequest, base: &str) -> Reply {
     let outcome = lock(batches).outcome.clone();
-    let entries = match read(&request.body, outcome.as_deref()) {
+    let entries = match read_entries(&request.body, outcome.as_deref()) {
         Ok(entries) => entries,
-        Err(complaint) => return invalid(&complaint),
+        Err(error) => return invalid_request(&error),
     };
     let mut batches = lock(batches);
     batches.count += 1;
@@ -175,16 +182,19 @@ fn create(batches: &Mutex<BatchStore>, request: &RecordedRequest, base: &str) ->
         entries,
         polls_left: batches.polls,
         polls: batches.polls,
-        canceled: false,
-        ended: None,
+        is_canceled: false,
+        carried_out: None,
     };
     let reply = Reply::json(200, batch.json(base));
     batches.all.push(batch);
     reply
 }
 
-/// Reads the body entry by entry, so that a large one is not held as values.
-fn read(body: &[u8], outcome: Option<&OutcomeFunction>) -> Result<Vec<StoredEntry>, String> {
+/// Reads the body entry by entry, so that a large body is not held as JSON values.
+fn read_entries(
+    body: &[u8],
+    outcome: Option<&OutcomeFunction>,
+) -> Result<Vec<StoredEntry>, String> {
     #[derive(Deserialize)]
     struct BatchCreateBody {
         requests: Vec<StoredEntry>,
@@ -197,14 +207,14 @@ fn read(body: &[u8], outcome: Option<&OutcomeFunction>) -> Result<Vec<StoredEntr
             text => format!("The request body is not valid JSON: {text}"),
         })?;
     let mut entries = body.requests;
-    if !(1..=100_000).contains(&entries.len()) {
+    if !(1..=MAX_ENTRIES).contains(&entries.len()) {
         return Err("requests: List should have between 1 and 100000 items".to_owned());
     }
     let mut ids = HashSet::new();
     for (index, entry) in entries.iter_mut().enumerate() {
         let id = &entry.custom_id;
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        if !(1..=64).contains(&id.len()) || !id.bytes().all(is_word) {
+        if !(1..=MAX_ID_LENGTH).contains(&id.len()) || !id.bytes().all(is_word) {
             return Err(format!(
                 "requests.{index}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'"
             ));
@@ -215,7 +225,7 @@ fn read(body: &[u8], outcome: Option<&OutcomeFunction>) -> Result<Vec<StoredEntr
             ));
         }
         if let Some(outcome) = outcome {
-            entry.choose(outcome(&entry.custom_id));
+            entry.set_outcome(outcome(&entry.custom_id));
         }
     }
     Ok(entries)
@@ -226,54 +236,54 @@ impl From<SentEntry> for StoredEntry {
         let forbidden = ["stream", "speed"]
             .iter()
             .find(|name| !matches!(&params[**name], Value::Null | Value::Bool(false)));
-        let complaint = match forbidden {
+        let error = match forbidden {
             Some(name) => Some(format!("{name}: Extra inputs are not permitted")),
             None if params["max_tokens"] == 0 => {
                 Some("max_tokens: Input should be greater than or equal to 1".to_owned())
             }
-            None => canned::complaint(&params, &canned::FOR_MESSAGE),
+            None => canned::parameter_error(&params, &canned::REQUIRED_FOR_MESSAGE),
         };
-        let end = match complaint {
-            Some(message) => EntryEnd::Error {
+        let result = match error {
+            Some(message) => StoredResult::Error {
                 kind: "invalid_request_error".to_owned(),
                 message,
             },
-            None => EntryEnd::Message {
+            None => StoredResult::Message {
                 model: params["model"].as_str().unwrap_or_default().to_owned(),
                 text: echo(&params["messages"]),
             },
         };
-        StoredEntry { custom_id, end }
+        StoredEntry { custom_id, result }
     }
 }
 
 impl StoredEntry {
-    fn choose(&mut self, outcome: BatchOutcome) {
-        match (outcome, &mut self.end) {
+    fn set_outcome(&mut self, outcome: BatchOutcome) {
+        match (outcome, &mut self.result) {
             (BatchOutcome::Canned, _) => {}
-            (BatchOutcome::Message(said), EntryEnd::Message { text, .. }) => *text = said,
-            (BatchOutcome::Message(text), end) => {
+            (BatchOutcome::Message(own), StoredResult::Message { text, .. }) => *text = own,
+            (BatchOutcome::Message(text), result) => {
                 let model = super::frames::DEFAULT_MODEL.to_owned();
-                *end = EntryEnd::Message { model, text };
+                *result = StoredResult::Message { model, text };
             }
-            (BatchOutcome::Error(kind), end) => {
+            (BatchOutcome::Error(kind), result) => {
                 let message = "This request failed.".to_owned();
-                *end = EntryEnd::Error { kind, message };
+                *result = StoredResult::Error { kind, message };
             }
-            (BatchOutcome::Expired, end) => *end = EntryEnd::Expired,
+            (BatchOutcome::Expired, result) => *result = StoredResult::Expired,
         }
     }
 
-    /// What stands in `result`.
-    fn result(&self, number: usize, canceled: bool) -> Value {
-        match &self.end {
-            _ if canceled => json!({"type": "canceled"}),
-            EntryEnd::Expired => json!({"type": "expired"}),
-            EntryEnd::Error { kind, message } => {
+    /// Returns the JSON of `result`.
+    fn result_json(&self, number: usize, is_canceled: bool) -> Value {
+        match &self.result {
+            _ if is_canceled => json!({"type": "canceled"}),
+            StoredResult::Expired => json!({"type": "expired"}),
+            StoredResult::Error { kind, message } => {
                 json!({"type": "errored", "error": {"type": "error",
                 "error": {"type": kind, "message": message, "details": null}, "request_id": null}})
             }
-            EntryEnd::Message { model, text } => {
+            StoredResult::Message { model, text } => {
                 json!({"type": "succeeded", "message": {"id": format!("msg_test_{number:06}"),
                 "type": "message", "role": "assistant", "model": model,
                 "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
@@ -286,42 +296,41 @@ impl StoredEntry {
 
 impl StoredBatch {
     fn poll(&mut self, base: &str) -> Reply {
-        if self.ended.is_none() && (self.canceled || self.polls_left == 0) {
+        if self.carried_out.is_none() && (self.is_canceled || self.polls_left == 0) {
             let done = match self.polls {
-                _ if !self.canceled => self.entries.len(),
+                _ if !self.is_canceled => self.entries.len(),
                 0 | usize::MAX => 0,
                 polls => self.entries.len() * (polls - self.polls_left) / polls,
             };
-            self.ended = Some(done);
+            self.carried_out = Some(done);
         }
         let reply = Reply::json(200, self.json(base));
-        match self.ended {
+        match self.carried_out {
             Some(_) => reply,
             None => {
                 self.polls_left -= 1;
-                // As it was recorded.
-                reply.by_default("retry-after", 10)
+                reply.by_default("retry-after", POLL_INTERVAL_SECONDS)
             }
         }
     }
 
     fn cancel(&mut self, base: &str) -> Reply {
-        self.canceled |= self.ended.is_none();
+        self.is_canceled |= self.carried_out.is_none();
         Reply::json(200, self.json(base))
     }
 
-    /// All lines, in an order of their own that is the same in every run.
+    /// Returns the results, shuffled as by the API, but in every run in the same order.
     fn results(&self) -> Reply {
-        let Some(done) = self.ended else {
+        let Some(done) = self.carried_out else {
             let message = format!("Message StoredBatch {} has no available results.", self.id);
-            return refusal(404, "not_found_error", &message);
+            return permanent_error(404, "not_found_error", &message);
         };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         Rng::with_seed(self.number as u64).shuffle(&mut order);
         let mut lines = String::new();
         for index in order {
             let entry = &self.entries[index];
-            let result = entry.result(index, index >= done);
+            let result = entry.result_json(index, index >= done);
             let line = json!({"custom_id": entry.custom_id, "result": result});
             lines += &line.to_string();
             lines.push('\n');
@@ -345,16 +354,16 @@ impl StoredBatch {
             ("canceled", 0),
             ("expired", 0),
         ];
-        match self.ended {
-            // Until the whole batch has ended, nothing else is said.
+        match self.carried_out {
+            // Like the API: until the batch has ended, all requests count as processing.
             None => counts[0].1 = total,
             Some(done) => {
                 counts[3].1 = total - done;
                 for entry in &self.entries[..done] {
-                    let kind = match entry.end {
-                        EntryEnd::Message { .. } => 1,
-                        EntryEnd::Error { .. } => 2,
-                        EntryEnd::Expired => 4,
+                    let kind = match entry.result {
+                        StoredResult::Message { .. } => 1,
+                        StoredResult::Error { .. } => 2,
+                        StoredResult::Expired => 4,
                     };
                     counts[kind].1 += 1;
                 }
@@ -364,18 +373,19 @@ impl StoredBatch {
             .map(|(name, count)| (name.to_owned(), count.into()))
             .into_iter()
             .collect();
-        let status = match (self.ended, self.canceled) {
+        let status = match (self.carried_out, self.is_canceled) {
             (Some(_), _) => "ended",
             (None, true) => "canceling",
             (None, false) => "in_progress",
         };
-        let at =
-            |is_set: bool, seconds: u64| is_set.then(|| micros(self.created + seconds * 1_000_000));
-        let is_ended = self.ended.is_some();
+        let at = |is_set: bool, seconds: u64| {
+            is_set.then(|| with_micros(self.created + seconds * 1_000_000))
+        };
+        let is_ended = self.carried_out.is_some();
         json!({"id": self.id, "type": "message_batch", "processing_status": status,
             "request_counts": counts, "ended_at": at(is_ended, 1), "created_at": at(true, 0),
             "expires_at": at(true, 86_400), "archived_at": null,
-            "cancel_initiated_at": at(self.canceled, 0),
+            "cancel_initiated_at": at(self.is_canceled, 0),
             "results_url": is_ended.then(|| format!("{base}{PATH}/{}/results", self.id))})
     }
 }
@@ -399,12 +409,12 @@ impl BatchStore {
         self.count
     }
 
-    /// A page of the list, the newest first.
+    /// Returns a page of the list, newest first.
     fn page(&self, query: &str, base: &str) -> Reply {
         let limit = match query_value(query, "limit").map(str::parse::<usize>) {
-            None => 20,
+            None => DEFAULT_PAGE_SIZE,
             Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
-            Some(_) => return invalid("limit: Input should be between 1 and 1000"),
+            Some(_) => return invalid_request("limit: Input should be between 1 and 1000"),
         };
         let newest_first: Vec<&StoredBatch> = self.all.iter().rev().collect();
         let place = |name| {
@@ -434,8 +444,8 @@ impl BatchStore {
     }
 }
 
-/// A time as the API writes it for batches.
-fn micros(at: u64) -> String {
+/// Returns a time, given in microseconds since 1970, as the API writes it for batches.
+fn with_micros(at: u64) -> String {
     let seconds = rfc3339(at / 1_000_000);
     format!(
         "{}.{:06}+00:00",
@@ -445,3 +455,12 @@ fn micros(at: u64) -> String {
 }
 
 const PATH: &str = "/v1/messages/batches";
+
+/// The most requests in a batch, as in the API.
+const MAX_ENTRIES: usize = 100_000;
+
+/// The longest `custom_id` in bytes, as in the API.
+const MAX_ID_LENGTH: usize = 64;
+
+/// The `retry-after` of a batch in progress, as recorded from the API.
+const POLL_INTERVAL_SECONDS: u64 = 10;

@@ -1,4 +1,4 @@
-//! What the test server answers by itself: a small imitation of the API.
+//! The canned responses: what the test server sends when nothing is scripted, like the API.
 
 use serde_json::Value;
 
@@ -7,10 +7,10 @@ use super::recorded::RecordedRequest;
 use super::reply::Reply;
 use super::stream::quoted;
 
-/// The answer of the imitation, never [`Reply::canned`] itself.
-pub(super) fn answer(request: &RecordedRequest) -> Reply {
-    if let Some(refusal) = without_header(request) {
-        return refusal;
+/// Returns the canned response to a request, never [`Reply::canned`] itself.
+pub(super) fn reply_to(request: &RecordedRequest) -> Reply {
+    if let Some(error) = missing_header(request) {
+        return error;
     }
     match (request.method.as_str(), path(request)) {
         ("POST", "/v1/messages") => message(request),
@@ -24,16 +24,16 @@ pub(super) fn answer(request: &RecordedRequest) -> Reply {
     }
 }
 
-/// The body of a request for a message, where the imitation would answer it with one.
+/// Returns the body of a request if its canned response is a message.
 pub(super) fn message_request(request: &RecordedRequest) -> Option<Value> {
     let is_message = (request.method.as_str(), path(request)) == ("POST", "/v1/messages");
-    if !is_message || without_header(request).is_some() {
+    if !is_message || missing_header(request).is_some() {
         return None;
     }
-    checked(request, &FOR_MESSAGE).ok()
+    parse_and_check(request, &REQUIRED_FOR_MESSAGE).ok()
 }
 
-/// What a request body says about the answer that it wants.
+/// What a request body says about the response that it wants.
 #[derive(Debug, PartialEq)]
 pub(super) struct RequestSummary {
     pub(super) model: String,
@@ -50,22 +50,22 @@ impl RequestSummary {
         RequestSummary {
             model: model.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
             is_stream: stream == Some(b"true"),
-            input_tokens: input_bytes.div_ceil(4),
+            input_tokens: input_bytes.div_ceil(BYTES_PER_TOKEN),
         }
     }
 }
 
-/// What a message says, and how.
+/// The parts of a message that do not depend on the request.
 pub(super) struct MessageParts<'a> {
-    /// The blocks as JSON.
+    /// The content blocks as JSON.
     pub(super) content: &'a str,
     pub(super) stop_reason: &'a str,
     pub(super) output_tokens: u64,
     pub(super) cache_read_tokens: u64,
 }
 
-/// The JSON of a whole message.
-pub(super) fn message_json(id: &str, wish: &RequestSummary, said: &MessageParts<'_>) -> String {
+/// Returns the JSON of a whole message.
+pub(super) fn message_json(id: &str, request: &RequestSummary, parts: &MessageParts<'_>) -> String {
     format!(
         concat!(
             r#"{{"id":{},"type":"message","role":"assistant","model":{},"#,
@@ -77,23 +77,23 @@ pub(super) fn message_json(id: &str, wish: &RequestSummary, said: &MessageParts<
             r#""service_tier":"standard"}}}}"#
         ),
         quoted(id),
-        quoted(&wish.model),
-        said.content,
-        quoted(said.stop_reason),
-        wish.input_tokens,
-        said.output_tokens,
-        said.cache_read_tokens
+        quoted(&request.model),
+        parts.content,
+        quoted(parts.stop_reason),
+        request.input_tokens,
+        parts.output_tokens,
+        parts.cache_read_tokens
     )
 }
 
-/// The refusal of a request without a header that every request needs.
-pub(super) fn without_header(request: &RecordedRequest) -> Option<Reply> {
+/// Returns the error for a request that lacks the key or the version header.
+pub(super) fn missing_header(request: &RecordedRequest) -> Option<Reply> {
     if request.header("x-api-key").is_none() && request.header("authorization").is_none() {
         let message = "x-api-key header is required";
-        return Some(refusal(401, "authentication_error", message));
+        return Some(permanent_error(401, "authentication_error", message));
     }
     if request.header("anthropic-version").is_none() {
-        return Some(invalid("anthropic-version: header is required"));
+        return Some(invalid_request("anthropic-version: header is required"));
     }
     None
 }
@@ -103,41 +103,41 @@ pub(super) fn path(request: &RecordedRequest) -> &str {
 }
 
 fn message(request: &RecordedRequest) -> Reply {
-    match checked(request, &FOR_MESSAGE) {
+    match parse_and_check(request, &REQUIRED_FOR_MESSAGE) {
         Ok(body) => Reply::message(echo(&body["messages"])),
-        Err(complaint) => invalid(&complaint),
+        Err(error) => invalid_request(&error),
     }
 }
 
 fn token_count(request: &RecordedRequest) -> Reply {
-    match checked(request, &["model", "messages"]) {
+    match parse_and_check(request, &["model", "messages"]) {
         Ok(_) => {
             let input_tokens = RequestSummary::read(&request.body).input_tokens;
             Reply::json(200, format!(r#"{{"input_tokens":{input_tokens}}}"#))
         }
-        Err(complaint) => invalid(&complaint),
+        Err(error) => invalid_request(&error),
     }
 }
 
-/// The body as JSON, or the API's complaint about it.
-fn checked(request: &RecordedRequest, required: &[&str]) -> Result<Value, String> {
+/// Returns the body as JSON, or the API's error text.
+fn parse_and_check(request: &RecordedRequest, required: &[&str]) -> Result<Value, String> {
     let body: Value = serde_json::from_slice(&request.body)
         .map_err(|error| format!("The request body is not valid JSON: {error}"))?;
-    match complaint(&body, required) {
-        Some(complaint) => Err(complaint),
+    match parameter_error(&body, required) {
+        Some(error) => Err(error),
         None => Ok(body),
     }
 }
 
-/// The API's complaint about the parameters of a message, if it has one.
-pub(super) fn complaint(body: &Value, required: &[&str]) -> Option<String> {
+/// Returns the API's error text about the parameters of a message, if they are invalid.
+pub(super) fn parameter_error(body: &Value, required: &[&str]) -> Option<String> {
     if !body.is_object() {
         return Some("Input should be a valid dictionary".to_owned());
     }
     if let Some(name) = required.iter().find(|name| body.get(name).is_none()) {
         return Some(format!("{name}: Field required"));
     }
-    let complaint = if !body["model"].is_string() {
+    let error = if !body["model"].is_string() {
         "model: Input should be a valid string"
     } else if required.contains(&"max_tokens") && !body["max_tokens"].is_u64() {
         "max_tokens: Input should be a valid integer"
@@ -148,19 +148,19 @@ pub(super) fn complaint(body: &Value, required: &[&str]) -> Option<String> {
             Some(_) => return None,
         }
     };
-    Some(complaint.to_owned())
+    Some(error.to_owned())
 }
 
-/// `You said: …` with at most 200 characters of the last thing a user said.
+/// Returns `You said: …` with at most [`ECHOED`] characters of the last text of the user.
 pub(super) fn echo(messages: &Value) -> String {
-    let said = last_user_text(messages);
-    match said.char_indices().nth(200) {
-        Some((cut, _)) => format!("You said: {}…", &said[..cut]),
-        None => format!("You said: {said}"),
+    let text = last_user_text(messages);
+    match text.char_indices().nth(ECHOED) {
+        Some((cut, _)) => format!("You said: {}…", &text[..cut]),
+        None => format!("You said: {text}"),
     }
 }
 
-/// The last thing a user said.
+/// Returns the text of the last message of the user, its blocks joined by spaces.
 pub(super) fn last_user_text(messages: &Value) -> String {
     let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
     let last = messages
@@ -180,17 +180,18 @@ pub(super) fn last_user_text(messages: &Value) -> String {
 fn model_page(query: &str) -> Reply {
     let value = |name: &str| query_value(query, name);
     let limit = match value("limit").map(str::parse::<usize>) {
-        None => 20,
+        None => DEFAULT_PAGE_SIZE,
         Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
-        Some(_) => return invalid("limit: Input should be between 1 and 1000"),
+        Some(_) => return invalid_request("limit: Input should be between 1 and 1000"),
     };
     let first = value("after_id")
-        .and_then(|id| MODELS.iter().position(|model| model.0 == id))
+        .and_then(|id| MODELS.iter().position(|model| model.id == id))
         .map_or(0, |position| position + 1);
     let rest = &MODELS[first..];
     let page = &rest[..limit.min(rest.len())];
     let data: Vec<String> = page.iter().map(model_json).collect();
-    let id = |model: Option<&CannedModel>| model.map_or("null".to_owned(), |model| quoted(model.0));
+    let id =
+        |model: Option<&CannedModel>| model.map_or("null".to_owned(), |model| quoted(model.id));
     Reply::json(
         200,
         format!(
@@ -203,7 +204,7 @@ fn model_page(query: &str) -> Reply {
     )
 }
 
-/// A value in a query.
+/// Returns the value of this name in a query string.
 pub(super) fn query_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query
         .split('&')
@@ -216,20 +217,19 @@ fn one_model(id: &str) -> Reply {
     let is_alias_of = |model: &str| model.strip_prefix(id).is_some_and(is_date);
     let found = MODELS
         .iter()
-        .find(|model| model.0 == id || is_alias_of(model.0));
+        .find(|model| model.id == id || is_alias_of(model.id));
     match found {
         Some(model) => Reply::json(200, model_json(model)),
-        None => refusal(404, "not_found_error", &format!("model: {id}")),
+        None => permanent_error(404, "not_found_error", &format!("model: {id}")),
     }
 }
 
-/// Whether `rest` is what an alias leaves out, such as `-20251001`.
+/// Returns whether `rest` is a date that an alias leaves out, such as `-20251001`.
 fn is_date(rest: &str) -> bool {
     rest.len() == 9 && rest[1..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn model_json(model: &CannedModel) -> String {
-    let CannedModel(id, display_name, line, created_at, window, output) = model;
     format!(
         concat!(
             r#"{{"type":"model","id":"{}","display_name":"{}","created_at":"{}T00:00:00Z","#,
@@ -237,23 +237,29 @@ fn model_json(model: &CannedModel) -> String {
             r#""deprecated_at":null,"retires_at":null,"#,
             r#""capabilities":{{"batch":{{"supported":true}}}}}}"#
         ),
-        id, display_name, created_at, window, output, line
+        model.id,
+        model.display_name,
+        model.created_on,
+        model.max_input_tokens,
+        model.max_output_tokens,
+        model.line
     )
 }
 
 pub(super) fn not_found() -> Reply {
-    refusal(404, "not_found_error", "Not found")
+    permanent_error(404, "not_found_error", "Not found")
 }
 
-pub(super) fn invalid(message: &str) -> Reply {
-    refusal(400, "invalid_request_error", message)
+pub(super) fn invalid_request(message: &str) -> Reply {
+    permanent_error(400, "invalid_request_error", message)
 }
 
-pub(super) fn refusal(status: u16, error_type: &str, message: &str) -> Reply {
+/// Returns an error that tells the client not to retry.
+pub(super) fn permanent_error(status: u16, error_type: &str, message: &str) -> Reply {
     Reply::error(status, error_type, message).by_default("x-should-retry", "false")
 }
 
-/// The bytes of these members of the object in `body`, found without building values.
+/// Returns the bytes of these members of the object in `body`, without parsing other values.
 fn members<'a, const N: usize>(body: &'a [u8], names: [&str; N]) -> [Option<&'a [u8]>; N] {
     let mut found = [None; N];
     let mut at = skip(body, 0, b" \t\r\n");
@@ -285,7 +291,7 @@ fn skip(body: &[u8], from: usize, skipped: &[u8]) -> usize {
     from + count.unwrap_or(rest.len())
 }
 
-/// Where the string ends that begins at `from`.
+/// Returns the end of the string that begins at `from`.
 fn string_end(body: &[u8], from: usize) -> usize {
     let mut at = from + 1;
     while let Some(byte) = body.get(at) {
@@ -298,7 +304,7 @@ fn string_end(body: &[u8], from: usize) -> usize {
     body.len()
 }
 
-/// Where the value ends that begins at `from`.
+/// Returns the end of the value that begins at `from`.
 fn value_end(body: &[u8], from: usize) -> usize {
     let mut depth = 0_usize;
     let mut at = from;
@@ -326,26 +332,55 @@ fn value_end(body: &[u8], from: usize) -> usize {
     body.len()
 }
 
-/// The members that a request for a message needs.
-pub(super) const FOR_MESSAGE: [&str; 3] = ["model", "max_tokens", "messages"];
+/// The parameters that a request for a message must have.
+pub(super) const REQUIRED_FOR_MESSAGE: [&str; 3] = ["model", "max_tokens", "messages"];
 
-/// Id, display name, line, day of creation, window, largest output.
-struct CannedModel(
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    u64,
-    u64,
-);
+/// The most characters of the user's text that a canned message repeats.
+const ECHOED: usize = 200;
+
+/// The bytes of `messages` that count as one input token: a usual ratio for English text.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Page size of lists for which the request sets no `limit`, as in the API.
+pub(super) const DEFAULT_PAGE_SIZE: usize = 20;
+
+struct CannedModel {
+    id: &'static str,
+    display_name: &'static str,
+    line: &'static str,
+    created_on: &'static str,
+    /// The context window, in tokens.
+    max_input_tokens: u64,
+    max_output_tokens: u64,
+}
+
+impl CannedModel {
+    const fn new(
+        id: &'static str,
+        display_name: &'static str,
+        line: &'static str,
+        created_on: &'static str,
+        max_input_tokens: u64,
+        max_output_tokens: u64,
+    ) -> CannedModel {
+        CannedModel {
+            id,
+            display_name,
+            line,
+            created_on,
+            max_input_tokens,
+            max_output_tokens,
+        }
+    }
+}
 
 #[rustfmt::skip]
 const MODELS: [CannedModel; 5] = [
-    CannedModel("claude-sonnet-5-5", "Claude Sonnet 5.5", "sonnet", "2026-10-01", 1_000_000, 128_000),
-    CannedModel("claude-opus-5-5", "Claude Opus 5.5", "opus", "2026-09-15", 1_000_000, 128_000),
-    CannedModel("claude-haiku-5-5", "Claude Haiku 5.5", "haiku", "2026-09-01", 1_000_000, 128_000),
-    CannedModel("claude-sonnet-5", "Claude Sonnet 5", "sonnet", "2026-06-30", 1_000_000, 128_000),
-    CannedModel("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "haiku", "2025-10-01", 200_000, 64_000),
+    CannedModel::new("claude-sonnet-5-5", "Claude Sonnet 5.5", "sonnet", "2026-10-01", 1_000_000, 128_000),
+    CannedModel::new("claude-opus-5-5", "Claude Opus 5.5", "opus", "2026-09-15", 1_000_000, 128_000),
+    CannedModel::new("claude-haiku-5-5", "Claude Haiku 5.5", "haiku", "2026-09-01", 1_000_000, 128_000),
+    CannedModel::new("claude-sonnet-5", "Claude Sonnet 5", "sonnet", "2026-06-30", 1_000_000, 128_000),
+    CannedModel::new("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "haiku", "2025-10-01", 200_000, 64_000),
 ];
 
 #[cfg(test)]

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use super::stream::{PING, StreamEnding, StreamScript, StreamStep, quoted};
 
 impl StreamScript {
-    /// The bytes of the body, for the test of a parser without a socket.
+    /// Returns the bytes of the body, for tests of a parser without a socket.
     ///
-    /// Pauses take no time; a stall or a reset is where the bytes end. `message_start` names
-    /// `claude-sonnet-5`, and 10 input tokens where they depend on
-    /// the request.
+    /// Pauses are left out; the bytes end at a stall or a reset. `message_start` names
+    /// `claude-sonnet-5`, and 10 input tokens if the script does not set them.
     ///
     /// ```
     /// use anthropic_blocking::testing::StreamScript;
@@ -50,32 +49,37 @@ impl Default for StreamStart {
 pub(super) enum Frame {
     /// One frame was appended.
     Bytes,
-    /// Nothing for this long.
+    /// Nothing is to be sent for this long.
     Pause(Duration),
-    /// The end; [`Frames::ending`] says which.
+    /// The stream has ended; [`Frames::ending`] names the fault.
     End,
 }
 
-/// Makes the frames of a script one by one; holds no more than one of them.
+/// Makes the frames of a script one by one, so that a long script costs no memory.
 #[derive(Debug)]
 pub(super) struct Frames {
     script: Arc<StreamScript>,
-    opening: StreamStart,
+    start: StreamStart,
+    /// The index of the next step.
     step: usize,
+    /// How many deltas of the current step were made.
     deltas: usize,
+    /// How many events were made.
     events: usize,
     is_finished: bool,
-    random: fastrand::Rng,
+    rng: fastrand::Rng,
+    /// The generated text, of which each delta is a part.
     words: Vec<u8>,
+    /// A buffer that all generated deltas use.
     data: String,
 }
 
 impl Frames {
-    pub(super) fn new(script: Arc<StreamScript>, opening: StreamStart) -> Self {
+    pub(super) fn new(script: Arc<StreamScript>, start: StreamStart) -> Self {
         Frames {
-            random: fastrand::Rng::with_seed(SEED),
+            rng: fastrand::Rng::with_seed(SEED),
             script,
-            opening,
+            start,
             step: 0,
             deltas: 0,
             events: 0,
@@ -89,7 +93,7 @@ impl Frames {
         &self.script
     }
 
-    /// The fault at which the script ends, or `None` where it just ends.
+    /// Returns the fault at which the stream ends, if the script has one.
     pub(super) fn ending(&self) -> Option<&StreamEnding> {
         self.script.ending.as_ref().map(|(_, ending)| ending)
     }
@@ -115,7 +119,7 @@ impl Frames {
         frame
     }
 
-    /// The bytes of one ping, in the style of the script.
+    /// Returns the bytes of one ping, with the line ends and names of the script.
     pub(super) fn ping(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         let script = Arc::clone(&self.script);
@@ -131,7 +135,7 @@ impl Frames {
         }
     }
 
-    /// Whether nothing more will be sent.
+    /// Returns whether nothing more will be sent.
     fn is_exhausted(&self) -> bool {
         let more = match self.script.ending {
             Some((_, StreamEnding::Error(_))) => true,
@@ -202,9 +206,9 @@ impl Frames {
     fn message_start(&self, input_tokens: Option<u64>) -> String {
         format!(
             r#"{{"type":"message_start","message":{{"id":{},"type":"message","role":"assistant","model":{},"content":[],"stop_reason":null,"stop_sequence":null,"usage":{{"input_tokens":{},"output_tokens":1}}}}}}"#,
-            quoted(&self.opening.id),
-            quoted(&self.opening.model),
-            input_tokens.unwrap_or(self.opening.input_tokens)
+            quoted(&self.start.id),
+            quoted(&self.start.model),
+            input_tokens.unwrap_or(self.start.input_tokens)
         )
     }
 
@@ -216,7 +220,7 @@ impl Frames {
         out: &mut Vec<u8>,
     ) {
         if self.words.is_empty() {
-            self.words = words(&mut self.random);
+            self.words = words(&mut self.rng);
         }
         let mut data = std::mem::take(&mut self.data);
         data.clear();
@@ -225,8 +229,8 @@ impl Frames {
             data,
             r#"{{"type":"content_block_delta","index":{index},"delta":{{"type":"text_delta","text":""#
         );
-        let start = self.random.usize(..self.words.len());
-        let text = self.words.iter().cycle().skip(start).take(bytes);
+        let first = self.rng.usize(..self.words.len());
+        let text = self.words.iter().cycle().skip(first).take(bytes);
         data.extend(text.map(|byte| char::from(*byte)));
         data.push_str("\"}}");
         self.write_event(script, "content_block_delta", &data, out);
@@ -253,7 +257,7 @@ impl Frames {
             out.extend_from_slice(line.as_bytes());
         }
         if script.padded {
-            out.resize(out.len() + self.random.usize(..16), b' ');
+            out.resize(out.len() + self.rng.usize(..16), b' ');
         }
         out.extend_from_slice(brace.as_bytes());
         out.extend_from_slice(end);
@@ -261,18 +265,18 @@ impl Frames {
     }
 }
 
-fn words(random: &mut fastrand::Rng) -> Vec<u8> {
-    let letter = |random: &mut fastrand::Rng| match random.usize(..6) {
+fn words(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let letter = |rng: &mut fastrand::Rng| match rng.usize(..6) {
         0 => b' ',
-        _ => random.u8(b'a'..=b'z'),
+        _ => rng.u8(b'a'..=b'z'),
     };
-    (0..4096).map(|_| letter(random)).collect()
+    (0..4096).map(|_| letter(rng)).collect()
 }
 
 /// Seed of the padding and the generated text: any fixed number, so that every run sends the same.
 const SEED: u64 = 0;
 
-/// The model of an answer to a request that names none.
+/// The model of a response to a request that names none.
 pub(super) const DEFAULT_MODEL: &str = "claude-sonnet-5";
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod reply;
 
 // What the server makes of a request that has no scripted reply.
 mod dates;
+mod queues;
 mod sync;
 
 mod canned;

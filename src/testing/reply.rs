@@ -356,7 +356,7 @@ impl Reply {
     }
 
     fn resets_in(mut self, name: &'static str, seconds: u64) -> Self {
-        self.defaults.push((name, DefaultValue::In(seconds)));
+        self.defaults.push((name, DefaultValue::TimeIn(seconds)));
         self
     }
 
@@ -371,7 +371,7 @@ impl Reply {
             .any(|known| known.eq_ignore_ascii_case(name))
     }
 
-    pub(super) fn own_header(&self, name: &str) -> Option<&str> {
+    pub(super) fn scripted_header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
@@ -403,7 +403,7 @@ pub(super) enum ReplyContent {
 pub(super) enum DefaultValue {
     Text(String),
     /// A wall clock time, so many seconds after the reply is sent.
-    In(u64),
+    TimeIn(u64),
 }
 
 /// What goes wrong; the numbers are bytes of the body.

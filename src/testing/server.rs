@@ -1,7 +1,7 @@
-//! The test server: its queues, its record of requests and its connections.
+//! The test server: its settings, its record of requests and its connections.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,39 +13,42 @@ use std::time::{Duration, Instant};
 use super::batches::{self, BatchOutcome, BatchStore};
 use super::canned;
 use super::limits::{Ledger, ServerLimiter, ServerLimits};
+use super::queues::ReplyQueues;
 use super::recorded::RecordedRequest;
-use super::reply::{InjectedFault, Reply, ReplyContent};
+use super::reply::{Reply, ReplyContent};
 use super::sync::{StopSignal, lock};
 use super::wire::{AfterReply, ReadFailure, RequestContext, RequestHead, RequestReader, deliver};
 
 /// A loopback HTTP/1.1 server that stands in for the API in tests.
 ///
 /// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults of
-/// a real network, and records what it was asked. What is not scripted it answers like the API:
-/// messages echo the last text of the user, as JSON or as a stream, batches do so for each of their
-/// requests once they were polled ([`batch_polls`](TestServer::batch_polls)), and faulty requests get
-/// the API's errors.
+/// a real network, and records the requests. A request for which no reply is scripted gets a canned
+/// response like the API's: messages echo the last text of the user, as JSON or as a stream; batches
+/// end after some polls ([`batch_polls`](TestServer::batch_polls)), with such a message for each of
+/// their requests; faulty requests get the API's errors.
 ///
 /// A request takes its reply from the first of these that has one: the queue for its method and path
 /// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
-/// ([`answer_with`](TestServer::answer_with)), the canned answers. With
-/// [`limit`](TestServer::limit) the canned messages are subject to rate limits.
+/// ([`answer_with`](TestServer::answer_with)), the canned responses. With
+/// [`limit`](TestServer::limit), the canned messages are subject to rate limits.
 ///
-/// Where a function panics that it was given, such as by an assertion, the request is answered with
-/// a 500 that says so in the words of the panic and is not tried again.
+/// If a function given to the server panics, for example in an assertion, the request gets a 500
+/// that quotes the panic and is not retried.
 ///
 /// All methods take `&self` and can be called from any thread. Dropping the server stops it.
 ///
 /// ```
 /// use anthropic_blocking::testing::{Reply, TestServer};
+/// use anthropic_blocking::{Client, MessageRequest};
 ///
-/// # fn main() -> std::io::Result<()> {
 /// let server = TestServer::start()?;
-/// server.push(Reply::overloaded());
 /// server.push(Reply::message("Seven."));
-/// // Point a client at `server.base_url()`; its first attempt meets the 529, its second the message.
-/// assert_eq!(server.request_count(), 0);
-/// # Ok(()) }
+/// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
+///
+/// let request = MessageRequest::new("claude-haiku-4-5", 64).user("Three and four?");
+/// assert_eq!(client.messages().create(&request)?.text(), "Seven.");
+/// assert_eq!(server.requests()[0].json()["max_tokens"], 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TestServer {
     shared: Arc<ServerShared>,
@@ -59,7 +62,7 @@ impl TestServer {
     ///
     /// # Errors
     ///
-    /// Fails where the system refuses a loopback socket or a thread.
+    /// Fails if the operating system refuses a loopback socket or a thread.
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -76,36 +79,40 @@ impl TestServer {
         })
     }
 
-    /// Where the server is, such as `http://127.0.0.1:34567`; no slash at the end.
+    /// Returns the URL of the server, such as `http://127.0.0.1:34567`, without a slash at the end.
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    /// The address and port on which the server listens, for tests with bare sockets.
+    /// Returns the address and port on which the server listens, for tests with bare sockets.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Adds a reply to the general queue; it answers one request, whatever that asks.
+    /// Adds a reply to the general queue. It is used for one request, whatever the request is.
     pub fn push(&self, reply: Reply) {
-        self.shared.state().queue.push_back(reply);
+        self.shared.records().queues.push(reply);
     }
 
     /// Adds several replies to the general queue, in order.
     pub fn push_all(&self, replies: impl IntoIterator<Item = Reply>) {
+        // The iterator is the caller's code, which must not run under the lock.
         let replies: Vec<Reply> = replies.into_iter().collect();
-        self.shared.state().queue.extend(replies);
+        let mut records = self.shared.records();
+        for reply in replies {
+            records.queues.push(reply);
+        }
     }
 
     /// Adds a reply to the queue for this method and path (without query).
     ///
-    /// It answers one request, and goes before the general queue.
+    /// It is used for one request, and goes before the general queue.
     ///
     /// # Panics
     ///
-    /// Panics where no request could have the path: it begins with no slash, or has a query.
+    /// Panics if no request can have the path: it does not begin with a slash, or has a query.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, TestServer};
@@ -121,21 +128,13 @@ impl TestServer {
     pub fn on(&self, method: &str, path: &str, reply: Reply) {
         let is_path = path.starts_with('/') && !path.contains('?');
         assert!(is_path, "no request has the path {path:?}");
-        let mut state = self.shared.state();
-        match state.routes.iter_mut().find(|route| route.is(method, path)) {
-            Some(route) => route.queue.push_back(reply),
-            None => state.routes.push(Route {
-                method: method.to_owned(),
-                path: path.to_owned(),
-                queue: VecDeque::from([reply]),
-            }),
-        }
+        self.shared.records().queues.push_for(method, path, reply);
     }
 
-    /// Sets the function that answers when no queue has a reply; it replaces an earlier one.
+    /// Sets the function that makes the reply when no queue has one, instead of an earlier function.
     ///
-    /// It is called on the thread of the connection, so several calls can run at once, and stopping
-    /// the server waits for it to return.
+    /// The thread of the connection calls the function, so several calls can run at once, and
+    /// stopping the server waits until they return.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, TestServer};
@@ -151,166 +150,162 @@ impl TestServer {
     /// assert!(client.messages().create(&request)?.text().ends_with(" bytes"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
-        self.shared.state().answer = Some(Arc::new(answer));
+    pub fn answer_with(&self, reply: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
+        self.shared.records().reply_function = Some(Arc::new(reply));
     }
 
-    /// Subjects the canned answers of `POST /v1/messages` to these limits, from now on.
+    /// Subjects the canned responses of `POST /v1/messages` to these limits, from now on.
     ///
-    /// Buckets begin full and the books empty, also where there were limits before. Scripted
-    /// replies and [`answer_with`](TestServer::answer_with) go first, and cost nothing, except
-    /// where they are [`Reply::canned`]. Requests that the canned server would refuse cost nothing
-    /// either.
+    /// The buckets begin full and the [`ledger`](TestServer::ledger) empty, even if there were limits
+    /// before. Scripted replies and those of [`answer_with`](TestServer::answer_with) are not limited
+    /// and cost nothing, except [`Reply::canned`]. Requests that get an error of the canned server
+    /// cost nothing either.
     ///
-    /// Not for a client whose [`ManualClock`](super::ManualClock) jumps: what it waits for takes the
-    /// server real time, so that it comes back at once until its `max_wait` is used up, and fails.
+    /// Do not combine limits with a client whose [`ManualClock`](super::ManualClock) jumps over
+    /// sleeps: the buckets fill in real time, so the client sends again at once, until its `max_wait`
+    /// is used up and the call fails.
     pub fn limit(&self, limits: ServerLimits) {
         *lock(&self.shared.limiter) = Some(Arc::new(ServerLimiter::new(limits)));
     }
 
-    /// What was admitted, refused and charged under the limits; empty without.
+    /// Returns what was admitted, refused and charged under the limits: nothing without limits.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let limiter = lock(&self.shared.limiter).clone();
         limiter.map(|limiter| limiter.ledger()).unwrap_or_default()
     }
 
-    /// Sets how many polls find a batch in progress that is created from now on: that many times
-    /// `GET` of the batch says so, and the next time that it has ended. By default 1; with 0 it ends
-    /// at once, with [`usize::MAX`] never.
+    /// Sets how many polls find a batch in progress, for batches created from now on.
     ///
-    /// Time plays no part here. But as the API does, the server suggests to poll again in 10 s: give
-    /// a client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
-    /// ends with the next poll; after one poll of two, half of its requests have been carried out.
+    /// So many `GET`s of the batch return it in progress, and the next one returns it as ended.
+    /// Default: 1. With 0 a batch ends at the first poll, with [`usize::MAX`] never.
+    ///
+    /// Time plays no part here. But like the API, the server suggests to poll again in 10 s: give a
+    /// client that waits a [`ManualClock`](super::ManualClock), or set 0. A batch that is canceled
+    /// ends at the next poll; after one poll of two, half of its requests have been carried out.
     pub fn batch_polls(&self, polls: usize) {
         lock(&self.shared.batches).set_polls(polls);
     }
 
-    /// Sets what becomes of requests in batches that are created from now on, by their `custom_id`.
-    /// By default all are [`BatchOutcome::Canned`].
+    /// Sets the outcome of requests in batches created from now on, by their `custom_id`.
+    ///
+    /// Default: [`BatchOutcome::Canned`] for all.
     pub fn batch_outcomes(&self, outcome: impl Fn(&str) -> BatchOutcome + Send + Sync + 'static) {
         lock(&self.shared.batches).set_outcome(outcome);
     }
 
-    /// How many batches were created, deleted ones included.
+    /// Returns how many batches were created, deleted ones included.
     #[must_use]
     pub fn batch_count(&self) -> usize {
         lock(&self.shared.batches).count()
     }
 
-    /// How many scripted replies, in all queues, no request has taken yet.
+    /// Returns how many scripted replies, over all queues, no request has taken yet.
     #[must_use]
     pub fn unused_replies(&self) -> usize {
-        let state = self.shared.state();
-        let routes = state.routes.iter().map(|route| route.queue.len());
-        state.queue.len() + routes.sum::<usize>()
+        self.shared.records().queues.len()
     }
 
-    /// Sets whether requests are kept for [`requests`](TestServer::requests). Default: they are.
+    /// Sets whether requests are kept for [`requests`](TestServer::requests). Default: `true`.
     ///
-    /// For runs of many or large requests; they are counted all the same.
+    /// Set `false` for runs of many or large requests; they are still counted.
     pub fn keep_requests(&self, keep: bool) {
-        self.shared.state().is_keeping = keep;
+        self.shared.records().keeps_requests = keep;
     }
 
-    /// Copies of all requests so far, in order of arrival, except those already taken.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::TestServer;
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// let server = TestServer::start()?;
-    /// let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// client.messages().create(&MessageRequest::new("claude-haiku-4-5", 64).user("Hello?"))?;
-    /// assert_eq!(server.requests()[0].json()["messages"][0]["content"], "Hello?");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns copies of all requests so far, in order of arrival, except those already
+    /// [taken](TestServer::take_requests).
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        let kept = self.shared.state().requests.clone();
+        let kept = self.shared.records().requests.clone();
         kept.iter().map(|request| (**request).clone()).collect()
     }
 
-    /// All requests since the last call, in order of arrival; the server forgets them.
+    /// Returns all requests since the last call, in order of arrival, and drops them from the
+    /// record.
     pub fn take_requests(&self) -> Vec<RecordedRequest> {
-        let kept = std::mem::take(&mut self.shared.state().requests);
+        let kept = std::mem::take(&mut self.shared.records().requests);
         kept.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// How many requests have arrived since the start, taken ones included.
+    /// Returns how many requests have arrived since the start, taken ones included.
     #[must_use]
     pub fn request_count(&self) -> usize {
-        self.shared.state().count
+        self.shared.records().request_count
     }
 
-    /// How many TCP connections have been accepted since the start.
+    /// Returns how many TCP connections have been accepted since the start.
     #[must_use]
     pub fn connections(&self) -> usize {
-        lock(&self.shared.links).accepted
+        lock(&self.shared.connections).accepted
     }
 
-    /// How many of the connections are open now.
+    /// Returns how many connections are open now.
     #[must_use]
     pub fn open_connections(&self) -> usize {
-        lock(&self.shared.links).open.len()
+        lock(&self.shared.connections).open.len()
     }
 
-    /// Blocks until `count` requests have arrived since the start, at most for `timeout`; whether
-    /// they have.
+    /// Blocks until `count` requests have arrived since the start, at most for `timeout`; returns
+    /// whether they have.
     #[must_use]
     pub fn wait_for_requests(&self, count: usize, timeout: Duration) -> bool {
-        let state = self.shared.state();
+        let records = self.shared.records();
         let waited = self
             .shared
             .arrival
-            .wait_timeout_while(state, timeout, |state| state.count < count);
-        waited.unwrap_or_else(PoisonError::into_inner).0.count >= count
+            .wait_timeout_while(records, timeout, |records| records.request_count < count);
+        let (records, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        records.request_count >= count
     }
 
-    /// Blocks until at most `count` connections are open, at most for `timeout`; whether it is so.
+    /// Blocks until at most `count` connections are open, at most for `timeout`; returns whether that
+    /// is the case.
     ///
     /// The server notices that a client has gone when it waits for a request, stalls or writes.
     #[must_use]
     pub fn wait_for_open_connections(&self, count: usize, timeout: Duration) -> bool {
-        let links = lock(&self.shared.links);
+        let connections = lock(&self.shared.connections);
         let waited = self
             .shared
             .closing
-            .wait_timeout_while(links, timeout, |links| links.open.len() > count);
-        waited.unwrap_or_else(PoisonError::into_inner).0.open.len() <= count
+            .wait_timeout_while(connections, timeout, |connections| {
+                connections.open.len() > count
+            });
+        let (connections, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        connections.open.len() <= count
     }
 
-    /// Stops the server: no more connections, all open ones cut, delays and stalls ended.
+    /// Stops the server: it accepts no more connections, cuts the open ones, and ends delays and
+    /// stalls.
     ///
-    /// Blocks until its threads are done, which is at once unless a function given to
-    /// [`answer_with`](TestServer::answer_with) is running. What was recorded can still be read. A
-    /// second call does nothing.
+    /// Blocks until its threads have ended, which is at once unless a function given to
+    /// [`answer_with`](TestServer::answer_with) is running. The recorded requests can still be read.
+    /// A second call does nothing.
     pub fn stop(&self) {
         let Some(acceptor) = lock(&self.acceptor).take() else {
             return;
         };
         let sockets: Vec<_> = {
-            let mut links = lock(&self.shared.links);
-            links.is_stopping = true;
-            links.open.values().filter_map(Weak::upgrade).collect()
+            let mut connections = lock(&self.shared.connections);
+            connections.is_stopping = true;
+            let open = connections.open.values();
+            open.filter_map(Weak::upgrade).collect()
         };
-        self.shared.stopper.stop();
+        self.shared.stop_signal.stop();
         for socket in sockets {
-            // Fails where the client was faster, which is as good.
+            // Fails if the client was faster, which is just as good.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        // A connection wakes the thread that accepts.
+        // A connection wakes the accepting thread.
         if TcpStream::connect(self.address).is_ok() {
-            // It has no panic to report: it only accepts and spawns.
+            // The thread has no panic to report: it only accepts and spawns.
             let _ = acceptor.join();
         }
-        let mut links = lock(&self.shared.links);
-        while !links.open.is_empty() {
-            links = self
-                .shared
-                .closing
-                .wait(links)
-                .unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.shared.connections);
+        while !connections.open.is_empty() {
+            let waited = self.shared.closing.wait(connections);
+            connections = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -334,71 +329,76 @@ impl fmt::Debug for TestServer {
 /// What the threads of one server share.
 struct ServerShared {
     started: Instant,
-    state: Mutex<ServerRecords>,
+    records: Mutex<ServerRecords>,
     limiter: Mutex<Option<Arc<ServerLimiter>>>,
     batches: Mutex<BatchStore>,
+    /// Notified when a request has arrived.
     arrival: Condvar,
-    links: Mutex<Connections>,
+    connections: Mutex<Connections>,
+    /// Notified when a connection has closed.
     closing: Condvar,
-    stopper: StopSignal,
+    stop_signal: StopSignal,
 }
 
 impl ServerShared {
     fn new() -> Self {
         ServerShared {
             started: Instant::now(),
-            state: Mutex::new(ServerRecords {
-                queue: VecDeque::new(),
-                routes: Vec::new(),
-                answer: None,
+            records: Mutex::new(ServerRecords {
+                queues: ReplyQueues::default(),
+                reply_function: None,
                 requests: Vec::new(),
-                is_keeping: true,
-                count: 0,
+                keeps_requests: true,
+                request_count: 0,
             }),
             limiter: Mutex::default(),
             batches: Mutex::default(),
             arrival: Condvar::new(),
-            links: Mutex::new(Connections::default()),
+            connections: Mutex::new(Connections::default()),
             closing: Condvar::new(),
-            stopper: StopSignal::default(),
+            stop_signal: StopSignal::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, ServerRecords> {
-        lock(&self.state)
+    fn records(&self) -> MutexGuard<'_, ServerRecords> {
+        lock(&self.records)
     }
 
-    /// Records a request and finds its reply.
-    fn arrived(&self, mut request: RecordedRequest) -> (Arc<RecordedRequest>, u64, Reply) {
-        let mut state = self.state();
+    /// Records a request that has arrived completely, and chooses its reply.
+    fn record_and_reply(&self, mut request: RecordedRequest) -> RepliedRequest {
+        let mut records = self.records();
         request.arrived = Instant::now();
         request.since_start = request.arrived.duration_since(self.started);
         let request = Arc::new(request);
-        state.count += 1;
-        let serial = state.count as u64;
-        if state.is_keeping {
-            state.requests.push(Arc::clone(&request));
+        records.request_count += 1;
+        let serial = records.request_count as u64;
+        if records.keeps_requests {
+            records.requests.push(Arc::clone(&request));
         }
-        let scripted = state.take_reply(&request.method, &request.path);
-        let answer = state.answer.clone();
-        drop(state);
+        let scripted = records.queues.take(&request.method, &request.path);
+        let reply_function = records.reply_function.clone();
+        drop(records);
         self.arrival.notify_all();
         // The functions that the caller gave may panic.
         let reply = catch_unwind(AssertUnwindSafe(|| {
-            let reply = scripted.or_else(|| answer.map(|answer| answer(&request)));
-            self.made(reply.unwrap_or_else(Reply::canned), &request, serial)
+            let reply = scripted.or_else(|| reply_function.map(|reply| reply(&request)));
+            self.fill_in(reply.unwrap_or_else(Reply::canned), &request, serial)
         }));
-        let reply = reply.unwrap_or_else(|panic| panicked(&*panic));
-        (request, serial, reply)
+        let reply = reply.unwrap_or_else(|panic| reply_for_panic(&*panic));
+        RepliedRequest {
+            request,
+            serial,
+            reply,
+        }
     }
 
-    /// A reply with the content that the server makes by itself, where it is to.
-    fn made(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
+    /// Returns a canned reply with the content that batches or limits decide; others are unchanged.
+    fn fill_in(&self, reply: Reply, request: &RecordedRequest, serial: u64) -> Reply {
         if !matches!(reply.content, ReplyContent::Canned) {
             return reply;
         }
-        if batches::is_about(request) {
-            return batches::answer(&self.batches, reply, request);
+        if batches::is_batch_request(request) {
+            return batches::reply_to(&self.batches, reply, request);
         }
         let limiter = lock(&self.limiter).clone();
         match limiter {
@@ -408,52 +408,26 @@ impl ServerShared {
     }
 }
 
-/// What is scripted and what was recorded.
+/// A recorded request with the reply that it gets.
+struct RepliedRequest {
+    request: Arc<RecordedRequest>,
+    /// 1 for the first request of the server.
+    serial: u64,
+    reply: Reply,
+}
+
+/// The scripted replies and the recorded requests.
 struct ServerRecords {
-    queue: VecDeque<Reply>,
-    routes: Vec<Route>,
-    answer: Option<Arc<ReplyFunction>>,
+    queues: ReplyQueues,
+    reply_function: Option<Arc<ReplyFunction>>,
     requests: Vec<Arc<RecordedRequest>>,
-    is_keeping: bool,
-    count: usize,
-}
-
-impl ServerRecords {
-    fn take_reply(&mut self, method: &str, path: &str) -> Option<Reply> {
-        let mut routes = self.routes.iter_mut();
-        routes
-            .find(|route| route.is(method, path))
-            .and_then(|route| route.queue.pop_front())
-            .or_else(|| self.queue.pop_front())
-    }
-
-    /// Whether the next reply for this request wants its body left unread.
-    fn leaves_body(&self, method: &str, path: &str) -> bool {
-        let mut routes = self.routes.iter();
-        routes
-            .find(|route| route.is(method, path))
-            .and_then(|route| route.queue.front())
-            .or_else(|| self.queue.front())
-            .is_some_and(|reply| reply.fault == Some(InjectedFault::ResetBeforeBodyRead))
-    }
-}
-
-/// The queue for one method and path.
-struct Route {
-    method: String,
-    path: String,
-    queue: VecDeque<Reply>,
-}
-
-impl Route {
-    fn is(&self, method: &str, path: &str) -> bool {
-        self.method.eq_ignore_ascii_case(method) && self.path == path
-    }
+    keeps_requests: bool,
+    request_count: usize,
 }
 
 type ReplyFunction = dyn Fn(&RecordedRequest) -> Reply + Send + Sync;
 
-/// The connections.
+/// The connections of a server.
 #[derive(Default)]
 struct Connections {
     is_stopping: bool,
@@ -461,24 +435,25 @@ struct Connections {
     open: HashMap<usize, Weak<TcpStream>>,
 }
 
-/// One open connection; dropping it closes the socket and tells who waits for that.
+/// One open connection. Dropping it closes the socket and notifies `closing`.
 struct OpenConnection {
     shared: Arc<ServerShared>,
     number: usize,
+    /// `None` only while it is dropped: the socket closes before the connection is unregistered.
     socket: Option<Arc<TcpStream>>,
 }
 
 impl OpenConnection {
-    /// Registers an accepted connection; `None` when the server stops.
-    fn open(shared: &Arc<ServerShared>, socket: TcpStream) -> Option<OpenConnection> {
+    /// Registers an accepted connection; returns `None` if the server stops.
+    fn register(shared: &Arc<ServerShared>, socket: TcpStream) -> Option<OpenConnection> {
         let socket = Arc::new(socket);
-        let mut links = lock(&shared.links);
-        if links.is_stopping {
+        let mut connections = lock(&shared.connections);
+        if connections.is_stopping {
             return None;
         }
-        let number = links.accepted;
-        links.accepted += 1;
-        links.open.insert(number, Arc::downgrade(&socket));
+        let number = connections.accepted;
+        connections.accepted += 1;
+        connections.open.insert(number, Arc::downgrade(&socket));
         Some(OpenConnection {
             shared: Arc::clone(shared),
             number,
@@ -490,7 +465,7 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.socket = None;
-        lock(&self.shared.links).open.remove(&self.number);
+        lock(&self.shared.connections).open.remove(&self.number);
         self.shared.closing.notify_all();
     }
 }
@@ -500,17 +475,17 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerShared>) {
     loop {
         match listener.accept() {
             Ok((socket, _)) => {
-                let Some(link) = OpenConnection::open(shared, socket) else {
+                let Some(connection) = OpenConnection::register(shared, socket) else {
                     return;
                 };
-                // Where no thread can be had, dropping the link closes the connection.
+                // If no thread can be spawned, dropping the connection closes it.
                 let _ = thread::Builder::new()
-                    .name("test-server-link".to_owned())
-                    .spawn(move || serve(&link));
+                    .name("test-server-connection".to_owned())
+                    .spawn(move || serve(&connection));
             }
-            // Out of file handles, or a client that went away early: go on after a moment.
+            // Out of file handles, or a client that went away early.
             Err(_) => {
-                if !shared.stopper.pause(Duration::from_millis(5)) {
+                if !shared.stop_signal.pause(ACCEPT_RETRY_INTERVAL) {
                     return;
                 }
             }
@@ -518,20 +493,20 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerShared>) {
     }
 }
 
-/// Serves the requests of one connection.
-fn serve(link: &OpenConnection) {
-    let Some(socket) = link.socket.as_deref() else {
+/// Serves the requests of one connection, one after another.
+fn serve(connection: &OpenConnection) {
+    let Some(socket) = connection.socket.as_deref() else {
         return;
     };
-    // Without it the answers come later, but they come.
+    // If this fails, responses are only slower.
     let _ = socket.set_nodelay(true);
-    let mut inbox = RequestReader::new(socket);
+    let mut reader = RequestReader::new(socket);
     loop {
-        match exchange(link, socket, &mut inbox) {
+        match serve_request(connection, socket, &mut reader) {
             Ok(AfterReply::KeepAlive) => {}
             Ok(AfterReply::Close) => {
-                // Fails when the client has gone, and then there is nothing to end.
-                let _ = inbox.release();
+                // Fails if the client has gone, and then there is nothing to close.
+                let _ = reader.consume_held();
                 return;
             }
             Ok(AfterReply::Reset) | Err(ReadFailure::Gone) => return,
@@ -540,35 +515,45 @@ fn serve(link: &OpenConnection) {
     }
 }
 
-/// Reads one request and answers it.
-fn exchange(
-    link: &OpenConnection,
+/// Reads one request and sends its reply.
+fn serve_request(
+    connection: &OpenConnection,
     socket: &TcpStream,
-    inbox: &mut RequestReader<'_>,
+    reader: &mut RequestReader<'_>,
 ) -> Result<AfterReply, ReadFailure> {
-    let shared = &*link.shared;
-    let head = inbox.head()?;
+    let shared = &*connection.shared;
+    let head = reader.read_head()?;
     let (is_last, is_http_1_0) = (head.is_last(), head.is_http_1_0);
     let mut body = Vec::new();
-    if !shared.state().leaves_body(&head.method, &head.path) {
-        if head.is_waiting() {
+    let records = shared.records();
+    let is_unread = records.queues.leaves_body_unread(&head.method, &head.path);
+    drop(records);
+    if !is_unread {
+        if head.expects_continue() {
             let mut socket = socket;
             socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        body = inbox.body(&head)?;
+        body = reader.read_body(&head)?;
     }
-    let (request, serial, reply) = shared.arrived(record(head, body, link.number));
-    let exchange = RequestContext {
-        request: &request,
-        serial,
+    let replied = shared.record_and_reply(recorded_request(head, body, connection.number));
+    let context = RequestContext {
+        request: &replied.request,
+        serial: replied.serial,
         is_last,
         is_http_1_0,
     };
-    Ok(deliver(&reply, &exchange, socket, inbox, &shared.stopper))
+    let stop_signal = &shared.stop_signal;
+    Ok(deliver(
+        &replied.reply,
+        &context,
+        socket,
+        reader,
+        stop_signal,
+    ))
 }
 
-/// The record of a request, with times that [`ServerShared::arrived`] sets.
-fn record(head: RequestHead, body: Vec<u8>, connection: usize) -> RecordedRequest {
+/// Returns the record of a request, with times that [`ServerShared::record_and_reply`] sets.
+fn recorded_request(head: RequestHead, body: Vec<u8>, connection: usize) -> RecordedRequest {
     RecordedRequest {
         method: head.method,
         path: head.path,
@@ -581,26 +566,32 @@ fn record(head: RequestHead, body: Vec<u8>, connection: usize) -> RecordedReques
     }
 }
 
-/// The reply where a function of the caller's panicked. It would again, so that there is no use in
-/// trying.
-fn panicked(panic: &(dyn Any + Send)) -> Reply {
-    let said = panic
+/// Returns the reply for a panic in a function of the caller: the function would panic again, so the
+/// client must not retry.
+fn reply_for_panic(panic: &(dyn Any + Send)) -> Reply {
+    let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("it did not say why");
-    let message = format!("a function given to the test server panicked: {said}");
-    canned::refusal(500, "api_error", &message)
+    let message = format!("a function given to the test server panicked: {text}");
+    canned::permanent_error(500, "api_error", &message)
 }
 
-/// Answers what is no request, and reads on until the client has seen it.
+/// Sends an error for bytes that are no request, and reads on until the client has seen it.
 fn refuse(mut socket: &TcpStream, status: u16, reason: &str) {
-    let answer =
+    let response =
         format!("HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     // Errors mean that the client has gone.
-    let _ = socket.write_all(answer.as_bytes());
+    let _ = socket.write_all(response.as_bytes());
     let _ = socket.shutdown(Shutdown::Write);
-    let _ = socket.set_read_timeout(Some(Duration::from_secs(1)));
+    let _ = socket.set_read_timeout(Some(REFUSAL_TIMEOUT));
     let mut scratch = [0; 4096];
     while socket.read(&mut scratch).is_ok_and(|count| count > 0) {}
 }
+
+/// How long the server waits after it could not accept a connection; short, so that tests go on.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a client may take to read the error for bytes that are no request.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ impl StopSignal {
         self.signal.notify_all();
     }
 
-    /// Blocks for this long, or until the server stops; whether it does not stop.
+    /// Blocks for this long, or until the server stops; returns `false` if the server stops.
     pub(super) fn pause(&self, duration: Duration) -> bool {
         let guard = lock(&self.is_stopping);
         let waited = self
@@ -27,7 +27,7 @@ impl StopSignal {
     }
 }
 
-/// Takes a lock, and survives that another thread panicked with it.
+/// Takes a lock, also after a thread panicked while it held it.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Sends the replies of the test server, with their faults and pauses.
+//! Sends replies, with their faults and pauses.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -16,31 +16,33 @@ use crate::testing::sync::StopSignal;
 pub(crate) enum AfterReply {
     /// Read the next request.
     KeepAlive,
-    /// End it orderly.
+    /// Close it.
     Close,
-    /// End it at once, with the end of the request still unread.
+    /// Close it while the end of the request is still unread, which resets it.
     Reset,
 }
 
-/// Sends `reply` as the answer to the request that `inbox` read last.
+/// Sends `reply` as the response to the request that `reader` read last.
+///
+/// Blocks for the delays, pauses and stalls of the reply, until the server stops.
 pub(crate) fn deliver(
     reply: &Reply,
-    exchange: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     socket: &TcpStream,
-    inbox: &mut RequestReader<'_>,
-    stopper: &StopSignal,
+    reader: &mut RequestReader<'_>,
+    stop_signal: &StopSignal,
 ) -> AfterReply {
-    if !reply.delay.is_zero() && !stopper.pause(reply.delay) {
+    if !reply.delay.is_zero() && !stop_signal.pause(reply.delay) {
         return AfterReply::Close;
     }
     let mut sender = Sender {
         socket,
-        inbox,
-        stopper,
+        reader,
+        stop_signal,
         dribble: reply.dribble,
-        waiting: Vec::new(),
+        buffered: Vec::new(),
         is_chunked: false,
-        left: None,
+        left_before_fault: None,
     };
     match reply.fault {
         Some(InjectedFault::ResetBeforeBodyRead | InjectedFault::ResetBeforeHeaders) => {
@@ -49,22 +51,22 @@ pub(crate) fn deliver(
         Some(InjectedFault::StallBeforeHeaders) => return sender.stall(None),
         _ => {}
     }
-    match sender.send(reply.render(exchange), reply.fault) {
+    match sender.send(reply.render(context), reply.fault) {
         Ok(after) => after,
         Err(_) => AfterReply::Close,
     }
 }
 
-/// Puts one reply on the wire; small writes are gathered.
+/// Writes one reply to the socket; small writes are gathered.
 struct Sender<'a, 'b> {
     socket: &'a TcpStream,
-    inbox: &'a mut RequestReader<'b>,
-    stopper: &'a StopSignal,
+    reader: &'a mut RequestReader<'b>,
+    stop_signal: &'a StopSignal,
     dribble: Option<(usize, Duration)>,
-    waiting: Vec<u8>,
+    buffered: Vec<u8>,
     is_chunked: bool,
     /// How many bytes of the body may still be sent before the fault.
-    left: Option<usize>,
+    left_before_fault: Option<usize>,
 }
 
 impl Sender<'_, '_> {
@@ -84,7 +86,7 @@ impl Sender<'_, '_> {
             self.flush()?;
             return Ok(AfterReply::Reset);
         }
-        self.left = match fault {
+        self.left_before_fault = match fault {
             Some(
                 InjectedFault::ResetInBody(left)
                 | InjectedFault::Truncate(left)
@@ -93,10 +95,10 @@ impl Sender<'_, '_> {
             _ => None,
         };
         self.is_chunked = framing == Framing::Chunked;
-        self.waiting = head;
+        self.buffered = head;
         let ended = match body {
-            RenderedBody::Bytes(bytes) => self.bytes(&bytes)?,
-            RenderedBody::Frames(mut frames) => self.frames(&mut frames)?,
+            RenderedBody::Bytes(bytes) => self.send_bytes(&bytes)?,
+            RenderedBody::Frames(mut frames) => self.send_frames(&mut frames)?,
         };
         if let Some(after) = ended {
             return Ok(after);
@@ -124,28 +126,28 @@ impl Sender<'_, '_> {
         })
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<Option<AfterReply>> {
+    fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<Option<AfterReply>> {
         let size = if self.is_chunked {
             CHUNK_SIZE
         } else {
             bytes.len().max(1)
         };
         for piece in bytes.chunks(size) {
-            if !self.body(piece)? {
+            if !self.send_piece(piece)? {
                 break;
             }
         }
         Ok(None)
     }
 
-    /// Sends a stream; `Some` where the script itself ends the connection.
-    fn frames(&mut self, frames: &mut Frames) -> io::Result<Option<AfterReply>> {
+    /// Sends a stream; returns `Some` if the script itself ends the connection.
+    fn send_frames(&mut self, frames: &mut Frames) -> io::Result<Option<AfterReply>> {
         let mut piece = Vec::new();
         loop {
             let frame = frames.next(&mut piece);
             let is_whole = !frames.script().one_chunk || !matches!(frame, Frame::Bytes);
             if is_whole {
-                if !self.body(&piece)? {
+                if !self.send_piece(&piece)? {
                     return Ok(None);
                 }
                 piece.clear();
@@ -169,23 +171,23 @@ impl Sender<'_, '_> {
         }
     }
 
-    /// Sends a piece of the body; whether the fault is still to come.
-    fn body(&mut self, piece: &[u8]) -> io::Result<bool> {
-        if self.left == Some(0) {
+    /// Sends a piece of the body; returns `false` at the byte where the fault happens.
+    fn send_piece(&mut self, piece: &[u8]) -> io::Result<bool> {
+        if self.left_before_fault == Some(0) {
             return Ok(false);
         }
         if piece.is_empty() {
             return Ok(true);
         }
         if self.is_chunked {
-            write!(self.waiting, "{:x}\r\n", piece.len())?;
+            write!(self.buffered, "{:x}\r\n", piece.len())?;
         }
-        if let Some(left) = self.left {
+        if let Some(left) = self.left_before_fault {
             if piece.len() >= left {
                 self.put(&piece[..left])?;
                 return Ok(false);
             }
-            self.left = Some(left - piece.len());
+            self.left_before_fault = Some(left - piece.len());
         }
         self.put(piece)?;
         if self.is_chunked {
@@ -194,7 +196,7 @@ impl Sender<'_, '_> {
         Ok(true)
     }
 
-    /// Falls silent, but for the pings of `frames`, until the client goes away or the server stops.
+    /// Sends nothing but the pings of `frames` until the client goes away or the server stops.
     fn stall(&mut self, frames: Option<&mut Frames>) -> AfterReply {
         match self.try_stall(frames) {
             Ok(()) | Err(_) => AfterReply::Close,
@@ -203,7 +205,7 @@ impl Sender<'_, '_> {
 
     fn try_stall(&mut self, mut frames: Option<&mut Frames>) -> io::Result<()> {
         self.flush()?;
-        self.inbox.release()?;
+        self.reader.consume_held()?;
         let interval = frames
             .as_ref()
             .and_then(|frames| frames.script().ping_every)
@@ -211,7 +213,7 @@ impl Sender<'_, '_> {
         self.socket.set_read_timeout(interval)?;
         let mut socket = self.socket;
         loop {
-            // Reading notices both a client that goes away and the server when it stops.
+            // Reading ends when the client goes away and when the server shuts the socket down.
             match socket.read(&mut [0; 512]) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
@@ -219,7 +221,7 @@ impl Sender<'_, '_> {
                     (io::ErrorKind::Interrupted, _) => {}
                     (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, Some(frames)) => {
                         let ping = frames.ping();
-                        self.body(&ping)?;
+                        self.send_piece(&ping)?;
                         self.flush()?;
                     }
                     _ => return Err(error),
@@ -228,25 +230,25 @@ impl Sender<'_, '_> {
         }
     }
 
-    /// Sends bytes, at the latest with the next `flush`.
+    /// Sends bytes, at the latest at the next `flush`.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.waiting.len() + bytes.len() <= GATHERED {
-            self.waiting.extend_from_slice(bytes);
+        if self.buffered.len() + bytes.len() <= WRITE_BUFFER {
+            self.buffered.extend_from_slice(bytes);
             return Ok(());
         }
         self.flush()?;
-        if bytes.len() <= GATHERED {
-            self.waiting.extend_from_slice(bytes);
+        if bytes.len() <= WRITE_BUFFER {
+            self.buffered.extend_from_slice(bytes);
             return Ok(());
         }
         self.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let written = self.write(&waiting);
-        waiting.clear();
-        self.waiting = waiting;
+        let mut buffered = std::mem::take(&mut self.buffered);
+        let written = self.write(&buffered);
+        buffered.clear();
+        self.buffered = buffered;
         written
     }
 
@@ -263,12 +265,15 @@ impl Sender<'_, '_> {
     }
 
     fn pause(&self, duration: Duration) -> io::Result<()> {
-        if duration.is_zero() || self.stopper.pause(duration) {
+        if duration.is_zero() || self.stop_signal.pause(duration) {
             return Ok(());
         }
         Err(io::Error::other("the server stops"))
     }
 }
 
+/// The largest HTTP chunk of a body that is no stream, as documented at `Reply::chunked`.
 const CHUNK_SIZE: usize = 4096;
-const GATHERED: usize = 64 * 1024;
+
+/// How many bytes are gathered before a write.
+const WRITE_BUFFER: usize = 64 * 1024;

@@ -1,11 +1,11 @@
-//! Requests as the test server reads them from a connection.
+//! Reads requests from a connection.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 
 use crate::testing::recorded::find_header;
 
-/// Everything of a request but its body.
+/// A request without its body.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub(crate) method: String,
@@ -16,7 +16,7 @@ pub(crate) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Reads a head without its final empty line.
+    /// Parses a head without its final empty line.
     fn parse(bytes: &[u8]) -> Result<RequestHead, ReadFailure> {
         let text = String::from_utf8_lossy(bytes);
         let mut lines = text.split("\r\n");
@@ -49,15 +49,15 @@ impl RequestHead {
         })
     }
 
-    /// Whether the client wants the connection closed after the answer.
+    /// Returns whether the client wants the connection closed after the response.
     pub(crate) fn is_last(&self) -> bool {
         let connection = self.header("connection").unwrap_or_default();
         connection.eq_ignore_ascii_case("close")
             || (self.is_http_1_0 && !connection.eq_ignore_ascii_case("keep-alive"))
     }
 
-    /// Whether the client waits for a `100 Continue` before it sends the body.
-    pub(crate) fn is_waiting(&self) -> bool {
+    /// Returns whether the client waits for a `100 Continue` before it sends the body.
+    pub(crate) fn expects_continue(&self) -> bool {
         self.header("expect")
             .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
     }
@@ -72,12 +72,12 @@ impl RequestHead {
     }
 }
 
-/// Why no request came out of a connection.
+/// Why no request could be read from a connection.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ReadFailure {
-    /// The client is gone, or the server stops.
+    /// The client has gone, or the server stops.
     Gone,
-    /// What the client sent cannot be served: status and reason.
+    /// The bytes are no request that can be served: status and reason.
     Refused(u16, &'static str),
 }
 
@@ -89,15 +89,16 @@ impl From<io::Error> for ReadFailure {
 
 /// Buffered reading that leaves the last bytes of a request in the kernel.
 ///
-/// Bytes are looked at first and taken later, with the next ones. So when a request is complete its
-/// end has not been taken yet, and closing the socket then makes the kernel send a reset instead of
-/// an orderly end: the one way to a real reset without `SO_LINGER`, which std lacks.
+/// The reader peeks at bytes, and consumes them only before it peeks at more. When a request is
+/// complete, its end is still unread in the kernel, and closing the socket then makes the kernel send
+/// a reset instead of a regular end. There is no other way to a real reset without `SO_LINGER`, which
+/// std lacks.
 pub(crate) struct RequestReader<'a> {
     socket: &'a TcpStream,
     buffer: Vec<u8>,
-    /// Where the bytes begin that no request has used.
+    /// The index in `buffer` of the first byte that no request has used.
     start: usize,
-    /// How many bytes at the end of `buffer` are still in the kernel too.
+    /// How many bytes at the end of `buffer` are still unread in the kernel too.
     held: usize,
 }
 
@@ -111,8 +112,8 @@ impl<'a> RequestReader<'a> {
         }
     }
 
-    /// Blocks until the head of the next request is there.
-    pub(crate) fn head(&mut self) -> Result<RequestHead, ReadFailure> {
+    /// Blocks until the head of the next request has arrived.
+    pub(crate) fn read_head(&mut self) -> Result<RequestHead, ReadFailure> {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.start..];
@@ -134,10 +135,10 @@ impl<'a> RequestReader<'a> {
         }
     }
 
-    /// Blocks until the whole body of the request is there.
-    pub(crate) fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, ReadFailure> {
+    /// Blocks until the whole body of the request has arrived.
+    pub(crate) fn read_body(&mut self, head: &RequestHead) -> Result<Vec<u8>, ReadFailure> {
         if head.is_chunked() {
-            return self.chunked_body();
+            return self.read_chunked_body();
         }
         let Some(length) = head.header("content-length") else {
             return Ok(Vec::new());
@@ -148,22 +149,22 @@ impl<'a> RequestReader<'a> {
         if length > MAX_BODY {
             return Err(TOO_LARGE);
         }
-        let mut body = Vec::with_capacity(length.min(RESERVE));
-        self.take_into(&mut body, length)?;
+        let mut body = Vec::with_capacity(length.min(MAX_RESERVED));
+        self.read_into(&mut body, length)?;
         Ok(body)
     }
 
-    /// Takes out of the kernel what is left there, so that closing ends the connection orderly.
-    pub(crate) fn release(&mut self) -> io::Result<()> {
+    /// Consumes the bytes that are still in the kernel, so that closing the socket is no reset.
+    pub(crate) fn consume_held(&mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
         let from = self.buffer.len() - held;
         let mut socket = self.socket;
         socket.read_exact(&mut self.buffer[from..])
     }
 
-    /// Blocks until there are more bytes in the buffer.
+    /// Blocks until more bytes are in the buffer.
     fn fill(&mut self) -> Result<(), ReadFailure> {
-        self.release()?;
+        self.consume_held()?;
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
@@ -187,15 +188,15 @@ impl<'a> RequestReader<'a> {
         Ok(())
     }
 
-    fn take_into(&mut self, body: &mut Vec<u8>, count: usize) -> Result<(), ReadFailure> {
+    fn read_into(&mut self, body: &mut Vec<u8>, count: usize) -> Result<(), ReadFailure> {
         let mut left = count;
         while left > 0 {
             if self.start == self.buffer.len() {
                 if left > READ_SIZE {
-                    // All but the last byte without the detour over the buffer.
-                    self.release()?;
+                    // All but the last byte directly into the body; the last byte stays unread.
+                    self.consume_held()?;
                     let wanted = left - 1;
-                    body.reserve(wanted.min(RESERVE));
+                    body.reserve(wanted.min(MAX_RESERVED));
                     let got = self.socket.take(wanted as u64).read_to_end(body)?;
                     if got < wanted {
                         return Err(ReadFailure::Gone);
@@ -213,10 +214,10 @@ impl<'a> RequestReader<'a> {
         Ok(())
     }
 
-    fn chunked_body(&mut self) -> Result<Vec<u8>, ReadFailure> {
+    fn read_chunked_body(&mut self) -> Result<Vec<u8>, ReadFailure> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
+            let line = self.read_line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
             let Ok(size) = usize::from_str_radix(size, 16) else {
                 return Err(ReadFailure::Refused(400, "malformed chunk size"));
@@ -225,17 +226,17 @@ impl<'a> RequestReader<'a> {
                 return Err(TOO_LARGE);
             }
             if size == 0 {
-                while !self.line()?.is_empty() {}
+                while !self.read_line()?.is_empty() {}
                 return Ok(body);
             }
-            self.take_into(&mut body, size)?;
-            if !self.line()?.is_empty() {
+            self.read_into(&mut body, size)?;
+            if !self.read_line()?.is_empty() {
                 return Err(ReadFailure::Refused(400, "malformed chunk end"));
             }
         }
     }
 
-    fn line(&mut self) -> Result<String, ReadFailure> {
+    fn read_line(&mut self) -> Result<String, ReadFailure> {
         loop {
             let unread = &self.buffer[self.start..];
             if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
@@ -251,7 +252,7 @@ impl<'a> RequestReader<'a> {
     }
 }
 
-/// The target without scheme and host, which clients behind a proxy send.
+/// Returns the target without the scheme and host that clients behind a proxy send.
 fn origin_form(target: &str) -> &str {
     match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
@@ -267,10 +268,18 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
         .position(|window| window == wanted)
 }
 
+/// The longest head, and the longest line of chunk framing, in bytes: far more than clients send.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// The longest body in bytes: more than the API takes, 256 MB for a batch.
 const MAX_BODY: usize = 300 * 1024 * 1024;
+
+/// How many bytes one read asks for.
 const READ_SIZE: usize = 16 * 1024;
-const RESERVE: usize = 32 * 1024 * 1024;
+
+/// The most bytes that a stated length reserves before they have arrived.
+const MAX_RESERVED: usize = 32 * 1024 * 1024;
+
 const TOO_LARGE: ReadFailure = ReadFailure::Refused(413, "request body too large");
 
 #[cfg(test)]
@@ -278,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_into_its_parts() {
+    fn head_is_parsed_into_its_parts() {
         let head = RequestHead::parse(
             b"POST http://host:1/a/b?x=1?y HTTP/1.1\r\nX-Api-Key:  k \r\nExpect: 100-Continue",
         )
@@ -286,12 +295,12 @@ mod tests {
         assert_eq!((&*head.method, &*head.path), ("POST", "/a/b"));
         assert_eq!(head.query.as_deref(), Some("x=1?y"));
         assert_eq!(head.header("X-API-KEY"), Some("k"));
-        assert!(head.is_waiting());
+        assert!(head.expects_continue());
         assert!(!head.is_last());
     }
 
     #[test]
-    fn connections_end_as_the_versions_say() {
+    fn version_decides_whether_connection_ends() {
         let is_last = |head: &[u8]| RequestHead::parse(head).expect("a good head").is_last();
         assert!(is_last(b"GET / HTTP/1.0"));
         assert!(!is_last(b"GET / HTTP/1.0\r\nConnection: Keep-Alive"));
@@ -299,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn malformed_head_is_refused() {
         for head in [
             "",
             "GET /",
@@ -314,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_lose_scheme_and_host() {
+    fn target_loses_scheme_and_host() {
         assert_eq!(origin_form("/v1?u=http://x/y"), "/v1?u=http://x/y");
         assert_eq!(origin_form("http://host"), "/");
         assert_eq!(origin_form("https://host:9/v1"), "/v1");

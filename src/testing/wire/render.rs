@@ -1,4 +1,4 @@
-//! Makes the bytes of a reply to one request.
+//! Renders a reply as the bytes to send for one request.
 
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use crate::testing::recorded::RecordedRequest;
 use crate::testing::reply::{DefaultValue, Framing, ORGANIZATION, Reply, ReplyContent};
 use crate::testing::stream::{StreamScript, json_of, quoted};
 
-/// A request as a reply needs it.
+/// What a reply needs to know about its request.
 pub(crate) struct RequestContext<'a> {
     pub(crate) request: &'a RecordedRequest,
     /// 1 for the first request of the server.
     pub(crate) serial: u64,
+    /// Whether the client wants the connection closed.
     pub(crate) is_last: bool,
     pub(crate) is_http_1_0: bool,
 }
@@ -26,7 +27,7 @@ pub(super) struct Rendered {
     pub(super) is_last: bool,
 }
 
-/// The body of one answer.
+/// The body of a response.
 pub(super) enum RenderedBody {
     Bytes(Arc<[u8]>),
     Frames(Box<Frames>),
@@ -39,8 +40,8 @@ impl From<String> for RenderedBody {
 }
 
 impl Reply {
-    /// The bytes to send for this request.
-    pub(super) fn render(&self, exchange: &RequestContext<'_>) -> Rendered {
+    /// Renders this reply as the response to a request.
+    pub(super) fn render(&self, context: &RequestContext<'_>) -> Rendered {
         if let ReplyContent::Raw(bytes) = &self.content {
             return Rendered {
                 head: Vec::new(),
@@ -52,44 +53,44 @@ impl Reply {
         let canned;
         let source = match &self.content {
             ReplyContent::Canned => {
-                canned = canned::answer(exchange.request);
+                canned = canned::reply_to(context.request);
                 &canned
             }
             _ => self,
         };
-        let request_id = match self.own_header("request-id") {
+        let request_id = match self.scripted_header("request-id") {
             Some(request_id) => request_id.to_owned(),
-            None => format!("req_test_{:06}", exchange.serial),
+            None => format!("req_test_{:06}", context.serial),
         };
-        let (status, content_type, body) = source.content(exchange, &request_id);
+        let (status, content_type, body) = source.content(context, &request_id);
         let body = match &self.body {
             Some(bytes) => RenderedBody::Bytes(Arc::clone(bytes)),
             None => body,
         };
-        let framing = self.framing(exchange, &body);
-        let is_last = self.is_last || exchange.is_last || framing == Framing::Close;
+        let framing = self.framing_for(context, &body);
+        let is_last = self.is_last || context.is_last || framing == Framing::Close;
         let mut head = RenderedHead {
             bytes: format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes(),
             reply: self,
         };
-        head.put_own("content-type", content_type);
-        head.put_own("request-id", &request_id);
-        head.put_own("anthropic-organization-id", ORGANIZATION);
+        head.put_default("content-type", content_type);
+        head.put_default("request-id", &request_id);
+        head.put_default("anthropic-organization-id", ORGANIZATION);
         for (name, value) in &source.defaults {
             match value {
-                DefaultValue::Text(text) => head.put_own(name, text),
-                DefaultValue::In(seconds) => head.put_own(name, &rfc3339_in(*seconds)),
+                DefaultValue::Text(text) => head.put_default(name, text),
+                DefaultValue::TimeIn(seconds) => head.put_default(name, &rfc3339_in(*seconds)),
             }
         }
         match (framing, &body) {
-            (Framing::Chunked, _) => head.put_own("transfer-encoding", "chunked"),
+            (Framing::Chunked, _) => head.put_default("transfer-encoding", "chunked"),
             (Framing::Length, RenderedBody::Bytes(bytes)) if has_body(status) => {
-                head.put_own("content-length", &bytes.len().to_string());
+                head.put_default("content-length", &bytes.len().to_string());
             }
             _ => {}
         }
         if is_last {
-            head.put_own("connection", "close");
+            head.put_default("connection", "close");
         }
         for (name, value) in &self.headers {
             head.put(name, value);
@@ -103,15 +104,15 @@ impl Reply {
         }
     }
 
-    /// Status, content type and body.
+    /// Returns the status, the content type and the body.
     fn content(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         request_id: &str,
     ) -> (u16, &'static str, RenderedBody) {
         let json = "application/json";
         let stream = "text/event-stream; charset=utf-8";
-        let id = || format!("msg_test_{:06}", exchange.serial);
+        let id = || format!("msg_test_{:06}", context.serial);
         match &self.content {
             ReplyContent::Fixed {
                 status,
@@ -132,55 +133,59 @@ impl Reply {
                 (*status, json, RenderedBody::from(body))
             }
             ReplyContent::Message(blocks) => {
-                let wish = RequestSummary::read(&exchange.request.body);
+                let summary = RequestSummary::read(&context.request.body);
                 let script = StreamScript::message(blocks);
-                if wish.is_stream {
-                    (200, stream, frames(Arc::new(script), id(), wish))
+                if summary.is_stream {
+                    (200, stream, frames(Arc::new(script), id(), summary))
                 } else {
-                    let said = MessageParts {
+                    let parts = MessageParts {
                         content: &json_of(&**blocks),
                         stop_reason: script.stop_reason(),
                         output_tokens: script.output_tokens(),
                         cache_read_tokens: 0,
                     };
-                    let body = canned::message_json(&id(), &wish, &said);
+                    let body = canned::message_json(&id(), &summary, &parts);
                     (200, json, RenderedBody::from(body))
                 }
             }
             ReplyContent::Stream(script) => {
-                let wish = RequestSummary::read(&exchange.request.body);
-                (200, stream, frames(Arc::clone(script), id(), wish))
+                let summary = RequestSummary::read(&context.request.body);
+                (200, stream, frames(Arc::clone(script), id(), summary))
             }
             ReplyContent::Raw(bytes) => (200, "", RenderedBody::Bytes(Arc::clone(bytes))),
-            // `canned::answer` never returns this; an empty answer is better than a panic.
+            // `canned::reply_to` never returns it; an empty response is better than a panic.
             ReplyContent::Canned => (500, "", RenderedBody::from(String::new())),
         }
     }
 
-    fn framing(&self, exchange: &RequestContext<'_>, body: &RenderedBody) -> Framing {
+    fn framing_for(&self, context: &RequestContext<'_>, body: &RenderedBody) -> Framing {
         let wanted = match (self.framing, body) {
             (Framing::Length, RenderedBody::Frames(_)) => Framing::Chunked,
             (framing, _) => framing,
         };
-        let lost = match wanted {
+        let is_impossible = match wanted {
             Framing::Length => self.is_without("content-length"),
-            Framing::Chunked => exchange.is_http_1_0 || self.is_without("transfer-encoding"),
+            Framing::Chunked => context.is_http_1_0 || self.is_without("transfer-encoding"),
             Framing::Close => false,
         };
-        if lost { Framing::Close } else { wanted }
+        if is_impossible {
+            Framing::Close
+        } else {
+            wanted
+        }
     }
 }
 
-/// The head of an answer while it is written.
+/// The head of a response while it is written.
 struct RenderedHead<'a> {
     bytes: Vec<u8>,
     reply: &'a Reply,
 }
 
 impl RenderedHead<'_> {
-    /// Writes one of the server's own headers, unless the caller replaced or removed it.
-    fn put_own(&mut self, name: &str, value: &str) {
-        let is_replaced = self.reply.own_header(name).is_some();
+    /// Writes one of the server's own headers, unless the script replaces or removes it.
+    fn put_default(&mut self, name: &str, value: &str) {
+        let is_replaced = self.reply.scripted_header(name).is_some();
         if !value.is_empty() && !is_replaced && !self.reply.is_without(name) {
             self.put(name, value);
         }
@@ -193,11 +198,11 @@ impl RenderedHead<'_> {
     }
 }
 
-fn frames(script: Arc<StreamScript>, id: String, wish: RequestSummary) -> RenderedBody {
+fn frames(script: Arc<StreamScript>, id: String, summary: RequestSummary) -> RenderedBody {
     let opening = StreamStart {
         id,
-        model: wish.model,
-        input_tokens: wish.input_tokens,
+        model: summary.model,
+        input_tokens: summary.input_tokens,
     };
     RenderedBody::Frames(Box::new(Frames::new(script, opening)))
 }

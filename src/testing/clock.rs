@@ -1,4 +1,4 @@
-//! A clock for tests that wait without waiting.
+//! A clock for tests in which waiting takes no time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,22 +6,21 @@ use std::time::{Duration, SystemTime};
 use crate::client::ClientBuilder;
 use crate::clock::{Clock, ManualTime};
 
-/// A clock for tests: waits take no time, and can be counted.
+/// A clock for tests: sleeps take no time, and are recorded.
 ///
 /// Give it to a client with [`ClientBuilder::clock`](crate::ClientBuilder::clock). Whenever the
-/// client would sleep, the clock jumps to the end of the sleep instead, and notes how long it was
-/// ([`sleeps`](ManualClock::sleeps)). A [`held`](ManualClock::held) clock does not jump: its
-/// sleepers wait until the test moves it. Clones share the time.
+/// client would sleep, the clock jumps to the end of the sleep instead, and records its length
+/// ([`sleeps`](ManualClock::sleeps)). A [`held`](ManualClock::held) clock does not jump: sleeping
+/// threads wait until the test moves it. Clones share the time.
 ///
-/// A client's own budget goes by the client's clock; one that you made with
-/// [`Budget::new`](crate::Budget::new) goes by the machine's.
+/// The budget that a client makes for itself uses the clock of the client; a budget from
+/// [`Budget::new`](crate::Budget::new) uses the real clock.
 ///
-/// It is one time for all: where a thread sleeps and the clock jumps, time passes for the others as
-/// well, and for answers that are on their way.
+/// All threads share one time: when the clock jumps for the sleep of one thread, time also passes for
+/// the other threads and for responses that are on their way.
 ///
-/// Sockets know nothing of this clock: connect and idle timeouts pass in real time. Nor does a
-/// [`TestServer`](super::TestServer), whose [limits](super::TestServer::limit) fill up in a time of
-/// their own.
+/// Connect and idle timeouts of sockets pass in real time, not on this clock. So do the
+/// [limits](super::TestServer::limit) of a [`TestServer`](super::TestServer).
 ///
 /// ```
 /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
@@ -43,16 +42,18 @@ use crate::clock::{Clock, ManualTime};
 pub struct ManualClock(Arc<ManualTime>);
 
 impl ManualClock {
-    /// A clock that jumps over every sleep. It shows 2026-01-01 00:00 UTC.
+    /// Creates a clock that jumps over every sleep. It begins at 2026-01-01 00:00 UTC.
     #[expect(
         clippy::new_without_default,
-        reason = "two ways to make one, neither the default"
+        reason = "of three constructors, none is the default"
     )]
     pub fn new() -> ManualClock {
         ManualClock(Arc::new(ManualTime::new(new_year(), false)))
     }
 
-    /// A clock that stands still until [`advance`](ManualClock::advance) is called; sleepers wait.
+    /// Creates a clock that stands still until [`advance`](ManualClock::advance) is called.
+    ///
+    /// It begins at 2026-01-01 00:00 UTC. Threads that sleep on it block meanwhile.
     ///
     /// ```
     /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
@@ -70,7 +71,7 @@ impl ManualClock {
     ///     let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
     ///     move || client.messages().create(&request)
     /// });
-    /// // It waits for the limit. What does a shutdown do to it?
+    /// // The call waits for the rate limit; a shutdown ends the wait.
     /// assert!(clock.wait_for_sleeps(1, Duration::from_secs(10)));
     /// client.shutdown();
     /// let error = waiting.join().expect("no panic").unwrap_err();
@@ -81,27 +82,28 @@ impl ManualClock {
         ManualClock(Arc::new(ManualTime::new(new_year(), true)))
     }
 
-    /// A clock that jumps over every sleep and shows this time of day at first.
+    /// Creates a clock that jumps over every sleep and begins at this time.
     pub fn showing(wall: SystemTime) -> ManualClock {
         ManualClock(Arc::new(ManualTime::new(wall, false)))
     }
 
-    /// Moves the time on and wakes the sleepers whose time has come.
+    /// Moves the time on, and wakes the threads whose sleep is over.
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }
 
-    /// How much time has passed on this clock.
+    /// Returns how much time has passed on this clock.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 
-    /// How long each sleep was, in the order in which they began, except those already taken.
+    /// Returns the length of each sleep, in the order in which they began, except those already
+    /// [taken](ManualClock::take_sleeps).
     pub fn sleeps(&self) -> Vec<Duration> {
         self.0.sleeps()
     }
 
-    /// All sleeps that began since the last call, in order; the clock forgets them.
+    /// Returns the length of each sleep that began since the last call, in order, and drops the record.
     ///
     /// For long runs, whose sleeps would fill the memory.
     pub fn take_sleeps(&self) -> Vec<Duration> {
@@ -109,7 +111,7 @@ impl ManualClock {
     }
 
     /// Blocks, in real time, until `count` sleeps have begun since the clock was made, at most for
-    /// `timeout`; whether they have.
+    /// `timeout`; returns whether they have.
     #[must_use]
     pub fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
         self.0.wait_for_sleeps(count, timeout)
@@ -126,7 +128,7 @@ fn new_year() -> SystemTime {
 }
 
 impl ClientBuilder {
-    /// Takes the time from a test's clock.
+    /// Uses a manual clock instead of the real one.
     ///
     /// ```
     /// use anthropic_blocking::Client;

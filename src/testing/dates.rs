@@ -2,20 +2,20 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock time in so many seconds, such as `2026-11-23T10:00:00Z`.
+/// Returns the time of day in so many seconds from now, such as `2026-11-23T10:00:00Z`.
 pub(super) fn rfc3339_in(seconds: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     rfc3339(now.unwrap_or_default().as_secs().saturating_add(seconds))
 }
 
-/// Seconds since 1970 as a date and a time, such as `2026-11-23T10:00:00Z`.
+/// Returns seconds since 1970 as a date and a time, such as `2026-11-23T10:00:00Z`.
 pub(super) fn rfc3339(seconds: u64) -> String {
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The same as the header `date` has it, such as `Mon, 23 Nov 2026 10:00:00 GMT`.
+/// Returns seconds since 1970 in the format of the header `date`, such as `Mon, 23 Nov 2026 10:00:00 GMT`.
 pub(super) fn http_date(seconds: u64) -> String {
     let days = seconds / 86_400;
     let (year, month, day) = civil(days);
@@ -27,7 +27,9 @@ pub(super) fn http_date(seconds: u64) -> String {
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
-/// Year, month and day from a count of days since 1970, in years that begin in March.
+/// Returns year, month and day from days since 1970.
+///
+/// The calculation uses years that begin in March (Howard Hinnant, `civil_from_days`).
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_the_api_writes_them() {
+    fn dates_have_the_formats_of_the_api() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(1_795_428_245), "2026-11-23T10:04:05Z");

@@ -26,22 +26,22 @@ pub struct RecordedRequest {
     pub method: String,
     /// The path without the query, such as `/v1/messages`.
     pub path: String,
-    /// What stood after the `?`, if there was one.
+    /// The query, without the `?`.
     pub query: Option<String>,
     /// All headers in order, names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body, without chunk framing.
     pub body: Vec<u8>,
-    /// When the last byte had been read.
+    /// When the last byte of the request was read.
     pub arrived: Instant,
-    /// The same, as the time since the server was started.
+    /// The time from the start of the server to `arrived`.
     pub since_start: Duration,
-    /// Which connection brought it: 0 for the first one accepted.
+    /// The number of the connection that the request came on: 0 for the first one accepted.
     pub connection: usize,
 }
 
 impl fmt::Debug for RecordedRequest {
-    /// Without the values of headers and the body: a test that fails prints it, and the key may be
+    /// Leaves out the values of headers and the body: a failing test prints them, and the key may be
     /// a real one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -58,26 +58,26 @@ impl fmt::Debug for RecordedRequest {
 }
 
 impl RecordedRequest {
-    /// The first header of this name, in any case.
+    /// Returns the first header of this name, in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         find_header(&self.headers, name)
     }
 
-    /// The body as JSON; `Null` when it is not JSON.
+    /// Returns the body as JSON; `Null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The body as text; what is not UTF-8 is replaced.
+    /// Returns the body as text; invalid UTF-8 is replaced by `U+FFFD`.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// The first header of this name, in any case.
+/// Returns the first header of this name, in any case.
 pub(super) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers
         .iter()

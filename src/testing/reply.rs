@@ -1,4 +1,4 @@
-//! Scripted replies: what each says, how it is framed, and what goes wrong.
+//! Scripted replies: content, framing and faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use serde_json::Value;
 use super::stream::{StreamScript, quoted};
 use crate::types::{Content as MessageContent, ContentBlock, ToolUseBlock};
 
-/// One answer of a [`TestServer`](super::TestServer), with its faults; cheap to clone.
+/// A response of a [`TestServer`](super::TestServer), with its faults; cheap to clone.
 ///
-/// A reply begins with one of the constructors; the setters change it. Unless a setter says
-/// otherwise it is sent at once, in one piece, with a content length (a stream: in HTTP chunks), and
-/// the connection stays open for the next request. A reply has at most one fault: the last one set.
+/// A constructor sets the content, and setters change how it is sent. By default a reply is sent at
+/// once, in one piece, with a content length (a stream: in HTTP chunks), and the connection stays
+/// open for the next request. A reply has at most one fault: the last one set.
 ///
 /// Replies carry `content-type`, `request-id` (`req_test_000001` for the first request that the
 /// server received, and so on) and `anthropic-organization-id`. Only [`html`](Reply::html) and
-/// [`status`](Reply::status), which come from a proxy and not from the API, have no ids.
+/// [`status`](Reply::status) have no ids, because they stand for responses of a proxy.
 ///
 /// # What a reset is
 ///
-/// The socket is closed while the end of the request is still unread in the kernel, which makes the
-/// kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows and most
-/// other systems. On Linux the client can still read what had reached it before the reset, but of a
-/// body beyond some 64 kB the rest may be lost; elsewhere all of it may. Where one client sends
-/// several requests without waiting for the answers, the end may have been read already, and the
-/// connection ends without a reset.
+/// The server closes the socket while the end of the request is still unread in the kernel, which
+/// makes the kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows and
+/// most other systems. On Linux the client can still read the bytes that arrived before the reset,
+/// but of a body beyond some 64 kB the rest may be lost; on other systems all bytes may be lost. If
+/// a client sends several requests without waiting for the responses, the end of the request may
+/// have been read already, and the connection closes without a reset.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,20 +45,21 @@ use crate::types::{Content as MessageContent, ContentBlock, ToolUseBlock};
 #[must_use]
 pub struct Reply {
     pub(super) content: ReplyContent,
-    /// Headers of the constructor; a header set by the caller replaces them.
+    /// Headers of the constructor; those of the caller replace them.
     pub(super) defaults: Vec<(&'static str, DefaultValue)>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) without: Vec<String>,
     pub(super) body: Option<Arc<[u8]>>,
     pub(super) framing: Framing,
+    /// Whether the connection closes after the reply.
     pub(super) is_last: bool,
     pub(super) delay: Duration,
     pub(super) fault: Option<InjectedFault>,
-    pub(super) dribble: Option<(usize, Duration)>,
+    pub(super) dribble: Option<Dribble>,
 }
 
 impl Reply {
-    /// A JSON answer: `body` is JSON text or a `serde_json::Value`, by value or by reference.
+    /// Creates a JSON response: `body` is JSON text or a `serde_json::Value`, by value or by reference.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;
@@ -74,10 +75,10 @@ impl Reply {
         })
     }
 
-    /// A message that says this, a text or [`ContentBlock`]s: a stream when the request asks for one,
-    /// as that of a plain [`create`](crate::Messages::create) does, otherwise JSON.
+    /// Creates a message with this content, a text or [`ContentBlock`]s: a stream if the request asks
+    /// for one, as a plain [`create`](crate::Messages::create) does, otherwise JSON.
     ///
-    /// The model is the one of the request; the input tokens are a quarter of the bytes of the
+    /// The model is that of the request; the input tokens are a quarter of the bytes of the
     /// request's `messages`, the output tokens a quarter of the bytes of all text, thinking and tool
     /// input, both rounded up. The stop reason is `tool_use` if there is such a block, otherwise
     /// `end_turn`.
@@ -89,7 +90,7 @@ impl Reply {
         Reply::new(ReplyContent::Message(blocks.into()))
     }
 
-    /// A message that calls one tool, and says nothing else; `input` is JSON.
+    /// Creates a message whose only block is a tool use; `input` is JSON.
     pub fn tool_use(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -98,7 +99,7 @@ impl Reply {
         Reply::message(ContentBlock::from(ToolUseBlock::new(id, name, input)))
     }
 
-    /// An error in the API's envelope, such as `(400, "invalid_request_error", "…")`.
+    /// Creates an error like the API's, such as `(400, "invalid_request_error", "…")`.
     pub fn error(status: u16, error_type: &str, message: &str) -> Self {
         let inner = format!(
             r#"{{"type":{},"message":{}}}"#,
@@ -112,7 +113,7 @@ impl Reply {
         })
     }
 
-    /// An error with the cause in `details.error_code`, such as `enforced_spend_limit_reached`.
+    /// Creates an error with this `details.error_code`, such as `enforced_spend_limit_reached`.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;
@@ -135,10 +136,10 @@ impl Reply {
         })
     }
 
-    /// A 429 for used-up input tokens, with `retry-after` and the rate limit headers of the API.
+    /// Creates a 429 for used-up input tokens, with `retry-after` and the rate limit headers of the API.
     ///
-    /// The headers state 50 requests, 50,000 input tokens, 10,000 output tokens and 60,000 tokens a
-    /// minute; nothing is left of the input tokens, and their `reset` is a minute ahead.
+    /// The headers state 50 requests, 50,000 input tokens, 10,000 output tokens and 60,000 tokens per
+    /// minute; no input tokens are left, and their `reset` is a minute ahead.
     pub fn rate_limited(retry_after_seconds: u64) -> Self {
         Reply::error(429, "rate_limit_error", RATE_LIMITED)
             .by_default("retry-after", retry_after_seconds)
@@ -157,7 +158,7 @@ impl Reply {
             .resets_in("anthropic-ratelimit-tokens-reset", 60)
     }
 
-    /// A 529 as it was recorded: `x-should-retry: true`, no `retry-after`, no id in the body.
+    /// Creates a 529 as recorded from the API: `x-should-retry: true`, no `retry-after`, no id in the body.
     pub fn overloaded() -> Self {
         let inner = r#"{"type":"overloaded_error","message":"Overloaded"}"#;
         Reply::new(ReplyContent::Error {
@@ -168,7 +169,7 @@ impl Reply {
         .by_default("x-should-retry", true)
     }
 
-    /// A page of HTML with this title, as a proxy in front of the API sends it.
+    /// Creates an HTML page with this title, as a proxy in front of the API sends it.
     pub fn html(status: u16, title: &str) -> Self {
         let page = format!(
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n\
@@ -183,7 +184,7 @@ impl Reply {
         .without_ids()
     }
 
-    /// A status with an empty body, as a proxy sends it.
+    /// Creates a response with this status and an empty body, as a proxy sends it.
     pub fn status(status: u16) -> Self {
         Reply::new(ReplyContent::Fixed {
             status,
@@ -193,25 +194,26 @@ impl Reply {
         .without_ids()
     }
 
-    /// Exactly these bytes on the wire, status line included; then the connection is closed.
+    /// Sends exactly these bytes, status line included; then closes the connection.
     ///
-    /// Headers, body and framing that setters ask for are ignored. Faults count bytes from the status
-    /// line.
+    /// Setters of headers, body and framing are ignored. Faults count bytes from the status line.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Reply::new(ReplyContent::Raw(bytes.into().into()))
     }
 
-    /// A stream of server-sent events, whether the request asked for one or not.
+    /// Creates a stream of server-sent events, whether the request asks for one or not.
     pub fn stream(script: StreamScript) -> Self {
         Reply::new(ReplyContent::Stream(Arc::new(script)))
     }
 
-    /// What the server would answer if nothing were scripted, rate limits included.
+    /// Creates the response that the server sends if nothing is scripted, rate limits included.
     pub fn canned() -> Self {
         Reply::new(ReplyContent::Canned)
     }
 
-    /// Adds a header. It replaces the server's own header of that name; set twice, it is sent twice.
+    /// Adds a header, which replaces the server's own header of that name.
+    ///
+    /// A header that is added twice is sent twice.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         self.without
@@ -222,7 +224,7 @@ impl Reply {
 
     /// Leaves out every header of this name, the server's own included.
     ///
-    /// Without `content-length` the body ends where the connection ends.
+    /// Without `content-length`, closing the connection ends the body.
     pub fn without_header(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.headers
@@ -237,7 +239,7 @@ impl Reply {
         self
     }
 
-    /// Waits this long before the first byte. Default: not at all. Stopping the server ends it.
+    /// Waits this long before the first byte. Default: zero. Stopping the server ends the delay.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -249,7 +251,7 @@ impl Reply {
         self
     }
 
-    /// Sends the body without a length, so that it ends where the connection ends.
+    /// Sends the body without a length: closing the connection ends it.
     pub fn close_delimited(mut self) -> Self {
         self.framing = Framing::Close;
         self
@@ -257,45 +259,44 @@ impl Reply {
 
     /// Announces `connection: close` and closes the connection after the reply.
     ///
-    /// With `.without_header("connection")` it is closed without notice.
+    /// With `.without_header("connection")` the connection closes unannounced.
     pub fn close(mut self) -> Self {
         self.is_last = true;
         self
     }
 
-    /// Resets the connection once the request has been read, before any byte of the answer.
+    /// Resets the connection once the request has been read, before any byte of the response.
     pub fn reset_before_headers(self) -> Self {
         self.fault(InjectedFault::ResetBeforeHeaders)
     }
 
-    /// Resets the connection once the request's head has been read, before its body is.
+    /// Resets the connection once the head of the request has been read, before its body is read.
     ///
-    /// The request is recorded without its body. This acts where the reply is pushed or set with
-    /// [`on`](super::TestServer::on); from [`answer_with`](super::TestServer::answer_with), which
-    /// sees the body, it is the same as
+    /// The request is recorded without its body. The function of
+    /// [`answer_with`](super::TestServer::answer_with) sees the body; from there this fault acts like
     /// [`reset_before_headers`](Reply::reset_before_headers).
     pub fn reset_before_body_read(self) -> Self {
         self.fault(InjectedFault::ResetBeforeBodyRead)
     }
 
-    /// Resets the connection in the middle of the answer's headers.
+    /// Resets the connection in the middle of the response's headers.
     pub fn reset_in_headers(self) -> Self {
         self.fault(InjectedFault::ResetInHeaders)
     }
 
-    /// Resets the connection after this many bytes of the body, at the latest at its end (in chunks:
-    /// before the last, empty chunk).
+    /// Resets the connection after this many bytes of the body, at the latest at its end (with HTTP
+    /// chunks: before the last, empty chunk).
     pub fn reset_in_body(self, after_bytes: usize) -> Self {
         self.fault(InjectedFault::ResetInBody(after_bytes))
     }
 
-    /// Ends the connection orderly after this many bytes of the body, although more was promised.
+    /// Closes the connection without a reset after this many bytes of the body, fewer than announced.
     pub fn truncate(self, after_bytes: usize) -> Self {
         self.fault(InjectedFault::Truncate(after_bytes))
     }
 
-    /// Falls silent after this many bytes of the body, with the connection open, until the client
-    /// goes away or the server stops.
+    /// Sends nothing after this many bytes of the body, with the connection open, until the client goes
+    /// away or the server stops.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -304,7 +305,7 @@ impl Reply {
     ///
     /// let server = TestServer::start()?;
     /// server.push_all([Reply::message("Seven.").stall(10), Reply::message("Seven.")]);
-    /// // Sockets know no manual clock: the silence passes in real time.
+    /// // The silence passes in real time, also with a manual clock.
     /// let client = Client::builder()
     ///     .api_key("test")
     ///     .base_url(server.base_url())
@@ -321,14 +322,17 @@ impl Reply {
         self.fault(InjectedFault::StallBeforeHeaders)
     }
 
-    /// Sends the answer, headers included, in pieces of `bytes_at_a_time` (at least 1) with a pause
+    /// Sends the response, headers included, in pieces of `bytes_at_a_time` (at least 1) with a pause
     /// after each.
     pub fn dribble(mut self, bytes_at_a_time: usize, between: Duration) -> Self {
-        self.dribble = Some((bytes_at_a_time.max(1), between));
+        self.dribble = Some(Dribble {
+            bytes_at_a_time: bytes_at_a_time.max(1),
+            between,
+        });
         self
     }
 
-    /// A header that a header set by the caller replaces.
+    /// Adds a header that [`header`](Reply::header) replaces.
     pub(super) fn by_default(mut self, name: &'static str, value: impl ToString) -> Self {
         self.defaults
             .push((name, DefaultValue::Text(value.to_string())));
@@ -379,7 +383,7 @@ impl Reply {
     }
 }
 
-/// What a reply says.
+/// The content of a reply.
 #[derive(Clone, Debug)]
 pub(super) enum ReplyContent {
     Canned,
@@ -398,15 +402,22 @@ pub(super) enum ReplyContent {
     },
 }
 
-/// The value of a header that the constructor sets.
+/// The value of a header that a constructor sets.
 #[derive(Clone, Debug)]
 pub(super) enum DefaultValue {
     Text(String),
-    /// A wall clock time, so many seconds after the reply is sent.
+    /// The time of day, so many seconds after the reply is sent.
     TimeIn(u64),
 }
 
-/// What goes wrong; the numbers are bytes of the body.
+/// Sending in small pieces, with a pause after each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dribble {
+    pub(super) bytes_at_a_time: usize,
+    pub(super) between: Duration,
+}
+
+/// What goes wrong on the wire; the numbers are bytes of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InjectedFault {
     ResetBeforeBodyRead,
@@ -418,7 +429,7 @@ pub(super) enum InjectedFault {
     StallBeforeHeaders,
 }
 
-/// How the end of the body is marked.
+/// How a response marks the end of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length,
@@ -431,4 +442,5 @@ const RATE_LIMITED: &str = "This request would exceed your organization's rate l
     https://docs.claude.com/en/api/rate-limits. You can see the response headers for current usage. \
     Please reduce the prompt length or the maximum tokens requested, or try again later.";
 
+/// The organization id in headers and error texts.
 pub(super) const ORGANIZATION: &str = "00000000-0000-4000-8000-000000000001";

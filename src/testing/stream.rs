@@ -1,4 +1,4 @@
-//! Scripts of streamed answers: what the caller wants sent, event by event.
+//! Scripts of streamed responses, event by event.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,14 @@ use serde::Serialize;
 
 use crate::types::ContentBlock;
 
-/// Describes the body of a streamed answer, event by event, with its faults.
+/// The body of a streamed response, event by event, with its faults.
 ///
-/// [`StreamScript::text`] is a whole, healthy stream; [`StreamScript::new`] is empty and takes the
-/// events one by one, up to [`finish`](StreamScript::finish): without it the stream ends too early,
-/// and the client tries again. Events are sent in the order in which they were added. By default each event
-/// is one HTTP chunk, lines end in LF, and every event carries its name.
+/// [`StreamScript::text`] is a complete stream. [`StreamScript::new`] is empty and takes the events one
+/// by one, up to [`finish`](StreamScript::finish): without `finish` the stream ends too early, and the
+/// client retries. Events are sent in the order in which they were added. By default each event is one
+/// HTTP chunk, lines end in LF, and every event has a name.
 ///
-/// An "event" where a method counts them is any event frame, pings included; comments and raw bytes
-/// do not count.
+/// Methods that count events count pings, but neither comments nor raw bytes.
 ///
 /// ```
 /// use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
@@ -47,7 +46,7 @@ pub struct StreamScript {
 }
 
 impl StreamScript {
-    /// An empty script: no event at all until some are added.
+    /// Creates an empty script.
     pub fn new() -> Self {
         StreamScript {
             steps: Vec::new(),
@@ -65,7 +64,7 @@ impl StreamScript {
         }
     }
 
-    /// A whole stream that says `text`, in deltas of about one word.
+    /// Creates a complete stream with `text`, in deltas of about one word.
     ///
     /// The events: `message_start`, `ping`, one text block, `message_delta`, `message_stop`. The input
     /// tokens are a quarter of the bytes of the request's `messages`, the output tokens a quarter of
@@ -74,8 +73,8 @@ impl StreamScript {
         StreamScript::message(&[ContentBlock::text(text)])
     }
 
-    /// A whole stream of these blocks. Text, thinking and tool input come in deltas, other blocks
-    /// at once.
+    /// Creates a complete stream of these blocks. Text, thinking and tool input are sent in deltas,
+    /// other blocks in one event.
     pub(super) fn message(blocks: &[ContentBlock]) -> Self {
         let start = StreamStep::Start { input_tokens: None };
         let script = StreamScript::new().step(start).ping();
@@ -97,14 +96,14 @@ impl StreamScript {
 
     /// Adds `message_start` with this number of input tokens.
     ///
-    /// The model is the one of the request.
+    /// The model is that of the request.
     pub fn message_start(self, input_tokens: u64) -> Self {
         self.step(StreamStep::Start {
             input_tokens: Some(input_tokens),
         })
     }
 
-    /// Adds a whole text block, one delta for each piece.
+    /// Adds a complete text block, one delta for each piece.
     pub fn text_block<S: AsRef<str>>(self, pieces: impl IntoIterator<Item = S>) -> Self {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         for piece in pieces {
@@ -114,7 +113,7 @@ impl StreamScript {
         script.block_stop(index)
     }
 
-    /// Adds a whole thinking block: the text in deltas of about one word, then the signature.
+    /// Adds a complete thinking block: the text in deltas of about one word, then the signature.
     ///
     /// With an empty text only the signature is sent, as the API does for omitted thinking.
     pub fn thinking(self, text: &str, signature: &str) -> Self {
@@ -128,8 +127,8 @@ impl StreamScript {
         script.block_stop(index)
     }
 
-    /// Adds a whole tool use block, one delta for each piece of the input's JSON text. Where the
-    /// pieces do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
+    /// Adds a complete tool use block, one delta for each piece of the input's JSON text. If the pieces
+    /// do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
     pub fn tool_use<S: AsRef<str>>(
         self,
         id: &str,
@@ -149,10 +148,10 @@ impl StreamScript {
         script.block_stop(index)
     }
 
-    /// Adds a whole text block of `count` generated deltas of `bytes_each` bytes of text.
+    /// Adds a complete text block of `count` generated deltas of `bytes_each` bytes of text.
     ///
-    /// The deltas are made while they are sent, so a million of them costs no memory. The text is
-    /// lower-case ASCII words, the same in every run.
+    /// The deltas are made while they are sent, so a million of them costs no memory. The text consists
+    /// of lower-case ASCII words, the same in every run.
     pub fn deltas(self, count: usize, bytes_each: usize) -> Self {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         script.output_bytes += (count as u64).saturating_mul(bytes_each as u64);
@@ -165,9 +164,9 @@ impl StreamScript {
             .block_stop(index)
     }
 
-    /// Adds any event, with `data` as it is: JSON text, or a `serde_json::Value`.
+    /// Adds any event; `data` is JSON text or a `serde_json::Value`.
     ///
-    /// A line feed in `data` makes one more `data:` line.
+    /// Each line feed in `data` begins another `data:` line.
     pub fn event(self, name: impl Into<String>, data: impl ToString) -> Self {
         let (name, data) = (name.into(), data.to_string());
         self.step(StreamStep::Event { name, data })
@@ -191,12 +190,12 @@ impl StreamScript {
         self.step(StreamStep::Comment(text.into()))
     }
 
-    /// Adds these bytes as they are, whatever they do to the framing.
+    /// Adds these bytes unchanged, even if they break the framing of events.
     pub fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(StreamStep::Raw(bytes.into()))
     }
 
-    /// Adds a pause: what was added before is on the wire, and nothing is sent for this long.
+    /// Adds a pause: sends what was added before, then nothing for this long.
     ///
     /// Stopping the server ends the pause at once.
     pub fn pause(self, duration: Duration) -> Self {
@@ -217,7 +216,7 @@ impl StreamScript {
         self.event("message_stop", r#"{"type":"message_stop"}"#)
     }
 
-    /// Adds `message_delta` and `message_stop` with the figures that fit the script so far.
+    /// Adds `message_delta` and `message_stop` with the stop reason and usage of the script so far.
     ///
     /// The stop reason is `tool_use` after a tool use block, otherwise `end_turn`. The output tokens
     /// are a quarter of the bytes of all deltas, rounded up.
@@ -237,15 +236,14 @@ impl StreamScript {
         self.output_bytes.div_ceil(4)
     }
 
-    /// Adds an `error` event. Nothing after it is sent; the body ends orderly.
+    /// Adds an `error` event, after which the body ends regularly: nothing else is sent.
     pub fn error(self, error_type: &str, message: &str) -> Self {
         self.step(StreamStep::Error(error_data(error_type, message)))
     }
 
-    /// Ends the stream after `events` events with an `error` event; the body ends orderly.
+    /// Ends the stream after `events` events with an `error` event; the body ends regularly.
     ///
-    /// This and the other `…_after` methods replace each other. A number larger than the script acts
-    /// at its end.
+    /// The `…_after` methods replace each other. A number larger than the script acts at its end.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};
@@ -257,12 +255,11 @@ impl StreamScript {
         self.ending(events, StreamEnding::Error(error_data(error_type, message)))
     }
 
-    /// Ends the body orderly after `events` events, usually without `message_stop`.
+    /// Ends the body regularly after `events` events, usually without `message_stop`.
     ///
     /// ```
     /// use anthropic_blocking::testing::{Reply, StreamScript};
     ///
-    /// // It begins, and ends after six events without a word of why.
     /// let reply = Reply::stream(StreamScript::text("One two three four.").cut_after(6));
     /// ```
     pub fn cut_after(self, events: usize) -> Self {
@@ -275,13 +272,13 @@ impl StreamScript {
         self.ending(events, StreamEnding::Reset)
     }
 
-    /// Falls silent after `events` events, with the connection open, until the client goes away or
+    /// Sends nothing after `events` events, with the connection open, until the client goes away or
     /// the server stops.
     pub fn stall_after(self, events: usize) -> Self {
         self.ending(events, StreamEnding::Stall)
     }
 
-    /// Sends a ping each `interval` while stalled. Default: none. Needs
+    /// Sends a ping every `interval` during a stall. Default: no pings. Needs
     /// [`stall_after`](StreamScript::stall_after).
     pub fn pings_while_stalled(mut self, interval: Duration) -> Self {
         self.ping_every = Some(interval);
@@ -302,14 +299,14 @@ impl StreamScript {
 
     /// Adds `data: [DONE]` at the end, as some gateways do. Default: none, like the API.
     ///
-    /// It is left out when the script ends with an error or with one of the `…_after` faults.
+    /// The marker is left out if the script ends with an error or with one of the `…_after` faults.
     pub fn done_marker(mut self) -> Self {
         self.done_marker = true;
         self
     }
 
-    /// Leaves out the empty line after the last event, so that a correct reader never dispatches it.
-    /// This client takes a last `message_stop` for one all the same.
+    /// Leaves out the empty line after the last event, so that a reader by the standard drops the event.
+    /// This client still accepts a last `message_stop`.
     pub fn without_final_blank_line(mut self) -> Self {
         self.final_blank_line = false;
         self
@@ -329,14 +326,13 @@ impl StreamScript {
 
     /// Sends the body as one HTTP chunk. Default: one chunk for each event.
     ///
-    /// The whole body is then held in memory while it is sent, up to the first
-    /// [`pause`](StreamScript::pause), where a new chunk begins.
+    /// The whole body is then held in memory. At each [`pause`](StreamScript::pause) a new chunk begins.
     pub fn one_chunk(mut self) -> Self {
         self.one_chunk = true;
         self
     }
 
-    /// Adds a pause until this time, if that is yet to come.
+    /// Adds a pause until this instant.
     pub(super) fn pause_until(self, time: Instant) -> Self {
         self.step(StreamStep::Until(time))
     }
@@ -381,7 +377,7 @@ impl Default for StreamScript {
     }
 }
 
-/// One thing to send, in order.
+/// One step of a stream.
 #[derive(Clone, Debug)]
 pub(super) enum StreamStep {
     Start {
@@ -403,7 +399,7 @@ pub(super) enum StreamStep {
     Until(Instant),
 }
 
-/// How a stream ends before its script does.
+/// How a stream ends early.
 #[derive(Clone, Debug)]
 pub(super) enum StreamEnding {
     Cut,
@@ -412,12 +408,12 @@ pub(super) enum StreamEnding {
     Stall,
 }
 
-/// `text` as a JSON string, with its quotes.
+/// Returns `text` as a JSON string, with its quotes.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Blocks as JSON, which each of them can be written as.
+/// Returns content blocks as JSON; every block can be written as JSON.
 pub(super) fn json_of(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -430,12 +426,12 @@ fn error_data(error_type: &str, message: &str) -> String {
     )
 }
 
-/// `text` in pieces of about one word, none longer than 24 characters.
+/// Cuts `text` into pieces of about one word, none longer than [`LONGEST_PIECE`].
 fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     for word in text.split_inclusive(' ') {
         let mut rest = word;
-        while let Some((cut, _)) = rest.char_indices().nth(24) {
+        while let Some((cut, _)) = rest.char_indices().nth(LONGEST_PIECE) {
             let (piece, tail) = rest.split_at(cut);
             pieces.push(piece);
             rest = tail;
@@ -444,5 +440,8 @@ fn pieces(text: &str) -> Vec<&str> {
     }
     pieces
 }
+
+/// The most characters in a delta of text, about as in recorded streams.
+const LONGEST_PIECE: usize = 24;
 
 pub(super) const PING: &str = r#"{"type":"ping"}"#;

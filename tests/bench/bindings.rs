@@ -75,7 +75,7 @@ pub const BINDINGS: [Binding; 7] = [
         name: "per second",
         limits: [120, 2_000_000, 400_000],
         dimension: 0,
-        twist: Some(|limits, _| limits.requests_per_second(true)),
+        twist: Some(|limits, _| limits.requests_per_second()),
         goals: Goals {
             limited: 4.0,
             sent: None,

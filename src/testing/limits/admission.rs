@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn requests_can_be_enforced_per_second() {
-        let limits = ServerLimits::per_minute(120, PLENTY, PLENTY).requests_per_second(true);
+        let limits = ServerLimits::per_minute(120, PLENTY, PLENTY).requests_per_second();
         let mut control = AdmissionControl::new(limits);
         let levels = control.levels(0.0, request(0, 1, 0.0));
         assert_eq!(
@@ -376,7 +376,7 @@ mod tests {
         );
         control.admit(0.0, request(0, 1, 0.0));
         assert_eq!(control.short(0.0, request(0, 1, 0.0)), (REQUESTS, 0.5));
-        let slow = ServerLimits::per_minute(20, PLENTY, PLENTY).requests_per_second(true);
+        let slow = ServerLimits::per_minute(20, PLENTY, PLENTY).requests_per_second();
         let mut control = AdmissionControl::new(slow);
         control.admit(0.0, request(0, 1, 0.0));
         assert_eq!(control.short(0.0, request(0, 1, 0.0)), (REQUESTS, 3.0));

@@ -1,11 +1,11 @@
-//! The books of the limit mode: what was admitted, refused and charged.
+//! The ledger of the limit mode: what was admitted, refused and charged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::settings::{EachLimit, INPUT, OUTPUT, REQUESTS};
 
-/// What a [`TestServer`](crate::testing::TestServer) in limit mode has admitted, refused and charged so far.
+/// What a [`TestServer`](crate::testing::TestServer) with limits has admitted, refused and charged.
 ///
 /// All times are the server's (see [`ServerLimits`](super::ServerLimits)) and count from the first
 /// request.
@@ -18,7 +18,7 @@ use super::settings::{EachLimit, INPUT, OUTPUT, REQUESTS};
 /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
 /// // … the program runs …
 /// let ledger = server.ledger();
-/// println!("{} taken, {} refused with a 429", ledger.admitted(), ledger.limited());
+/// println!("{} admitted, {} refused with a 429", ledger.admitted(), ledger.limited());
 /// for class in &ledger.classes {
 ///     println!("{}: {} output tokens", class.class, class.charged.output_tokens);
 /// }
@@ -27,32 +27,32 @@ use super::settings::{EachLimit, INPUT, OUTPUT, REQUESTS};
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Ledger {
-    /// One entry for each class of models that was asked for, in the order of their names.
+    /// One entry for each class of models that was requested, in the order of their names.
     pub classes: Vec<ClassLedger>,
-    /// The most requests that were open at one time, over all classes, refused ones not counted.
+    /// The most admitted requests that were open at one time, over all classes.
     pub most_open: usize,
     /// When the last request arrived.
     pub last_arrival: Duration,
-    /// When the last of the answers is complete, which may be yet to come.
+    /// When the last response is complete, which may be in the future.
     pub last_end: Duration,
 }
 
 impl Ledger {
-    /// How many requests were admitted, over all classes.
+    /// Returns how many requests were admitted, over all classes.
     #[must_use]
     pub fn admitted(&self) -> u64 {
         let admitted = self.classes.iter().map(|entry| entry.charged.requests);
         admitted.sum()
     }
 
-    /// How many requests were refused with a 429, over all classes.
+    /// Returns how many requests were refused with a 429, over all classes.
     #[must_use]
     pub fn limited(&self) -> u64 {
         let limited = self.classes.iter().map(|entry| entry.refused.limited());
         limited.sum()
     }
 
-    /// How many requests were refused with a 529, over all classes.
+    /// Returns how many requests were refused with a 529, over all classes.
     #[must_use]
     pub fn overloaded(&self) -> u64 {
         let overloaded = self.classes.iter().map(|entry| entry.refused.overloaded);
@@ -60,15 +60,15 @@ impl Ledger {
     }
 }
 
-/// The books of one class of models.
+/// The ledger of one class of models.
 ///
 /// ```
 /// use anthropic_blocking::testing::Ledger;
 ///
 /// # fn check(ledger: &Ledger) {
-/// if let Some(class) = ledger.class("claude-haiku-4-5") {
-///     assert!(class.worst_minute.requests <= 50);
-///     println!("the last one came after {:?}", class.admissions.last());
+/// for class in &ledger.classes {
+///     assert!(class.worst_minute.requests <= 50, "{}", class.class);
+///     println!("the last admitted request arrived after {:?}", class.admissions.last());
 /// }
 /// # }
 /// ```
@@ -77,16 +77,15 @@ impl Ledger {
 pub struct ClassLedger {
     /// The name of the class.
     pub class: String,
-    /// What was charged, `requests` being those admitted.
+    /// What was charged; `requests` counts the admitted ones.
     ///
-    /// Requests and input count from the arrival. Output counts as it is produced, also where
-    /// `max_tokens` are reserved for it, or on arrival with
-    /// [`Charging::OnArrival`](super::Charging::OnArrival).
+    /// Requests and input count on arrival. Output counts as it is produced, also if `max_tokens` are
+    /// reserved for it.
     pub charged: Amounts,
-    /// The largest sums charged in any 60 s, each on its own.
+    /// The largest amounts charged in any 60 s, each in a span of its own.
     ///
-    /// Exact: of all spans of 60 s, wherever they begin. Output between two tokens counts by parts,
-    /// and the sum is rounded up.
+    /// The sums are exact over all spans of 60 s, wherever they begin. Parts of tokens count, and the
+    /// sum is rounded up.
     pub worst_minute: Amounts,
     /// The refusals by cause.
     pub refused: Refusals,
@@ -94,7 +93,7 @@ pub struct ClassLedger {
     pub admissions: Vec<Duration>,
 }
 
-/// Requests and tokens.
+/// Numbers of requests and tokens.
 ///
 /// ```
 /// use anthropic_blocking::testing::{Amounts, ClassLedger};
@@ -107,9 +106,9 @@ pub struct ClassLedger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Amounts {
-    /// Requests.
+    /// Number of requests.
     pub requests: u64,
-    /// Input tokens that count: without those read from the cache.
+    /// Input tokens, without those read from the cache, which do not count.
     pub input_tokens: u64,
     /// Output tokens.
     pub output_tokens: u64,
@@ -129,36 +128,26 @@ pub struct Amounts {
 pub struct Refusals {
     /// Too many requests.
     pub requests: u64,
-    /// Too little left of the input tokens.
+    /// Too few input tokens left.
     pub input_tokens: u64,
-    /// Too little left of the output tokens.
+    /// Too few output tokens left.
     pub output_tokens: u64,
-    /// More than a full bucket holds: such a request can never pass.
+    /// More than a full bucket holds: such a request is never admitted.
     pub too_large: u64,
-    /// The storms' 529s.
+    /// 529s.
     pub overloaded: u64,
 }
 
 impl Refusals {
-    /// All 429s.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Refusals;
-    ///
-    /// let mut refused = Refusals::default();
-    /// refused.requests = 3;
-    /// refused.output_tokens = 1;
-    /// refused.overloaded = 5;
-    /// assert_eq!(refused.limited(), 4);
-    /// ```
+    /// Returns the number of all 429s.
     #[must_use]
     pub fn limited(&self) -> u64 {
         self.requests + self.input_tokens + self.output_tokens + self.too_large
     }
 
-    /// The count of the refusals for this bucket.
-    pub(super) fn of(&mut self, dimension: usize) -> &mut u64 {
-        match dimension {
+    /// Returns the count of refusals for this limit.
+    pub(super) fn of(&mut self, limit: usize) -> &mut u64 {
+        match limit {
             REQUESTS => &mut self.requests,
             INPUT => &mut self.input_tokens,
             _ => &mut self.output_tokens,
@@ -166,10 +155,10 @@ impl Refusals {
     }
 }
 
-/// The entries from which [`Ledger`] are made: about 40 bytes for each admitted request.
+/// The entries from which a [`Ledger`] is made: about 40 bytes for each admitted request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LedgerEntries {
-    pages: BTreeMap<String, ClassEntries>,
+    classes: BTreeMap<String, ClassEntries>,
     pub(super) most_open: usize,
     pub(super) last_arrival: f64,
     pub(super) last_end: f64,
@@ -177,57 +166,58 @@ pub(super) struct LedgerEntries {
 
 #[derive(Clone, Debug, Default)]
 struct ClassEntries {
-    entries: Vec<AdmittedRequest>,
+    admitted: Vec<AdmittedRequest>,
     refused: Refusals,
 }
 
-/// What one admitted request is charged; the times in seconds.
+/// One admitted request and what it is charged; the times in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AdmittedRequest {
     pub(super) at: f64,
     pub(super) input: u64,
     pub(super) output: u64,
-    /// When the output is charged: evenly from here to there.
+    /// When the first output token is produced.
     pub(super) from: f64,
+    /// When the last output token is produced; the output is charged evenly from `from` on.
     pub(super) to: f64,
 }
 
 impl LedgerEntries {
-    pub(super) fn add_admitted(&mut self, class: &str, entry: AdmittedRequest) {
-        self.page(class).entries.push(entry);
+    pub(super) fn add_admitted(&mut self, class: &str, request: AdmittedRequest) {
+        self.class_entries(class).admitted.push(request);
     }
 
     pub(super) fn refused(&mut self, class: &str) -> &mut Refusals {
-        &mut self.page(class).refused
+        &mut self.class_entries(class).refused
     }
 
-    /// What has been charged until `now`.
+    /// Returns the ledger at `now`: output counts as far as it has been produced.
     pub(super) fn ledger(&self, now: f64) -> Ledger {
-        let page = |(class, page): (&String, &ClassEntries)| page.ledger(class, now);
+        let of_class = |(class, entries): (&String, &ClassEntries)| entries.ledger(class, now);
         Ledger {
-            classes: self.pages.iter().map(page).collect(),
+            classes: self.classes.iter().map(of_class).collect(),
             most_open: self.most_open,
             last_arrival: Duration::from_secs_f64(self.last_arrival),
             last_end: Duration::from_secs_f64(self.last_end),
         }
     }
 
-    fn page(&mut self, class: &str) -> &mut ClassEntries {
-        self.pages.entry(class.to_owned()).or_default()
+    fn class_entries(&mut self, class: &str) -> &mut ClassEntries {
+        self.classes.entry(class.to_owned()).or_default()
     }
 }
 
 impl ClassEntries {
     fn ledger(&self, class: &str, now: f64) -> ClassLedger {
-        let entries = self.entries.iter();
+        let entries = self.admitted.iter();
         let flows: EachLimit<Vec<ChargedAmount>> = [
             entries
                 .clone()
-                .map(|e| ChargedAmount::jump(e.at, 1.0))
+                .map(|e| ChargedAmount::at_once(e.at, 1.0))
                 .collect(),
             entries
                 .clone()
-                .map(|e| ChargedAmount::jump(e.at, e.input as f64))
+                .map(|e| ChargedAmount::at_once(e.at, e.input as f64))
                 .collect(),
             entries.clone().map(|entry| entry.output(now)).collect(),
         ];
@@ -237,7 +227,7 @@ impl ClassEntries {
         ClassLedger {
             class: class.to_owned(),
             charged: Amounts::of(charged),
-            worst_minute: Amounts::of(flows.map(|flows| worst(&flows, MINUTE))),
+            worst_minute: Amounts::of(flows.map(|flows| largest_sum(&flows, MINUTE))),
             refused: self.refused,
             admissions: entries.map(|e| Duration::from_secs_f64(e.at)).collect(),
         }
@@ -245,7 +235,7 @@ impl ClassEntries {
 }
 
 impl AdmittedRequest {
-    /// The output as far as it is charged until `now`.
+    /// Returns the output as far as it has been produced at `now`.
     fn output(&self, now: f64) -> ChargedAmount {
         let whole = ChargedAmount {
             from: self.from,
@@ -256,7 +246,7 @@ impl AdmittedRequest {
             return whole;
         }
         if now <= self.from {
-            return ChargedAmount::jump(self.from, 0.0);
+            return ChargedAmount::at_once(self.from, 0.0);
         }
         let share = (now - self.from) / (self.to - self.from);
         let amount = whole.amount * share;
@@ -270,8 +260,8 @@ impl AdmittedRequest {
 
 impl Amounts {
     fn of(amounts: EachLimit<f64>) -> Amounts {
-        // What is left of the rounding of sums must not make one more token.
-        let amounts = amounts.map(|amount| (amount - 1e-4).ceil() as u64);
+        // A rounding error of a sum must not make one more token.
+        let amounts = amounts.map(|amount| (amount - ROUNDING_ERROR).ceil() as u64);
         Amounts {
             requests: amounts[REQUESTS],
             input_tokens: amounts[INPUT],
@@ -280,7 +270,7 @@ impl Amounts {
     }
 }
 
-/// An amount charged evenly over a time, or at once.
+/// An amount charged evenly from one time to another, or at once.
 #[derive(Clone, Copy, Debug)]
 struct ChargedAmount {
     from: f64,
@@ -289,7 +279,7 @@ struct ChargedAmount {
 }
 
 impl ChargedAmount {
-    fn jump(at: f64, amount: f64) -> ChargedAmount {
+    fn at_once(at: f64, amount: f64) -> ChargedAmount {
         ChargedAmount {
             from: at,
             to: at,
@@ -298,53 +288,76 @@ impl ChargedAmount {
     }
 }
 
-/// The largest sum in any span of this length: `(t, t + span]`, for all t.
+/// A time at which a sum of amounts jumps or its slope changes.
+struct SumChange {
+    time: f64,
+    jump: f64,
+    slope: f64,
+}
+
+/// Returns the largest sum of amounts in any span of this length: `(t, t + span]`, for all t.
 ///
-/// The sum over the span that ends now is followed through time. It jumps and bends only where a
-/// flow begins or ends, and where that leaves the span; so its largest value is at one of these
-/// times, before or after the jump.
-fn worst(flows: &[ChargedAmount], span: f64) -> f64 {
-    // Time, change of the sum, change of its slope.
-    let mut events: Vec<(f64, f64, f64)> = Vec::with_capacity(flows.len() * 4);
-    for flow in flows {
-        let length = flow.to - flow.from;
-        if length > 0.0 {
-            let slope = flow.amount / length;
-            events.extend([
-                (flow.from, 0.0, slope),
-                (flow.to, 0.0, -slope),
-                (flow.from + span, 0.0, -slope),
-                (flow.to + span, 0.0, slope),
-            ]);
+/// The function follows the sum over the last `span` seconds through time. The sum jumps and its slope
+/// changes only when an amount begins or ends, and when its beginning or end leaves the span. So the
+/// largest value is at one of these times, before or after the jump.
+fn largest_sum(amounts: &[ChargedAmount], span: f64) -> f64 {
+    let mut changes: Vec<SumChange> = Vec::with_capacity(amounts.len() * 4);
+    for amount in amounts {
+        let seconds = amount.to - amount.from;
+        if seconds > 0.0 {
+            let slope = amount.amount / seconds;
+            for (time, slope) in [
+                (amount.from, slope),
+                (amount.to, -slope),
+                (amount.from + span, -slope),
+                (amount.to + span, slope),
+            ] {
+                changes.push(SumChange {
+                    time,
+                    jump: 0.0,
+                    slope,
+                });
+            }
         } else {
-            events.push((flow.from, flow.amount, 0.0));
-            events.push((flow.from + span, -flow.amount, 0.0));
+            for (time, jump) in [
+                (amount.from, amount.amount),
+                (amount.from + span, -amount.amount),
+            ] {
+                changes.push(SumChange {
+                    time,
+                    jump,
+                    slope: 0.0,
+                });
+            }
         }
     }
-    events.sort_by(|a, b| a.0.total_cmp(&b.0));
+    changes.sort_by(|a, b| a.time.total_cmp(&b.time));
     let (mut time, mut sum, mut slope) = (0.0, 0.0, 0.0);
-    let mut worst: f64 = 0.0;
-    for together in events.chunk_by(|a, b| a.0 == b.0) {
-        sum += slope * (together[0].0 - time);
-        time = together[0].0;
-        worst = worst.max(sum);
-        for (_, jump, bend) in together {
-            sum += jump;
-            slope += bend;
+    let mut largest: f64 = 0.0;
+    for simultaneous in changes.chunk_by(|a, b| a.time == b.time) {
+        sum += slope * (simultaneous[0].time - time);
+        time = simultaneous[0].time;
+        largest = largest.max(sum);
+        for change in simultaneous {
+            sum += change.jump;
+            slope += change.slope;
         }
-        worst = worst.max(sum);
+        largest = largest.max(sum);
     }
-    worst
+    largest
 }
 
 const MINUTE: f64 = 60.0;
+
+/// By how much a sum of many amounts may be wrong.
+const ROUNDING_ERROR: f64 = 1e-4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The same, span by span on a grid, before and after the jumps of each time.
-    fn slow(flows: &[ChargedAmount], span: f64) -> f64 {
+    /// Returns the largest sum span by span on a grid, before and after the jumps of each time.
+    fn largest_sum_by_grid(flows: &[ChargedAmount], span: f64) -> f64 {
         let charged = |until: f64, with_jumps: bool| -> f64 {
             let part = |flow: &ChargedAmount| match until {
                 _ if until > flow.to || (until == flow.to && with_jumps) => flow.amount,
@@ -361,10 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_minute_is_exact() {
+    fn worst_minute_is_exact() {
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..20 {
-            // Times on the grid of `slow`, where the extremes then are.
+            // Times on the grid of `largest_sum_by_grid`, where the extremes then are.
             let mut flow = || {
                 let from = f64::from(rng.u32(..1_600)) / 8.0;
                 let length = f64::from(rng.u32(..400)) / 8.0 * f64::from(rng.u32(..2));
@@ -375,34 +388,37 @@ mod tests {
                 }
             };
             let flows: Vec<ChargedAmount> = (0..40).map(|_| flow()).collect();
-            let (fast, slow) = (worst(&flows, 60.0), slow(&flows, 60.0));
+            let (fast, slow) = (largest_sum(&flows, 60.0), largest_sum_by_grid(&flows, 60.0));
             assert!((fast - slow).abs() < 1e-6, "{fast} {slow}");
         }
     }
 
     #[test]
-    fn a_minute_is_open_at_one_end() {
+    fn minute_includes_one_of_its_ends() {
         let jumps = |times: &[f64]| -> Vec<ChargedAmount> {
             times
                 .iter()
-                .map(|at| ChargedAmount::jump(*at, 1.0))
+                .map(|at| ChargedAmount::at_once(*at, 1.0))
                 .collect()
         };
-        assert_eq!(worst(&jumps(&[0.0, 60.0]), 60.0), 1.0);
-        assert_eq!(worst(&jumps(&[0.0, 59.9, 60.0]), 60.0), 2.0);
-        assert_eq!(worst(&jumps(&[5.0, 5.0, 70.0]), 60.0), 2.0);
-        assert_eq!(worst(&[], 60.0), 0.0);
+        assert_eq!(largest_sum(&jumps(&[0.0, 60.0]), 60.0), 1.0);
+        assert_eq!(largest_sum(&jumps(&[0.0, 59.9, 60.0]), 60.0), 2.0);
+        assert_eq!(largest_sum(&jumps(&[5.0, 5.0, 70.0]), 60.0), 2.0);
+        assert_eq!(largest_sum(&[], 60.0), 0.0);
         let ramp = ChargedAmount {
             from: 10.0,
             to: 130.0,
             amount: 120.0,
         };
-        assert_eq!(worst(&[ramp], 60.0), 60.0);
-        assert_eq!(worst(&[ramp, ChargedAmount::jump(40.0, 7.0)], 60.0), 67.0);
+        assert_eq!(largest_sum(&[ramp], 60.0), 60.0);
+        assert_eq!(
+            largest_sum(&[ramp, ChargedAmount::at_once(40.0, 7.0)], 60.0),
+            67.0
+        );
     }
 
     #[test]
-    fn output_is_charged_as_far_as_it_is_produced() {
+    fn output_counts_as_far_as_it_is_produced() {
         let mut ledger = LedgerEntries::default();
         ledger.add_admitted(
             "a",

@@ -1,35 +1,36 @@
-//! What the limit mode of the test server imitates: the settings.
+//! The settings of the limit mode.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The rate limits that a [`TestServer`](crate::testing::TestServer) enforces, and how it behaves meanwhile.
+/// The rate limits that a [`TestServer`](crate::testing::TestServer) enforces, and the sizes and times
+/// of its responses.
 ///
 /// Every class of models has three token buckets (requests, input tokens, output tokens), full at
-/// first, filled continuously at the rate of the limit. A request that finds too little in one of
-/// them gets a 429 with the headers and texts of the API; it costs nothing. Storms of 529, foreign
-/// use, limits of growth and of concurrency come on top, each when it is set.
+/// first and filled continuously at the rate of the limit. A request for which one of them holds too
+/// little gets a 429 with the headers and texts of the API, and costs nothing. Periods of 529s and
+/// use by another tenant can be added.
 ///
 /// # Sizes
 ///
 /// The input of a request is a quarter of the bytes of its `messages`, the output a quarter of the
-/// bytes of the canned text, both rounded up, unless [`output`](ServerLimits::output) draws it. A
-/// request can state its own sizes: in `metadata.user_id` or else in the last text of the user, in
-/// the form `[cost input=3080 output=375 cache_read=1000 latency_ms=6300]`, each part optional.
-/// Input read from the cache is reported and does not count. Outputs end at `max_tokens`, and are
-/// at least one token.
+/// bytes of the canned text, both rounded up, unless [`output`](ServerLimits::output) sets a random
+/// size. A request can state its own sizes, in `metadata.user_id` or else in the last text of the
+/// user, in the form `[cost input=3080 output=375 cache_read=1000 latency_ms=6300]`, each part optional.
+/// Input read from the cache is reported and does not count. Outputs end at `max_tokens`, and have at
+/// least one token.
 ///
 /// # Time
 ///
-/// An answer is complete after its [`latency`](ServerLimits::latency), by default at once. Its
-/// first tenth passes before the first token; over the rest the output is produced evenly, and
-/// streams are sent as it is produced, in at most 16 deltas. What has been admitted is produced to
-/// its end, and counts as open until then, also where the client has gone away.
+/// A response is complete after its [`latency`](ServerLimits::latency), by default at once. One tenth
+/// of the latency passes before the first token; over the rest the output is produced evenly, and a
+/// stream is sent as its output is produced, in at most 16 deltas. An admitted request is carried out
+/// to its end and counts as open until then, even if the client has gone away.
 ///
-/// All times are the server's, which [`scale`](ServerLimits::scale) makes faster than the real one,
-/// and count from the first request. The state in the headers is that of the arrival of the
-/// request, as the API's seems to be.
+/// All times count from the first request, in the server's time, which
+/// [`scale`](ServerLimits::scale) makes faster than real time. The headers show the buckets at the
+/// arrival of the request, as the headers of the API seem to do.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,7 +68,7 @@ pub struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// The limits of every class of models: requests, input tokens and output tokens per minute.
+    /// Sets the limits of every class of models: requests, input tokens and output tokens per minute.
     pub fn per_minute(requests: u64, input_tokens: u64, output_tokens: u64) -> Self {
         ServerLimits {
             per_minute: [requests, input_tokens, output_tokens],
@@ -110,35 +111,36 @@ impl ServerLimits {
         self
     }
 
-    /// Sets how much a bucket holds: what flows in over this time. Default: 60 s.
+    /// Sets how much the buckets hold, as the time in which an empty bucket fills. Default: 60 s.
+    ///
+    /// A bucket of requests holds at least one request.
     pub fn depth(mut self, depth: Duration) -> Self {
         self.depths = [depth; 3];
         self
     }
 
     /// Enforces the limit of requests over one second: a depth of 1 s instead of 60 s.
-    pub fn requests_per_second(mut self, is_so: bool) -> Self {
-        self.depths[REQUESTS] = if is_so {
-            Duration::from_secs(1)
-        } else {
-            MINUTE
-        };
+    pub fn requests_per_second(mut self) -> Self {
+        self.depths[REQUESTS] = Duration::from_secs(1);
         self
     }
 
-    /// Sets when the output is taken from its bucket. Default: [`Charging::AsProduced`].
+    /// Sets when output tokens are taken from their bucket. Default: [`Charging::AsProduced`].
     pub fn charging(mut self, charging: Charging) -> Self {
         self.charging = charging;
         self
     }
 
-    /// The same, in turns: for the time `on` it takes its share, for the time `off` nothing.
+    /// Lets another tenant take a share (0 to 1) of all that flows into the buckets: for the time `on`
+    /// the share, then for the time `off` nothing, and so on. With `off` zero the share is permanent.
+    ///
+    /// `retry-after` and `reset` do not include the other tenant: a server cannot foresee its use.
     ///
     /// ```
     /// use anthropic_blocking::testing::ServerLimits;
     /// use std::time::Duration;
     ///
-    /// // Every ten minutes a job of someone else takes nine tenths, for two minutes.
+    /// // Every ten minutes, a job of another team takes nine tenths for two minutes.
     /// let [on, off] = [2, 8].map(|minutes| Duration::from_secs(60 * minutes));
     /// let limits = ServerLimits::per_minute(1_000, 450_000, 90_000).tenant_bursts(0.9, on, off);
     /// ```
@@ -151,7 +153,7 @@ impl ServerLimits {
         self
     }
 
-    /// Adds a storm: from one time to another, each request meets a 529 with this probability.
+    /// Adds an overload: from one time to another, each request gets a 529 with this probability.
     pub fn overload(mut self, from: Duration, to: Duration, probability: f64) -> Self {
         self.overloads.push(OverloadPeriod {
             from: from.as_secs_f64(),
@@ -161,55 +163,56 @@ impl ServerLimits {
         self
     }
 
-    /// Sets which groups of rate limit headers are sent. Default: [`HeaderMode::All`].
+    /// Sets which rate limit headers are sent. Default: [`HeaderMode::All`].
     pub fn headers(mut self, mode: HeaderMode) -> Self {
         self.headers = mode;
         self
     }
 
-    /// Sets after what time answers are complete: lognormal, `sigma` 0 for always the same.
+    /// Sets the time from the arrival of a request to the end of its response, with a lognormal
+    /// distribution; `sigma` 0 makes the time constant.
     ///
-    /// Default: at once. At most an hour.
+    /// Default: zero. At most one hour.
     pub fn latency(mut self, median: Duration, sigma: f64) -> Self {
         self.latency = LogNormal::new(median.as_secs_f64(), sigma);
         self
     }
 
-    /// Sets after what time refusals are sent. Default: at once. At most an hour.
+    /// Sets the time from the arrival of a request to its 429 or 529. Default: zero. At most one hour.
     pub fn refusal_latency(mut self, latency: Duration) -> Self {
         self.refusal_latency = latency.min(Duration::from_secs(3_600));
         self
     }
 
-    /// Sets how long answers are: lognormal, `sigma` 0 for always the same; filler text.
+    /// Sets the number of output tokens, with a lognormal distribution; `sigma` 0 makes the number
+    /// constant. The messages consist of filler text.
     ///
-    /// The n-th request admitted gets the n-th of the sizes (and of the latencies) that follow from
-    /// the seed, whichever it is. Default: the canned text.
+    /// The n-th admitted request gets the n-th of the sizes (and of the latencies) that follow from the
+    /// seed, whatever the request is. Default: the size of the canned text.
     pub fn output(mut self, median_tokens: u64, sigma: f64) -> Self {
         self.output = Some(LogNormal::new(median_tokens as f64, sigma));
         self
     }
 
-    /// Lets the server's time pass so many times faster than the real time. Default: 1.
+    /// Lets the server's time pass so many times faster than real time: 0.001 to 1,000,000. Default: 1.
     ///
-    /// Everything on the server is in its own time, latencies and dates included. So is
-    /// `retry-after`: at 20, a client should wait a twentieth of what it says. From 0.001 to
-    /// 1,000,000.
+    /// All times of the server are scaled, latencies and dates included. So is `retry-after`: at 20, a
+    /// client should wait a twentieth of it.
     pub fn scale(mut self, factor: f64) -> Self {
         self.scale = bounded(factor, 1e-3, 1e6);
         self
     }
 
-    /// Sets the seed of everything drawn: sizes, latencies, and who meets a 529. Default: 0.
+    /// Sets the seed of all random values: sizes, latencies, and which requests get a 529. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 }
 
-/// When a request's output tokens are taken from their bucket.
+/// When the output tokens of a request are taken from their bucket.
 ///
-/// The input is taken on arrival in all cases.
+/// Input tokens are always taken on arrival.
 ///
 /// ```
 /// use anthropic_blocking::testing::{Charging, ServerLimits};
@@ -220,15 +223,15 @@ impl ServerLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Charging {
-    /// As the output is produced, as the API does since 2026: a request is admitted while at least
-    /// one token is in the bucket, whose level may become negative.
+    /// As the output is produced, like the API since 2026. A request is admitted while the bucket holds
+    /// at least one token; the level may become negative.
     AsProduced,
-    /// `max_tokens` when the request arrives, what was not used of it given back at the end: the
-    /// API before, and others.
+    /// `max_tokens` when the request arrives, of which the unused part is refunded at the end: like the
+    /// API before 2026, and other services.
     Reserved,
 }
 
-/// Which groups of `anthropic-ratelimit-…` headers the server sends.
+/// Which `anthropic-ratelimit-…` headers the server sends.
 ///
 /// ```
 /// use anthropic_blocking::testing::{HeaderMode, ServerLimits};
@@ -242,11 +245,11 @@ pub enum Charging {
 pub enum HeaderMode {
     /// `requests`, `input-tokens`, `output-tokens` and `tokens`.
     All,
-    /// None, as some gateways.
+    /// None, like some gateways.
     None,
 }
 
-/// Names the class of a model.
+/// The function that names the class of a model.
 #[derive(Clone)]
 pub(super) struct ModelGrouping(Arc<dyn Fn(&str) -> String + Send + Sync>);
 
@@ -262,7 +265,7 @@ impl fmt::Debug for ModelGrouping {
     }
 }
 
-/// One value for requests, input tokens and output tokens.
+/// One value for each limit: [`REQUESTS`], [`INPUT`] and [`OUTPUT`] are the indices.
 pub(super) type EachLimit<T> = [T; 3];
 
 pub(super) const REQUESTS: usize = 0;
@@ -342,19 +345,19 @@ impl LogNormal {
     }
 
     pub(super) fn draw(self, rng: &mut fastrand::Rng) -> f64 {
-        // Box and Muller: two even numbers make a normal one.
+        // Box and Muller: two uniform numbers make a normal one.
         let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
         let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
         self.median * (self.sigma * normal).exp()
     }
 }
 
-/// `value` within its bounds; what is no number is the lower one.
+/// Returns `value` within its bounds; NaN becomes the lower bound.
 fn bounded(value: f64, least: f64, most: f64) -> f64 {
     value.max(least).min(most)
 }
 
-/// The id without a date such as `-20251001`.
+/// Returns the id without a date such as `-20251001`.
 fn without_date(model: &str) -> &str {
     match model.rsplit_once('-') {
         Some((id, date)) if date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()) => id,
@@ -372,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_of_a_model_is_its_id_without_the_date() {
+    fn class_of_a_model_is_its_id_without_the_date() {
         let limits = ServerLimits::per_minute(1, 1, 1);
         let class = |model: &str| limits.grouping.class_of(model);
         assert_eq!(class("claude-haiku-4-5-20251001"), "claude-haiku-4-5");
@@ -383,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_stated_median_and_spread() {
+    fn log_normal_has_the_stated_median_and_sigma() {
         let mut rng = fastrand::Rng::with_seed(3);
         let spread = LogNormal::new(250.0, 0.9);
         let mut draws: Vec<f64> = (0..10_001).map(|_| spread.draw(&mut rng)).collect();
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_take_turns() {
+    fn tenant_alternates_between_share_and_nothing() {
         let seconds = Duration::from_secs;
         let limits = |on, off| {
             ServerLimits::per_minute(1, 1, 1)
@@ -417,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn storms_include_their_first_moment_only() {
+    fn overload_period_excludes_its_end() {
         let period = OverloadPeriod {
             from: 1.0,
             to: 2.0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::receive::RequestReader;
 use super::render::{Rendered, RenderedBody, RequestContext};
 use crate::testing::frames::{Frame, Frames};
-use crate::testing::reply::{Framing, InjectedFault, Reply};
+use crate::testing::reply::{Dribble, Framing, InjectedFault, Reply};
 use crate::testing::stream::StreamEnding;
 use crate::testing::sync::StopSignal;
 
@@ -62,7 +62,7 @@ struct Sender<'a, 'b> {
     socket: &'a TcpStream,
     reader: &'a mut RequestReader<'b>,
     stop_signal: &'a StopSignal,
-    dribble: Option<(usize, Duration)>,
+    dribble: Option<Dribble>,
     buffered: Vec<u8>,
     is_chunked: bool,
     /// How many bytes of the body may still be sent before the fault.
@@ -254,12 +254,12 @@ impl Sender<'_, '_> {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut socket = self.socket;
-        let Some((size, between)) = self.dribble else {
+        let Some(dribble) = self.dribble else {
             return socket.write_all(bytes);
         };
-        for piece in bytes.chunks(size) {
+        for piece in bytes.chunks(dribble.bytes_at_a_time) {
             socket.write_all(piece)?;
-            self.pause(between)?;
+            self.pause(dribble.between)?;
         }
         Ok(())
     }

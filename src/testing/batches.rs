@@ -319,7 +319,7 @@ impl StoredBatch {
         Reply::json(200, self.json(base))
     }
 
-    /// Returns the results, shuffled as by the API, but in every run in the same order.
+    /// Returns the results, shuffled as by the API, but in the same order in every run.
     fn results(&self) -> Reply {
         let Some(done) = self.carried_out else {
             let message = format!("Message StoredBatch {} has no available results.", self.id);

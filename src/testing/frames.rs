@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_a_whole_stream_as_the_api_writes_it() {
+    fn text_is_a_complete_stream_like_that_of_the_api() {
         let expected = concat!(
             "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_test_000001\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-sonnet-5\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n",
             "event: ping\ndata: {\"type\":\"ping\"}\n\n",
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn endings_count_events_and_nothing_else() {
+    fn endings_count_events_only() {
         let script = StreamScript::new()
             .comment("c")
             .ping()
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_and_endings_are_as_asked() {
+    fn line_ends_and_stream_ends_follow_the_script() {
         let ping = |script: StreamScript| text_of(&script.ping());
         let new = StreamScript::new;
         assert_eq!(

@@ -1,24 +1,28 @@
-//! The test server, seen from a bare socket.
+//! The test server through a bare socket.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Reply, ServerLimits, StreamScript, TestServer};
 
+mod support;
+
 mod limit_mode;
+
+use support::{PLAIN, RawClient, STREAMED, TEST_TIMEOUT, post, request, started};
 
 #[test]
 fn one_connection_serves_request_after_request() {
     let server = started();
     server.push_all([Reply::message("one"), Reply::overloaded()]);
-    let mut wire = Wire::to(&server);
-    let first = wire.ask(&post(PLAIN));
+    let mut client = RawClient::to(&server);
+    let first = client.send_and_read(&post(PLAIN));
     assert_eq!(first.status, 200);
     assert_eq!(first.json()["content"][0]["text"], "one");
     assert_eq!(first.header("request-id"), "req_test_000001");
-    let second = wire.ask(&post(PLAIN));
+    let second = client.send_and_read(&post(PLAIN));
     assert_eq!(second.status, 529);
     assert_eq!(second.header("x-should-retry"), "true");
     assert!(second.json().get("request_id").is_none());
@@ -35,7 +39,7 @@ fn one_connection_serves_request_after_request() {
 #[test]
 fn chunked_bodies_are_joined() {
     let server = started();
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     let (head, tail) = PLAIN.split_at(20);
     let body = format!(
         "{:X};x=y\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\nt: 1\r\n\r\n",
@@ -43,10 +47,10 @@ fn chunked_bodies_are_joined() {
         tail.len()
     );
     let head = "POST /v1/messages HTTP/1.1\r\nx-api-key: k\r\nanthropic-version: 2023-06-01\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = wire.ask(format!("{head}{body}").as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = client.send_and_read(format!("{head}{body}").as_bytes());
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(server.requests()[0].text(), PLAIN);
-    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+    assert_eq!(client.send_and_read(&post(PLAIN)).status, 200);
 }
 
 #[test]
@@ -56,10 +60,10 @@ fn large_bodies_arrive_whole() {
         Reply::status(204),
         Reply::json(200, "{}").body("x".repeat(3_000_000)),
     ]);
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     let body = "y".repeat(2_000_000);
-    assert_eq!(wire.ask(&post(&body)).status, 204);
-    assert_eq!(wire.ask(&post(&body)).body.len(), 3_000_000);
+    assert_eq!(client.send_and_read(&post(&body)).status, 204);
+    assert_eq!(client.send_and_read(&post(&body)).body.len(), 3_000_000);
     assert!(
         server
             .requests()
@@ -69,30 +73,32 @@ fn large_bodies_arrive_whole() {
 }
 
 #[test]
-fn clients_that_expect_to_continue_are_told_to() {
+fn expect_header_gets_100_continue() {
     let server = started();
-    let mut wire = Wire::to(&server);
-    wire.send(b"POST /x HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n");
-    assert_eq!(wire.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
-    assert_eq!(wire.ask(b"{}").status, 401);
+    let mut client = RawClient::to(&server);
+    client.send(b"POST /x HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.send_and_read(b"{}").status, 401);
 }
 
 #[test]
-fn unscripted_requests_are_answered_like_the_api() {
+fn unscripted_requests_get_responses_of_the_api() {
     let server = started();
-    let mut wire = Wire::to(&server);
-    let answer = wire.ask(&post(PLAIN));
-    let message = answer.json();
+    let mut client = RawClient::to(&server);
+    let response = client.send_and_read(&post(PLAIN));
+    let message = response.json();
     assert_eq!(message["content"][0]["text"], "You said: Hi \"you\"");
     assert_eq!(message["model"], "claude-opus-5");
     assert_eq!(message["usage"]["input_tokens"], 10);
     assert_eq!(message["usage"]["output_tokens"], 5);
-    assert_eq!(answer.header("content-type"), "application/json");
-    assert!(!answer.header("anthropic-organization-id").is_empty());
+    assert_eq!(response.header("content-type"), "application/json");
+    assert!(!response.header("anthropic-organization-id").is_empty());
 
-    let count = wire.ask(&request("POST", "/v1/messages/count_tokens", PLAIN));
+    let count = client.send_and_read(&request("POST", "/v1/messages/count_tokens", PLAIN));
     assert_eq!(count.json()["input_tokens"], 10);
-    let page = wire.ask(&request("GET", "/v1/models?limit=2", "")).json();
+    let page = client
+        .send_and_read(&request("GET", "/v1/models?limit=2", ""))
+        .json();
     assert_eq!(
         (page["data"].as_array().map(Vec::len), &page["has_more"]),
         (Some(2), &true.into())
@@ -101,28 +107,28 @@ fn unscripted_requests_are_answered_like_the_api() {
         "/v1/models?limit=1000&after_id={}",
         page["last_id"].as_str().unwrap_or("?")
     );
-    let page = wire.ask(&request("GET", &next, "")).json();
+    let page = client.send_and_read(&request("GET", &next, "")).json();
     assert_eq!(
         (page["data"].as_array().map(Vec::len), &page["has_more"]),
         (Some(3), &false.into())
     );
-    let model = wire
-        .ask(&request("GET", "/v1/models/claude-haiku-4-5", ""))
+    let model = client
+        .send_and_read(&request("GET", "/v1/models/claude-haiku-4-5", ""))
         .json();
     assert_eq!(model["id"], "claude-haiku-4-5-20251001");
 }
 
 #[test]
-fn faulty_requests_meet_the_errors_of_the_api() {
+fn faulty_requests_get_the_errors_of_the_api() {
     let server = started();
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     let mut refused = |request: &[u8]| {
-        let answer = wire.ask(request);
-        let body = answer.json();
-        assert_eq!(body["request_id"], answer.header("request-id"));
+        let response = client.send_and_read(request);
+        let body = response.json();
+        assert_eq!(body["request_id"], response.header("request-id"));
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         (
-            answer.status,
+            response.status,
             text(&body["error"]["type"]),
             text(&body["error"]["message"]),
         )
@@ -168,33 +174,36 @@ fn faulty_requests_meet_the_errors_of_the_api() {
 #[test]
 fn streams_end_with_message_stop() {
     let server = started();
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     for _ in 0..2 {
-        let answer = wire.ask(&post(STREAMED));
+        let response = client.send_and_read(&post(STREAMED));
         assert!(
-            answer
+            response
                 .header("content-type")
                 .starts_with("text/event-stream")
         );
-        let text = answer.text();
+        let text = response.text();
         assert!(text.contains(r#""model":"claude-opus-5""#), "{text}");
         assert!(text.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
-        assert_eq!(answer.chunks, text.matches("event: ").count());
+        assert_eq!(response.chunks, text.matches("event: ").count());
     }
     server.push(Reply::stream(StreamScript::text("Hello").one_chunk()));
-    assert_eq!(wire.ask(&post(PLAIN)).chunks, 1);
+    assert_eq!(client.send_and_read(&post(PLAIN)).chunks, 1);
     server.push(Reply::message("Hello").close_delimited());
-    let answer = wire.ask(&post(STREAMED));
-    assert_eq!((answer.chunks, answer.header("connection")), (0, "close"));
-    assert!(answer.text().ends_with("message_stop\"}\n\n"));
+    let response = client.send_and_read(&post(STREAMED));
+    assert_eq!(
+        (response.chunks, response.header("connection")),
+        (0, "close")
+    );
+    assert!(response.text().ends_with("message_stop\"}\n\n"));
     assert_eq!(server.connections(), 1);
 }
 
 #[test]
-fn routes_go_before_the_queue_and_the_queue_before_the_function() {
+fn routes_go_before_queue_and_queue_before_function() {
     let server = started();
     server.answer_with(|request| match &*request.path {
-        "/panic" => panic!("as asked"),
+        "/panic" => panic!("on purpose"),
         _ => Reply::json(200, request.query.as_deref().unwrap_or("null")),
     });
     server.push(Reply::html(502, "502 Bad Gateway"));
@@ -204,52 +213,64 @@ fn routes_go_before_the_queue_and_the_queue_before_the_function() {
         Reply::error_code(429, "rate_limit_error", "ramp_limit_exceeded", "slow"),
     );
     assert_eq!(server.unused_replies(), 2);
-    let mut wire = Wire::to(&server);
-    let answer = wire.ask(&request("GET", "/a", ""));
+    let mut client = RawClient::to(&server);
+    let response = client.send_and_read(&request("GET", "/a", ""));
     assert_eq!(
-        answer.json()["error"]["details"]["error_code"],
+        response.json()["error"]["details"]["error_code"],
         "ramp_limit_exceeded"
     );
-    let answer = wire.ask(&request("GET", "/a", ""));
-    assert_eq!((answer.status, answer.header("request-id")), (502, ""));
-    assert!(answer.header("content-type").starts_with("text/html"));
-    assert_eq!(wire.ask(&request("GET", "/a?7", "")).text(), "7");
-    assert_eq!(wire.ask(&request("GET", "/panic", "")).status, 500);
-    assert_eq!(wire.ask(&request("GET", "/a?8", "")).text(), "8");
+    let response = client.send_and_read(&request("GET", "/a", ""));
+    assert_eq!((response.status, response.header("request-id")), (502, ""));
+    assert!(response.header("content-type").starts_with("text/html"));
+    assert_eq!(
+        client.send_and_read(&request("GET", "/a?7", "")).text(),
+        "7"
+    );
+    assert_eq!(
+        client.send_and_read(&request("GET", "/panic", "")).status,
+        500
+    );
+    assert_eq!(
+        client.send_and_read(&request("GET", "/a?8", "")).text(),
+        "8"
+    );
 }
 
 #[test]
 #[should_panic(expected = "no request has the path \"v1/messages\"")]
-fn a_reply_for_a_path_that_no_request_has_is_a_mistake() {
+fn reply_for_an_impossible_path_panics() {
     started().on("POST", "v1/messages", Reply::overloaded());
 }
 
 #[test]
-fn a_function_that_panics_is_quoted_and_not_to_be_asked_again() {
-    let quoted = |server: &TestServer, request: &[u8]| {
-        let answer = Wire::to(server).ask(request);
-        let told = (answer.status, answer.header("x-should-retry"));
-        assert_eq!(told, (500, "false"));
-        let message = answer.json()["error"]["message"].clone();
-        let words = "a function given to the test server panicked: ";
-        let said = message.as_str().and_then(|said| said.strip_prefix(words));
-        said.unwrap_or_else(|| panic!("{message}")).to_owned()
+fn panic_of_a_function_is_quoted_and_not_retried() {
+    let quoted_panic = |server: &TestServer, request: &[u8]| {
+        let response = RawClient::to(server).send_and_read(request);
+        let status = (response.status, response.header("x-should-retry"));
+        assert_eq!(status, (500, "false"));
+        let message = response.json()["error"]["message"].clone();
+        let prefix = "a function given to the test server panicked: ";
+        let quoted = message.as_str().and_then(|text| text.strip_prefix(prefix));
+        quoted.unwrap_or_else(|| panic!("{message}")).to_owned()
     };
     let server = started();
-    server.answer_with(|request| panic!("asked for {}", request.path));
-    assert_eq!(quoted(&server, &post(PLAIN)), "asked for /v1/messages");
+    server.answer_with(|request| panic!("requested {}", request.path));
+    assert_eq!(
+        quoted_panic(&server, &post(PLAIN)),
+        "requested /v1/messages"
+    );
     let server = started();
     server.limit(ServerLimits::per_minute(9, 9_000, 900).class_by(|_| panic!("no class")));
-    assert_eq!(quoted(&server, &post(PLAIN)), "no class");
+    assert_eq!(quoted_panic(&server, &post(PLAIN)), "no class");
     let server = started();
     server.batch_outcomes(|id| panic!("no outcome of {id}"));
     let batch = format!(r#"{{"requests":[{{"custom_id":"a","params":{PLAIN}}}]}}"#);
     let batch = request("POST", "/v1/messages/batches", &batch);
-    assert_eq!(quoted(&server, &batch), "no outcome of a");
+    assert_eq!(quoted_panic(&server, &batch), "no outcome of a");
 }
 
 #[test]
-fn headers_replace_those_of_the_server_and_can_be_removed() {
+fn headers_of_the_server_are_replaced_and_removed() {
     let server = started();
     let limited = Reply::rate_limited(4);
     let unusual = limited
@@ -265,31 +286,37 @@ fn headers_replace_those_of_the_server_and_can_be_removed() {
         Reply::canned().header("retry-after", "3"),
         Reply::json(200, "{}").without_header("content-length"),
     ]);
-    let mut wire = Wire::to(&server);
-    let answer = wire.ask(&post(PLAIN));
-    assert_eq!((answer.status, answer.header("retry-after")), (429, "4"));
+    let mut client = RawClient::to(&server);
+    let response = client.send_and_read(&post(PLAIN));
     assert_eq!(
-        answer.header("anthropic-ratelimit-input-tokens-remaining"),
+        (response.status, response.header("retry-after")),
+        (429, "4")
+    );
+    assert_eq!(
+        response.header("anthropic-ratelimit-input-tokens-remaining"),
         "0"
     );
     assert!(
-        answer
+        response
             .header("anthropic-ratelimit-input-tokens-reset")
             .ends_with('Z')
     );
-    let answer = wire.ask(&post(PLAIN));
-    assert_eq!(answer.headers("retry-after"), ["7"]);
-    assert_eq!(answer.json()["request_id"], "req_x");
-    assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), "");
-    assert_eq!(answer.headers("a"), ["1", "2"]);
-    let answer = wire.ask(&post(PLAIN));
-    assert_eq!((answer.status, answer.header("retry-after")), (200, "3"));
-    assert_eq!(wire.ask(&post(PLAIN)).text(), "{}");
-    assert!(wire.is_at_end());
+    let response = client.send_and_read(&post(PLAIN));
+    assert_eq!(response.headers("retry-after"), ["7"]);
+    assert_eq!(response.json()["request_id"], "req_x");
+    assert_eq!(response.header("anthropic-ratelimit-tokens-limit"), "");
+    assert_eq!(response.headers("a"), ["1", "2"]);
+    let response = client.send_and_read(&post(PLAIN));
+    assert_eq!(
+        (response.status, response.header("retry-after")),
+        (200, "3")
+    );
+    assert_eq!(client.send_and_read(&post(PLAIN)).text(), "{}");
+    assert!(client.is_at_end());
 }
 
 #[test]
-fn resets_are_resets() {
+fn reset_faults_reset_the_connection() {
     for (reply, seen) in [
         (Reply::message("Hi").reset_before_headers(), 0..=0),
         (Reply::message("Hi").reset_before_body_read(), 0..=0),
@@ -310,31 +337,37 @@ fn resets_are_resets() {
     ] {
         let server = started();
         server.push(reply.clone());
-        let mut wire = Wire::to(&server);
-        wire.send(&post(PLAIN));
-        let (bytes, error) = wire.rest();
+        let mut client = RawClient::to(&server);
+        client.send(&post(PLAIN));
+        let (bytes, error) = client.rest();
         assert!(
             seen.contains(&bytes.len()),
             "{} bytes of {reply:?}",
             bytes.len()
         );
         assert_eq!(error, Some(ErrorKind::ConnectionReset), "{reply:?}");
-        assert_eq!(Wire::to(&server).ask(&post(PLAIN)).status, 200);
+        assert_eq!(
+            RawClient::to(&server).send_and_read(&post(PLAIN)).status,
+            200
+        );
     }
 }
 
 #[test]
-fn a_request_can_be_reset_before_its_body_is_sent() {
+fn connection_resets_before_the_body_is_sent() {
     let server = started();
     server.push(Reply::status(200).reset_before_body_read());
-    let mut wire = Wire::to(&server);
-    wire.send(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 1000\r\n\r\n");
-    assert_eq!(wire.rest(), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+    let mut client = RawClient::to(&server);
+    client.send(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 1000\r\n\r\n");
+    assert_eq!(
+        client.rest(),
+        (Vec::new(), Some(ErrorKind::ConnectionReset))
+    );
     assert!(server.requests()[0].body.is_empty());
 }
 
 #[test]
-fn cut_answers_end_orderly() {
+fn cut_responses_close_without_a_reset() {
     for (reply, tail) in [
         (Reply::json(200, "0123456789").truncate(4), "\r\n\r\n0123"),
         (
@@ -348,26 +381,27 @@ fn cut_answers_end_orderly() {
     ] {
         let server = started();
         server.push(reply.clone());
-        let mut wire = Wire::to(&server);
-        wire.send(&post(PLAIN));
-        let (bytes, error) = wire.rest();
+        let mut client = RawClient::to(&server);
+        client.send(&post(PLAIN));
+        let (bytes, error) = client.rest();
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.ends_with(tail), "{text} of {reply:?}");
         assert_eq!(error, None, "{reply:?}");
     }
     let server = started();
     server.push(Reply::stream(StreamScript::text("Hi").cut_after(3)));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     assert!(
-        wire.ask(&post(PLAIN))
+        client
+            .send_and_read(&post(PLAIN))
             .text()
             .ends_with("\"text\":\"\"}}\n\n")
     );
-    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+    assert_eq!(client.send_and_read(&post(PLAIN)).status, 200);
 }
 
 #[test]
-fn stopping_ends_stalls_and_delays_at_once() {
+fn stop_ends_stalls_and_delays_at_once() {
     let hour = Duration::from_secs(3_600);
     for (reply, seen) in [
         (Reply::message("Hi").stall_before_headers(), 0),
@@ -380,13 +414,14 @@ fn stopping_ends_stalls_and_delays_at_once() {
     ] {
         let server = started();
         server.push(reply);
-        let mut wire = Wire::to(&server);
-        wire.send(&post(PLAIN));
+        let mut client = RawClient::to(&server);
+        client.send(&post(PLAIN));
         let mut first = vec![0; seen];
-        wire.0
+        client
+            .socket
             .read_exact(&mut first)
             .expect("what comes before the silence");
-        assert!(server.wait_for_requests(1, TEST_TIME));
+        assert!(server.wait_for_requests(1, TEST_TIMEOUT));
         let stopped = Instant::now();
         server.stop();
         server.stop();
@@ -403,41 +438,45 @@ fn stalled_streams_ping_until_the_client_goes_away() {
         .stall_after(1)
         .pings_while_stalled(Duration::from_millis(1));
     server.push(Reply::stream(script));
-    let mut wire = Wire::to(&server);
-    wire.send(&post(PLAIN));
+    let mut client = RawClient::to(&server);
+    client.send(&post(PLAIN));
     let mut text = String::new();
     while text.matches("event: ping").count() < 3 {
         let mut bytes = [0; 256];
-        let count = wire.0.read(&mut bytes).expect("pings");
+        let count = client.socket.read(&mut bytes).expect("pings");
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
-    drop(wire);
-    assert!(server.wait_for_open_connections(0, TEST_TIME));
+    drop(client);
+    assert!(server.wait_for_open_connections(0, TEST_TIMEOUT));
 
     server.push(Reply::message("Hi").stall_before_headers());
-    let mut wire = Wire::to(&server);
-    wire.send(&post(PLAIN));
-    assert!(server.wait_for_requests(2, TEST_TIME));
-    drop(wire);
-    assert!(server.wait_for_open_connections(0, TEST_TIME));
+    let mut client = RawClient::to(&server);
+    client.send(&post(PLAIN));
+    assert!(server.wait_for_requests(2, TEST_TIMEOUT));
+    drop(client);
+    assert!(server.wait_for_open_connections(0, TEST_TIMEOUT));
 }
 
 #[test]
-fn dribbled_answers_are_whole() {
+fn dribbled_responses_are_complete() {
     let server = started();
     server.push(Reply::stream(StreamScript::text("Hi")).dribble(1, Duration::ZERO));
     server.push(Reply::message("Hi").dribble(100, Duration::from_micros(1)));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     assert!(
-        wire.ask(&post(PLAIN))
+        client
+            .send_and_read(&post(PLAIN))
             .text()
             .ends_with("message_stop\"}\n\n")
     );
-    assert_eq!(wire.ask(&post(PLAIN)).json()["role"], "assistant");
+    assert_eq!(
+        client.send_and_read(&post(PLAIN)).json()["role"],
+        "assistant"
+    );
 }
 
 #[test]
-fn garbage_is_refused_and_does_no_harm() {
+fn garbage_is_refused_and_not_recorded() {
     let server = started();
     for (garbage, status) in [
         (&b"hello\r\n\r\n"[..], "HTTP/1.1 400"),
@@ -451,14 +490,17 @@ fn garbage_is_refused_and_does_no_harm() {
         ),
         (&[b'a'; 70_000], "HTTP/1.1 431"),
     ] {
-        let mut wire = Wire::to(&server);
-        wire.send(garbage);
-        wire.0.shutdown(Shutdown::Write).expect("still connected");
-        let (bytes, error) = wire.rest();
+        let mut client = RawClient::to(&server);
+        client.send(garbage);
+        client
+            .socket
+            .shutdown(Shutdown::Write)
+            .expect("still connected");
+        let (bytes, error) = client.rest();
         assert!(bytes.starts_with(status.as_bytes()), "{status}");
         assert_eq!(error, None);
     }
-    drop(Wire::to(&server));
+    drop(RawClient::to(&server));
     assert_eq!(server.request_count(), 0);
     assert!(!server.wait_for_requests(1, Duration::from_millis(1)));
 }
@@ -470,9 +512,9 @@ fn many_threads_are_served_at_once() {
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                let mut wire = Wire::to(&server);
+                let mut client = RawClient::to(&server);
                 for _ in 0..50 {
-                    assert_eq!(wire.ask(&post(PLAIN)).status, 200);
+                    assert_eq!(client.send_and_read(&post(PLAIN)).status, 200);
                 }
             });
         }
@@ -480,134 +522,3 @@ fn many_threads_are_served_at_once() {
     assert_eq!((server.request_count(), server.connections()), (800, 16));
     assert!(server.requests().is_empty());
 }
-
-#[track_caller]
-fn started() -> TestServer {
-    TestServer::start().expect("a free port")
-}
-
-fn post(body: &str) -> Vec<u8> {
-    request("POST", "/v1/messages", body)
-}
-
-fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
-    format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nX-Api-Key: k\r\nanthropic-version: 2023-06-01\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-/// A client that knows no more than the tests need.
-struct Wire(TcpStream);
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-    chunks: usize,
-}
-
-impl Answer {
-    fn headers(&self, name: &str) -> Vec<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-            .collect()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers(name).first().copied().unwrap_or_default()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    #[track_caller]
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("a JSON body")
-    }
-}
-
-impl Wire {
-    #[track_caller]
-    fn to(server: &TestServer) -> Wire {
-        let socket = TcpStream::connect(server.address()).expect("the server listens");
-        socket
-            .set_read_timeout(Some(TEST_TIME))
-            .expect("a good duration");
-        Wire(socket)
-    }
-
-    #[track_caller]
-    fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).expect("the server reads");
-    }
-
-    #[track_caller]
-    fn ask(&mut self, request: &[u8]) -> Answer {
-        self.send(request);
-        let head = self.read_head();
-        let mut answer = Answer {
-            status: head[9..12].parse().expect("a status"),
-            head,
-            body: Vec::new(),
-            chunks: 0,
-        };
-        let length = answer.header("content-length").parse::<usize>().ok();
-        if answer.header("transfer-encoding") == "chunked" {
-            loop {
-                let line = self.read_to("\r\n");
-                let size = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
-                let mut chunk = vec![0; size + 2];
-                self.0.read_exact(&mut chunk).expect("a chunk");
-                if size == 0 {
-                    break;
-                }
-                answer.chunks += 1;
-                answer.body.extend_from_slice(&chunk[..size]);
-            }
-        } else if let Some(length) = length {
-            answer.body.resize(length, 0);
-            self.0.read_exact(&mut answer.body).expect("the whole body");
-        } else if answer.header("connection") == "close" {
-            answer.body = self.rest().0;
-        }
-        answer
-    }
-
-    #[track_caller]
-    fn read_head(&mut self) -> String {
-        self.read_to("\r\n\r\n")
-    }
-
-    #[track_caller]
-    fn read_to(&mut self, end: &str) -> String {
-        let mut text = Vec::new();
-        while !text.ends_with(end.as_bytes()) {
-            let mut byte = [0];
-            self.0.read_exact(&mut byte).expect("more bytes");
-            text.push(byte[0]);
-        }
-        String::from_utf8(text).expect("ASCII")
-    }
-
-    /// All that comes, and the error that ended it.
-    fn rest(&mut self) -> (Vec<u8>, Option<ErrorKind>) {
-        let mut bytes = Vec::new();
-        let ended: io::Result<usize> = self.0.read_to_end(&mut bytes);
-        (bytes, ended.err().map(|error| error.kind()))
-    }
-
-    fn is_at_end(&mut self) -> bool {
-        self.rest() == (Vec::new(), None)
-    }
-}
-
-const TEST_TIME: Duration = Duration::from_secs(10);
-const PLAIN: &str = r#"{"model":"claude-opus-5","max_tokens":9,"messages":[{"role":"user","content":"Hi \"you\""}]}"#;
-const STREAMED: &str = r#"{"model":"claude-opus-5","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream": true}"#;

@@ -254,7 +254,7 @@ mod tests {
             }
         }
 
-        /// The bucket that is short, and for how long.
+        /// Returns the exceeded limit and its wait, rounded to microseconds.
         #[track_caller]
         fn short(&mut self, now: f64, request: ArrivedRequest<'_>) -> (usize, f64) {
             match self.refuse(now, request) {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_admits_what_it_holds_and_fills_continuously() {
+    fn bucket_admits_its_level_and_fills_continuously() {
         let mut control = AdmissionControl::new(ServerLimits::per_minute(60, 6_000, PLENTY));
         for _ in 0..60 {
             control.admit(0.0, request(10, 1, 0.0));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_that_takes_longest_is_named() {
+    fn refusal_names_the_limit_that_takes_longest() {
         let mut control =
             AdmissionControl::new(ServerLimits::per_minute(60, 6_000, PLENTY).depth(seconds(1)));
         control.admit(0.0, request(100, 1, 0.0));
@@ -318,7 +318,7 @@ mod tests {
         let mut control = AdmissionControl::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
         let plan = control.admit(0.0, request(0, 900, 100.0));
         assert_eq!((plan.output, plan.from, plan.to), (900, 10.0, 100.0));
-        // 10 a second flow in, 10 out.
+        // 10 tokens per second flow in, 10 out.
         assert_eq!(
             control.levels(55.0, request(0, 1, 0.0))[OUTPUT].remaining,
             599.0
@@ -329,9 +329,9 @@ mod tests {
         control.admit(130.2, request(0, 1, 0.0));
         let ledger = control.ledger();
         assert_eq!(ledger.classes[0].charged.output_tokens, 1_802);
-        // Until 100 s: 600 of the long answer, 901 at 55 s.
+        // Until 100 s: 600 of the long response, 901 at 55 s.
         assert_eq!(ledger.classes[0].worst_minute.output_tokens, 1_501);
-        // 20 a second out, up to 50 s and no longer.
+        // 20 tokens per second flow out, until 50 s.
         let mut control = AdmissionControl::new(ServerLimits::per_minute(PLENTY, PLENTY, 600));
         control.admit(0.0, request(0, 900, 50.0));
         assert_eq!(
@@ -341,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn output_is_reserved_and_corrected_at_the_end() {
+    fn reserved_output_is_refunded_at_the_end() {
         let limits = ServerLimits::per_minute(PLENTY, PLENTY, 1_200).charging(Charging::Reserved);
         let mut control = AdmissionControl::new(limits);
         control.admit(0.0, request(0, 100, 10.0));
         assert_eq!(control.short(0.0, request(0, 100, 10.0)), (OUTPUT, 40.0));
         assert_eq!(control.short(9.0, request(0, 100, 10.0)), (OUTPUT, 31.0));
-        // 200 left, 200 flowed in, 900 given back; no more than it holds.
+        // 200 left, 200 flowed in, 900 refunded: more than the capacity.
         assert_eq!(
             control.levels(10.0, request(0, 100, 1.0))[OUTPUT].remaining,
             200.0
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_takes_its_share_first() {
+    fn tenant_takes_its_share_first() {
         let limits = ServerLimits::per_minute(PLENTY, 6_000, PLENTY);
         let mut control = AdmissionControl::new(limits.clone().tenant_bursts(
             0.25,
@@ -410,19 +410,19 @@ mod tests {
     }
 
     #[test]
-    fn storms_strike_by_chance_and_cost_nothing() {
+    fn overloads_are_random_and_cost_nothing() {
         let limits = ServerLimits::per_minute(1, 1, 1).overload(seconds(10), seconds(20), 0.9);
         let mut control = AdmissionControl::new(limits);
         control.admit(9.9, request(1, 1, 0.0));
-        let storm = (0..1_000).map(|number| 10.0 + f64::from(number) / 100.0);
-        let struck = storm.filter(|now| {
+        let times = (0..1_000).map(|number| 10.0 + f64::from(number) / 100.0);
+        let overloaded = times.filter(|now| {
             control.decide(*now, request(1, 1, 0.0)) == AdmissionDecision::Overloaded
         });
-        let struck = struck.count() as u64;
-        assert!((870..930).contains(&struck), "{struck}");
+        let overloaded = overloaded.count() as u64;
+        assert!((870..930).contains(&overloaded), "{overloaded}");
         control.refuse(20.0, request(1, 1, 0.0));
         control.admit(69.9, request(1, 1, 0.0));
-        assert_eq!(control.ledger().overloaded(), struck);
+        assert_eq!(control.ledger().overloaded(), overloaded);
         assert_eq!(control.ledger().admitted(), 2);
     }
 
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_have_buckets_of_their_own() {
+    fn each_class_has_its_own_buckets() {
         let limits = ServerLimits::per_minute(1, 9, 9).class("b-20260101", 2, 9, 9);
         let mut control = AdmissionControl::new(limits);
         let b = ArrivedRequest {
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_and_huge_numbers_do_no_harm() {
+    fn zeros_and_huge_numbers_do_not_panic() {
         let mut control = AdmissionControl::new(ServerLimits::per_minute(0, 0, 0));
         assert_eq!(
             control.refuse(0.0, request(0, 1, 0.0)),
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_depend_on_the_seed_and_the_number_of_those_admitted_only() {
+    fn sizes_depend_on_seed_and_admitted_requests_only() {
         let sizes = |seed: u64, requests: u64| -> Vec<(u64, f64)> {
             let limits = ServerLimits::per_minute(requests, PLENTY, PLENTY)
                 .output(250, 0.9)
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_requests_pass_at_the_stated_time() {
+    fn refused_requests_are_admitted_after_the_wait() {
         for charging in [Charging::AsProduced, Charging::Reserved] {
             let mut rng = Rng::with_seed(11);
             let limits = ServerLimits::per_minute(50, 30_000, 8_000).charging(charging);
@@ -529,7 +529,7 @@ mod tests {
             let (mut now, mut refused) = (0.0, 0);
             for _ in 0..5_000 {
                 now += rng.f64() * 2.0;
-                // No latency, or those under way would go on taking.
+                // Without latency: requests under way would take more tokens during the wait.
                 let asked = request(rng.u64(..12_000), rng.u64(1..1_000), 0.0);
                 if let AdmissionDecision::RateLimited(cause, _) = control.decide(now, asked) {
                     let RefusalCause::Exceeded { wait, .. } = cause else {

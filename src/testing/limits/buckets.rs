@@ -151,7 +151,7 @@ pub(super) enum RefusalCause {
     TooLarge { limit: usize },
 }
 
-/// How an admitted request is answered.
+/// The size and the times of the response to an admitted request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ResponsePlan {
     /// Output tokens.

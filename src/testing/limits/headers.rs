@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_written_as_recorded() {
+    fn header_groups_are_written_as_recorded() {
         let level = |limit, remaining, full_in| BucketLevel {
             limit,
             remaining,

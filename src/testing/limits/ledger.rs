@@ -210,7 +210,7 @@ impl LedgerEntries {
 impl ClassEntries {
     fn ledger(&self, class: &str, now: f64) -> ClassLedger {
         let entries = self.admitted.iter();
-        let flows: EachLimit<Vec<ChargedAmount>> = [
+        let amounts: EachLimit<Vec<ChargedAmount>> = [
             entries
                 .clone()
                 .map(|e| ChargedAmount::at_once(e.at, 1.0))
@@ -221,13 +221,13 @@ impl ClassEntries {
                 .collect(),
             entries.clone().map(|entry| entry.output(now)).collect(),
         ];
-        let charged = flows
+        let charged = amounts
             .each_ref()
-            .map(|flows| flows.iter().map(|flow| flow.amount).sum());
+            .map(|amounts| amounts.iter().map(|amount| amount.amount).sum());
         ClassLedger {
             class: class.to_owned(),
             charged: Amounts::of(charged),
-            worst_minute: Amounts::of(flows.map(|flows| largest_sum(&flows, MINUTE))),
+            worst_minute: Amounts::of(amounts.map(|amounts| largest_sum(&amounts, MINUTE))),
             refused: self.refused,
             admissions: entries.map(|e| Duration::from_secs_f64(e.at)).collect(),
         }
@@ -357,14 +357,14 @@ mod tests {
     use super::*;
 
     /// Returns the largest sum span by span on a grid, before and after the jumps of each time.
-    fn largest_sum_by_grid(flows: &[ChargedAmount], span: f64) -> f64 {
+    fn largest_sum_by_grid(amounts: &[ChargedAmount], span: f64) -> f64 {
         let charged = |until: f64, with_jumps: bool| -> f64 {
-            let part = |flow: &ChargedAmount| match until {
-                _ if until > flow.to || (until == flow.to && with_jumps) => flow.amount,
-                _ if until <= flow.from => 0.0,
-                _ => flow.amount * (until - flow.from) / (flow.to - flow.from),
+            let part = |amount: &ChargedAmount| match until {
+                _ if until > amount.to || (until == amount.to && with_jumps) => amount.amount,
+                _ if until <= amount.from => 0.0,
+                _ => amount.amount * (until - amount.from) / (amount.to - amount.from),
             };
-            flows.iter().map(part).sum()
+            amounts.iter().map(part).sum()
         };
         let ends = (0..4_000).map(|step| f64::from(step) / 8.0);
         let sums = ends.flat_map(|end| {
@@ -378,7 +378,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..20 {
             // Times on the grid of `largest_sum_by_grid`, where the extremes then are.
-            let mut flow = || {
+            let mut amount = || {
                 let from = f64::from(rng.u32(..1_600)) / 8.0;
                 let length = f64::from(rng.u32(..400)) / 8.0 * f64::from(rng.u32(..2));
                 ChargedAmount {
@@ -387,8 +387,11 @@ mod tests {
                     amount: f64::from(rng.u32(1..1_000)),
                 }
             };
-            let flows: Vec<ChargedAmount> = (0..40).map(|_| flow()).collect();
-            let (fast, slow) = (largest_sum(&flows, 60.0), largest_sum_by_grid(&flows, 60.0));
+            let amounts: Vec<ChargedAmount> = (0..40).map(|_| amount()).collect();
+            let (fast, slow) = (
+                largest_sum(&amounts, 60.0),
+                largest_sum_by_grid(&amounts, 60.0),
+            );
             assert!((fast - slow).abs() < 1e-6, "{fast} {slow}");
         }
     }

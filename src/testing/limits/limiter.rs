@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_few_and_whole() {
+    fn pieces_are_few_and_keep_characters_whole() {
         for text in ["", "a", "äöü€€€", &"and ".repeat(375), &"ä".repeat(1_001)] {
             let pieces = pieces(text);
             assert_eq!(pieces.concat(), text);

@@ -272,7 +272,8 @@ pub(super) const REQUESTS: usize = 0;
 pub(super) const INPUT: usize = 1;
 pub(super) const OUTPUT: usize = 2;
 
-/// Someone else who takes a share of what flows into the buckets; the times in seconds.
+/// Another user of the same limits, who takes a share of what flows into the buckets; the times in
+/// seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OtherTenant {
     share: f64,
@@ -280,7 +281,7 @@ pub(super) struct OtherTenant {
     off: f64,
 }
 
-/// A share that stays the same up to a time in seconds.
+/// A share that is constant until a time in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ForeignShare {
     pub(super) share: f64,

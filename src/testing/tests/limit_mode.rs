@@ -1,19 +1,19 @@
-//! The limit mode, seen from a bare socket. No test depends on how fast this machine is.
+//! The limit mode through a bare socket. No test depends on the speed of the machine.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::{Charging, Reply, ServerLimits, TestServer};
-use super::{Wire, post, request, started};
+use super::support::{RawClient, post, request, started};
 
 #[test]
-fn an_empty_bucket_refuses_until_retry_after() {
+fn empty_bucket_refuses_until_retry_after() {
     let server = limited(ServerLimits::per_minute(100, 6_000, 500).scale(200.0));
-    let mut wire = Wire::to(&server);
-    // It fills meanwhile, by 20 tokens in a millisecond, so it takes a few requests to empty it.
-    let mut answers = (0..10_000).map(|_| wire.ask(&sized("input=5000 output=1", 9)));
-    let refused = answers
-        .find(|answer| answer.status != 200)
+    let mut client = RawClient::to(&server);
+    // The bucket fills by 20 tokens in a millisecond meanwhile: it takes a few requests to empty it.
+    let mut responses = (0..10_000).map(|_| client.send_and_read(&sized("input=5000 output=1", 9)));
+    let refused = responses
+        .find(|response| response.status != 200)
         .expect("a refusal");
     assert_eq!(refused.status, 429);
     assert_eq!(refused.header("x-should-retry"), "true");
@@ -52,9 +52,9 @@ fn an_empty_bucket_refuses_until_retry_after() {
         .expect("whole seconds");
     assert!((1..=50).contains(&seconds), "{seconds}");
     thread::sleep(Duration::from_secs(seconds) / 200);
-    let answer = wire.ask(&sized("input=5000 output=1", 9));
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("retry-after"), "");
+    let response = client.send_and_read(&sized("input=5000 output=1", 9));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("retry-after"), "");
 
     let ledger = server.ledger();
     let class = &ledger.classes[0];
@@ -70,44 +70,47 @@ fn an_empty_bucket_refuses_until_retry_after() {
 }
 
 #[test]
-fn what_can_never_pass_is_said_to_be_so() {
+fn request_larger_than_a_bucket_is_not_retried() {
     let server = limited(ServerLimits::per_minute(100, 6_000, 500));
-    let answer = Wire::to(&server).ask(&sized("input=6001", 9));
+    let response = RawClient::to(&server).send_and_read(&sized("input=6001", 9));
     assert_eq!(
-        (answer.status, answer.header("x-should-retry")),
+        (response.status, response.header("x-should-retry")),
         (429, "false")
     );
-    assert_eq!(answer.header("retry-after"), "");
+    assert_eq!(response.header("retry-after"), "");
     assert_eq!(
-        answer.header("anthropic-ratelimit-input-tokens-remaining"),
+        response.header("anthropic-ratelimit-input-tokens-remaining"),
         "6000"
     );
     assert_eq!(
-        answer.header("anthropic-ratelimit-requests-remaining"),
+        response.header("anthropic-ratelimit-requests-remaining"),
         "100"
     );
-    assert_eq!(answer.header("anthropic-ratelimit-output-tokens-limit"), "");
-    assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), "");
+    assert_eq!(
+        response.header("anthropic-ratelimit-output-tokens-limit"),
+        ""
+    );
+    assert_eq!(response.header("anthropic-ratelimit-tokens-limit"), "");
 }
 
 #[test]
-fn storms_are_529_as_recorded() {
+fn overloads_are_529_as_recorded() {
     let day = Duration::from_secs(86_400);
     let server = limited(ServerLimits::per_minute(1, 1, 1).overload(Duration::ZERO, day, 1.0));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     for _ in 0..3 {
-        let answer = wire.ask(&sized("", 9));
+        let response = client.send_and_read(&sized("", 9));
         assert_eq!(
-            (answer.status, answer.header("x-should-retry")),
+            (response.status, response.header("x-should-retry")),
             (529, "true")
         );
-        assert_eq!(answer.header("retry-after"), "");
+        assert_eq!(response.header("retry-after"), "");
         assert!(
-            !answer.head.contains("anthropic-ratelimit"),
+            !response.head.contains("anthropic-ratelimit"),
             "{}",
-            answer.head
+            response.head
         );
-        assert!(answer.json().get("request_id").is_none());
+        assert!(response.json().get("request_id").is_none());
     }
     assert_eq!(
         (server.ledger().overloaded(), server.ledger().admitted()),
@@ -116,45 +119,45 @@ fn storms_are_529_as_recorded() {
 }
 
 #[test]
-fn a_tenant_that_takes_all_leaves_nothing() {
+fn tenant_that_takes_all_leaves_nothing() {
     let limits = ServerLimits::per_minute(2, 100_000, 100_000);
     let server = limited(
         limits
             .scale(1e6)
             .tenant_bursts(1.0, Duration::MAX, Duration::ZERO),
     );
-    let mut wire = Wire::to(&server);
-    let statuses = [(); 4].map(|()| wire.ask(&sized("", 9)).status);
+    let mut client = RawClient::to(&server);
+    let statuses = [(); 4].map(|()| client.send_and_read(&sized("", 9)).status);
     assert_eq!(statuses, [200, 200, 429, 429]);
     assert_eq!(server.ledger().classes[0].refused.requests, 2);
 }
 
 #[test]
 fn max_tokens_can_be_reserved() {
-    // The tenant, so that nothing flows in meanwhile.
+    // Because of the tenant, nothing flows into the bucket meanwhile.
     let limits = ServerLimits::per_minute(100, 100_000, 1_000).tenant_bursts(
         1.0,
         Duration::MAX,
         Duration::ZERO,
     );
     let server = limited(limits.charging(Charging::Reserved));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     for _ in 0..3 {
-        assert_eq!(wire.ask(&sized("output=10", 600)).status, 200);
+        assert_eq!(client.send_and_read(&sized("output=10", 600)).status, 200);
     }
-    let mut slow = Wire::to(&server);
+    let mut slow = RawClient::to(&server);
     slow.send(&sized("output=10 latency_ms=3600000", 600));
     while server.ledger().admitted() < 4 {
         thread::yield_now();
     }
-    let answer = wire.ask(&sized("output=10", 600));
-    assert_eq!(answer.status, 429);
+    let response = client.send_and_read(&sized("output=10", 600));
+    assert_eq!(response.status, 429);
     assert!(
-        answer.json()["error"]["message"]
+        response.json()["error"]["message"]
             .to_string()
             .contains("1,000 output tokens")
     );
-    assert_eq!(wire.ask(&sized("output=10", 300)).status, 200);
+    assert_eq!(client.send_and_read(&sized("output=10", 300)).status, 200);
     assert_eq!(server.ledger().classes[0].refused.output_tokens, 1);
     let stopped = Instant::now();
     server.stop();
@@ -162,14 +165,14 @@ fn max_tokens_can_be_reserved() {
 }
 
 #[test]
-fn answers_have_the_sizes_and_the_latency_asked_for() {
+fn responses_have_the_stated_sizes_and_latency() {
     let limits = ServerLimits::per_minute(100, 100_000, 100_000).scale(20.0);
     let server = limited(limits.latency(Duration::from_secs(2), 0.0).output(40, 0.0));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     let begun = Instant::now();
-    let answer = wire.ask(&sized("input=70 cache_read=9", 100));
+    let response = client.send_and_read(&sized("input=70 cache_read=9", 100));
     assert!(begun.elapsed() >= Duration::from_millis(100));
-    let message = answer.json();
+    let message = response.json();
     assert_eq!(message["usage"]["input_tokens"], 70);
     assert_eq!(message["usage"]["cache_read_input_tokens"], 9);
     assert_eq!(message["usage"]["output_tokens"], 40);
@@ -178,15 +181,15 @@ fn answers_have_the_sizes_and_the_latency_asked_for() {
         message["content"][0]["text"].as_str().map(str::len),
         Some(160)
     );
-    let message = wire.ask(&sized("output=40", 15)).json();
+    let message = client.send_and_read(&sized("output=40", 15)).json();
     assert_eq!(message["usage"]["output_tokens"], 15);
     assert_eq!(message["stop_reason"], "max_tokens");
 
     let begun = Instant::now();
     let body = body("cache_read=9", 100).replacen('{', r#"{"stream":true,"#, 1);
-    let answer = wire.ask(&post(&body));
+    let response = client.send_and_read(&post(&body));
     assert!(begun.elapsed() >= Duration::from_millis(100));
-    let text = answer.text();
+    let text = response.text();
     assert_eq!(text.matches("event: content_block_delta").count(), 16);
     assert!(text.contains(r#""cache_read_input_tokens":9"#), "{text}");
     assert!(text.contains(r#""usage":{"output_tokens":40}"#), "{text}");
@@ -195,36 +198,42 @@ fn answers_have_the_sizes_and_the_latency_asked_for() {
 }
 
 #[test]
-fn only_messages_that_would_be_answered_are_limited() {
+fn only_valid_canned_messages_are_limited() {
     let server = limited(ServerLimits::per_minute(1, 100, 100));
-    let mut wire = Wire::to(&server);
+    let mut client = RawClient::to(&server);
     for _ in 0..2 {
         let count = request("POST", "/v1/messages/count_tokens", &body("", 9));
-        assert_eq!(wire.ask(&count).status, 200);
-        assert_eq!(wire.ask(&post("{}")).status, 400);
+        assert_eq!(client.send_and_read(&count).status, 200);
+        assert_eq!(client.send_and_read(&post("{}")).status, 400);
         server.push(Reply::message("scripted"));
-        assert_eq!(wire.ask(&sized("", 9)).status, 200);
+        assert_eq!(client.send_and_read(&sized("", 9)).status, 200);
     }
     assert_eq!(server.ledger().admitted(), 0);
     server.push(Reply::canned().header("x", "y"));
-    let answer = wire.ask(&sized("", 9));
-    assert_eq!((answer.header("x"), server.ledger().admitted()), ("y", 1));
-    assert_eq!(answer.header("anthropic-ratelimit-requests-remaining"), "0");
-    let text = answer.json()["content"][0]["text"].to_string();
+    let response = client.send_and_read(&sized("", 9));
+    assert_eq!((response.header("x"), server.ledger().admitted()), ("y", 1));
+    assert_eq!(
+        response.header("anthropic-ratelimit-requests-remaining"),
+        "0"
+    );
+    let text = response.json()["content"][0]["text"].to_string();
     assert!(text.contains("You said: "), "{text}");
 }
 
 #[test]
-fn many_connections_share_the_books() {
+fn connections_share_the_ledger() {
     let limits = ServerLimits::per_minute(1_000_000, 100_000_000, 100_000_000);
     let server = limited(limits.latency(Duration::from_secs(5), 0.6).scale(1e3));
     server.keep_requests(false);
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                let mut wire = Wire::to(&server);
+                let mut client = RawClient::to(&server);
                 for _ in 0..20 {
-                    assert_eq!(wire.ask(&sized("input=100 output=7", 9)).status, 200);
+                    assert_eq!(
+                        client.send_and_read(&sized("input=100 output=7", 9)).status,
+                        200
+                    );
                 }
             });
         }

@@ -141,7 +141,7 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
         (method, [id, rest @ ..]) => {
             let mut batches = lock(batches);
             let Some(at) = batches.all.iter().position(|batch| batch.id == *id) else {
-                let message = format!("Message StoredBatch {id} not found.");
+                let message = format!("Message Batch {id} not found.");
                 return permanent_error(404, "not_found_error", &message);
             };
             match (method, rest) {
@@ -152,9 +152,7 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
                     batches.all.remove(at);
                     Reply::json(200, json!({"id": id, "type": "message_batch_deleted"}))
                 }
-                ("DELETE", []) => {
-                    invalid_request(&format!("Message StoredBatch {id} is in progress."))
-                }
+                ("DELETE", []) => invalid_request(&format!("Message Batch {id} is in progress.")),
                 _ => not_found(),
             }
         }
@@ -322,7 +320,7 @@ impl StoredBatch {
     /// Returns the results, shuffled as by the API, but in the same order in every run.
     fn results(&self) -> Reply {
         let Some(done) = self.carried_out else {
-            let message = format!("Message StoredBatch {} has no available results.", self.id);
+            let message = format!("Message Batch {} has no available results.", self.id);
             return permanent_error(404, "not_found_error", &message);
         };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();

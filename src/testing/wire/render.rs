@@ -27,6 +27,14 @@ pub(super) struct Rendered {
     pub(super) is_last: bool,
 }
 
+/// Status, content type and body of a response.
+struct RenderedContent {
+    status: u16,
+    /// Empty for none.
+    content_type: &'static str,
+    body: RenderedBody,
+}
+
 /// The body of a response.
 pub(super) enum RenderedBody {
     Bytes(Arc<[u8]>),
@@ -62,18 +70,14 @@ impl Reply {
             Some(request_id) => request_id.to_owned(),
             None => format!("req_test_{:06}", context.serial),
         };
-        let (status, content_type, body) = source.content(context, &request_id);
-        let body = match &self.body {
-            Some(bytes) => RenderedBody::Bytes(Arc::clone(bytes)),
-            None => body,
-        };
-        let framing = self.framing_for(context, &body);
+        let mut content = source.render_content(context, &request_id);
+        if let Some(bytes) = &self.body {
+            content.body = RenderedBody::Bytes(Arc::clone(bytes));
+        }
+        let framing = self.framing_for(context, &content.body);
         let is_last = self.is_last || context.is_last || framing == Framing::Close;
-        let mut head = RenderedHead {
-            bytes: format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes(),
-            reply: self,
-        };
-        head.put_default("content-type", content_type);
+        let mut head = RenderedHead::new(self, content.status);
+        head.put_default("content-type", content.content_type);
         head.put_default("request-id", &request_id);
         head.put_default("anthropic-organization-id", ORGANIZATION);
         for (name, value) in &source.defaults {
@@ -82,9 +86,9 @@ impl Reply {
                 DefaultValue::TimeIn(seconds) => head.put_default(name, &rfc3339_in(*seconds)),
             }
         }
-        match (framing, &body) {
+        match (framing, &content.body) {
             (Framing::Chunked, _) => head.put_default("transfer-encoding", "chunked"),
-            (Framing::Length, RenderedBody::Bytes(bytes)) if has_body(status) => {
+            (Framing::Length, RenderedBody::Bytes(bytes)) if has_body(content.status) => {
                 head.put_default("content-length", &bytes.len().to_string());
             }
             _ => {}
@@ -92,33 +96,27 @@ impl Reply {
         if is_last {
             head.put_default("connection", "close");
         }
-        for (name, value) in &self.headers {
-            head.put(name, value);
-        }
-        head.bytes.extend_from_slice(b"\r\n");
         Rendered {
-            head: head.bytes,
-            body,
+            head: head.finish(),
+            body: content.body,
             framing,
             is_last,
         }
     }
 
-    /// Returns the status, the content type and the body.
-    fn content(
-        &self,
-        context: &RequestContext<'_>,
-        request_id: &str,
-    ) -> (u16, &'static str, RenderedBody) {
-        let json = "application/json";
-        let stream = "text/event-stream; charset=utf-8";
+    fn render_content(&self, context: &RequestContext<'_>, request_id: &str) -> RenderedContent {
+        let rendered = |status, content_type, body| RenderedContent {
+            status,
+            content_type,
+            body,
+        };
         let id = || format!("msg_test_{:06}", context.serial);
         match &self.content {
             ReplyContent::Fixed {
                 status,
                 content_type,
                 body,
-            } => (*status, content_type, RenderedBody::Bytes(Arc::clone(body))),
+            } => rendered(*status, content_type, RenderedBody::Bytes(Arc::clone(body))),
             ReplyContent::Error {
                 status,
                 inner,
@@ -130,31 +128,30 @@ impl Reply {
                     body.push_str(&quoted(request_id));
                 }
                 body.push('}');
-                (*status, json, RenderedBody::from(body))
+                rendered(*status, JSON, RenderedBody::from(body))
             }
             ReplyContent::Message(blocks) => {
                 let summary = RequestSummary::read(&context.request.body);
                 let script = StreamScript::message(blocks);
                 if summary.is_stream {
-                    (200, stream, frames(Arc::new(script), id(), summary))
-                } else {
-                    let parts = MessageParts {
-                        content: &json_of(&**blocks),
-                        stop_reason: script.stop_reason(),
-                        output_tokens: script.output_tokens(),
-                        cache_read_tokens: 0,
-                    };
-                    let body = canned::message_json(&id(), &summary, &parts);
-                    (200, json, RenderedBody::from(body))
+                    return rendered(200, EVENTS, frames(Arc::new(script), id(), summary));
                 }
+                let parts = MessageParts {
+                    content: &json_of(&**blocks),
+                    stop_reason: script.stop_reason(),
+                    output_tokens: script.output_tokens(),
+                    cache_read_tokens: 0,
+                };
+                let body = canned::message_json(&id(), &summary, &parts);
+                rendered(200, JSON, RenderedBody::from(body))
             }
             ReplyContent::Stream(script) => {
                 let summary = RequestSummary::read(&context.request.body);
-                (200, stream, frames(Arc::clone(script), id(), summary))
+                rendered(200, EVENTS, frames(Arc::clone(script), id(), summary))
             }
-            ReplyContent::Raw(bytes) => (200, "", RenderedBody::Bytes(Arc::clone(bytes))),
+            ReplyContent::Raw(bytes) => rendered(200, "", RenderedBody::Bytes(Arc::clone(bytes))),
             // `canned::reply_to` never returns it; an empty response is better than a panic.
-            ReplyContent::Canned => (500, "", RenderedBody::from(String::new())),
+            ReplyContent::Canned => rendered(500, "", RenderedBody::from(String::new())),
         }
     }
 
@@ -182,13 +179,29 @@ struct RenderedHead<'a> {
     reply: &'a Reply,
 }
 
-impl RenderedHead<'_> {
+impl<'a> RenderedHead<'a> {
+    fn new(reply: &'a Reply, status: u16) -> RenderedHead<'a> {
+        RenderedHead {
+            bytes: format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes(),
+            reply,
+        }
+    }
+
     /// Writes one of the server's own headers, unless the script replaces or removes it.
     fn put_default(&mut self, name: &str, value: &str) {
         let is_replaced = self.reply.scripted_header(name).is_some();
         if !value.is_empty() && !is_replaced && !self.reply.is_without(name) {
             self.put(name, value);
         }
+    }
+
+    /// Adds the headers of the script and the empty line at the end.
+    fn finish(mut self) -> Vec<u8> {
+        for (name, value) in &self.reply.headers {
+            self.put(name, value);
+        }
+        self.bytes.extend_from_slice(b"\r\n");
+        self.bytes
     }
 
     fn put(&mut self, name: &str, value: &str) {
@@ -230,3 +243,6 @@ fn reason(status: u16) -> &'static str {
         _ => "Status",
     }
 }
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream; charset=utf-8";

@@ -345,32 +345,23 @@ impl StoredBatch {
 
     fn json(&self, base: &str) -> Value {
         let total = self.entries.len();
-        let mut counts = [
-            ("processing", 0),
-            ("succeeded", 0),
-            ("errored", 0),
-            ("canceled", 0),
-            ("expired", 0),
-        ];
-        match self.carried_out {
-            // Like the API: until the batch has ended, all requests count as processing.
-            None => counts[0].1 = total,
-            Some(done) => {
-                counts[3].1 = total - done;
-                for entry in &self.entries[..done] {
-                    let kind = match entry.result {
-                        StoredResult::Message { .. } => 1,
-                        StoredResult::Error { .. } => 2,
-                        StoredResult::Expired => 4,
-                    };
-                    counts[kind].1 += 1;
-                }
-            }
-        }
-        let counts: serde_json::Map<String, Value> = counts
-            .map(|(name, count)| (name.to_owned(), count.into()))
-            .into_iter()
-            .collect();
+        // Like the API: until the batch has ended, all requests count as processing.
+        let (processing, canceled) = match self.carried_out {
+            None => (total, 0),
+            Some(done) => (0, total - done),
+        };
+        let carried_out = &self.entries[..self.carried_out.unwrap_or_default()];
+        let count = |is_counted: fn(&StoredResult) -> bool| {
+            let results = carried_out.iter().map(|entry| &entry.result);
+            results.filter(|result| is_counted(result)).count()
+        };
+        let counts = json!({
+            "processing": processing,
+            "succeeded": count(|result| matches!(result, StoredResult::Message { .. })),
+            "errored": count(|result| matches!(result, StoredResult::Error { .. })),
+            "canceled": canceled,
+            "expired": count(|result| matches!(result, StoredResult::Expired)),
+        });
         let status = match (self.carried_out, self.is_canceled) {
             (Some(_), _) => "ended",
             (None, true) => "canceling",

@@ -95,7 +95,7 @@ impl Frames {
 
     /// Returns the fault at which the stream ends, if the script has one.
     pub(super) fn ending(&self) -> Option<&StreamEnding> {
-        self.script.ending.as_ref().map(|(_, ending)| ending)
+        self.script.early_end.as_ref().map(|end| &end.ending)
     }
 
     /// Appends the next frame to `out`.
@@ -129,26 +129,26 @@ impl Frames {
 
     fn is_at_ending(&self) -> bool {
         let is_past_last_step = self.step >= self.script.steps.len();
-        match self.script.ending {
-            Some((events, _)) => is_past_last_step || self.events >= events,
+        match &self.script.early_end {
+            Some(end) => is_past_last_step || self.events >= end.events,
             None => is_past_last_step,
         }
     }
 
     /// Returns whether nothing more will be sent.
     fn is_exhausted(&self) -> bool {
-        let more = match self.script.ending {
-            Some((_, StreamEnding::Error(_))) => true,
+        let has_more = match self.ending() {
+            Some(StreamEnding::Error(_)) => true,
             Some(_) => false,
             None => self.script.done_marker,
         };
-        self.is_finished || (self.is_at_ending() && !more)
+        self.is_finished || (self.is_at_ending() && !has_more)
     }
 
     fn last_frame(&mut self, script: &StreamScript, out: &mut Vec<u8>) -> Frame {
         self.is_finished = true;
-        match &script.ending {
-            Some((_, StreamEnding::Error(data))) => self.write_event(script, "error", data, out),
+        match script.early_end.as_ref().map(|end| &end.ending) {
+            Some(StreamEnding::Error(data)) => self.write_event(script, "error", data, out),
             None if script.done_marker => {
                 let end = script.line_end;
                 out.extend_from_slice(format!("data: [DONE]{end}{end}").as_bytes());

@@ -7,7 +7,7 @@
 //! [`ManualClock`] replaces the clock of a client.
 //!
 //! This module is unversioned: unlike the rest of the crate it may change in any release, without a
-//! new major version. Pin the exact version of the crate where your tests must compile for years.
+//! new major version. Pin the exact version of the crate if your tests must compile for years.
 
 mod clock;
 
@@ -18,9 +18,10 @@ mod frames;
 mod recorded;
 mod reply;
 
-// What the server makes of a request that has no scripted reply.
-mod dates;
 mod queues;
+
+// The responses to requests that have no scripted reply.
+mod dates;
 mod sync;
 
 mod canned;

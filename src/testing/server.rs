@@ -510,7 +510,9 @@ fn serve(connection: &OpenConnection) {
                 return;
             }
             Ok(AfterReply::Reset) | Err(ReadFailure::Gone) => return,
-            Err(ReadFailure::Refused(status, reason)) => return refuse(socket, status, reason),
+            Err(ReadFailure::Refused { status, reason }) => {
+                return refuse(socket, status, reason);
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct StreamScript {
     pub(super) one_chunk: bool,
     pub(super) done_marker: bool,
     pub(super) final_blank_line: bool,
-    pub(super) ending: Option<(usize, StreamEnding)>,
+    pub(super) early_end: Option<EarlyEnd>,
     pub(super) ping_every: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl StreamScript {
             one_chunk: false,
             done_marker: false,
             final_blank_line: true,
-            ending: None,
+            early_end: None,
             ping_every: None,
         }
     }
@@ -252,7 +252,7 @@ impl StreamScript {
     /// let reply = Reply::stream(script);
     /// ```
     pub fn error_after(self, events: usize, error_type: &str, message: &str) -> Self {
-        self.ending(events, StreamEnding::Error(error_data(error_type, message)))
+        self.end_after(events, StreamEnding::Error(error_data(error_type, message)))
     }
 
     /// Ends the body regularly after `events` events, usually without `message_stop`.
@@ -263,19 +263,19 @@ impl StreamScript {
     /// let reply = Reply::stream(StreamScript::text("One two three four.").cut_after(6));
     /// ```
     pub fn cut_after(self, events: usize) -> Self {
-        self.ending(events, StreamEnding::Cut)
+        self.end_after(events, StreamEnding::Cut)
     }
 
     /// Resets the connection after `events` events (see
     /// [`Reply::reset_in_body`](super::Reply::reset_in_body) for what a reset is).
     pub fn reset_after(self, events: usize) -> Self {
-        self.ending(events, StreamEnding::Reset)
+        self.end_after(events, StreamEnding::Reset)
     }
 
     /// Sends nothing after `events` events, with the connection open, until the client goes away or
     /// the server stops.
     pub fn stall_after(self, events: usize) -> Self {
-        self.ending(events, StreamEnding::Stall)
+        self.end_after(events, StreamEnding::Stall)
     }
 
     /// Sends a ping every `interval` during a stall. Default: no pings. Needs
@@ -342,8 +342,8 @@ impl StreamScript {
         self
     }
 
-    fn ending(mut self, events: usize, ending: StreamEnding) -> Self {
-        self.ending = Some((events, ending));
+    fn end_after(mut self, events: usize, ending: StreamEnding) -> Self {
+        self.early_end = Some(EarlyEnd { events, ending });
         self
     }
 
@@ -397,6 +397,14 @@ pub(super) enum StreamStep {
     Raw(Vec<u8>),
     Pause(Duration),
     Until(Instant),
+}
+
+/// The point at which a stream ends early.
+#[derive(Clone, Debug)]
+pub(super) struct EarlyEnd {
+    /// After so many events, or where the script ends if it has fewer.
+    pub(super) events: usize,
+    pub(super) ending: StreamEnding,
 }
 
 /// How a stream ends early.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::buckets::{BucketLevels, ClassBuckets, RefusalCause, ResponsePlan, full_buckets};
 use super::ledger::{AdmittedRequest, LedgerEntries, Refusals};
-use super::settings::{Charging, EachLimit, LogNormal, ServerLimits};
+use super::settings::{Charging, ClassLimits, EachLimit, LogNormal, ServerLimits};
 
 /// Decides which requests are admitted, and records them.
 ///
@@ -195,9 +195,11 @@ impl RandomSequences {
 }
 
 fn class_limits(limits: &ServerLimits) -> BTreeMap<String, EachLimit<u64>> {
-    let classes = limits.classes.iter();
-    let class = |(model, per_minute): &(String, _)| (limits.grouping.class_of(model), *per_minute);
-    classes.map(class).collect()
+    let of_class = |class: &ClassLimits| {
+        let name = limits.grouping.class_of(&class.model);
+        (name, class.per_minute)
+    };
+    limits.classes.iter().map(of_class).collect()
 }
 
 /// The share of the latency that passes before the first token; documented at `ServerLimits`.

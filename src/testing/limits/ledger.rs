@@ -79,7 +79,7 @@ pub struct ClassLedger {
     pub class: String,
     /// What was charged; `requests` counts the admitted ones.
     ///
-    /// Requests and input count on arrival. Output counts as it is produced, also if `max_tokens` are
+    /// Requests and input count on arrival. Output counts as it is produced, even if `max_tokens` are
     /// reserved for it.
     pub charged: Amounts,
     /// The largest amounts charged in any 60 s, each in a span of its own.

@@ -45,7 +45,7 @@ use std::time::Duration;
 ///     .overload(Duration::from_secs(120), Duration::from_secs(180), 0.9);
 /// let server = TestServer::start()?;
 /// server.limit(limits);
-/// // Run the program against `server.base_url()`, then see what it was charged.
+/// // Run the program against `server.base_url()`, then read the ledger.
 /// assert_eq!(server.ledger().admitted(), 0);
 /// # Ok(()) }
 /// ```
@@ -53,7 +53,7 @@ use std::time::Duration;
 #[must_use]
 pub struct ServerLimits {
     pub(super) per_minute: EachLimit<u64>,
-    pub(super) classes: Vec<(String, EachLimit<u64>)>,
+    pub(super) classes: Vec<ClassLimits>,
     pub(super) grouping: ModelGrouping,
     pub(super) depths: EachLimit<Duration>,
     pub(super) charging: Charging,
@@ -96,7 +96,10 @@ impl ServerLimits {
         output_tokens: u64,
     ) -> Self {
         let per_minute = [requests, input_tokens, output_tokens];
-        self.classes.push((model.into(), per_minute));
+        self.classes.push(ClassLimits {
+            model: model.into(),
+            per_minute,
+        });
         self
     }
 
@@ -247,6 +250,14 @@ pub enum HeaderMode {
     All,
     /// None, like some gateways.
     None,
+}
+
+/// The limits of a class of models that has its own.
+#[derive(Clone, Debug)]
+pub(super) struct ClassLimits {
+    /// Any model of the class.
+    pub(super) model: String,
+    pub(super) per_minute: EachLimit<u64>,
 }
 
 /// The function that names the class of a model.

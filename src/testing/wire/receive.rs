@@ -24,15 +24,15 @@ impl RequestHead {
         let (Some(method), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(ReadFailure::Refused(400, "malformed request line"));
+            return Err(ReadFailure::refused(400, "malformed request line"));
         };
         if !version.starts_with("HTTP/1.") {
-            return Err(ReadFailure::Refused(505, "not HTTP/1.1"));
+            return Err(ReadFailure::refused(505, "not HTTP/1.1"));
         }
         let mut headers = Vec::with_capacity(16);
         for line in lines {
             let Some((name, value)) = line.split_once(':') else {
-                return Err(ReadFailure::Refused(400, "malformed header line"));
+                return Err(ReadFailure::refused(400, "malformed header line"));
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
@@ -77,8 +77,14 @@ impl RequestHead {
 pub(crate) enum ReadFailure {
     /// The client has gone, or the server stops.
     Gone,
-    /// The bytes are no request that can be served: status and reason.
-    Refused(u16, &'static str),
+    /// The bytes are no request that can be served.
+    Refused { status: u16, reason: &'static str },
+}
+
+impl ReadFailure {
+    const fn refused(status: u16, reason: &'static str) -> ReadFailure {
+        ReadFailure::Refused { status, reason }
+    }
 }
 
 impl From<io::Error> for ReadFailure {
@@ -128,7 +134,7 @@ impl<'a> RequestReader<'a> {
                 return head;
             }
             if unread.len() > MAX_HEAD {
-                return Err(ReadFailure::Refused(431, "request head too large"));
+                return Err(ReadFailure::refused(431, "request head too large"));
             }
             searched = unread.len().saturating_sub(3);
             self.fill()?;
@@ -144,7 +150,7 @@ impl<'a> RequestReader<'a> {
             return Ok(Vec::new());
         };
         let Ok(length) = length.parse::<usize>() else {
-            return Err(ReadFailure::Refused(400, "malformed content-length"));
+            return Err(ReadFailure::refused(400, "malformed content-length"));
         };
         if length > MAX_BODY {
             return Err(TOO_LARGE);
@@ -220,7 +226,7 @@ impl<'a> RequestReader<'a> {
             let line = self.read_line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
             let Ok(size) = usize::from_str_radix(size, 16) else {
-                return Err(ReadFailure::Refused(400, "malformed chunk size"));
+                return Err(ReadFailure::refused(400, "malformed chunk size"));
             };
             if size > MAX_BODY - body.len() {
                 return Err(TOO_LARGE);
@@ -231,7 +237,7 @@ impl<'a> RequestReader<'a> {
             }
             self.read_into(&mut body, size)?;
             if !self.read_line()?.is_empty() {
-                return Err(ReadFailure::Refused(400, "malformed chunk end"));
+                return Err(ReadFailure::refused(400, "malformed chunk end"));
             }
         }
     }
@@ -245,7 +251,7 @@ impl<'a> RequestReader<'a> {
                 return Ok(line);
             }
             if unread.len() > MAX_HEAD {
-                return Err(ReadFailure::Refused(400, "line too long"));
+                return Err(ReadFailure::refused(400, "line too long"));
             }
             self.fill()?;
         }
@@ -280,7 +286,7 @@ const READ_SIZE: usize = 16 * 1024;
 /// The most bytes that a stated length reserves before they have arrived.
 const MAX_RESERVED: usize = 32 * 1024 * 1024;
 
-const TOO_LARGE: ReadFailure = ReadFailure::Refused(413, "request body too large");
+const TOO_LARGE: ReadFailure = ReadFailure::refused(413, "request body too large");
 
 #[cfg(test)]
 mod tests {
@@ -316,10 +322,13 @@ mod tests {
             "GET / HTTP/1.1\r\nno colon",
         ] {
             let refused = RequestHead::parse(head.as_bytes()).expect_err(head);
-            assert!(matches!(refused, ReadFailure::Refused(400, _)), "{head}");
+            assert!(
+                matches!(refused, ReadFailure::Refused { status: 400, .. }),
+                "{head}"
+            );
         }
         let refused = RequestHead::parse(b"GET / HTTP/2").expect_err("another version");
-        assert!(matches!(refused, ReadFailure::Refused(505, _)));
+        assert!(matches!(refused, ReadFailure::Refused { status: 505, .. }));
     }
 
     #[test]

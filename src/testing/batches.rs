@@ -34,8 +34,8 @@ use super::sync::lock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchOutcome {
-    /// The canned outcome: a message that echoes the last text of the user, or the error of a faulty
-    /// request.
+    /// The canned outcome: a message that echoes the last text of the user, or the error of a
+    /// faulty request.
     Canned,
     /// A message with this text.
     Message(String),

@@ -16,8 +16,8 @@ use crate::clock::{Clock, ManualTime};
 /// The budget that a client makes for itself uses the clock of the client; a budget from
 /// [`Budget::new`](crate::Budget::new) uses the real clock.
 ///
-/// All threads share one time: when the clock jumps for the sleep of one thread, time also passes for
-/// the other threads and for responses that are on their way.
+/// All threads share one time: when the clock jumps for the sleep of one thread, time also passes
+/// for the other threads and for responses that are on their way.
 ///
 /// Connect and idle timeouts of sockets pass in real time, not on this clock. So do the
 /// [limits](super::TestServer::limit) of a [`TestServer`](super::TestServer).
@@ -103,7 +103,8 @@ impl ManualClock {
         self.0.sleeps()
     }
 
-    /// Returns the length of each sleep that began since the last call, in order, and drops the record.
+    /// Returns the length of each sleep that began since the last call, in order, and drops the
+    /// record.
     ///
     /// For long runs, whose sleeps would fill the memory.
     pub fn take_sleeps(&self) -> Vec<Duration> {

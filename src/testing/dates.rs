@@ -15,7 +15,8 @@ pub(super) fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Returns seconds since 1970 in the format of the header `date`, such as `Mon, 23 Nov 2026 10:00:00 GMT`.
+/// Returns seconds since 1970 in the format of the header `date`, such as `Mon, 23 Nov 2026
+/// 10:00:00 GMT`.
 pub(super) fn http_date(seconds: u64) -> String {
     let days = seconds / 86_400;
     let (year, month, day) = civil(days);

@@ -20,7 +20,7 @@ impl StreamScript {
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut frames = Frames::new(Arc::new(self.clone()), StreamStart::default());
+        let mut frames = Frames::new(Arc::new(self.clone()), MessageStartValues::default());
         let mut bytes = Vec::new();
         while !matches!(frames.next(&mut bytes), Frame::End) {}
         bytes
@@ -29,15 +29,15 @@ impl StreamScript {
 
 /// What `message_start` takes from the request.
 #[derive(Debug)]
-pub(super) struct StreamStart {
+pub(super) struct MessageStartValues {
     pub(super) id: String,
     pub(super) model: String,
     pub(super) input_tokens: u64,
 }
 
-impl Default for StreamStart {
+impl Default for MessageStartValues {
     fn default() -> Self {
-        StreamStart {
+        MessageStartValues {
             id: "msg_test_000001".to_owned(),
             model: DEFAULT_MODEL.to_owned(),
             input_tokens: 10,
@@ -59,7 +59,7 @@ pub(super) enum Frame {
 #[derive(Debug)]
 pub(super) struct Frames {
     script: Arc<StreamScript>,
-    start: StreamStart,
+    start: MessageStartValues,
     /// The index of the next step.
     step: usize,
     /// How many deltas of the current step were made.
@@ -75,7 +75,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(script: Arc<StreamScript>, start: StreamStart) -> Self {
+    pub(super) fn new(script: Arc<StreamScript>, start: MessageStartValues) -> Self {
         Frames {
             rng: fastrand::Rng::with_seed(SEED),
             script,

@@ -41,8 +41,8 @@ pub struct RecordedRequest {
 }
 
 impl fmt::Debug for RecordedRequest {
-    /// Leaves out the values of headers and the body: a failing test prints them, and the key may be
-    /// a real one.
+    /// Leaves out the values of headers and the body: a failing test prints them, and the key may
+    /// be a real one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("RecordedRequest")

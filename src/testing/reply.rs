@@ -21,11 +21,11 @@ use crate::types::{Content as MessageContent, ContentBlock, ToolUseBlock};
 /// # What a reset is
 ///
 /// The server closes the socket while the end of the request is still unread in the kernel, which
-/// makes the kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows and
-/// most other systems. On Linux the client can still read the bytes that arrived before the reset,
-/// but of a body beyond some 64 kB the rest may be lost; on other systems all bytes may be lost. If
-/// a client sends several requests without waiting for the responses, the end of the request may
-/// have been read already, and the connection closes without a reset.
+/// makes the kernel send a TCP reset (RST): the client sees "connection reset" on Linux, Windows
+/// and most other systems. On Linux the client can still read the bytes that arrived before the
+/// reset, but of a body beyond some 64 kB the rest may be lost; on other systems all bytes may be
+/// lost. If a client sends several requests without waiting for the responses, the end of the
+/// request may have been read already, and the connection closes without a reset.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,7 +59,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Creates a JSON response: `body` is JSON text or a `serde_json::Value`, by value or by reference.
+    /// Creates a JSON response: `body` is JSON text or a `serde_json::Value`, by value or by
+    /// reference.
     ///
     /// ```
     /// use anthropic_blocking::testing::Reply;
@@ -75,13 +76,13 @@ impl Reply {
         })
     }
 
-    /// Creates a message with this content, a text or [`ContentBlock`]s: a stream if the request asks
-    /// for one, as a plain [`create`](crate::Messages::create) does, otherwise JSON.
+    /// Creates a message with this content, a text or [`ContentBlock`]s: a stream if the request
+    /// asks for one, as a plain [`create`](crate::Messages::create) does, otherwise JSON.
     ///
     /// The model is that of the request; the input tokens are a quarter of the bytes of the
-    /// request's `messages`, the output tokens a quarter of the bytes of all text, thinking and tool
-    /// input, both rounded up. The stop reason is `tool_use` if there is such a block, otherwise
-    /// `end_turn`.
+    /// request's `messages`, the output tokens a quarter of the bytes of all text, thinking and
+    /// tool input, both rounded up. The stop reason is `tool_use` if there is such a block,
+    /// otherwise `end_turn`.
     pub fn message(content: impl Into<MessageContent>) -> Self {
         let blocks = match content.into() {
             MessageContent::Text(text) => vec![ContentBlock::text(text)],
@@ -136,10 +137,11 @@ impl Reply {
         })
     }
 
-    /// Creates a 429 for used-up input tokens, with `retry-after` and the rate limit headers of the API.
+    /// Creates a 429 for used-up input tokens, with `retry-after` and the rate limit headers of the
+    /// API.
     ///
-    /// The headers state 50 requests, 50,000 input tokens, 10,000 output tokens and 60,000 tokens per
-    /// minute; no input tokens are left, and their `reset` is a minute ahead.
+    /// The headers state 50 requests, 50,000 input tokens, 10,000 output tokens and 60,000 tokens
+    /// per minute; no input tokens are left, and their `reset` is a minute ahead.
     pub fn rate_limited(retry_after_seconds: u64) -> Self {
         Reply::error(429, "rate_limit_error", RATE_LIMITED)
             .by_default("retry-after", retry_after_seconds)
@@ -158,7 +160,8 @@ impl Reply {
             .resets_in("anthropic-ratelimit-tokens-reset", 60)
     }
 
-    /// Creates a 529 as recorded from the API: `x-should-retry: true`, no `retry-after`, no id in the body.
+    /// Creates a 529 as recorded from the API: `x-should-retry: true`, no `retry-after`, no id in
+    /// the body.
     pub fn overloaded() -> Self {
         let inner = r#"{"type":"overloaded_error","message":"Overloaded"}"#;
         Reply::new(ReplyContent::Error {
@@ -273,8 +276,8 @@ impl Reply {
     /// Resets the connection once the head of the request has been read, before its body is read.
     ///
     /// The request is recorded without its body. The function of
-    /// [`answer_with`](super::TestServer::answer_with) sees the body; from there this fault acts like
-    /// [`reset_before_headers`](Reply::reset_before_headers).
+    /// [`answer_with`](super::TestServer::answer_with) sees the body; from there this fault acts
+    /// like [`reset_before_headers`](Reply::reset_before_headers).
     pub fn reset_before_body_read(self) -> Self {
         self.fault(InjectedFault::ResetBeforeBodyRead)
     }
@@ -290,13 +293,14 @@ impl Reply {
         self.fault(InjectedFault::ResetInBody(after_bytes))
     }
 
-    /// Closes the connection without a reset after this many bytes of the body, fewer than announced.
+    /// Closes the connection without a reset after this many bytes of the body, fewer than
+    /// announced.
     pub fn truncate(self, after_bytes: usize) -> Self {
         self.fault(InjectedFault::Truncate(after_bytes))
     }
 
-    /// Sends nothing after this many bytes of the body, with the connection open, until the client goes
-    /// away or the server stops.
+    /// Sends nothing after this many bytes of the body, with the connection open, until the client
+    /// goes away or the server stops.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -322,8 +326,8 @@ impl Reply {
         self.fault(InjectedFault::StallBeforeHeaders)
     }
 
-    /// Sends the response, headers included, in pieces of `bytes_at_a_time` (at least 1) with a pause
-    /// after each.
+    /// Sends the response, headers included, in pieces of `bytes_at_a_time` (at least 1) with a
+    /// pause after each.
     pub fn dribble(mut self, bytes_at_a_time: usize, between: Duration) -> Self {
         self.dribble = Some(Dribble {
             bytes_at_a_time: bytes_at_a_time.max(1),

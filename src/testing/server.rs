@@ -21,14 +21,14 @@ use super::wire::{AfterReply, ReadFailure, RequestContext, RequestHead, RequestR
 
 /// A loopback HTTP/1.1 server that stands in for the API in tests.
 ///
-/// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults of
-/// a real network, and records the requests. A request for which no reply is scripted gets a canned
-/// response like the API's: messages echo the last text of the user, as JSON or as a stream; batches
-/// end after some polls ([`batch_polls`](TestServer::batch_polls)), with such a message for each of
-/// their requests; faulty requests get the API's errors.
+/// It listens on a free port of `127.0.0.1`, serves scripted [`Reply`] values with all the faults
+/// of a real network, and records the requests. A request for which no reply is scripted gets a
+/// canned response like the API's: messages echo the last text of the user, as JSON or as a stream;
+/// batches end after some polls ([`batch_polls`](TestServer::batch_polls)), with such a message for
+/// each of their requests; faulty requests get the API's errors.
 ///
-/// A request takes its reply from the first of these that has one: the queue for its method and path
-/// ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
+/// A request takes its reply from the first of these that has one: the queue for its method and
+/// path ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
 /// ([`answer_with`](TestServer::answer_with)), the canned responses. With
 /// [`limit`](TestServer::limit), the canned messages are subject to rate limits.
 ///
@@ -131,7 +131,8 @@ impl TestServer {
         self.shared.records().queues.push_for(method, path, reply);
     }
 
-    /// Sets the function that makes the reply when no queue has one, instead of an earlier function.
+    /// Sets the function that makes the reply when no queue has one, instead of an earlier
+    /// function.
     ///
     /// The thread of the connection calls the function, so several calls can run at once, and
     /// stopping the server waits until they return.
@@ -156,14 +157,14 @@ impl TestServer {
 
     /// Subjects the canned responses of `POST /v1/messages` to these limits, from now on.
     ///
-    /// The buckets begin full and the [`ledger`](TestServer::ledger) empty, even if there were limits
-    /// before. Scripted replies and those of [`answer_with`](TestServer::answer_with) are not limited
-    /// and cost nothing, except [`Reply::canned`]. Requests that get an error of the canned server
-    /// cost nothing either.
+    /// The buckets begin full and the [`ledger`](TestServer::ledger) empty, even if there were
+    /// limits before. Scripted replies and those of [`answer_with`](TestServer::answer_with) are
+    /// not limited and cost nothing, except [`Reply::canned`]. Requests that get an error of the
+    /// canned server cost nothing either.
     ///
     /// Do not combine limits with a client whose [`ManualClock`](super::ManualClock) jumps over
-    /// sleeps: the buckets fill in real time, so the client sends again at once, until its `max_wait`
-    /// is used up and the call fails.
+    /// sleeps: the buckets fill in real time, so the client sends again at once, until its
+    /// `max_wait` is used up and the call fails.
     pub fn limit(&self, limits: ServerLimits) {
         *lock(&self.shared.limiter) = Some(Arc::new(ServerLimiter::new(limits)));
     }
@@ -259,8 +260,8 @@ impl TestServer {
         records.request_count >= count
     }
 
-    /// Blocks until at most `count` connections are open, at most for `timeout`; returns whether that
-    /// is the case.
+    /// Blocks until at most `count` connections are open, at most for `timeout`; returns whether
+    /// that is the case.
     ///
     /// The server notices that a client has gone when it waits for a request, stalls or writes.
     #[must_use]
@@ -280,8 +281,8 @@ impl TestServer {
     /// stalls.
     ///
     /// Blocks until its threads have ended, which is at once unless a function given to
-    /// [`answer_with`](TestServer::answer_with) is running. The recorded requests can still be read.
-    /// A second call does nothing.
+    /// [`answer_with`](TestServer::answer_with) is running. The recorded requests can still be
+    /// read. A second call does nothing.
     pub fn stop(&self) {
         let Some(acceptor) = lock(&self.acceptor).take() else {
             return;
@@ -568,8 +569,8 @@ fn recorded_request(head: RequestHead, body: Vec<u8>, connection: usize) -> Reco
     }
 }
 
-/// Returns the reply for a panic in a function of the caller: the function would panic again, so the
-/// client must not retry.
+/// Returns the reply for a panic in a function of the caller: the function would panic again, so
+/// the client must not retry.
 fn reply_for_panic(panic: &(dyn Any + Send)) -> Reply {
     let text = panic
         .downcast_ref::<&str>()

@@ -8,10 +8,10 @@ use crate::types::ContentBlock;
 
 /// The body of a streamed response, event by event, with its faults.
 ///
-/// [`StreamScript::text`] is a complete stream. [`StreamScript::new`] is empty and takes the events one
-/// by one, up to [`finish`](StreamScript::finish): without `finish` the stream ends too early, and the
-/// client retries. Events are sent in the order in which they were added. By default each event is one
-/// HTTP chunk, lines end in LF, and every event has a name.
+/// [`StreamScript::text`] is a complete stream. [`StreamScript::new`] is empty and takes the events
+/// one by one, up to [`finish`](StreamScript::finish): without `finish` the stream ends too early,
+/// and the client retries. Events are sent in the order in which they were added. By default each
+/// event is one HTTP chunk, lines end in LF, and every event has a name.
 ///
 /// Methods that count events count pings, but neither comments nor raw bytes.
 ///
@@ -66,9 +66,9 @@ impl StreamScript {
 
     /// Creates a complete stream with `text`, in deltas of about one word.
     ///
-    /// The events: `message_start`, `ping`, one text block, `message_delta`, `message_stop`. The input
-    /// tokens are a quarter of the bytes of the request's `messages`, the output tokens a quarter of
-    /// the bytes of `text`, both rounded up.
+    /// The events: `message_start`, `ping`, one text block, `message_delta`, `message_stop`. The
+    /// input tokens are a quarter of the bytes of the request's `messages`, the output tokens a
+    /// quarter of the bytes of `text`, both rounded up.
     pub fn text(text: &str) -> Self {
         StreamScript::message(&[ContentBlock::text(text)])
     }
@@ -127,8 +127,8 @@ impl StreamScript {
         script.block_stop(index)
     }
 
-    /// Adds a complete tool use block, one delta for each piece of the input's JSON text. If the pieces
-    /// do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
+    /// Adds a complete tool use block, one delta for each piece of the input's JSON text. If the
+    /// pieces do not matter, [`Reply::tool_use`](super::Reply::tool_use) is shorter.
     pub fn tool_use<S: AsRef<str>>(
         self,
         id: &str,
@@ -150,8 +150,8 @@ impl StreamScript {
 
     /// Adds a complete text block of `count` generated deltas of `bytes_each` bytes of text.
     ///
-    /// The deltas are made while they are sent, so a million of them costs no memory. The text consists
-    /// of lower-case ASCII words, the same in every run.
+    /// The deltas are made while they are sent, so a million of them costs no memory. The text
+    /// consists of lower-case ASCII words, the same in every run.
     pub fn deltas(self, count: usize, bytes_each: usize) -> Self {
         let (mut script, index) = self.block(r#"{"type":"text","text":""}"#);
         script.output_bytes += (count as u64).saturating_mul(bytes_each as u64);
@@ -218,8 +218,8 @@ impl StreamScript {
 
     /// Adds `message_delta` and `message_stop` with the stop reason and usage of the script so far.
     ///
-    /// The stop reason is `tool_use` after a tool use block, otherwise `end_turn`. The output tokens
-    /// are a quarter of the bytes of all deltas, rounded up.
+    /// The stop reason is `tool_use` after a tool use block, otherwise `end_turn`. The output
+    /// tokens are a quarter of the bytes of all deltas, rounded up.
     pub fn finish(self) -> Self {
         let (reason, output_tokens) = (self.stop_reason(), self.output_tokens());
         self.message_delta(reason, output_tokens).message_stop()
@@ -305,8 +305,8 @@ impl StreamScript {
         self
     }
 
-    /// Leaves out the empty line after the last event, so that a reader by the standard drops the event.
-    /// This client still accepts a last `message_stop`.
+    /// Leaves out the empty line after the last event, so that a reader by the standard drops the
+    /// event. This client still accepts a last `message_stop`.
     pub fn without_final_blank_line(mut self) -> Self {
         self.final_blank_line = false;
         self
@@ -326,7 +326,8 @@ impl StreamScript {
 
     /// Sends the body as one HTTP chunk. Default: one chunk for each event.
     ///
-    /// The whole body is then held in memory. At each [`pause`](StreamScript::pause) a new chunk begins.
+    /// The whole body is then held in memory. At each [`pause`](StreamScript::pause) a new chunk
+    /// begins.
     pub fn one_chunk(mut self) -> Self {
         self.one_chunk = true;
         self

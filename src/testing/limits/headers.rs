@@ -4,7 +4,8 @@ use super::buckets::{BucketLevel, BucketLevels};
 use super::settings::{HeaderMode, INPUT, OUTPUT, REQUESTS};
 use crate::testing::dates::rfc3339;
 
-/// Returns the headers of the groups that the mode sends and `is_shown` selects; `now` is the time in seconds since 1970.
+/// Returns the headers of the groups that the mode sends and `is_shown` selects; `now` is the time
+/// in seconds since 1970.
 pub(super) fn rate_limit_headers(
     levels: &BucketLevels,
     mode: HeaderMode,

@@ -79,13 +79,13 @@ pub struct ClassLedger {
     pub class: String,
     /// What was charged; `requests` counts the admitted ones.
     ///
-    /// Requests and input count on arrival. Output counts as it is produced, even if `max_tokens` are
-    /// reserved for it.
+    /// Requests and input count on arrival. Output counts as it is produced, even if `max_tokens`
+    /// are reserved for it.
     pub charged: Amounts,
     /// The largest amounts charged in any 60 s, each in a span of its own.
     ///
-    /// The sums are exact over all spans of 60 s, wherever they begin. Parts of tokens count, and the
-    /// sum is rounded up.
+    /// The sums are exact over all spans of 60 s, wherever they begin. Parts of tokens count, and
+    /// the sum is rounded up.
     pub worst_minute: Amounts,
     /// The refusals by cause.
     pub refused: Refusals,
@@ -297,9 +297,9 @@ struct SumChange {
 
 /// Returns the largest sum of amounts in any span of this length: `(t, t + span]`, for all t.
 ///
-/// The function follows the sum over the last `span` seconds through time. The sum jumps and its slope
-/// changes only when an amount begins or ends, and when its beginning or end leaves the span. So the
-/// largest value is at one of these times, before or after the jump.
+/// The function follows the sum over the last `span` seconds through time. The sum jumps and its
+/// slope changes only when an amount begins or ends, and when its beginning or end leaves the span.
+/// So the largest value is at one of these times, before or after the jump.
 fn largest_sum(amounts: &[ChargedAmount], span: f64) -> f64 {
     let mut changes: Vec<SumChange> = Vec::with_capacity(amounts.len() * 4);
     for amount in amounts {

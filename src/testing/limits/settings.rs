@@ -4,29 +4,29 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The rate limits that a [`TestServer`](crate::testing::TestServer) enforces, and the sizes and times
-/// of its responses.
+/// The rate limits that a [`TestServer`](crate::testing::TestServer) enforces, and the sizes and
+/// times of its responses.
 ///
 /// Every class of models has three token buckets (requests, input tokens, output tokens), full at
-/// first and filled continuously at the rate of the limit. A request for which one of them holds too
-/// little gets a 429 with the headers and texts of the API, and costs nothing. Periods of 529s and
-/// use by another tenant can be added.
+/// first and filled continuously at the rate of the limit. A request for which one of them holds
+/// too little gets a 429 with the headers and texts of the API, and costs nothing. Periods of 529s
+/// and use by another tenant can be added.
 ///
 /// # Sizes
 ///
 /// The input of a request is a quarter of the bytes of its `messages`, the output a quarter of the
 /// bytes of the canned text, both rounded up, unless [`output`](ServerLimits::output) sets a random
 /// size. A request can state its own sizes, in `metadata.user_id` or else in the last text of the
-/// user, in the form `[cost input=3080 output=375 cache_read=1000 latency_ms=6300]`, each part optional.
-/// Input read from the cache is reported and does not count. Outputs end at `max_tokens`, and have at
-/// least one token.
+/// user, in the form `[cost input=3080 output=375 cache_read=1000 latency_ms=6300]`, each part
+/// optional. Input read from the cache is reported and does not count. Outputs end at `max_tokens`,
+/// and have at least one token.
 ///
 /// # Time
 ///
-/// A response is complete after its [`latency`](ServerLimits::latency), by default at once. One tenth
-/// of the latency passes before the first token; over the rest the output is produced evenly, and a
-/// stream is sent as its output is produced, in at most 16 deltas. An admitted request is carried out
-/// to its end and counts as open until then, even if the client has gone away.
+/// A response is complete after its [`latency`](ServerLimits::latency), by default at once. One
+/// tenth of the latency passes before the first token; over the rest the output is produced evenly,
+/// and a stream is sent as its output is produced, in at most 16 deltas. An admitted request is
+/// carried out to its end and counts as open until then, even if the client has gone away.
 ///
 /// All times count from the first request, in the server's time, which
 /// [`scale`](ServerLimits::scale) makes faster than real time. The headers show the buckets at the
@@ -68,7 +68,8 @@ pub struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// Sets the limits of every class of models: requests, input tokens and output tokens per minute.
+    /// Sets the limits of every class of models: requests, input tokens and output tokens per
+    /// minute.
     pub fn per_minute(requests: u64, input_tokens: u64, output_tokens: u64) -> Self {
         ServerLimits {
             per_minute: [requests, input_tokens, output_tokens],
@@ -134,8 +135,9 @@ impl ServerLimits {
         self
     }
 
-    /// Lets another tenant take a share (0 to 1) of all that flows into the buckets: for the time `on`
-    /// the share, then for the time `off` nothing, and so on. With `off` zero the share is permanent.
+    /// Lets another tenant take a share (0 to 1) of all that flows into the buckets: for the time
+    /// `on` the share, then for the time `off` nothing, and so on. With `off` zero the share is
+    /// permanent.
     ///
     /// `retry-after` and `reset` do not include the other tenant: a server cannot foresee its use.
     ///
@@ -181,7 +183,8 @@ impl ServerLimits {
         self
     }
 
-    /// Sets the time from the arrival of a request to its 429 or 529. Default: zero. At most one hour.
+    /// Sets the time from the arrival of a request to its 429 or 529. Default: zero. At most one
+    /// hour.
     pub fn refusal_latency(mut self, latency: Duration) -> Self {
         self.refusal_latency = latency.min(Duration::from_secs(3_600));
         self
@@ -190,23 +193,25 @@ impl ServerLimits {
     /// Sets the number of output tokens, with a lognormal distribution; `sigma` 0 makes the number
     /// constant. The messages consist of filler text.
     ///
-    /// The n-th admitted request gets the n-th of the sizes (and of the latencies) that follow from the
-    /// seed, whatever the request is. Default: the size of the canned text.
+    /// The n-th admitted request gets the n-th of the sizes (and of the latencies) that follow from
+    /// the seed, whatever the request is. Default: the size of the canned text.
     pub fn output(mut self, median_tokens: u64, sigma: f64) -> Self {
         self.output = Some(LogNormal::new(median_tokens as f64, sigma));
         self
     }
 
-    /// Lets the server's time pass so many times faster than real time: 0.001 to 1,000,000. Default: 1.
+    /// Lets the server's time pass so many times faster than real time: 0.001 to 1,000,000.
+    /// Default: 1.
     ///
-    /// All times of the server are scaled, latencies and dates included. So is `retry-after`: at 20, a
-    /// client should wait a twentieth of it.
+    /// All times of the server are scaled, latencies and dates included. So is `retry-after`: at
+    /// 20, a client should wait a twentieth of it.
     pub fn scale(mut self, factor: f64) -> Self {
         self.scale = bounded(factor, 1e-3, 1e6);
         self
     }
 
-    /// Sets the seed of all random values: sizes, latencies, and which requests get a 529. Default: 0.
+    /// Sets the seed of all random values: sizes, latencies, and which requests get a 529. Default:
+    /// 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -226,11 +231,11 @@ impl ServerLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Charging {
-    /// As the output is produced, like the API since 2026. A request is admitted while the bucket holds
-    /// at least one token; the level may become negative.
+    /// As the output is produced, like the API since 2026. A request is admitted while the bucket
+    /// holds at least one token; the level may become negative.
     AsProduced,
-    /// `max_tokens` when the request arrives, of which the unused part is refunded at the end: like the
-    /// API before 2026, and other services.
+    /// `max_tokens` when the request arrives, of which the unused part is refunded at the end: like
+    /// the API before 2026, and other services.
     Reserved,
 }
 

@@ -10,7 +10,8 @@ use super::support::{RawClient, post, request, started};
 fn empty_bucket_refuses_until_retry_after() {
     let server = limited(ServerLimits::per_minute(100, 6_000, 500).scale(200.0));
     let mut client = RawClient::to(&server);
-    // The bucket fills by 20 tokens in a millisecond meanwhile: it takes a few requests to empty it.
+    // The bucket fills by 20 tokens in a millisecond meanwhile: it takes a few requests to empty
+    // it.
     let mut responses = (0..10_000).map(|_| client.send_and_read(&sized("input=5000 output=1", 9)));
     let refused = responses
         .find(|response| response.status != 200)

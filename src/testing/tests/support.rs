@@ -29,14 +29,14 @@ pub(super) struct RawClient {
 }
 
 #[derive(Debug)]
-pub(super) struct RawResponse {
+pub(super) struct SocketResponse {
     pub(super) status: u16,
     pub(super) head: String,
     pub(super) body: Vec<u8>,
     pub(super) chunks: usize,
 }
 
-impl RawResponse {
+impl SocketResponse {
     pub(super) fn headers(&self, name: &str) -> Vec<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines
@@ -75,10 +75,10 @@ impl RawClient {
     }
 
     #[track_caller]
-    pub(super) fn send_and_read(&mut self, request: &[u8]) -> RawResponse {
+    pub(super) fn send_and_read(&mut self, request: &[u8]) -> SocketResponse {
         self.send(request);
         let head = self.read_head();
-        let mut response = RawResponse {
+        let mut response = SocketResponse {
             status: head[9..12].parse().expect("a status"),
             head,
             body: Vec::new(),

@@ -96,9 +96,9 @@ impl From<io::Error> for ReadFailure {
 /// Buffered reading that leaves the last bytes of a request in the kernel.
 ///
 /// The reader peeks at bytes, and consumes them only before it peeks at more. When a request is
-/// complete, its end is still unread in the kernel, and closing the socket then makes the kernel send
-/// a reset instead of a regular end. There is no other way to a real reset without `SO_LINGER`, which
-/// std lacks.
+/// complete, its end is still unread in the kernel, and closing the socket then makes the kernel
+/// send a reset instead of a regular end. There is no other way to a real reset without
+/// `SO_LINGER`, which std lacks.
 pub(crate) struct RequestReader<'a> {
     socket: &'a TcpStream,
     buffer: Vec<u8>,

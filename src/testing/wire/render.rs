@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::testing::canned::{self, MessageParts, RequestSummary};
 use crate::testing::dates::rfc3339_in;
-use crate::testing::frames::{Frames, StreamStart};
+use crate::testing::frames::{Frames, MessageStartValues};
 use crate::testing::recorded::RecordedRequest;
 use crate::testing::reply::{DefaultValue, Framing, ORGANIZATION, Reply, ReplyContent};
 use crate::testing::stream::{StreamScript, json_of, quoted};
@@ -212,7 +212,7 @@ impl<'a> RenderedHead<'a> {
 }
 
 fn frames(script: Arc<StreamScript>, id: String, summary: RequestSummary) -> RenderedBody {
-    let opening = StreamStart {
+    let opening = MessageStartValues {
         id,
         model: summary.model,
         input_tokens: summary.input_tokens,

@@ -56,7 +56,9 @@ impl Bucket {
 
     /// Whether time alone changes its margins or its depth to speak of.
     pub(crate) fn fades(&self) -> bool {
-        self.guessed || self.foreign > 0.005 * self.rate() || self.noise > 0.001 * self.depth
+        self.guessed
+            || self.foreign > MIN_FOREIGN_USE * self.rate()
+            || self.noise > MIN_NOISE * self.depth
     }
 
     pub(crate) fn rate(&self) -> f64 {
@@ -68,11 +70,11 @@ impl Bucket {
         if !self.is_known() {
             return;
         }
-        if self.guessed && self.limit < HIGHEST {
-            let grown = exp(passed * GROWTH).min(HIGHEST / self.limit);
+        if self.guessed && self.limit < HIGHEST_GUESS {
+            let grown = exp(passed * GUESS_GROWTH).min(HIGHEST_GUESS / self.limit);
             (self.limit, self.depth) = (self.limit * grown, self.depth * grown);
         }
-        let taken = self.foreign * FORGETTING * (1.0 - kept);
+        let taken = self.foreign * FOREIGN_USE_MEMORY * (1.0 - kept);
         self.foreign *= kept;
         self.noise *= kept;
         let level = self.free + self.held;
@@ -83,8 +85,8 @@ impl Bucket {
     /// How long it takes to refill by `tokens`: foreign use is forgotten meanwhile. Never too long.
     pub(crate) fn time_for(&self, tokens: f64) -> f64 {
         let mut time = tokens / self.rate();
-        for _ in 0..ROUNDS {
-            let taken = self.foreign * FORGETTING * (1.0 - kept(time));
+        for _ in 0..REFILL_TIME_STEPS {
+            let taken = self.foreign * FOREIGN_USE_MEMORY * (1.0 - kept(time));
             time = (tokens + taken) / self.rate();
         }
         time
@@ -121,7 +123,7 @@ impl Bucket {
         }
         self.limit = limit;
         self.depth = (limit * minutes).max(1.0);
-        self.guard = self.guard.min(0.15 * self.depth);
+        self.guard = self.guard.min(MAX_REFUSAL_MARGIN * self.depth);
         self.clip();
     }
 
@@ -134,27 +136,27 @@ impl Bucket {
 
     /// What must be free for a request of `cost`.
     pub(crate) fn need(&self, d: usize, cost: f64, variance: f64, idle: bool) -> f64 {
-        let mut margin = self.guard + 3.0 * self.noise;
+        let mut margin = self.guard + NOISE_MARGIN * self.noise;
         if d != REQUESTS {
-            margin += 0.01 * self.depth;
+            margin += BASE_MARGIN * self.depth;
         }
-        let spread = 2.0 * greater(self.variance + variance, 0.0).sqrt();
-        margin += lesser(spread, 0.1 * self.depth);
-        if self.foreign > 0.005 * self.rate() {
+        let spread = MARGIN_DEVIATIONS * greater(self.variance + variance, 0.0).sqrt();
+        margin += lesser(spread, MAX_DEVIATION_MARGIN * self.depth);
+        if self.foreign > MIN_FOREIGN_USE * self.rate() {
             // Others are here: stay off the floor.
-            let lent = 0.3 * self.seen;
-            let mut floor = lesser(0.08 * self.depth, lent);
+            let lent = MAX_SHARED_FLOOR * self.seen;
+            let mut floor = lesser(SHARED_FLOOR * self.depth, lent);
             if d != REQUESTS {
                 // What is smaller than a quarter of the bucket leaves room for what is not: who has
                 // one of these would wait for the others for ever.
-                floor = greater(floor, lesser(0.25 * self.depth, lent) - cost);
+                floor = greater(floor, lesser(LARGE_REQUEST_ROOM * self.depth, lent) - cost);
             }
             margin += floor;
         }
         let cost = lesser(cost, self.depth);
         let mut margin = lesser(margin, self.depth - cost);
         if idle {
-            margin = lesser(margin, 0.25 * self.depth);
+            margin = lesser(margin, MAX_IDLE_MARGIN * self.depth);
         }
         cost + margin
     }
@@ -172,36 +174,42 @@ impl Bucket {
         used: f64,
     ) -> f64 {
         // Tokens are rounded to thousands.
-        let rounding = if d == REQUESTS { 1.0 } else { 500.0 };
+        let rounding = if d == REQUESTS {
+            REQUESTS_ROUNDING
+        } else {
+            TOKENS_ROUNDING
+        };
         let (low, high) = (range.0 - self.corrected, range.1 - self.corrected);
-        let busy = used >= 0.7 * self.rate() * life.max(2.0) || remaining < 0.3 * self.seen;
+        let busy = used >= BUSY_USE * self.rate() * life.max(MIN_INTERVAL)
+            || remaining < LOW_LEVEL * self.seen;
         // A surprise has grown since the last headers, or since the request was sent.
-        let span = life.max(now - self.read).max(2.0);
+        let span = life.max(now - self.read).max(MIN_INTERVAL);
         self.read = now;
-        let most = 0.05 * self.depth;
+        let most = MAX_NOISE_SAMPLE * self.depth;
         let mut surprise = 0.0;
         if remaining + rounding < low.max(0.0) {
             let missing = low - remaining - rounding;
             surprise = missing;
             self.free -= missing;
             self.corrected += missing;
-            self.noise += 0.05 * (missing.min(most) - self.noise);
+            self.noise += NOISE_GAIN * (missing.min(most) - self.noise);
             if busy || self.foreign > 0.0 {
                 // What the server never held, nobody took: the bucket may be shallower than thought.
                 let full = self.seen - used;
                 let taken = (low.min(full) - remaining - rounding).max(0.0);
-                self.foreign = (self.foreign + 0.3 * taken / span).min(0.95 * self.rate());
+                self.foreign = (self.foreign + FOREIGN_USE_GAIN * taken / span)
+                    .min(MAX_FOREIGN_USE * self.rate());
             }
         } else if remaining - rounding > high {
             surprise = remaining - rounding - high;
-            let more = surprise / 2.0;
+            let more = RAISE_SHARE * surprise;
             self.free += more;
             self.corrected -= more;
             self.clip();
-            self.noise += 0.05 * (more.min(most) - self.noise);
-            self.foreign = (self.foreign - 0.3 * more / span).max(0.0);
+            self.noise += NOISE_GAIN * (more.min(most) - self.noise);
+            self.foreign = (self.foreign - FOREIGN_USE_GAIN * more / span).max(0.0);
         } else {
-            self.noise *= 0.98;
+            self.noise *= NOISE_DECAY;
         }
         self.seen = self.seen.max(remaining);
         surprise
@@ -209,13 +217,14 @@ impl Bucket {
 
     /// Others seem to be using the bucket.
     pub(crate) fn suspect(&mut self) {
-        self.foreign = (self.foreign + 0.1 * self.rate()).min(0.95 * self.rate());
+        self.foreign =
+            (self.foreign + SUSPECTED_USE * self.rate()).min(MAX_FOREIGN_USE * self.rate());
     }
 }
 
 /// The share of foreign use that is remembered after so much time; the same for all buckets.
 pub(crate) fn kept(passed: f64) -> f64 {
-    exp(-passed / FORGETTING)
+    exp(-passed / FOREIGN_USE_MEMORY)
 }
 
 /// One value for each bucket that is followed: requests, input, output charged as it is produced,
@@ -235,17 +244,39 @@ pub(crate) struct ServerView {
 
 const MINUTE: f64 = 60.0;
 
-/// Foreign use is forgotten over so many seconds, which also makes shares even.
-const FORGETTING: f64 = 60.0;
+pub(super) const FOREIGN_USE_MEMORY: f64 = 60.0;
+pub(super) const MIN_FOREIGN_USE: f64 = 0.005;
+pub(super) const MAX_FOREIGN_USE: f64 = 0.95;
+pub(super) const FOREIGN_USE_GAIN: f64 = 0.3;
+pub(super) const SUSPECTED_USE: f64 = 0.1;
+pub(super) const BUSY_USE: f64 = 0.7;
+pub(super) const LOW_LEVEL: f64 = 0.3;
+pub(super) const MIN_INTERVAL: f64 = 2.0;
+pub(super) const RAISE_SHARE: f64 = 0.5;
+pub(super) const REQUESTS_ROUNDING: f64 = 1.0;
+pub(super) const TOKENS_ROUNDING: f64 = 500.0;
+pub(super) const BASE_MARGIN: f64 = 0.01;
+pub(super) const MARGIN_DEVIATIONS: f64 = 2.0;
+pub(super) const MAX_DEVIATION_MARGIN: f64 = 0.1;
+pub(super) const NOISE_MARGIN: f64 = 3.0;
+pub(super) const NOISE_GAIN: f64 = 0.05;
+pub(super) const MAX_NOISE_SAMPLE: f64 = 0.05;
+pub(super) const NOISE_DECAY: f64 = 0.98;
+pub(super) const MIN_NOISE: f64 = 0.001;
+pub(super) const SHARED_FLOOR: f64 = 0.08;
+pub(super) const LARGE_REQUEST_ROOM: f64 = 0.25;
+pub(super) const MAX_SHARED_FLOOR: f64 = 0.3;
+pub(super) const MAX_IDLE_MARGIN: f64 = 0.25;
+pub(super) const MAX_REFUSAL_MARGIN: f64 = 0.15;
 
 /// By how much a guessed limit grows per second.
-const GROWTH: f64 = 0.005;
+pub(super) const GUESS_GROWTH: f64 = 0.005;
 
 /// How high it grows, per minute: more than anyone has, and a number to reckon with.
-const HIGHEST: f64 = 1e12;
+pub(super) const HIGHEST_GUESS: f64 = 1e12;
 
 /// Steps towards the time of refill; each comes nearer from below.
-const ROUNDS: usize = 8;
+const REFILL_TIME_STEPS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -287,7 +318,10 @@ mod tests {
             let Bucket {
                 limit, depth, free, ..
             } = bucket;
-            assert!(limit > 1e6 && limit <= HIGHEST * 1.001, "{passed}: {limit}");
+            assert!(
+                limit > 1e6 && limit <= HIGHEST_GUESS * 1.001,
+                "{passed}: {limit}"
+            );
             assert!(
                 (depth - limit / 4.0).abs() < 1.0 && free <= depth * 1.001,
                 "{bucket:?}"

@@ -161,7 +161,10 @@ impl ClassLimiter {
         if in_flight > 0 && self.is_probing() {
             // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
             if let Some((sent, _)) = self.travelling.back() {
-                return Err(NotNow::NotBefore(sent + ARRIVED, WaitCause::FirstResponse));
+                return Err(NotNow::NotBefore(
+                    sent + ARRIVAL_TIME,
+                    WaitCause::FirstResponse,
+                ));
             }
         }
         let pace = self.pace(now);
@@ -169,8 +172,10 @@ impl ClassLimiter {
         if let Room::NotNow(dimension) = room {
             let why = WaitCause::Server(dimension);
             return Err(match self.travelling.front() {
-                Some((sent, _)) => NotNow::NotBefore(sent + ARRIVED, why),
-                None if self.server.fades(dimension) => NotNow::NotBefore(now + FADING, why),
+                Some((sent, _)) => NotNow::NotBefore(sent + ARRIVAL_TIME, why),
+                None if self.server.fades(dimension) => {
+                    NotNow::NotBefore(now + RECHECK_INTERVAL, why)
+                }
                 None => NotNow::OnEvent(why),
             });
         }
@@ -223,7 +228,7 @@ impl ClassLimiter {
     /// The stream has shown so many output tokens in all.
     pub(crate) fn output_seen(&mut self, now: Time, key: SlabKey, tokens: u64) {
         self.advance(now);
-        let tokens = at_most(tokens, LARGEST);
+        let tokens = at_most(tokens, MAX_REQUEST_TOKENS);
         let Some(entry) = self.entries.find(key).filter(|entry| entry.output < tokens) else {
             return;
         };
@@ -242,7 +247,7 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) {
         self.begun(now, key, usage, gate);
-        let output = at_most(usage.output_tokens, LARGEST);
+        let output = at_most(usage.output_tokens, MAX_REQUEST_TOKENS);
         let Some(entry) = self.close(key, |entry, counted| {
             // What nobody told stays as promised.
             let actual = [1, entry.input.unwrap_or(counted[INPUT]), output];
@@ -298,8 +303,8 @@ impl ClassLimiter {
             Refusal::Growth | Refusal::Unexplained => self.cut(now),
             Refusal::Concurrency => {
                 let open = self.server.in_flight() as f64 + 1.0;
-                let until = self.paused_until.max(now) + CROWDED;
-                self.most_open = Some(((0.75 * open).max(1.0), until));
+                let until = self.paused_until.max(now) + CONCURRENCY_MEMORY;
+                self.most_open = Some(((CONCURRENCY_CUT * open).max(1.0), until));
                 self.cut(now);
             }
         }
@@ -430,13 +435,13 @@ impl ClassLimiter {
     fn advance(&mut self, now: Time) {
         self.window.advance(now);
         while let Some((sent, key)) = self.travelling.front().copied() {
-            if sent + ARRIVED > now {
+            if sent + ARRIVAL_TIME > now {
                 break;
             }
             self.travelling.pop_front();
             if let Some(entry) = self.entries.find(key) {
                 // In the order of time: refill must not see charges that were not made yet.
-                self.server.refill(sent + ARRIVED);
+                self.server.refill(sent + ARRIVAL_TIME);
                 self.server.arrived(&mut entry.hold);
             }
         }
@@ -470,16 +475,20 @@ impl ClassLimiter {
     /// the limiter paused belong to that pause.
     fn pause_for(&mut self, now: Time, asked: Option<f64>) {
         if now >= self.paused_until {
-            self.pauses = (self.pauses + 1).min(MOST_PAUSES);
+            self.pauses = (self.pauses + 1).min(MAX_DOUBLED_PAUSES);
         }
-        let doubled = 2f64.powi(self.pauses - 1);
+        let doubled = FIRST_PAUSE * 2f64.powi(self.pauses - 1);
         let wait = match asked {
-            Some(asked) if self.pauses > 1 => asked.max((0.05 * doubled).min(1.0)),
+            Some(asked) if self.pauses > 1 => {
+                asked.max((REPEATED_PAUSE_FLOOR * doubled).min(MAX_PAUSE_FLOOR))
+            }
             Some(asked) => asked,
             None => doubled,
         };
         // Processes that were told the same do not come back in one instant.
-        self.paused_until = self.paused_until.max(now + wait + 0.1 * self.rng.f64());
+        self.paused_until = self
+            .paused_until
+            .max(now + wait + PAUSE_JITTER * self.rng.f64());
     }
 
     fn estimate(&self, cost: &Cost) -> Estimate {
@@ -525,13 +534,13 @@ impl ClassLimiter {
 
     fn pace(&mut self, now: Time) -> Pace {
         let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
-            Some(limit) => limit as f64 / 60.0,
+            Some(limit) => limit as f64 / MINUTE,
             None => f64::INFINITY,
         });
         let mut server = self.server.rates();
         if self.pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
             // Also where no limit is known, those that were refused do not come back in one instant.
-            server[REQUESTS] = SPREAD;
+            server[REQUESTS] = REQUESTS_AFTER_REFUSAL;
         }
         self.pacer.pace(now, &server, &window)
     }
@@ -544,7 +553,7 @@ impl ClassLimiter {
         let fresh = usage.input_tokens.saturating_add(written);
         let all = fresh.saturating_add(reads);
         let counted = if self.counts_cache_reads { all } else { fresh };
-        (all > 0).then(|| at_most(counted, LARGEST))
+        (all > 0).then(|| at_most(counted, MAX_REQUEST_TOKENS))
     }
 }
 
@@ -569,22 +578,29 @@ fn proven_excess(
 }
 
 /// No request has more tokens than this: what says so is an error, and must not estimate_size for hours.
-const LARGEST: u64 = 1 << 24;
+const MAX_REQUEST_TOKENS: u64 = 1 << 24;
 
 /// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
-const SPREAD: f64 = 50.0;
+const REQUESTS_AFTER_REFUSAL: f64 = 50.0;
 
 /// For so many seconds after the pause, a refusal limits the requests at once.
-const CROWDED: f64 = 60.0;
+const CONCURRENCY_MEMORY: f64 = 60.0;
 
 /// After so many seconds margins that fade are looked at again.
-const FADING: f64 = 5.0;
+const RECHECK_INTERVAL: f64 = 5.0;
+
+const CONCURRENCY_CUT: f64 = 0.75;
+const FIRST_PAUSE: f64 = 1.0;
+const REPEATED_PAUSE_FLOOR: f64 = 0.05;
+const MAX_PAUSE_FLOOR: f64 = 1.0;
+const PAUSE_JITTER: f64 = 0.1;
+const MINUTE: f64 = 60.0;
 
 /// A pause doubles so often, to half a minute.
-const MOST_PAUSES: i32 = 6;
+const MAX_DOUBLED_PAUSES: i32 = 6;
 
 /// After so many seconds a request has surely arrived at the server.
-const ARRIVED: f64 = 2.0;
+const ARRIVAL_TIME: f64 = 2.0;
 
 #[cfg(test)]
 mod tests {
@@ -640,7 +656,7 @@ mod tests {
         let (mut limiter, mut gate) = unlimited();
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         let decision = limiter.try_admit(0.1, &SMALL, &mut gate);
-        let soon = NotNow::NotBefore(ARRIVED, WaitCause::FirstResponse);
+        let soon = NotNow::NotBefore(ARRIVAL_TIME, WaitCause::FirstResponse);
         assert_eq!(decision, Err(soon));
         limiter.learn(0.5, key, &headers(1_000.0));
         granted(limiter.try_admit(1.0, &SMALL, &mut gate));

@@ -23,7 +23,7 @@ impl Estimate {
     /// What the request costs at least, as far as that is known.
     pub(crate) fn at_least(&self, d: usize) -> f64 {
         match self.sure[d] {
-            true => self.mean[d] - 2.0 * self.variance[d].sqrt(),
+            true => self.mean[d] - BOUND_DEVIATIONS * self.variance[d].sqrt(),
             false => 0.0,
         }
     }
@@ -61,16 +61,18 @@ impl Estimates {
         let input_variance = size * size * ratio.variance;
         let answers = &self.outputs[usize::from(cost.cached)][band(cost.max_tokens)];
         let most = cost.max_tokens as f64;
-        let length = answers.length.or_prior(3, || {
-            // 5.3: half of `max_tokens`, at most 1,024, and wide.
-            let mean = lesser(most / 2.0, 1024.0);
-            (mean, mean * mean / 4.0)
+        let length = answers.length.or_prior(MIN_OUTPUT_SAMPLES, || {
+            let mean = lesser(most * PRIOR_OUTPUT_SHARE, MAX_PRIOR_OUTPUT);
+            (
+                mean,
+                mean * mean * (PRIOR_OUTPUT_DEVIATION * PRIOR_OUTPUT_DEVIATION),
+            )
         });
         let output = lesser(length.mean, most);
         let promise = match (strict, cost.input) {
             (true, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
             (true, Input::Bytes(_)) => {
-                let input = whole(input + 2.0 * input_variance.sqrt());
+                let input = whole(input + BOUND_DEVIATIONS * input_variance.sqrt());
                 [1, input, cost.max_tokens]
             }
             (false, _) => [1, whole(input), answers.promise(output, cost.max_tokens)],
@@ -81,7 +83,11 @@ impl Estimates {
             variance: [0.0, input_variance, length.variance],
             doubt: [0.0, ratio.doubt() * wide, length.doubt() * wide],
             promise,
-            sure: [true, ratio.count >= SURE, length.count >= SURE],
+            sure: [
+                true,
+                ratio.count >= MIN_SURE_SAMPLES,
+                length.count >= MIN_SURE_SAMPLES,
+            ],
         }
     }
 
@@ -123,8 +129,9 @@ impl Estimates {
 
     fn ratio(&self, cost: &Cost) -> Learned {
         let exact = usize::from(matches!(cost.input, Input::Tokens(_)));
-        // 5.3: at first as guessed, give or take a quarter.
-        self.ratios[usize::from(cost.cached)][exact].or_prior(SURE, || (1.0, 0.0625))
+        self.ratios[usize::from(cost.cached)][exact].or_prior(MIN_SURE_SAMPLES, || {
+            (1.0, PRIOR_RATIO_DEVIATION * PRIOR_RATIO_DEVIATION)
+        })
     }
 
     fn answers(&mut self, cost: &Cost) -> &mut Answers {
@@ -138,9 +145,9 @@ impl Answers {
     fn promise(&self, mean: f64, max_tokens: u64) -> u64 {
         let count = self.length.count;
         let mean = whole(mean);
-        let promise = if count < 5 {
-            mean.max(max_tokens.min(4096))
-        } else if count < 30 {
+        let promise = if count < FEW_OUTPUTS {
+            mean.max(max_tokens.min(PROMISE_OF_FEW))
+        } else if count < MANY_OUTPUTS {
             mean + self.open / u64::from(count)
         } else {
             mean
@@ -161,12 +168,12 @@ impl Learned {
     const ONE: Learned = Learned {
         mean: 1.0,
         variance: 0.0,
-        count: MEMORY,
+        count: MAX_SAMPLES,
     };
 
-    /// Exact over the first [`MEMORY`] samples, exponentially weighted from then on.
+    /// Exact over the first [`MAX_SAMPLES`] samples, exponentially weighted from then on.
     fn learn(&mut self, sample: f64) {
-        self.count = (self.count + 1).min(MEMORY);
+        self.count = (self.count + 1).min(MAX_SAMPLES);
         let gain = 1.0 / f64::from(self.count);
         let surprise = sample - self.mean;
         self.mean += gain * surprise;
@@ -207,10 +214,20 @@ const BYTES_PER_TOKEN: f64 = 3.5;
 const HIGHEST_RATIO: f64 = 4.0;
 
 /// So many samples make sure enough to refuse a request for its size.
-const SURE: u32 = 5;
+const MIN_SURE_SAMPLES: u32 = 5;
+
+pub(super) const BOUND_DEVIATIONS: f64 = 2.0;
+const MIN_OUTPUT_SAMPLES: u32 = 3;
+const PRIOR_OUTPUT_SHARE: f64 = 0.5;
+const MAX_PRIOR_OUTPUT: f64 = 1_024.0;
+const PRIOR_OUTPUT_DEVIATION: f64 = 0.5;
+const PRIOR_RATIO_DEVIATION: f64 = 0.25;
+const FEW_OUTPUTS: u32 = 5;
+const PROMISE_OF_FEW: u64 = 4_096;
+const MANY_OUTPUTS: u32 = 30;
 
 /// How many samples are remembered.
-const MEMORY: u32 = 100;
+const MAX_SAMPLES: u32 = 100;
 
 #[cfg(test)]
 mod tests {

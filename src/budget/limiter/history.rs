@@ -39,7 +39,7 @@ impl LevelHistory {
             None => {
                 let (low, high) = (*low, *high);
                 self.spans.push_back(Span { number, low, high });
-                let oldest = number - KEPT;
+                let oldest = number - KEPT_SPANS;
                 while self.spans.front().is_some_and(|span| span.number < oldest) {
                     self.spans.pop_front();
                 }
@@ -69,13 +69,13 @@ impl LevelHistory {
 
 /// The number of the half second.
 fn number_of(time: Time) -> i64 {
-    (time * PER_SECOND) as i64
+    (time * SPANS_PER_SECOND) as i64
 }
 
-const PER_SECOND: f64 = 2.0;
+const SPANS_PER_SECOND: f64 = 2.0;
 
 /// Ten minutes: as long as any answer takes.
-const KEPT: i64 = 1_200;
+const KEPT_SPANS: i64 = 1_200;
 
 #[cfg(test)]
 mod tests {

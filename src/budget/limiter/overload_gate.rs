@@ -94,29 +94,31 @@ impl OverloadGate {
 
     /// The host refused a request as overloaded, and may have said how long to wait.
     pub(crate) fn refused(&mut self, now: Time, sent: Time, pass: GatePass, wait: Option<f64>) {
-        let took = (now - sent).clamp(0.0, MOST_AGE);
+        let took = (now - sent).clamp(0.0, MAX_PROOF_TIME);
         self.refusal_time = Some(match self.refusal_time {
             None => took,
-            Some(mean) => mean + 0.2 * (took - mean),
+            Some(mean) => mean + REFUSAL_TIME_GAIN * (took - mean),
         });
         let was_young = self.forget(pass);
         self.state = match self.state {
             State::Open => self.close(now, 0),
             // All that was in flight comes back refused: one storm, one pause.
             State::Closed { .. } | State::Opening { .. } if pass.0 <= self.closed => self.state,
-            State::Closed { failed, .. } => self.close(now, (failed + 1).min(MOST_FAILED)),
+            State::Closed { failed, .. } => self.close(now, (failed + 1).min(MAX_FAILED_PROBES)),
             // Taken, and refused in the middle of the answer: the host is not well yet.
             State::Opening { failed, .. } if !was_young => {
-                self.close(now, (failed + 1).min(MOST_FAILED))
+                self.close(now, (failed + 1).min(MAX_FAILED_PROBES))
             }
             // A host that took one request and refuses the next is as bad as it was.
-            State::Opening { width, failed, .. } if width < 2.0 => self.close(now, failed / 2),
+            State::Opening { width, failed, .. } if width < FIRST_WIDTH => {
+                self.close(now, failed / 2)
+            }
             State::Opening {
                 width,
                 hold,
                 failed,
             } => State::Opening {
-                width: width / 2.0,
+                width: width * WIDTH_CUT,
                 hold,
                 failed,
             },
@@ -149,8 +151,9 @@ impl OverloadGate {
 
     fn close(&mut self, now: Time, failed: u32) -> State {
         self.closed = self.passes;
-        let longest = (0.5 * 2f64.powi(failed.min(60) as i32)).min(LONGEST);
-        let hold = now + longest * (0.5 + 0.5 * self.rng.f64());
+        let longest =
+            (FIRST_PAUSE * 2f64.powi(failed.min(MAX_FAILED_PROBES) as i32)).min(LONGEST_PAUSE);
+        let hold = now + longest * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
         State::Closed { failed, hold }
     }
 
@@ -171,7 +174,7 @@ impl OverloadGate {
         self.state = match self.state {
             State::Open => State::Open,
             State::Closed { failed, hold } => State::Opening {
-                width: 2.0,
+                width: FIRST_WIDTH,
                 hold,
                 failed,
             },
@@ -180,12 +183,12 @@ impl OverloadGate {
                 hold,
                 failed,
             } => State::Opening {
-                width: width + 1.0,
+                width: width + WIDTH_STEP,
                 hold,
                 failed,
             },
         };
-        if matches!(self.state, State::Opening { width, .. } if width > WIDEST) {
+        if matches!(self.state, State::Opening { width, .. } if width > OPEN_WIDTH) {
             self.state = State::Open;
             self.young.clear();
         }
@@ -193,19 +196,29 @@ impl OverloadGate {
 
     /// After how long a request that was not refused has been accepted.
     fn age(&self) -> f64 {
-        (3.0 * self.refusal_time.unwrap_or(MOST_AGE)).clamp(0.5, MOST_AGE)
+        (PROOF_REFUSAL_TIMES * self.refusal_time.unwrap_or(MAX_PROOF_TIME))
+            .clamp(MIN_PROOF_TIME, MAX_PROOF_TIME)
     }
 }
 
 /// With so many young requests the gate is no hindrance any more.
-const WIDEST: f64 = 64.0;
+const OPEN_WIDTH: f64 = 64.0;
 
 /// The longest pause between probes, in seconds, and the count at which it surely is reached.
-const LONGEST: f64 = 4.0;
-const MOST_FAILED: u32 = 4;
+const LONGEST_PAUSE: f64 = 4.0;
+const MAX_FAILED_PROBES: u32 = 4;
+
+const REFUSAL_TIME_GAIN: f64 = 0.2;
+const FIRST_PAUSE: f64 = 0.5;
+const PAUSE_JITTER: f64 = 0.5;
+const FIRST_WIDTH: f64 = 2.0;
+const WIDTH_STEP: f64 = 1.0;
+const WIDTH_CUT: f64 = 0.5;
+const PROOF_REFUSAL_TIMES: f64 = 3.0;
+const MIN_PROOF_TIME: f64 = 0.5;
 
 /// The longest wait for a refusal, in seconds.
-const MOST_AGE: f64 = 3.0;
+const MAX_PROOF_TIME: f64 = 3.0;
 
 #[cfg(test)]
 mod tests {

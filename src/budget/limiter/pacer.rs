@@ -36,11 +36,11 @@ impl Pacer {
         Pacer {
             charge: [f64::NEG_INFINITY; 3],
             ramp_from: 0.0,
-            ramp_start: START,
-            start: START,
-            speed: START,
+            ramp_start: RAMP_START,
+            start: RAMP_START,
+            speed: RAMP_START,
             last_sent: f64::NEG_INFINITY,
-            top: FASTEST_REQUESTS,
+            top: MAX_REQUESTS_SPEED,
             tight: false,
             tightened: f64::NEG_INFINITY,
         }
@@ -49,11 +49,11 @@ impl Pacer {
     /// The pace at `now` under what the server refills and what the window permits, per second
     /// each. The stored minute of a bucket is spent at up to twice its rate; a window has none.
     pub(crate) fn pace(&mut self, now: Time, server: &Each<f64>, window: &Each<f64>) -> Pace {
-        if now - self.last_sent > REST {
+        if now - self.last_sent > RAMP_REST {
             (self.ramp_from, self.ramp_start) = (now, self.start);
         }
-        if self.tight && now - self.tightened > MEMORY {
-            (self.tight, self.top) = (false, FASTEST_REQUESTS);
+        if self.tight && now - self.tightened > SPACING_MEMORY {
+            (self.tight, self.top) = (false, MAX_REQUESTS_SPEED);
         }
         let speed = self.speed(now);
         self.speed = speed;
@@ -61,7 +61,7 @@ impl Pacer {
         for d in 0..3 {
             let (server_top, window_top) = match d {
                 REQUESTS => (self.top, self.top),
-                _ => (FASTEST_SERVER, FASTEST_WINDOW),
+                _ => (MAX_SERVER_SPEED, MAX_WINDOW_SPEED),
             };
             let server = server[d] * lesser(speed, server_top);
             pace[d] = lesser(server, window[d] * lesser(speed, window_top));
@@ -103,7 +103,7 @@ impl Pacer {
 
     /// The speed of the ramp, in multiples of the limit.
     fn speed(&self, now: Time) -> f64 {
-        let doublings = ((now - self.ramp_from) / DOUBLING).clamp(0.0, 60.0);
+        let doublings = ((now - self.ramp_from) / RAMP_DOUBLING).clamp(0.0, MAX_DOUBLINGS);
         self.ramp_start * exp2(doublings)
     }
 
@@ -111,13 +111,13 @@ impl Pacer {
     /// time it says so. An hour after it said so last, that is tried anew.
     pub(crate) fn tighten(&mut self, now: Time) {
         (self.tight, self.tightened) = (true, now);
-        self.top = (self.top.min(1.0) * 0.975).max(0.5);
+        self.top = (self.top.min(1.0) * SPACING_STEP).max(MIN_SPACED_SPEED);
     }
 
     /// Use grew too fast for the server: at `from`, go on at half the speed and grow again.
     pub(crate) fn restart(&mut self, now: Time, from: Time) {
-        let speed = self.ramp_start * exp2((now - self.ramp_from) / DOUBLING);
-        self.start = (speed.min(1.0) / 2.0).max(SLOWEST);
+        let speed = self.ramp_start * exp2((now - self.ramp_from) / RAMP_DOUBLING);
+        self.start = (speed.min(1.0) * RESTART_SHARE).max(MIN_RAMP_START);
         self.ramp_start = self.start;
         self.ramp_from = from;
         self.last_sent = self.last_sent.max(now);
@@ -125,21 +125,21 @@ impl Pacer {
 
     /// A success: the next run may begin a little faster again.
     pub(crate) fn succeeded(&mut self) {
-        if self.start < START {
-            self.start = (self.start * HEALING).min(START);
+        if self.start < RAMP_START {
+            self.start = (self.start * RAMP_START_RECOVERY).min(RAMP_START);
         }
     }
 
     /// Whether refusals showed that the pace matters to the server.
     pub(crate) fn is_careful(&self) -> bool {
-        self.tight || self.start < START
+        self.tight || self.start < RAMP_START
     }
 
     /// Nothing is sent before `until`; those that wait for it go at the pace then, not all at once.
     pub(crate) fn hold(&mut self, until: Time, pace: &Pace) {
         for d in 0..3 {
             // A hair earlier: the first one waits for the pause and not for the pace.
-            let charge = until + self.tolerance(d, pace) - 1e-6;
+            let charge = until + self.tolerance(d, pace) - PAUSE_LEAD;
             self.charge[d] = self.charge[d].max(charge);
         }
     }
@@ -149,8 +149,8 @@ impl Pacer {
         match d {
             REQUESTS if self.tight => 0.0,
             // The first of a burst of one second's requests is not late.
-            REQUESTS => greater(TOLERANCE - 1.0 / pace[d], 0.0),
-            _ => TOLERANCE,
+            REQUESTS => greater(BURST - 1.0 / pace[d], 0.0),
+            _ => BURST,
         }
     }
 
@@ -165,46 +165,52 @@ impl Pacer {
 /// How long it takes to pay what would take `seconds` at the present speed, which doubles until it
 /// has grown by so much.
 fn time_to_pay(seconds: f64, growth: f64) -> f64 {
-    const UNIT: f64 = DOUBLING / std::f64::consts::LN_2;
+    const UNIT: f64 = RAMP_DOUBLING / std::f64::consts::LN_2;
     let growing = lesser(seconds, UNIT * (growth - 1.0));
-    if growing <= 0.0 || seconds < NO_TIME {
+    if growing <= 0.0 || seconds < SHORT_DEBT {
         return seconds;
     }
     UNIT * ln_1p(growing / UNIT) + (seconds - growing) / growth
 }
 
+const SPACING_STEP: f64 = 0.975;
+const MIN_SPACED_SPEED: f64 = 0.5;
+const RESTART_SHARE: f64 = 0.5;
+const MAX_DOUBLINGS: f64 = 60.0;
+const PAUSE_LEAD: f64 = 1e-6;
+
 /// In so few seconds the speed does not grow to speak of.
-const NO_TIME: f64 = 0.05;
+const SHORT_DEBT: f64 = 0.05;
 
 /// The share of the limit at which a run begins: the whole of it after 20 s.
-const START: f64 = 0.25;
+const RAMP_START: f64 = 0.25;
 
 /// However often the server says that use grew too fast.
-const SLOWEST: f64 = 1.0 / 32.0;
+const MIN_RAMP_START: f64 = 1.0 / 32.0;
 
 /// By how much each success lifts the start of the next run: 210 of them from the slowest.
-const HEALING: f64 = 1.01;
+const RAMP_START_RECOVERY: f64 = 1.01;
 
 /// For so many seconds it is remembered that requests must be spaced.
-const MEMORY: f64 = 3_600.0;
+const SPACING_MEMORY: f64 = 3_600.0;
 
 /// Seconds in which the speed doubles.
-const DOUBLING: f64 = 10.0;
+const RAMP_DOUBLING: f64 = 10.0;
 
 /// After so many seconds without a request the ramp begins anew.
-const REST: f64 = 60.0;
+const RAMP_REST: f64 = 60.0;
 
 /// How many seconds' worth may go at once.
-const TOLERANCE: f64 = 1.0;
+const BURST: f64 = 1.0;
 
 /// Spends the stored minute over about a minute.
-const FASTEST_SERVER: f64 = 2.0;
+const MAX_SERVER_SPEED: f64 = 2.0;
 
 /// A window has nothing stored; this lets it recover what waiting lost.
-const FASTEST_WINDOW: f64 = 1.5;
+const MAX_WINDOW_SPEED: f64 = 1.5;
 
 /// Requests may be counted over a second.
-const FASTEST_REQUESTS: f64 = 1.25;
+const MAX_REQUESTS_SPEED: f64 = 1.25;
 
 #[cfg(test)]
 mod tests {
@@ -323,7 +329,7 @@ mod tests {
         (0..210).for_each(|_| pacer.succeeded());
         assert!(!pacer.is_careful());
         // The run that is under way goes on as it was.
-        assert_eq!(pacer.speed(0.0), SLOWEST);
+        assert_eq!(pacer.speed(0.0), MIN_RAMP_START);
         assert_eq!(first_second(&mut pacer, 100.0), usual);
     }
 }

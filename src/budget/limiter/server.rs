@@ -4,8 +4,8 @@ mod refused;
 
 use crate::types::Dimension;
 
-use super::bucket::{self, Bucket, PerBucket, ServerView};
-use super::estimate::Estimate;
+use super::bucket::{self, Bucket, PerBucket, ServerView, TOKENS_ROUNDING};
+use super::estimate::{BOUND_DEVIATIONS, Estimate};
 use super::headers::{HeaderValues, LimitHeaders};
 use super::history::LevelHistory;
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
@@ -122,14 +122,14 @@ impl ServerBuckets {
             }
             let need = bucket.need(d, charge.cost[d], charge.variance[d], self.in_flight == 0);
             // A sum of floats may miss a full bucket by a hair, for ever.
-            if bucket.free >= need * (1.0 - 1e-9) {
+            if bucket.free >= need * (1.0 - SUM_TOLERANCE) {
                 continue;
             }
             if need > bucket.depth - bucket.held {
                 room = Room::NotNow(dimension);
                 break;
             }
-            let time = self.now + bucket.time_for(need - bucket.free) + TICK;
+            let time = self.now + bucket.time_for(need - bucket.free) + TIME_TOLERANCE;
             if !matches!(room, Room::At(latest, _) if latest >= time) {
                 room = Room::At(time, dimension);
             }
@@ -161,7 +161,7 @@ impl ServerBuckets {
 
     /// The request has surely arrived: what the server charges on arrival is charged.
     pub(crate) fn arrived(&mut self, hold: &mut BucketHold) {
-        let unsure = 2.0 * hold.variance[INPUT].sqrt();
+        let unsure = BOUND_DEVIATIONS * hold.variance[INPUT].sqrt();
         self.hold_only(hold, REQUESTS, 0.0);
         self.hold_only(hold, INPUT, unsure);
         self.hold_only(hold, RESERVED, 0.0);
@@ -208,7 +208,7 @@ impl ServerBuckets {
     /// A success: guards relax.
     pub(crate) fn succeeded(&mut self) {
         for bucket in &mut self.buckets {
-            bucket.guard *= 0.99;
+            bucket.guard *= REFUSAL_MARGIN_DECAY;
         }
     }
 
@@ -291,7 +291,7 @@ impl ServerBuckets {
             if !bucket.is_known() {
                 continue;
             }
-            let spread = 2.0 * (bucket.variance + charge.variance[d]).max(0.0).sqrt();
+            let spread = BOUND_DEVIATIONS * (bucket.variance + charge.variance[d]).max(0.0).sqrt();
             // At best what is in flight turns out to have cost nothing.
             let free = (bucket.free + bucket.promised).min(bucket.depth);
             let short = queued + charge.cost[d].min(bucket.depth) - free - spread;
@@ -356,9 +356,12 @@ impl ServerBuckets {
             // What was sent later may have arrived too.
             let least = hold.spent[RESERVED] + hold.cost[RESERVED];
             let most = self.buckets[RESERVED].spent;
-            let is_much = least >= 3_000.0;
+            let is_much = least >= MIN_RESERVED_EVIDENCE;
             // Not all may have arrived; tokens are rounded to thousands.
-            if is_much && gone >= 0.7 * least - 500.0 && gone <= most + 500.0 {
+            if is_much
+                && gone >= ARRIVED_SHARE * least - TOKENS_ROUNDING
+                && gone <= most + TOKENS_ROUNDING
+            {
                 self.switch_charging(true);
             }
         }
@@ -371,8 +374,9 @@ impl ServerBuckets {
             true => (reserved, produced),
             false => (produced, reserved),
         };
-        let most = 0.1 * self.buckets[OUTPUT].depth;
-        self.doubt = (self.doubt + (ours - 4.0 * theirs).clamp(-most, most)).max(0.0);
+        let most = MAX_CHARGING_MISMATCH * self.buckets[OUTPUT].depth;
+        self.doubt =
+            (self.doubt + (ours - OTHER_CHARGING_WEIGHT * theirs).clamp(-most, most)).max(0.0);
         if self.doubt > most {
             self.switch_charging(!self.reserves_most);
         }
@@ -419,8 +423,15 @@ fn told_of(d: usize) -> usize {
     d.min(OUTPUT)
 }
 
+const MIN_RESERVED_EVIDENCE: f64 = 3_000.0;
+const ARRIVED_SHARE: f64 = 0.7;
+const MAX_CHARGING_MISMATCH: f64 = 0.1;
+const OTHER_CHARGING_WEIGHT: f64 = 4.0;
+const REFUSAL_MARGIN_DECAY: f64 = 0.99;
+const SUM_TOLERANCE: f64 = 1e-9;
+
 /// Added to computed times, so that what was computed is surely there.
-const TICK: f64 = 1e-6;
+const TIME_TOLERANCE: f64 = 1e-6;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use crate::types::Dimension;
 
-use super::estimate::Estimate;
+use super::estimate::{BOUND_DEVIATIONS, Estimate};
 use crate::budget::cost::{Each, OUTPUT, Time, at_most, greater, whole};
 use crate::budget::limits::Limits;
 
@@ -140,7 +140,7 @@ impl Window {
             };
             // What is larger than the limit goes alone.
             let cost = estimate.promise[d].min(limit);
-            if self.sums[d] + cost + limit / MARGIN <= limit {
+            if self.sums[d] + cost + limit / MARGIN_DIVISOR <= limit {
                 // No margin is larger.
                 continue;
             }
@@ -166,7 +166,10 @@ impl Window {
         let variance = greater(self.variance[d], 0.0)
             + estimate.variance[d]
             + promised * promised * estimate.doubt[d];
-        at_most(whole(2.0 * variance.sqrt()), limit / MARGIN)
+        at_most(
+            whole(MARGIN_DEVIATIONS * variance.sqrt()),
+            limit / MARGIN_DIVISOR,
+        )
     }
 
     /// When `tokens` of the sum will have left.
@@ -191,7 +194,8 @@ impl Window {
                 continue;
             };
             let limit = limit as f64;
-            let cost = (estimate.mean[d] - 2.0 * estimate.variance[d].sqrt()).clamp(0.0, limit);
+            let cost = (estimate.mean[d] - BOUND_DEVIATIONS * estimate.variance[d].sqrt())
+                .clamp(0.0, limit);
             let coming = queued[d] + cost;
             best = best.max(now + (coming - limit) * MINUTE / limit);
             let firm = self.sums[d].saturating_sub(self.promised[d]);
@@ -236,24 +240,26 @@ impl Window {
 
 fn slot_of(now: Time) -> u64 {
     // The first slot is not 0, so that no slot number is negative.
-    SLOTS.saturating_add_signed((now * PER_SECOND) as i64)
+    SLOTS.saturating_add_signed((now * SLOTS_PER_SECOND) as i64)
 }
 
 /// When the slot `number - SLOTS` leaves, which is when `number` begins.
 fn start_of(number: u64) -> Time {
-    (number - SLOTS) as f64 / PER_SECOND
+    (number - SLOTS) as f64 / SLOTS_PER_SECOND
 }
 
 /// A slot's share of a second: finer slots gain 0.3% of makespan at twice the memory.
-const PER_SECOND: f64 = 4.0;
+const SLOTS_PER_SECOND: f64 = 4.0;
 
 /// 60 s of slots, and one that has begun.
 const SLOTS: u64 = 241;
 
 const MINUTE: f64 = 60.0;
 
+const MARGIN_DEVIATIONS: f64 = 2.0;
+
 /// What is kept free for unsure estimates is at most this part of the limit.
-const MARGIN: u64 = 10;
+const MARGIN_DIVISOR: u64 = 10;
 
 #[cfg(test)]
 mod tests {

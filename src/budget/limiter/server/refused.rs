@@ -4,6 +4,7 @@ use crate::types::Dimension;
 
 use super::{Bucket, ExpectedCharge, RESERVED, ServerBuckets, told_of};
 use crate::budget::cost::{Each, OUTPUT, REQUESTS};
+use crate::budget::limiter::bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING};
 use crate::budget::limiter::headers::LimitHeaders;
 use crate::budget::limiter::history::LevelHistory;
 
@@ -23,19 +24,21 @@ impl ServerBuckets {
                 .filter(|_| bucket.is_known())
             {
                 let coming = if d == OUTPUT {
-                    bucket.promised / 2.0
+                    OUTPUT_TO_COME * bucket.promised
                 } else {
                     0.0
                 };
                 bucket.lower_to(remaining - coming);
             }
         }
-        let new_round = self.now >= self.last_round + ROUND;
+        let new_round = self.now >= self.last_round + REFUSAL_ROUND;
         if let Some(dimension) = dimension {
             let told = headers.told[dimension.at()].remaining;
             if dimension == Dimension::OutputTokens && !self.reserves_most {
                 // Output that is charged as it is produced needs one token to begin.
-                let is_proof = |left: f64| left > 1_000.0 && left - 500.0 < charge.cost[RESERVED];
+                let is_proof = |left: f64| {
+                    left > MIN_LEFT_AS_PROOF && left - TOKENS_ROUNDING < charge.cost[RESERVED]
+                };
                 if told.is_some_and(is_proof) {
                     self.switch_charging(true);
                 }
@@ -43,7 +46,7 @@ impl ServerBuckets {
             let d = self.believed(dimension.at());
             let bucket = &mut self.buckets[d];
             if told.is_none() && bucket.is_known() {
-                let wait = headers.retry_after.unwrap_or(1.0);
+                let wait = headers.retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
                 bucket.lower_to(charge.cost[d] - wait * bucket.rate());
                 if new_round {
                     bucket.suspect();
@@ -70,7 +73,9 @@ impl ServerBuckets {
             }
             return;
         }
-        bucket.guard = (bucket.guard + 0.01 * bucket.depth + 0.1 * cost).min(0.15 * bucket.depth);
+        bucket.guard =
+            (bucket.guard + REFUSAL_MARGIN_STEP * bucket.depth + REFUSAL_MARGIN_OF_COST * cost)
+                .min(MAX_REFUSAL_MARGIN * bucket.depth);
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
@@ -78,7 +83,7 @@ impl ServerBuckets {
     /// grew meanwhile, from no more than twice the use. No limit is guessed to be lower than the
     /// lowest there is: who used less was not refused for that.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
-        if self.now < self.last_round + ROUND && self.buckets.iter().any(|b| b.guessed) {
+        if self.now < self.last_round + REFUSAL_ROUND && self.buckets.iter().any(|b| b.guessed) {
             return;
         }
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
@@ -88,11 +93,11 @@ impl ServerBuckets {
             }
             let used = used[told] as f64;
             if bucket.guessed {
-                let limit = bucket.limit.min(2.0 * used) * BACK_OFF;
-                bucket.set_limit(limit.max(LOWEST[told]), GUESSED_DEPTH);
-            } else if !bucket.is_known() && used * BACK_OFF > LOWEST[told] {
+                let limit = bucket.limit.min(MAX_GUESS_OF_USE * used) * GUESS_OF_USE;
+                bucket.set_limit(limit.max(LOWEST_LIMITS[told]), GUESSED_MINUTES);
+            } else if !bucket.is_known() && used * GUESS_OF_USE > LOWEST_LIMITS[told] {
                 bucket.guessed = true;
-                bucket.set_limit(used * BACK_OFF, GUESSED_DEPTH);
+                bucket.set_limit(used * GUESS_OF_USE, GUESSED_MINUTES);
                 bucket.free = 0.0;
             }
         }
@@ -126,14 +131,21 @@ impl ServerBuckets {
     }
 }
 
+const OUTPUT_TO_COME: f64 = 0.5;
+const MIN_LEFT_AS_PROOF: f64 = 1_000.0;
+const DEFAULT_RETRY_AFTER: f64 = 1.0;
+const REFUSAL_MARGIN_STEP: f64 = 0.01;
+const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
+const MAX_GUESS_OF_USE: f64 = 2.0;
+
 /// Refusals within so many seconds are one round.
-const ROUND: f64 = 2.0;
+const REFUSAL_ROUND: f64 = 2.0;
 
 /// A guessed limit, of what was used when refused; and each time it proves too high.
-const BACK_OFF: f64 = 0.85;
+const GUESS_OF_USE: f64 = 0.85;
 
 /// The lowest limits of any tier and model, per minute: requests, input tokens, output tokens.
-const LOWEST: Each<f64> = [5.0, 10_000.0, 2_000.0];
+const LOWEST_LIMITS: Each<f64> = [5.0, 10_000.0, 2_000.0];
 
 /// A guessed bucket holds 15 s worth.
-const GUESSED_DEPTH: f64 = 0.25;
+const GUESSED_MINUTES: f64 = 0.25;

@@ -83,8 +83,8 @@ impl ClassSnapshot {
                 limit: view.limits.of(dimension),
                 used: view.used[dimension.at()],
                 server_limit: server.map(|server| server.limit.max(0.0) as u64),
-                server_remaining: server.map(|server| server.free.max(0.0) as u64),
-                foreign: server.map(|server| server.foreign.max(0.0) as u64),
+                server_remaining: server.map(|server| server.available.max(0.0) as u64),
+                foreign: server.map(|server| server.foreign_per_minute.max(0.0) as u64),
             }
         };
         let head = queue.head_outlook(now, gate);

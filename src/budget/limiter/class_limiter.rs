@@ -10,10 +10,10 @@ use super::decision::{LimiterView, NotNow, OverLimit};
 use super::estimate::{Estimate, Estimates};
 use super::headers::{LimitHeaders, Refusal};
 use super::overload_gate::{GatePass, OverloadGate};
-use super::pacer::{Pace, Pacer};
+use super::pacer::{PaceRates, Pacer};
 use super::server::{BucketHold, ExpectedCharge, Room, ServerBuckets};
 use super::slab::{Slab, SlabKey};
-use super::window::{Stamp, Window};
+use super::window::{Window, WindowEntry};
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
 use crate::budget::limits::Limits;
 
@@ -31,29 +31,29 @@ pub(crate) struct ClassLimiter {
     server: ServerBuckets,
     pacer: Pacer,
     estimates: Estimates,
-    entries: Slab<Entry>,
+    requests: Slab<RequestInFlight>,
     /// Sent, and not yet taken to have arrived; oldest first.
-    travelling: VecDeque<(Time, SlabKey)>,
+    not_yet_arrived: VecDeque<(Time, SlabKey)>,
     /// Nothing is sent before.
     paused_until: Time,
     /// When the pace was last cut: what was sent before belongs to that cut.
-    last_cut: Time,
+    last_slowdown: Time,
     /// Pauses in a row, without a success between them.
-    pauses: i32,
+    consecutive_pauses: i32,
     /// The most requests at once, after the server said that there were too many, and until when.
-    most_open: Option<(f64, Time)>,
+    concurrency_limit: Option<(f64, Time)>,
     /// An answer came without any header: there is nothing to wait for.
-    is_mute: bool,
+    sends_no_headers: bool,
     counts_cache_reads: bool,
     rng: Rng,
 }
 
 /// A request in flight.
 #[derive(Debug, Clone)]
-struct Entry {
+struct RequestInFlight {
     cost: Cost,
     hold: BucketHold,
-    stamp: Stamp,
+    entry: WindowEntry,
     pass: GatePass,
     sent: Time,
     /// What the server said its input came to.
@@ -69,13 +69,13 @@ impl ClassLimiter {
             server: ServerBuckets::new(),
             pacer: Pacer::new(),
             estimates: Estimates::new(),
-            entries: Slab::new(),
-            travelling: VecDeque::new(),
+            requests: Slab::new(),
+            not_yet_arrived: VecDeque::new(),
             paused_until: 0.0,
-            last_cut: f64::NEG_INFINITY,
-            pauses: 0,
-            most_open: None,
-            is_mute: false,
+            last_slowdown: f64::NEG_INFINITY,
+            consecutive_pauses: 0,
+            concurrency_limit: None,
+            sends_no_headers: false,
             counts_cache_reads,
             rng,
         }
@@ -88,7 +88,8 @@ impl ClassLimiter {
             if let Some(old) = self.window.limits().of(dimension) {
                 // A limit that is lifted leaves nothing to pace.
                 let new = limits.of(dimension).map_or(f64::INFINITY, |new| new as f64);
-                self.pacer.rescale(now, dimension.at(), old as f64, new);
+                self.pacer
+                    .rescale_debt(now, dimension.at(), old as f64, new);
             }
         }
         self.window.set_limits(limits);
@@ -98,7 +99,7 @@ impl ClassLimiter {
     pub(crate) fn assume_server(&mut self, now: Time, limits: &Limits) {
         self.advance(now);
         let limits = Dimension::ALL.map(|d| limits.of(d).map(|limit| limit as f64));
-        self.server.assume(&limits);
+        self.server.assume_limits(&limits);
     }
 
     /// Says whether a request may be sent now, and if not, why and until when.
@@ -110,7 +111,7 @@ impl ClassLimiter {
     ) -> Result<(), NotNow> {
         self.advance(now);
         let (estimate, charge) = self.reckon(cost);
-        self.admissible(now, &estimate, &charge, gate).map(|_| ())
+        self.find_pace(now, &estimate, &charge, gate).map(|_| ())
     }
 
     /// Takes in a request if it may be sent now; otherwise says why and until when not.
@@ -122,64 +123,64 @@ impl ClassLimiter {
     ) -> Result<SlabKey, NotNow> {
         self.advance(now);
         let (estimate, charge) = self.reckon(cost);
-        let pace = self.admissible(now, &estimate, &charge, gate)?;
-        if self.is_free_of_pace() {
-            self.pacer.forgive(now, &pace);
+        let pace = self.find_pace(now, &estimate, &charge, gate)?;
+        if self.is_exempt_from_pace() {
+            self.pacer.clear_debt(now, &pace);
         }
-        self.pacer.admit(now, &estimate.mean, &pace);
-        let entry = Entry {
+        self.pacer.add_debt(now, &estimate.mean, &pace);
+        let request = RequestInFlight {
             cost: *cost,
-            hold: self.server.admit(&charge),
-            stamp: self.window.admit(&estimate),
+            hold: self.server.reserve(&charge),
+            entry: self.window.admit(&estimate),
             pass: gate.pass(now),
             sent: now,
             input: None,
             output: 0,
         };
-        let key = self.entries.insert(entry);
-        self.travelling.push_back((now, key));
+        let key = self.requests.insert(request);
+        self.not_yet_arrived.push_back((now, key));
         Ok(key)
     }
 
     /// At which pace a request may be sent now.
-    fn admissible(
+    fn find_pace(
         &mut self,
         now: Time,
         estimate: &Estimate,
         charge: &ExpectedCharge,
         gate: &mut OverloadGate,
-    ) -> Result<Pace, NotNow> {
-        if let Some(excess) = self.excess(estimate) {
+    ) -> Result<PaceRates, NotNow> {
+        if let Some(excess) = self.exceeded_limit(estimate) {
             return Err(NotNow::Never(excess));
         }
         let in_flight = self.server.in_flight();
-        if let Some((most, until)) = self.most_open {
+        if let Some((most, until)) = self.concurrency_limit {
             if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
                 return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
             }
         }
         if in_flight > 0 && self.is_probing() {
             // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
-            if let Some((sent, _)) = self.travelling.back() {
+            if let Some((sent, _)) = self.not_yet_arrived.back() {
                 return Err(NotNow::NotBefore(
                     sent + ARRIVAL_TIME,
                     WaitCause::FirstResponse,
                 ));
             }
         }
-        let pace = self.pace(now);
-        let room = self.server.room(charge);
-        if let Room::NotNow(dimension) = room {
+        let pace = self.current_pace(now);
+        let room = self.server.find_room(charge);
+        if let Room::AfterEvent(dimension) = room {
             let why = WaitCause::Server(dimension);
-            return Err(match self.travelling.front() {
+            return Err(match self.not_yet_arrived.front() {
                 Some((sent, _)) => NotNow::NotBefore(sent + ARRIVAL_TIME, why),
-                None if self.server.fades(dimension) => {
+                None if self.server.is_margin_decaying(dimension) => {
                     NotNow::NotBefore(now + RECHECK_INTERVAL, why)
                 }
                 None => NotNow::OnEvent(why),
             });
         }
-        match self.latest(now, estimate, &pace, room, gate) {
+        match self.latest_constraint(now, estimate, &pace, room, gate) {
             Some((time, why)) => Err(NotNow::NotBefore(time, why)),
             None => Ok(pace),
         }
@@ -188,13 +189,13 @@ impl ClassLimiter {
     /// The headers of an answer arrived, whatever its status.
     pub(crate) fn learn(&mut self, now: Time, key: SlabKey, headers: &LimitHeaders) {
         self.advance(now);
-        let Some(entry) = self.entries.find(key) else {
+        let Some(request) = self.requests.find(key) else {
             return;
         };
-        let changes = self.server.learn(&entry.hold, headers);
+        let changes = self.server.learn_from_headers(&request.hold, headers);
         for (d, change) in changes.iter().enumerate() {
             if let Some((old, new)) = change {
-                self.pacer.rescale(now, d, *old, *new);
+                self.pacer.rescale_debt(now, d, *old, *new);
             }
         }
     }
@@ -210,32 +211,37 @@ impl ClassLimiter {
     ) {
         self.advance(now);
         let input = self.counted_input(usage);
-        let Some(entry) = self.entries.find(key) else {
+        let Some(request) = self.requests.find(key) else {
             return;
         };
-        gate.accepted(entry.pass);
-        self.is_mute |= !self.server.knows_any();
+        gate.record_acceptance(request.pass);
+        self.sends_no_headers |= !self.server.has_known_limit();
         let Some(input) = input else { return };
-        if entry.input.replace(input).is_none() {
-            self.estimates.learn_input(&entry.cost, input);
+        if request.input.replace(input).is_none() {
+            self.estimates.learn_input(&request.cost, input);
         }
-        self.server.input_is(&mut entry.hold, input as f64);
-        let mut counts = entry.stamp.counted();
+        self.server.settle_input(&mut request.hold, input as f64);
+        let mut counts = request.entry.counted();
         counts[INPUT] = input;
-        self.window.correct(&mut entry.stamp, counts);
+        self.window.correct(&mut request.entry, counts);
     }
 
     /// The stream has shown so many output tokens in all.
     pub(crate) fn output_seen(&mut self, now: Time, key: SlabKey, tokens: u64) {
         self.advance(now);
         let tokens = at_most(tokens, MAX_REQUEST_TOKENS);
-        let Some(entry) = self.entries.find(key).filter(|entry| entry.output < tokens) else {
+        let Some(request) = self
+            .requests
+            .find(key)
+            .filter(|request| request.output < tokens)
+        else {
             return;
         };
-        self.estimates.grow(&entry.cost, entry.output, tokens);
-        entry.output = tokens;
-        self.server.output_seen(&mut entry.hold, tokens as f64);
-        self.window.raise_output(&mut entry.stamp, tokens);
+        self.estimates
+            .update_open_output(&request.cost, request.output, tokens);
+        request.output = tokens;
+        self.server.charge_output(&mut request.hold, tokens as f64);
+        self.window.raise_output(&mut request.entry, tokens);
     }
 
     /// The request succeeded, and used what `usage` says.
@@ -248,18 +254,18 @@ impl ClassLimiter {
     ) {
         self.begun(now, key, usage, gate);
         let output = at_most(usage.output_tokens, MAX_REQUEST_TOKENS);
-        let Some(entry) = self.close(key, |entry, counted| {
+        let Some(request) = self.end_request(key, |request, counted| {
             // What nobody told stays as promised.
-            let actual = [1, entry.input.unwrap_or(counted[INPUT]), output];
+            let actual = [1, request.input.unwrap_or(counted[INPUT]), output];
             (actual, actual)
         }) else {
             return;
         };
-        self.estimates.learn_output(&entry.cost, output);
-        self.server.succeeded();
-        self.pacer.succeeded();
-        self.pauses = 0;
-        if let Some((most, _)) = &mut self.most_open {
+        self.estimates.learn_output(&request.cost, output);
+        self.server.relax_refusal_margins();
+        self.pacer.recover_ramp_start();
+        self.consecutive_pauses = 0;
+        if let Some((most, _)) = &mut self.concurrency_limit {
             *most += 1.0 / most.max(1.0);
         }
     }
@@ -276,42 +282,42 @@ impl ClassLimiter {
     ) -> Option<OverLimit> {
         self.learn(now, key, headers);
         // A refusal costs nothing at the server, as far as is known, but a request here.
-        let entry = self.close(key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
-        gate.forget(entry.pass);
-        self.pause_for(now, headers.retry_after);
-        let estimate = self.estimate(&entry.cost);
+        let request = self.end_request(key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
+        gate.forget(request.pass);
+        self.start_pause(now, headers.retry_after);
+        let estimate = self.estimate(&request.cost);
         match refusal {
             Refusal::Limit(dimension, limit) => {
                 if let (Some(dimension), Some(limit)) = (dimension, limit) {
-                    self.server.told_limit(dimension, limit);
+                    self.server.set_stated_limit(dimension, limit);
                 }
-                if !self.server.guesses(dimension) {
-                    let charge = ExpectedCharge::new(&estimate, entry.cost.max_tokens);
-                    if self.server.refused(&charge, dimension, headers) {
-                        self.pacer.tighten(now);
+                if !self.server.is_limit_unknown(dimension) {
+                    let charge = ExpectedCharge::new(&estimate, request.cost.max_tokens);
+                    if self.server.learn_from_refusal(&charge, dimension, headers) {
+                        self.pacer.space_requests(now);
                     }
                 } else {
                     self.server.guess_limits(dimension, &self.window.sums());
                 }
             }
             // With nothing known it may be any limit.
-            Refusal::Unexplained if self.server.guesses(None) => {
+            Refusal::Unexplained if self.server.is_limit_unknown(None) => {
                 self.server.guess_limits(None, &self.window.sums());
             }
             // All that was in flight comes back refused: one round, one cut.
-            _ if entry.sent < self.last_cut => {}
-            Refusal::Growth | Refusal::Unexplained => self.cut(now),
+            _ if request.sent < self.last_slowdown => {}
+            Refusal::Growth | Refusal::Unexplained => self.slow_down(now),
             Refusal::Concurrency => {
                 let open = self.server.in_flight() as f64 + 1.0;
                 let until = self.paused_until.max(now) + CONCURRENCY_MEMORY;
-                self.most_open = Some(((CONCURRENCY_CUT * open).max(1.0), until));
-                self.cut(now);
+                self.concurrency_limit = Some(((CONCURRENCY_CUT * open).max(1.0), until));
+                self.slow_down(now);
             }
         }
-        let pace = self.pace(self.paused_until);
-        self.pacer.hold(self.paused_until, &pace);
-        let proven = || proven_excess(refusal, headers, &estimate);
-        self.excess(&estimate).or_else(proven)
+        let pace = self.current_pace(self.paused_until);
+        self.pacer.delay_until(self.paused_until, &pace);
+        let proven = || proven_over_limit(refusal, headers, &estimate);
+        self.exceeded_limit(&estimate).or_else(proven)
     }
 
     /// The host refused the request as overloaded, at once or in the midst of its answer.
@@ -323,12 +329,12 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) {
         self.advance(now);
-        let entry = self.close(key, |entry, _| {
-            let actual = [1, entry.input.unwrap_or(0), entry.output];
+        let request = self.end_request(key, |request, _| {
+            let actual = [1, request.input.unwrap_or(0), request.output];
             (actual, actual)
         });
-        if let Some(entry) = entry {
-            gate.refused(now, entry.sent, entry.pass, wait);
+        if let Some(request) = request {
+            gate.record_refusal(now, request.sent, request.pass, wait);
         }
     }
 
@@ -341,34 +347,34 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) {
         self.advance(now);
-        let entry = self.close(key, |entry, counted| match delivery {
+        let request = self.end_request(key, |request, counted| match delivery {
             Delivery::NotSent => ([0; 3], [0; 3]),
             Delivery::Responded => {
-                let actual = [1, entry.input.unwrap_or(0), entry.output];
+                let actual = [1, request.input.unwrap_or(0), request.output];
                 (actual, actual)
             }
             Delivery::Unknown => {
-                let output = counted[OUTPUT].max(entry.output);
+                let output = counted[OUTPUT].max(request.output);
                 let actual = [1, counted[INPUT], output];
                 (actual, actual)
             }
         });
-        if let Some(entry) = entry {
-            gate.forget(entry.pass);
+        if let Some(request) = request {
+            gate.forget(request.pass);
         }
     }
 
     /// The last of the times that must pass before a request is sent.
-    fn latest(
+    fn latest_constraint(
         &self,
         now: Time,
         estimate: &Estimate,
-        pace: &Pace,
+        pace: &PaceRates,
         room: Room,
         gate: &mut OverloadGate,
     ) -> Option<(Time, WaitCause)> {
         let limit = self.window.earliest(estimate);
-        let charge = match self.is_free_of_pace() {
+        let charge = match self.is_exempt_from_pace() {
             true => None,
             false => self.pacer.earliest(now, pace),
         };
@@ -378,7 +384,7 @@ impl ClassLimiter {
             limit.map(|(time, dimension)| (time, WaitCause::Limit(dimension))),
             match room {
                 Room::At(time, dimension) => Some((time, WaitCause::Server(dimension))),
-                Room::Now | Room::NotNow(_) => None,
+                Room::Now | Room::AfterEvent(_) => None,
             },
             charge.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
         ];
@@ -397,8 +403,8 @@ impl ClassLimiter {
         self.advance(now);
         let (estimate, charge) = self.reckon(cost);
         self.paused_until
-            .max(self.window.at_best(now, queued, &estimate))
-            .max(self.server.at_best(queued, &charge))
+            .max(self.window.earliest_possible(now, queued, &estimate))
+            .max(self.server.earliest_possible(queued, &charge))
     }
 
     /// Until when the server asked to wait.
@@ -408,8 +414,8 @@ impl ClassLimiter {
 
     /// What is in flight.
     pub(crate) fn open(&self) -> Vec<(SlabKey, Cost)> {
-        let entries = self.entries.iter();
-        entries.map(|(key, entry)| (key, entry.cost)).collect()
+        let requests = self.requests.iter();
+        requests.map(|(key, request)| (key, request.cost)).collect()
     }
 
     /// What the limiter looks like.
@@ -434,15 +440,15 @@ impl ClassLimiter {
     /// Moves all machines on to `now`.
     fn advance(&mut self, now: Time) {
         self.window.advance(now);
-        while let Some((sent, key)) = self.travelling.front().copied() {
+        while let Some((sent, key)) = self.not_yet_arrived.front().copied() {
             if sent + ARRIVAL_TIME > now {
                 break;
             }
-            self.travelling.pop_front();
-            if let Some(entry) = self.entries.find(key) {
+            self.not_yet_arrived.pop_front();
+            if let Some(request) = self.requests.find(key) {
                 // In the order of time: refill must not see charges that were not made yet.
                 self.server.refill(sent + ARRIVAL_TIME);
-                self.server.arrived(&mut entry.hold);
+                self.server.mark_arrived(&mut request.hold);
             }
         }
         self.server.refill(now);
@@ -450,36 +456,37 @@ impl ClassLimiter {
 
     /// Ends an entry, at the time to which all machines have moved on, with what it came to for the
     /// server and for the window.
-    fn close(
+    fn end_request(
         &mut self,
         key: SlabKey,
-        actual: impl FnOnce(&Entry, Each<u64>) -> (Each<u64>, Each<u64>),
-    ) -> Option<Entry> {
-        let mut entry = self.entries.take(key)?;
-        let (for_mirror, for_window) = actual(&entry, entry.stamp.counted());
+        actual: impl FnOnce(&RequestInFlight, Each<u64>) -> (Each<u64>, Each<u64>),
+    ) -> Option<RequestInFlight> {
+        let mut request = self.requests.take(key)?;
+        let (for_server, for_window) = actual(&request, request.entry.counted());
         self.server
-            .complete(&entry.hold, &for_mirror.map(|tokens| tokens as f64));
-        self.window.correct(&mut entry.stamp, for_window);
-        self.window.close(&entry.stamp);
-        self.estimates.grow(&entry.cost, entry.output, 0);
-        Some(entry)
+            .settle(&request.hold, &for_server.map(|tokens| tokens as f64));
+        self.window.correct(&mut request.entry, for_window);
+        self.window.remove_in_flight(&request.entry);
+        self.estimates
+            .update_open_output(&request.cost, request.output, 0);
+        Some(request)
     }
 
-    fn cut(&mut self, now: Time) {
-        self.last_cut = now;
-        self.pacer.restart(now, self.paused_until);
+    fn slow_down(&mut self, now: Time) {
+        self.last_slowdown = now;
+        self.pacer.slow_down(now, self.paused_until);
     }
 
     /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
     /// a floor that grows, and so do those for which it did not say how long: refusals that find
     /// the limiter paused belong to that pause.
-    fn pause_for(&mut self, now: Time, asked: Option<f64>) {
+    fn start_pause(&mut self, now: Time, asked: Option<f64>) {
         if now >= self.paused_until {
-            self.pauses = (self.pauses + 1).min(MAX_DOUBLED_PAUSES);
+            self.consecutive_pauses = (self.consecutive_pauses + 1).min(MAX_DOUBLED_PAUSES);
         }
-        let doubled = FIRST_PAUSE * 2f64.powi(self.pauses - 1);
+        let doubled = FIRST_PAUSE * 2f64.powi(self.consecutive_pauses - 1);
         let wait = match asked {
-            Some(asked) if self.pauses > 1 => {
+            Some(asked) if self.consecutive_pauses > 1 => {
                 asked.max((REPEATED_PAUSE_FLOOR * doubled).min(MAX_PAUSE_FLOOR))
             }
             Some(asked) => asked,
@@ -503,15 +510,15 @@ impl ClassLimiter {
         (estimate, charge)
     }
 
-    fn excess(&self, estimate: &Estimate) -> Option<OverLimit> {
-        if let Some(dimension) = self.window.excess(estimate) {
+    fn exceeded_limit(&self, estimate: &Estimate) -> Option<OverLimit> {
+        if let Some(dimension) = self.window.exceeded_dimension(estimate) {
             return Some(OverLimit {
                 dimension,
                 estimate: estimate.promise[dimension.at()],
                 limit: self.window.limits().of(dimension).unwrap_or(0),
             });
         }
-        let dimension = self.server.excess(estimate)?;
+        let dimension = self.server.exceeded_dimension(estimate)?;
         let limit = self.server.view(dimension.at())?.limit;
         Some(OverLimit {
             dimension,
@@ -523,22 +530,24 @@ impl ClassLimiter {
     /// Whether one request goes ahead to learn the limits: not where the caller set limits, for
     /// then a slow start is probe enough.
     fn is_probing(&self) -> bool {
-        !self.is_mute && !self.server.knows_any() && self.window.limits().is_unlimited()
+        !self.sends_no_headers
+            && !self.server.has_known_limit()
+            && self.window.limits().is_unlimited()
     }
 
     /// Whether a request waits for room only: with none in flight it floods nobody, and a person
     /// may be waiting for it.
-    fn is_free_of_pace(&self) -> bool {
+    fn is_exempt_from_pace(&self) -> bool {
         self.server.in_flight() == 0 && !self.pacer.is_careful()
     }
 
-    fn pace(&mut self, now: Time) -> Pace {
+    fn current_pace(&mut self, now: Time) -> PaceRates {
         let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
             Some(limit) => limit as f64 / MINUTE,
             None => f64::INFINITY,
         });
-        let mut server = self.server.rates();
-        if self.pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
+        let mut server = self.server.refill_rates();
+        if self.consecutive_pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
             // Also where no limit is known, those that were refused do not come back in one instant.
             server[REQUESTS] = REQUESTS_AFTER_REFUSAL;
         }
@@ -559,7 +568,7 @@ impl ClassLimiter {
 
 /// A request for which the server has no room in a full bucket, and which is larger than that by
 /// our reckoning, too: one that no pause helps, also where that is a guess.
-fn proven_excess(
+fn proven_over_limit(
     refusal: Refusal,
     headers: &LimitHeaders,
     estimate: &Estimate,
@@ -567,7 +576,7 @@ fn proven_excess(
     let Refusal::Limit(Some(Dimension::InputTokens), named) = refusal else {
         return None;
     };
-    let told = headers.told[INPUT];
+    let told = headers.values[INPUT];
     let limit = told.limit.or(named)?;
     let is_full = told.remaining? >= limit;
     (is_full && estimate.mean[INPUT] > limit).then(|| OverLimit {
@@ -631,7 +640,7 @@ mod tests {
 
     fn headers(requests: f64) -> LimitHeaders {
         let mut headers = LimitHeaders::default();
-        headers.told[0] = HeaderValues {
+        headers.values[0] = HeaderValues {
             limit: Some(requests),
             remaining: Some(requests - 1.0),
         };
@@ -652,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_known_one_request_goes_ahead_to_learn_the_limits() {
+    fn unknown_limits_are_probed_by_one_request() {
         let (mut limiter, mut gate) = unlimited();
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         let decision = limiter.try_admit(0.1, &SMALL, &mut gate);
@@ -663,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_headers_ends_the_waiting_for_them() {
+    fn response_without_headers_ends_the_probe() {
         let (mut limiter, mut gate) = unlimited();
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         limiter.settle(1.0, key, &usage(100, 10), &mut gate);
@@ -673,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn own_limits_need_no_first_answer_and_bound_every_minute() {
+    fn own_limits_need_no_probe_and_bound_each_minute() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6));
         let (mut now, mut sent) = (0.0, Vec::new());
         while now < 300.0 {
@@ -690,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_pauses_as_long_as_it_says_and_counts_as_a_request_only() {
+    fn refusal_pauses_and_counts_as_one_request() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         let headers = LimitHeaders {
@@ -709,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_without_a_stated_wait_double() {
+    fn pauses_without_retry_after_double() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
         let mut now = 0.0;
         let mut pauses = Vec::new();
@@ -730,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_one_round_cut_the_pace_once() {
+    fn refusals_of_one_round_slow_down_once() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6_000));
         let keys: Vec<SlabKey> = (0..16)
             .map(|_| granted(limiter.try_admit(0.0, &SMALL, &mut gate)))
@@ -754,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_requests_go_at_the_pace_and_not_all_at_once() {
+    fn requests_leave_a_pause_at_the_pace() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(6_000));
         let keys: Vec<SlabKey> = (0..20)
             .map(|_| granted(limiter.try_admit(0.0, &SMALL, &mut gate)))
@@ -781,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_with_nothing_known_they_do_not_come_back_in_one_instant() {
+    fn unknown_limits_leave_a_pause_spread_out() {
         let (mut limiter, mut gate) = unlimited();
         let first = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         limiter.settle(0.1, first, &usage(100, 10), &mut gate);
@@ -812,7 +821,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_after_there_were_too_many_at_once_more_may_go() {
+    fn concurrency_limit_ends_after_a_minute() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(1_000));
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         let headers = LimitHeaders {
@@ -830,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_room_that_time_may_bring_looks_again() {
+    fn decaying_margin_is_rechecked() {
         let (mut limiter, mut gate) = unlimited();
         limiter.assume_server(0.0, &Limits::per_minute().output_tokens(2_000));
         let cost = Cost::request().input_tokens(10).max_tokens(2_000);
@@ -839,7 +848,7 @@ mod tests {
         let decision = limiter.try_admit(9.0, &cost, &mut gate);
         assert_eq!(decision, Err(NotNow::OnEvent(server)), "only its end helps");
         let mut headers = LimitHeaders::default();
-        headers.told[OUTPUT] = HeaderValues {
+        headers.values[OUTPUT] = HeaderValues {
             limit: Some(2_000.0),
             remaining: Some(0.0),
         };
@@ -849,7 +858,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_end_is_ignored() {
+    fn events_after_the_end_are_ignored() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().requests(100));
         let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
         limiter.settle(1.0, key, &usage(100, 10), &mut gate);
@@ -863,7 +872,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_leaves_in_the_window_what_it_may_have_cost() {
+    fn failure_leaves_its_possible_cost_in_the_window() {
         for (delivery, expected) in [
             (Delivery::NotSent, [0, 0, 0]),
             (Delivery::Responded, [1, 120, 30]),
@@ -880,7 +889,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_reads_count_only_where_the_server_counts_them() {
+    fn cache_reads_count_where_the_server_counts_them() {
         let mut usage = usage(10, 1);
         usage.cache_creation_input_tokens = Some(200);
         usage.cache_read_input_tokens = Some(3_000);
@@ -895,7 +904,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_of_zero_is_one_that_was_not_told() {
+    fn input_of_zero_means_unreported() {
         let cost = Cost::request().input_bytes(3_500).max_tokens(100);
         let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(10_000));
         let limits = Limits::per_minute().input_tokens(20_000);
@@ -925,7 +934,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_can_never_fit_is_refused_at_once() {
+    fn oversized_request_is_rejected_at_once() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(99));
         let excess = OverLimit {
             dimension: Dimension::InputTokens,
@@ -941,7 +950,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_bucket_has_no_room_for_can_never_fit_although_its_size_is_a_guess() {
+    fn refusal_by_a_full_bucket_proves_oversize() {
         let cost = Cost::request().input_bytes(70_000).max_tokens(100);
         let (name, other) = (Dimension::InputTokens, Dimension::OutputTokens);
         for (dimension, remaining, limit, expected) in [
@@ -954,7 +963,7 @@ mod tests {
             let (mut limiter, mut gate) = unlimited();
             let key = granted(limiter.try_admit(0.0, &cost, &mut gate));
             let mut headers = LimitHeaders::default();
-            headers.told[INPUT] = HeaderValues {
+            headers.values[INPUT] = HeaderValues {
                 limit: Some(limit),
                 remaining: Some(remaining),
             };
@@ -972,7 +981,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_admits_what_costs_nothing_of_it_and_no_more() {
+    fn zero_limit_admits_only_zero_cost() {
         let (mut limiter, mut gate) = limiter(Limits::per_minute().input_tokens(0));
         for cost in [SMALL, Cost::request().input_bytes(10)] {
             let decision = limiter.try_admit(0.0, &cost, &mut gate);
@@ -984,7 +993,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_sent_before_the_best_that_was_foretold() {
+    fn no_request_is_sent_before_the_earliest_time() {
         let (mut limiter, mut gate) =
             limiter(Limits::per_minute().requests(10).output_tokens(2_000));
         let mut now = 0.0;

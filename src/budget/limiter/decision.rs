@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bucket::ServerView;
+use super::bucket::BucketView;
 use crate::budget::cost::{Each, Time};
 use crate::budget::limits::Limits;
 use crate::types::{Dimension, WaitCause};
@@ -47,6 +47,6 @@ pub(crate) struct LimiterView {
     /// What counts against them in the last 60 s.
     pub(crate) used: Each<u64>,
     pub(crate) in_flight: usize,
-    pub(crate) server: Each<Option<ServerView>>,
+    pub(crate) server: Each<Option<BucketView>>,
     pub(crate) pause_until: Time,
 }

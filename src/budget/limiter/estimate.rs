@@ -12,17 +12,17 @@ pub(crate) struct Estimate {
     pub(crate) variance: Each<f64>,
     /// How wrong the mean itself may be, relative and squared: an error that all requests in
     /// flight share.
-    pub(crate) doubt: Each<f64>,
+    pub(crate) mean_error: Each<f64>,
     /// What the window promises: whole tokens.
     pub(crate) promise: Each<u64>,
     /// Whether so much is known that a request can be refused for its size.
-    pub(crate) sure: Each<bool>,
+    pub(crate) is_reliable: Each<bool>,
 }
 
 impl Estimate {
     /// What the request costs at least, as far as that is known.
-    pub(crate) fn at_least(&self, d: usize) -> f64 {
-        match self.sure[d] {
+    pub(crate) fn lower_bound(&self, d: usize) -> f64 {
+        match self.is_reliable[d] {
             true => self.mean[d] - BOUND_DEVIATIONS * self.variance[d].sqrt(),
             false => 0.0,
         }
@@ -33,24 +33,24 @@ impl Estimate {
 #[derive(Debug, Clone)]
 pub(crate) struct Estimates {
     /// Actual over guessed input; by cached or not, in tokens or in bytes.
-    ratios: [[Learned; 2]; 2],
+    ratios: [[RunningMean; 2]; 2],
     /// Output tokens; by cached or not, and by the logarithm of `max_tokens`.
-    outputs: [[Answers; BANDS]; 2],
+    outputs: [[OutputLengths; BANDS]; 2],
 }
 
 /// Answers of one kind.
 #[derive(Debug, Clone, Copy, Default)]
-struct Answers {
-    length: Learned,
+struct OutputLengths {
+    lengths: RunningMean,
     /// Output seen so far of those that have not ended: the long ones end last.
-    open: u64,
+    open_tokens: u64,
 }
 
 impl Estimates {
     pub(crate) fn new() -> Estimates {
         Estimates {
-            ratios: [[Learned::default(); 2]; 2],
-            outputs: [[Answers::default(); BANDS]; 2],
+            ratios: [[RunningMean::default(); 2]; 2],
+            outputs: [[OutputLengths::default(); BANDS]; 2],
         }
     }
 
@@ -59,34 +59,38 @@ impl Estimates {
         let (size, ratio) = self.input(cost);
         let input = size * ratio.mean;
         let input_variance = size * size * ratio.variance;
-        let answers = &self.outputs[usize::from(cost.cached)][band(cost.max_tokens)];
+        let lengths_of = &self.outputs[usize::from(cost.cached)][max_tokens_band(cost.max_tokens)];
         let most = cost.max_tokens as f64;
-        let length = answers.length.or_prior(MIN_OUTPUT_SAMPLES, || {
+        let lengths = lengths_of.lengths.or_prior(MIN_OUTPUT_SAMPLES, || {
             let mean = lesser(most * PRIOR_OUTPUT_SHARE, MAX_PRIOR_OUTPUT);
             (
                 mean,
                 mean * mean * (PRIOR_OUTPUT_DEVIATION * PRIOR_OUTPUT_DEVIATION),
             )
         });
-        let output = lesser(length.mean, most);
+        let output = lesser(lengths.mean, most);
         let promise = match (strict, cost.input) {
             (true, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
             (true, Input::Bytes(_)) => {
                 let input = whole(input + BOUND_DEVIATIONS * input_variance.sqrt());
                 [1, input, cost.max_tokens]
             }
-            (false, _) => [1, whole(input), answers.promise(output, cost.max_tokens)],
+            (false, _) => [1, whole(input), lengths_of.promise(output, cost.max_tokens)],
         };
         let wide = if strict { 0.0 } else { 1.0 };
         Estimate {
             mean: [1.0, input, output],
-            variance: [0.0, input_variance, length.variance],
-            doubt: [0.0, ratio.doubt() * wide, length.doubt() * wide],
+            variance: [0.0, input_variance, lengths.variance],
+            mean_error: [
+                0.0,
+                ratio.relative_error() * wide,
+                lengths.relative_error() * wide,
+            ],
             promise,
-            sure: [
+            is_reliable: [
                 true,
                 ratio.count >= MIN_SURE_SAMPLES,
-                length.count >= MIN_SURE_SAMPLES,
+                lengths.count >= MIN_SURE_SAMPLES,
             ],
         }
     }
@@ -109,46 +113,49 @@ impl Estimates {
 
     /// Takes note of how long an answer was.
     pub(crate) fn learn_output(&mut self, cost: &Cost, tokens: u64) {
-        self.answers(cost).length.learn(tokens as f64);
+        self.lengths_of(cost).lengths.learn(tokens as f64);
     }
 
     /// Takes note that an answer that has not ended grew, or that it ended (`to` is 0).
-    pub(crate) fn grow(&mut self, cost: &Cost, from: u64, to: u64) {
-        let answers = self.answers(cost);
-        answers.open = answers.open.saturating_sub(from).saturating_add(to);
+    pub(crate) fn update_open_output(&mut self, cost: &Cost, from: u64, to: u64) {
+        let lengths_of = self.lengths_of(cost);
+        lengths_of.open_tokens = lengths_of
+            .open_tokens
+            .saturating_sub(from)
+            .saturating_add(to);
     }
 
     /// The guessed tokens, and by what to multiply them.
-    fn input(&self, cost: &Cost) -> (f64, Learned) {
+    fn input(&self, cost: &Cost) -> (f64, RunningMean) {
         match cost.input {
-            Input::Tokens(tokens) if !cost.cached => (tokens as f64, Learned::ONE),
+            Input::Tokens(tokens) if !cost.cached => (tokens as f64, RunningMean::ONE),
             Input::Tokens(tokens) => (tokens as f64, self.ratio(cost)),
             Input::Bytes(bytes) => (bytes as f64 / BYTES_PER_TOKEN, self.ratio(cost)),
         }
     }
 
-    fn ratio(&self, cost: &Cost) -> Learned {
+    fn ratio(&self, cost: &Cost) -> RunningMean {
         let exact = usize::from(matches!(cost.input, Input::Tokens(_)));
         self.ratios[usize::from(cost.cached)][exact].or_prior(MIN_SURE_SAMPLES, || {
             (1.0, PRIOR_RATIO_DEVIATION * PRIOR_RATIO_DEVIATION)
         })
     }
 
-    fn answers(&mut self, cost: &Cost) -> &mut Answers {
-        &mut self.outputs[usize::from(cost.cached)][band(cost.max_tokens)]
+    fn lengths_of(&mut self, cost: &Cost) -> &mut OutputLengths {
+        &mut self.outputs[usize::from(cost.cached)][max_tokens_band(cost.max_tokens)]
     }
 }
 
-impl Answers {
+impl OutputLengths {
     /// What the window promises for an answer. The first answers to end are the short ones:
     /// few of them say little, so the promise begins high, and counts the open answers in.
     fn promise(&self, mean: f64, max_tokens: u64) -> u64 {
-        let count = self.length.count;
+        let count = self.lengths.count;
         let mean = whole(mean);
         let promise = if count < FEW_OUTPUTS {
             mean.max(max_tokens.min(PROMISE_OF_FEW))
         } else if count < MANY_OUTPUTS {
-            mean + self.open / u64::from(count)
+            mean + self.open_tokens / u64::from(count)
         } else {
             mean
         };
@@ -158,14 +165,14 @@ impl Answers {
 
 /// Mean and variance of the last hundred or so samples.
 #[derive(Debug, Clone, Copy, Default)]
-struct Learned {
+struct RunningMean {
     mean: f64,
     variance: f64,
     count: u32,
 }
 
-impl Learned {
-    const ONE: Learned = Learned {
+impl RunningMean {
+    const ONE: RunningMean = RunningMean {
         mean: 1.0,
         variance: 0.0,
         count: MAX_SAMPLES,
@@ -180,19 +187,19 @@ impl Learned {
         self.variance = (1.0 - gain) * (self.variance + gain * surprise * surprise);
     }
 
-    fn or_prior(self, least: u32, prior: impl FnOnce() -> (f64, f64)) -> Learned {
+    fn or_prior(self, least: u32, prior: impl FnOnce() -> (f64, f64)) -> RunningMean {
         if self.count >= least {
             return self;
         }
         let (mean, variance) = prior();
-        Learned {
+        RunningMean {
             mean,
             variance,
             count: self.count,
         }
     }
 
-    fn doubt(&self) -> f64 {
+    fn relative_error(&self) -> f64 {
         if self.mean <= 0.0 {
             return 0.0;
         }
@@ -200,7 +207,7 @@ impl Learned {
     }
 }
 
-fn band(max_tokens: u64) -> usize {
+fn max_tokens_band(max_tokens: u64) -> usize {
     (max_tokens.max(1).ilog2() as usize).min(BANDS - 1)
 }
 
@@ -237,7 +244,7 @@ mod tests {
     const COST: Cost = Cost::request().input_bytes(3_500).max_tokens(4_096);
 
     #[test]
-    fn input_that_no_byte_shows_does_not_spoil_the_estimate_of_others() {
+    fn input_without_bytes_leaves_the_ratio_usable() {
         let mut estimates = Estimates::new();
         let tiny = Cost::request().input_bytes(100).max_tokens(100);
         for _ in 0..20 {
@@ -249,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_learned_gives_the_prior() {
+    fn new_estimates_are_the_prior() {
         let estimate = Estimates::new().estimate(&COST, false);
         assert_eq!(estimate.mean, [1.0, 1000.0, 1024.0]);
         assert_eq!(estimate.variance[INPUT], 62_500.0);
@@ -271,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn cached_prompts_and_other_max_tokens_are_learned_apart() {
+    fn cached_and_max_tokens_are_learned_apart() {
         let mut estimates = Estimates::new();
         for _ in 0..10 {
             estimates.learn_input(&COST.cached(true), 100);
@@ -284,36 +291,36 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_prompt_is_exact() {
+    fn counted_prompt_is_exact() {
         let estimate = Estimates::new().estimate(&COST.input_tokens(777), false);
         assert_eq!(estimate.promise[INPUT], 777);
         assert_eq!(estimate.variance[INPUT], 0.0);
     }
 
     #[test]
-    fn strict_promises_the_most() {
+    fn strict_promise_is_the_maximum() {
         let mut estimates = Estimates::new();
         for _ in 0..40 {
             estimates.learn_output(&COST, 300);
         }
         let estimate = estimates.estimate(&COST.input_tokens(777), true);
         assert_eq!(estimate.promise, [1, 777, 4096]);
-        assert_eq!(estimate.doubt, [0.0; 3]);
+        assert_eq!(estimate.mean_error, [0.0; 3]);
     }
 
     #[test]
-    fn open_answers_raise_the_promise_while_few_have_ended() {
+    fn unfinished_outputs_raise_the_promise() {
         let mut estimates = Estimates::new();
         for _ in 0..10 {
             estimates.learn_output(&COST, 100);
         }
         let before = estimates.estimate(&COST, false).promise[OUTPUT];
-        estimates.grow(&COST, 0, 2_000);
+        estimates.update_open_output(&COST, 0, 2_000);
         assert_eq!(
             estimates.estimate(&COST, false).promise[OUTPUT],
             before + 200
         );
-        estimates.grow(&COST, 2_000, 0);
+        estimates.update_open_output(&COST, 2_000, 0);
         assert_eq!(estimates.estimate(&COST, false).promise[OUTPUT], before);
     }
 
@@ -329,7 +336,12 @@ mod tests {
             for strict in [false, true] {
                 let estimate = estimates.estimate(&cost, strict);
                 assert!(estimate.mean.iter().all(|mean| mean.is_finite()));
-                assert!(estimate.doubt.iter().all(|doubt| doubt.is_finite()));
+                assert!(
+                    estimate
+                        .mean_error
+                        .iter()
+                        .all(|mean_error| mean_error.is_finite())
+                );
             }
         }
     }

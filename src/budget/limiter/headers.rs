@@ -8,7 +8,7 @@ use crate::budget::cost::{Each, INPUT};
 /// What the headers of one answer said.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct LimitHeaders {
-    pub(crate) told: Each<HeaderValues>,
+    pub(crate) values: Each<HeaderValues>,
     /// How long to wait, in seconds; only of a refusal.
     pub(crate) retry_after: Option<f64>,
 }
@@ -46,7 +46,7 @@ impl LimitHeaders {
                 .map(|remaining| remaining as f64),
         };
         let mut headers = LimitHeaders {
-            told: [
+            values: [
                 told(&limits.requests),
                 told(&limits.input_tokens),
                 told(&limits.output_tokens),
@@ -54,7 +54,7 @@ impl LimitHeaders {
             retry_after: limits.retry_after.map(|wait| wait.as_secs_f64()),
         };
         if limits.input_tokens.is_none() && limits.output_tokens.is_none() {
-            headers.told[INPUT] = told(&limits.tokens);
+            headers.values[INPUT] = told(&limits.tokens);
         }
         headers
     }
@@ -62,7 +62,7 @@ impl LimitHeaders {
     /// Whether they said anything about any bucket.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.told == [HeaderValues::default(); 3]
+        self.values == [HeaderValues::default(); 3]
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_its_cause() {
+    fn refusal_names_its_cause() {
         use Dimension::*;
         for (message, code, expected) in [
             (
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_stand_in_only_where_nothing_finer_is_given() {
+    fn tokens_header_stands_in_for_input_only() {
         let group = |limit| RateLimit {
             limit: Some(limit),
             remaining: Some(7),
@@ -177,16 +177,16 @@ mod tests {
             tokens: Some(group(100)),
             ..RateLimits::default()
         };
-        assert_eq!(LimitHeaders::of(&limits).told[INPUT].limit, Some(100.0));
+        assert_eq!(LimitHeaders::of(&limits).values[INPUT].limit, Some(100.0));
         limits.output_tokens = Some(group(50));
         assert_eq!(
-            LimitHeaders::of(&limits).told[INPUT],
+            LimitHeaders::of(&limits).values[INPUT],
             HeaderValues::default()
         );
         limits.fast_input_tokens = Some(group(30));
         let fast = ModelClass::of("claude-opus-5").fast();
         assert_eq!(
-            LimitHeaders::of_class(&fast, &limits).told[INPUT].limit,
+            LimitHeaders::of_class(&fast, &limits).values[INPUT].limit,
             Some(30.0)
         );
         assert!(LimitHeaders::of(&RateLimits::default()).is_empty());

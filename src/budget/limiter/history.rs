@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range_covers_all_since_a_time_and_nothing_before() {
+    fn range_starts_at_the_given_time() {
         let mut history = LevelHistory::new();
         for (time, low, high) in [
             (0.0, 5.0, 9.0),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ten_minutes_are_kept() {
+    fn history_keeps_ten_minutes() {
         let mut history = LevelHistory::new();
         for half in 0..10_000_u32 {
             let time = f64::from(half) / 2.0;

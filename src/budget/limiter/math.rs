@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_those_of_the_system() {
+    fn functions_match_the_system_library() {
         for i in -4_000..=4_000 {
             let x = f64::from(i) * 0.017;
             close(x, exp(x), x.exp());
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_too_large_for_them() {
+    fn extreme_arguments_give_limits() {
         assert_eq!(exp2(0.0), 1.0);
         assert_eq!(exp2(1e12), f64::INFINITY);
         assert_eq!(exp(-1e12), 0.0);

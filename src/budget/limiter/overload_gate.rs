@@ -13,30 +13,30 @@ use crate::budget::cost::Time;
 /// each one accepted. An open gate costs nothing. One gate serves all model classes of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct OverloadGate {
-    state: State,
+    state: GateState,
     /// How long refusals take to come back: a moving mean.
     refusal_time: Option<f64>,
     /// Sent and neither refused nor proven accepted, oldest first; empty while open.
-    young: VecDeque<(Time, GatePass)>,
-    passes: u64,
+    unproven: VecDeque<(Time, GatePass)>,
+    passed: u64,
     /// How many had passed when the gate was closed last.
-    closed: u64,
+    passed_at_closing: u64,
     rng: Rng,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum State {
+enum GateState {
     Open,
     /// One probe at a time, none before `hold`; `failed` probes in a row.
     Closed {
-        failed: u32,
+        failed_probes: u32,
         hold: Time,
     },
     /// So many may be young at once; none is sent before `hold`. `failed` is as it was when closed.
     Opening {
         width: f64,
         hold: Time,
-        failed: u32,
+        failed_probes: u32,
     },
 }
 
@@ -47,53 +47,62 @@ pub(crate) struct GatePass(u64);
 impl OverloadGate {
     pub(crate) fn new(rng: Rng) -> OverloadGate {
         OverloadGate {
-            state: State::Open,
+            state: GateState::Open,
             refusal_time: None,
-            young: VecDeque::new(),
-            passes: 0,
-            closed: 0,
+            unproven: VecDeque::new(),
+            passed: 0,
+            passed_at_closing: 0,
             rng,
         }
     }
 
     /// When the next request may pass; `None` for now.
     pub(crate) fn earliest(&mut self, now: Time) -> Option<Time> {
-        if self.state == State::Open {
+        if self.state == GateState::Open {
             return None;
         }
-        self.expire(now);
+        self.accept_expired(now);
         let (width, hold) = match self.state {
-            State::Open => return None,
-            State::Closed { hold, .. } => (1, hold),
-            State::Opening { width, hold, .. } => (width as usize, hold),
+            GateState::Open => return None,
+            GateState::Closed { hold, .. } => (1, hold),
+            GateState::Opening { width, hold, .. } => (width as usize, hold),
         };
         if now < hold {
             return Some(hold);
         }
-        let (oldest, _) = self.young.front().filter(|_| self.young.len() >= width)?;
-        Some(oldest + self.age())
+        let (oldest, _) = self
+            .unproven
+            .front()
+            .filter(|_| self.unproven.len() >= width)?;
+        Some(oldest + self.proof_time())
     }
 
     /// Before which time surely nothing passes; `None` when that is now.
     pub(crate) fn hold(&self) -> Option<Time> {
         match self.state {
-            State::Open => None,
-            State::Closed { hold, .. } | State::Opening { hold, .. } => Some(hold),
+            GateState::Open => None,
+            GateState::Closed { hold, .. } | GateState::Opening { hold, .. } => Some(hold),
         }
     }
 
     /// Lets a request pass.
     pub(crate) fn pass(&mut self, now: Time) -> GatePass {
-        self.passes += 1;
-        let pass = GatePass(self.passes);
-        if self.state != State::Open {
-            self.young.push_back((now, pass));
+        self.passed += 1;
+        let pass = GatePass(self.passed);
+        if self.state != GateState::Open {
+            self.unproven.push_back((now, pass));
         }
         pass
     }
 
     /// The host refused a request as overloaded, and may have said how long to wait.
-    pub(crate) fn refused(&mut self, now: Time, sent: Time, pass: GatePass, wait: Option<f64>) {
+    pub(crate) fn record_refusal(
+        &mut self,
+        now: Time,
+        sent: Time,
+        pass: GatePass,
+        wait: Option<f64>,
+    ) {
         let took = (now - sent).clamp(0.0, MAX_PROOF_TIME);
         self.refusal_time = Some(match self.refusal_time {
             None => took,
@@ -101,29 +110,37 @@ impl OverloadGate {
         });
         let was_young = self.forget(pass);
         self.state = match self.state {
-            State::Open => self.close(now, 0),
+            GateState::Open => self.closed_state(now, 0),
             // All that was in flight comes back refused: one storm, one pause.
-            State::Closed { .. } | State::Opening { .. } if pass.0 <= self.closed => self.state,
-            State::Closed { failed, .. } => self.close(now, (failed + 1).min(MAX_FAILED_PROBES)),
+            GateState::Closed { .. } | GateState::Opening { .. }
+                if pass.0 <= self.passed_at_closing =>
+            {
+                self.state
+            }
+            GateState::Closed { failed_probes, .. } => {
+                self.closed_state(now, (failed_probes + 1).min(MAX_FAILED_PROBES))
+            }
             // Taken, and refused in the middle of the answer: the host is not well yet.
-            State::Opening { failed, .. } if !was_young => {
-                self.close(now, (failed + 1).min(MAX_FAILED_PROBES))
+            GateState::Opening { failed_probes, .. } if !was_young => {
+                self.closed_state(now, (failed_probes + 1).min(MAX_FAILED_PROBES))
             }
             // A host that took one request and refuses the next is as bad as it was.
-            State::Opening { width, failed, .. } if width < FIRST_WIDTH => {
-                self.close(now, failed / 2)
-            }
-            State::Opening {
+            GateState::Opening {
+                width,
+                failed_probes,
+                ..
+            } if width < FIRST_WIDTH => self.closed_state(now, failed_probes / 2),
+            GateState::Opening {
                 width,
                 hold,
-                failed,
-            } => State::Opening {
+                failed_probes,
+            } => GateState::Opening {
                 width: width * WIDTH_CUT,
                 hold,
-                failed,
+                failed_probes,
             },
         };
-        if let (State::Closed { hold, .. } | State::Opening { hold, .. }, Some(wait)) =
+        if let (GateState::Closed { hold, .. } | GateState::Opening { hold, .. }, Some(wait)) =
             (&mut self.state, wait)
         {
             *hold = hold.max(now + wait);
@@ -131,7 +148,7 @@ impl OverloadGate {
     }
 
     /// The host took a request: its answer began.
-    pub(crate) fn accepted(&mut self, pass: GatePass) {
+    pub(crate) fn record_acceptance(&mut self, pass: GatePass) {
         if self.forget(pass) {
             self.widen();
         }
@@ -139,63 +156,72 @@ impl OverloadGate {
 
     /// A request came to nothing that says anything about the host's load.
     pub(crate) fn forget(&mut self, pass: GatePass) -> bool {
-        let place = self.young.iter().position(|(_, young)| *young == pass);
-        place.is_some_and(|place| self.young.remove(place).is_some())
+        let place = self
+            .unproven
+            .iter()
+            .position(|(_, unproven)| *unproven == pass);
+        place.is_some_and(|place| self.unproven.remove(place).is_some())
     }
 
     /// Whether requests pass freely.
     #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.state == GateState::Open
     }
 
-    fn close(&mut self, now: Time, failed: u32) -> State {
-        self.closed = self.passes;
-        let longest =
-            (FIRST_PAUSE * 2f64.powi(failed.min(MAX_FAILED_PROBES) as i32)).min(LONGEST_PAUSE);
+    fn closed_state(&mut self, now: Time, failed_probes: u32) -> GateState {
+        self.passed_at_closing = self.passed;
+        let longest = (FIRST_PAUSE * 2f64.powi(failed_probes.min(MAX_FAILED_PROBES) as i32))
+            .min(LONGEST_PAUSE);
         let hold = now + longest * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
-        State::Closed { failed, hold }
+        GateState::Closed {
+            failed_probes,
+            hold,
+        }
     }
 
     /// Counts as accepted what has not been refused for so long.
-    fn expire(&mut self, now: Time) {
-        let age = self.age();
+    fn accept_expired(&mut self, now: Time) {
+        let proof_time = self.proof_time();
         while self
-            .young
+            .unproven
             .front()
-            .is_some_and(|(sent, _)| now >= sent + age)
+            .is_some_and(|(sent, _)| now >= sent + proof_time)
         {
-            self.young.pop_front();
+            self.unproven.pop_front();
             self.widen();
         }
     }
 
     fn widen(&mut self) {
         self.state = match self.state {
-            State::Open => State::Open,
-            State::Closed { failed, hold } => State::Opening {
+            GateState::Open => GateState::Open,
+            GateState::Closed {
+                failed_probes,
+                hold,
+            } => GateState::Opening {
                 width: FIRST_WIDTH,
                 hold,
-                failed,
+                failed_probes,
             },
-            State::Opening {
+            GateState::Opening {
                 width,
                 hold,
-                failed,
-            } => State::Opening {
+                failed_probes,
+            } => GateState::Opening {
                 width: width + WIDTH_STEP,
                 hold,
-                failed,
+                failed_probes,
             },
         };
-        if matches!(self.state, State::Opening { width, .. } if width > OPEN_WIDTH) {
-            self.state = State::Open;
-            self.young.clear();
+        if matches!(self.state, GateState::Opening { width, .. } if width > OPEN_WIDTH) {
+            self.state = GateState::Open;
+            self.unproven.clear();
         }
     }
 
     /// After how long a request that was not refused has been accepted.
-    fn age(&self) -> f64 {
+    fn proof_time(&self) -> f64 {
         (PROOF_REFUSAL_TIMES * self.refusal_time.unwrap_or(MAX_PROOF_TIME))
             .clamp(MIN_PROOF_TIME, MAX_PROOF_TIME)
     }
@@ -227,23 +253,23 @@ mod tests {
     fn closed() -> (OverloadGate, Time) {
         let mut gate = OverloadGate::new(Rng::with_seed(3));
         let pass = gate.pass(0.0);
-        gate.refused(0.2, 0.0, pass, None);
+        gate.record_refusal(0.2, 0.0, pass, None);
         let hold = gate.earliest(0.2).expect("closed");
         (gate, hold)
     }
 
     #[test]
-    fn an_open_gate_holds_nothing_back() {
+    fn open_gate_holds_nothing_back() {
         let mut gate = OverloadGate::new(Rng::with_seed(3));
         for _ in 0..1_000 {
             assert_eq!(gate.earliest(1.0), None);
             gate.pass(1.0);
         }
-        assert!(gate.young.is_empty());
+        assert!(gate.unproven.is_empty());
     }
 
     #[test]
-    fn after_a_refusal_one_probe_goes_at_a_time_and_each_failure_waits_longer() {
+    fn closed_gate_sends_one_probe_at_a_time() {
         let (mut gate, mut time) = closed();
         assert!((0.45..=0.7).contains(&time));
         let mut sent = 0;
@@ -251,7 +277,7 @@ mod tests {
             assert_eq!(gate.earliest(time), None);
             let pass = gate.pass(time);
             assert!(gate.earliest(time).is_some(), "a second probe");
-            gate.refused(time + 0.2, time, pass, None);
+            gate.record_refusal(time + 0.2, time, pass, None);
             sent += 1;
             time = gate.earliest(time + 0.2).expect("still closed");
         }
@@ -259,18 +285,18 @@ mod tests {
     }
 
     #[test]
-    fn requests_sent_before_the_refusal_are_no_probes() {
+    fn earlier_requests_are_not_probes() {
         let mut gate = OverloadGate::new(Rng::with_seed(3));
-        let passes: Vec<GatePass> = (0..20).map(|_| gate.pass(0.0)).collect();
-        for pass in passes {
-            gate.refused(0.2, 0.0, pass, None);
+        let passed: Vec<GatePass> = (0..20).map(|_| gate.pass(0.0)).collect();
+        for pass in passed {
+            gate.record_refusal(0.2, 0.0, pass, None);
         }
         let hold = gate.earliest(0.2).expect("closed");
         assert!(hold < 0.8, "one storm, one pause: {hold}");
     }
 
     #[test]
-    fn what_is_not_refused_in_time_opens_the_gate_by_doubling() {
+    fn unrefused_requests_reopen_the_gate() {
         let (mut gate, mut time) = closed();
         let mut passed = Vec::new();
         while !gate.is_open() && time < 30.0 {
@@ -292,35 +318,41 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_begins_proves_acceptance_at_once() {
+    fn started_response_proves_acceptance() {
         let (mut gate, time) = closed();
         let pass = gate.pass(time);
-        gate.accepted(pass);
+        gate.record_acceptance(pass);
         assert_eq!(gate.earliest(time), None);
-        gate.accepted(pass);
-        assert!(matches!(gate.state, State::Opening { width: 2.0, .. }));
+        gate.record_acceptance(pass);
+        assert!(matches!(gate.state, GateState::Opening { width: 2.0, .. }));
     }
 
     #[test]
-    fn a_refusal_while_opening_halves_and_then_closes() {
+    fn refusals_while_opening_narrow_then_close() {
         let (mut gate, time) = closed();
         let pass = gate.pass(time);
-        gate.accepted(pass);
+        gate.record_acceptance(pass);
         let (first, second) = (gate.pass(time), gate.pass(time));
-        gate.refused(time, time, first, None);
-        assert!(matches!(gate.state, State::Opening { width: 1.0, .. }));
-        gate.refused(time, time, second, None);
-        assert!(matches!(gate.state, State::Closed { failed: 0, .. }));
+        gate.record_refusal(time, time, first, None);
+        assert!(matches!(gate.state, GateState::Opening { width: 1.0, .. }));
+        gate.record_refusal(time, time, second, None);
+        assert!(matches!(
+            gate.state,
+            GateState::Closed {
+                failed_probes: 0,
+                ..
+            }
+        ));
     }
 
     #[test]
-    fn a_host_that_takes_requests_and_drops_them_is_waited_for_longer_each_time() {
+    fn dropped_responses_lengthen_the_pauses() {
         let (mut gate, mut time) = closed();
         for least in [0.5, 1.0, 2.0, 2.0] {
             assert_eq!(gate.earliest(time), None);
             let pass = gate.pass(time);
-            gate.accepted(pass);
-            gate.refused(time + 1.0, time, pass, None);
+            gate.record_acceptance(pass);
+            gate.record_refusal(time + 1.0, time, pass, None);
             let hold = gate.earliest(time + 1.0).expect("closed");
             assert!(
                 hold >= time + 1.0 + least,
@@ -331,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_probe_makes_room_for_another_and_a_stated_wait_is_kept() {
+    fn lost_probe_is_replaced_and_retry_after_kept() {
         let (mut gate, time) = closed();
         let pass = gate.pass(time);
         assert!(gate.earliest(time).is_some());
         gate.forget(pass);
         assert_eq!(gate.earliest(time), None);
         let pass = gate.pass(time);
-        gate.refused(time, time, pass, Some(30.0));
+        gate.record_refusal(time, time, pass, Some(30.0));
         assert_eq!(gate.earliest(time), Some(time + 30.0));
     }
 }

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_key_finds_nothing() {
+    fn stale_key_finds_nothing() {
         let mut entries = Slab::new();
         let first = entries.insert('a');
         assert_eq!(entries.take(first), Some('a'));

@@ -20,23 +20,23 @@ pub(crate) struct Window {
     slots: Vec<Each<u64>>,
     sums: Each<u64>,
     /// The number of the newest slot; its place is the number modulo [`SLOTS`].
-    newest: u64,
+    newest_slot: u64,
     /// Of the requests in flight: what was promised, the sum of their variances, how many.
-    promised: Each<u64>,
-    variance: Each<f64>,
-    open: u64,
+    promised_in_flight: Each<u64>,
+    variance_in_flight: Each<f64>,
+    in_flight: u64,
 }
 
 /// A request's place in the window.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stamp {
+pub(crate) struct WindowEntry {
     slot: u64,
     counted: Each<u64>,
     promised: Each<u64>,
     variance: Each<f64>,
 }
 
-impl Stamp {
+impl WindowEntry {
     /// What the window counts for the request now.
     pub(crate) fn counted(&self) -> Each<u64> {
         self.counted
@@ -49,10 +49,10 @@ impl Window {
             limits,
             slots: vec![[0; 3]; SLOTS as usize],
             sums: [0; 3],
-            newest: SLOTS,
-            promised: [0; 3],
-            variance: [0.0; 3],
-            open: 0,
+            newest_slot: SLOTS,
+            promised_in_flight: [0; 3],
+            variance_in_flight: [0.0; 3],
+            in_flight: 0,
         }
     }
 
@@ -64,15 +64,15 @@ impl Window {
 
     /// Moves on to `now`: slots that have left are emptied.
     pub(crate) fn advance(&mut self, now: Time) {
-        let newest = slot_of(now);
-        if newest >= self.newest + SLOTS {
+        let newest_slot = slot_number(now);
+        if newest_slot >= self.newest_slot + SLOTS {
             self.slots.fill([0; 3]);
             self.sums = [0; 3];
-            self.newest = newest;
+            self.newest_slot = newest_slot;
         }
-        while self.newest < newest {
-            self.newest += 1;
-            let left = std::mem::take(&mut self.slots[(self.newest % SLOTS) as usize]);
+        while self.newest_slot < newest_slot {
+            self.newest_slot += 1;
+            let left = std::mem::take(&mut self.slots[(self.newest_slot % SLOTS) as usize]);
             for (sum, left) in self.sums.iter_mut().zip(left) {
                 *sum -= left;
             }
@@ -80,30 +80,30 @@ impl Window {
     }
 
     /// Puts a request into the newest slot.
-    pub(crate) fn admit(&mut self, estimate: &Estimate) -> Stamp {
-        let stamp = Stamp {
-            slot: self.newest,
+    pub(crate) fn admit(&mut self, estimate: &Estimate) -> WindowEntry {
+        let entry = WindowEntry {
+            slot: self.newest_slot,
             counted: [0; 3],
             promised: estimate.promise,
             variance: estimate.variance,
         };
         for d in 0..3 {
-            self.promised[d] += stamp.promised[d];
-            self.variance[d] += stamp.variance[d];
+            self.promised_in_flight[d] += entry.promised[d];
+            self.variance_in_flight[d] += entry.variance[d];
         }
-        self.open += 1;
-        let mut stamp = stamp;
-        self.correct(&mut stamp, estimate.promise);
-        stamp
+        self.in_flight += 1;
+        let mut entry = entry;
+        self.correct(&mut entry, estimate.promise);
+        entry
     }
 
     /// Sets what a request counts; without effect once its slot has left.
-    pub(crate) fn correct(&mut self, stamp: &mut Stamp, counts: Each<u64>) {
-        let before = std::mem::replace(&mut stamp.counted, counts);
-        if stamp.slot + SLOTS <= self.newest {
+    pub(crate) fn correct(&mut self, entry: &mut WindowEntry, counts: Each<u64>) {
+        let before = std::mem::replace(&mut entry.counted, counts);
+        if entry.slot + SLOTS <= self.newest_slot {
             return;
         }
-        let slot = &mut self.slots[(stamp.slot % SLOTS) as usize];
+        let slot = &mut self.slots[(entry.slot % SLOTS) as usize];
         for d in 0..3 {
             slot[d] = slot[d] - before[d] + counts[d];
             self.sums[d] = self.sums[d] - before[d] + counts[d];
@@ -111,22 +111,22 @@ impl Window {
     }
 
     /// Raises what a request counts to the output that its stream has shown.
-    pub(crate) fn raise_output(&mut self, stamp: &mut Stamp, seen: u64) {
-        let mut counts = stamp.counted;
+    pub(crate) fn raise_output(&mut self, entry: &mut WindowEntry, seen: u64) {
+        let mut counts = entry.counted;
         counts[OUTPUT] = counts[OUTPUT].max(seen);
-        self.correct(stamp, counts);
+        self.correct(entry, counts);
     }
 
     /// The request is no longer in flight: what it counts stays until its slot leaves.
-    pub(crate) fn close(&mut self, stamp: &Stamp) {
-        self.open -= 1;
+    pub(crate) fn remove_in_flight(&mut self, entry: &WindowEntry) {
+        self.in_flight -= 1;
         for d in 0..3 {
-            self.promised[d] -= stamp.promised[d];
-            self.variance[d] -= stamp.variance[d];
+            self.promised_in_flight[d] -= entry.promised[d];
+            self.variance_in_flight[d] -= entry.variance[d];
         }
-        if self.open == 0 {
+        if self.in_flight == 0 {
             // Sums of floats drift.
-            self.variance = [0.0; 3];
+            self.variance_in_flight = [0.0; 3];
         }
     }
 
@@ -146,7 +146,7 @@ impl Window {
             }
             let need = self.sums[d] + cost + self.margin(d, estimate).min(limit - cost);
             if need > limit {
-                let time = self.gone(d, need - limit);
+                let time = self.time_of_expiry(d, need - limit);
                 if earliest.is_none_or(|(latest, _)| time > latest) {
                     earliest = Some((time, dimension));
                 }
@@ -162,10 +162,10 @@ impl Window {
         if self.limits.is_strict() {
             return 0;
         }
-        let promised = (self.promised[d] + estimate.promise[d]) as f64;
-        let variance = greater(self.variance[d], 0.0)
+        let promised = (self.promised_in_flight[d] + estimate.promise[d]) as f64;
+        let variance = greater(self.variance_in_flight[d], 0.0)
             + estimate.variance[d]
-            + promised * promised * estimate.doubt[d];
+            + promised * promised * estimate.mean_error[d];
         at_most(
             whole(MARGIN_DEVIATIONS * variance.sqrt()),
             limit / MARGIN_DIVISOR,
@@ -173,20 +173,25 @@ impl Window {
     }
 
     /// When `tokens` of the sum will have left.
-    fn gone(&self, d: usize, tokens: u64) -> Time {
+    fn time_of_expiry(&self, d: usize, tokens: u64) -> Time {
         let mut left = 0;
-        for slot in self.newest + 1..=self.newest + SLOTS {
+        for slot in self.newest_slot + 1..=self.newest_slot + SLOTS {
             left += self.slots[(slot % SLOTS) as usize][d];
             if left >= tokens {
-                return start_of(slot);
+                return slot_expiry(slot);
             }
         }
-        start_of(self.newest + SLOTS)
+        slot_expiry(self.newest_slot + SLOTS)
     }
 
     /// The earliest time at which `queued` and a request can all have been admitted: at best
     /// what is in flight turns out to have cost nothing.
-    pub(crate) fn at_best(&self, now: Time, queued: &Each<f64>, estimate: &Estimate) -> Time {
+    pub(crate) fn earliest_possible(
+        &self,
+        now: Time,
+        queued: &Each<f64>,
+        estimate: &Estimate,
+    ) -> Time {
         let mut best = now;
         for dimension in Dimension::ALL {
             let d = dimension.at();
@@ -198,22 +203,22 @@ impl Window {
                 .clamp(0.0, limit);
             let coming = queued[d] + cost;
             best = best.max(now + (coming - limit) * MINUTE / limit);
-            let firm = self.sums[d].saturating_sub(self.promised[d]);
+            let firm = self.sums[d].saturating_sub(self.promised_in_flight[d]);
             let over = whole(firm as f64 + coming - limit);
             if over > 0 {
-                best = best.max(self.gone(d, over));
+                best = best.max(self.time_of_expiry(d, over));
             }
         }
         best
     }
 
     /// The dimension in which a request can never fit.
-    pub(crate) fn excess(&self, estimate: &Estimate) -> Option<Dimension> {
+    pub(crate) fn exceeded_dimension(&self, estimate: &Estimate) -> Option<Dimension> {
         Dimension::ALL.into_iter().find(|dimension| {
             let d = dimension.at();
             let least = match self.limits.is_strict() {
                 true => estimate.promise[d] as f64,
-                false => estimate.at_least(d),
+                false => estimate.lower_bound(d),
             };
             self.limits.of(*dimension).is_some_and(|limit| {
                 least > limit as f64 || (limit == 0 && estimate.promise[d] > 0)
@@ -229,7 +234,9 @@ impl Window {
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
         let total = |d: usize| self.slots.iter().map(|slot| slot[d]).sum::<u64>();
-        self.open == 0 && self.promised == [0; 3] && [0, 1, 2].map(total) == self.sums
+        self.in_flight == 0
+            && self.promised_in_flight == [0; 3]
+            && [0, 1, 2].map(total) == self.sums
     }
 
     /// What counts at present.
@@ -238,13 +245,13 @@ impl Window {
     }
 }
 
-fn slot_of(now: Time) -> u64 {
+fn slot_number(now: Time) -> u64 {
     // The first slot is not 0, so that no slot number is negative.
     SLOTS.saturating_add_signed((now * SLOTS_PER_SECOND) as i64)
 }
 
 /// When the slot `number - SLOTS` leaves, which is when `number` begins.
-fn start_of(number: u64) -> Time {
+fn slot_expiry(number: u64) -> Time {
     (number - SLOTS) as f64 / SLOTS_PER_SECOND
 }
 
@@ -272,14 +279,14 @@ mod tests {
         Estimate {
             mean: [1.0, input as f64, output as f64],
             variance: [0.0; 3],
-            doubt: [0.0; 3],
+            mean_error: [0.0; 3],
             promise: [1, input, output],
-            sure: [true; 3],
+            is_reliable: [true; 3],
         }
     }
 
     #[test]
-    fn a_full_window_names_the_time_at_which_it_has_room() {
+    fn full_window_names_the_time_of_room() {
         let mut window = Window::new(Limits::per_minute().requests(2));
         window.advance(1.1);
         window.admit(&exactly(1, 1));
@@ -294,15 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn corrections_are_made_where_the_request_was_admitted() {
+    fn corrections_go_to_the_slot_of_admission() {
         let mut window = Window::new(Limits::per_minute().output_tokens(1_000));
         window.advance(0.0);
-        let mut stamp = window.admit(&exactly(10, 900));
+        let mut entry = window.admit(&exactly(10, 900));
         window.advance(30.0);
         assert!(window.earliest(&exactly(10, 200)).is_some());
-        window.correct(&mut stamp, [1, 10, 100]);
+        window.correct(&mut entry, [1, 10, 100]);
         assert_eq!(window.earliest(&exactly(10, 200)), None);
-        window.raise_output(&mut stamp, 950);
+        window.raise_output(&mut entry, 950);
         assert_eq!(window.sums()[OUTPUT], 950);
         assert_eq!(
             window.earliest(&exactly(10, 200)),
@@ -310,13 +317,13 @@ mod tests {
         );
         window.advance(60.25);
         assert_eq!(window.sums(), [0; 3]);
-        window.correct(&mut stamp, [1, 10, 5]);
+        window.correct(&mut entry, [1, 10, 5]);
         assert_eq!(window.sums(), [0; 3]);
-        assert_eq!(stamp.counted(), [1, 10, 5]);
+        assert_eq!(entry.counted(), [1, 10, 5]);
     }
 
     #[test]
-    fn what_is_larger_than_the_limit_goes_alone() {
+    fn request_over_the_limit_goes_alone() {
         let mut window = Window::new(Limits::per_minute().input_tokens(1_000));
         assert_eq!(window.earliest(&exactly(5_000, 1)), None);
         window.admit(&exactly(1, 1));
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsure_estimate_keeps_a_margin_of_at_most_a_tenth() {
+    fn margin_is_at_most_a_tenth_of_the_limit() {
         let window = Window::new(Limits::per_minute().input_tokens(10_000));
         let mut wide = exactly(8_900, 1);
         wide.variance[INPUT] = 1e12;
@@ -336,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_apply_to_the_past_at_once() {
+    fn new_limits_apply_to_the_past_minute() {
         let mut window = Window::new(Limits::per_minute());
         for _ in 0..10 {
             window.admit(&exactly(1, 1));
@@ -349,29 +356,38 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_and_certain_giants_never_fit() {
+    fn zero_limit_and_reliable_giants_never_fit() {
         let none = Window::new(Limits::per_minute().requests(0));
-        assert_eq!(none.excess(&exactly(1, 1)), Some(Dimension::Requests));
+        assert_eq!(
+            none.exceeded_dimension(&exactly(1, 1)),
+            Some(Dimension::Requests)
+        );
         let small = Window::new(Limits::per_minute().input_tokens(100));
-        assert_eq!(small.excess(&exactly(101, 1)), Some(Dimension::InputTokens));
+        assert_eq!(
+            small.exceeded_dimension(&exactly(101, 1)),
+            Some(Dimension::InputTokens)
+        );
         let unsure = Estimate {
-            sure: [true, false, true],
+            is_reliable: [true, false, true],
             ..exactly(101, 1)
         };
-        assert_eq!(small.excess(&unsure), None);
-        assert_eq!(small.excess(&exactly(100, 1)), None);
+        assert_eq!(small.exceeded_dimension(&unsure), None);
+        assert_eq!(small.exceeded_dimension(&exactly(100, 1)), None);
         let cost = Cost::request().input_tokens(1).max_tokens(101);
         let estimate = Estimates::new().estimate(&cost, true);
         let strict = Window::new(Limits::per_minute().output_tokens(100).strict());
-        assert_eq!(strict.excess(&estimate), Some(Dimension::OutputTokens));
+        assert_eq!(
+            strict.exceeded_dimension(&estimate),
+            Some(Dimension::OutputTokens)
+        );
     }
 
     #[test]
-    fn a_pause_of_a_day_empties_the_window() {
+    fn day_without_requests_empties_the_window() {
         let mut window = Window::new(Limits::per_minute().requests(1));
-        let stamp = window.admit(&exactly(1, 1));
+        let entry = window.admit(&exactly(1, 1));
         window.advance(86_400.0);
-        window.close(&stamp);
+        window.remove_in_flight(&entry);
         assert_eq!(window.sums(), [0; 3]);
         assert_eq!(window.earliest(&exactly(1, 1)), None);
     }
@@ -419,19 +435,19 @@ mod tests {
                         assert!(sums[d] <= limit, "{} of {limit} at {now}", sums[d]);
                     }
                 }
-                open.retain_mut(|(stamp, truth, end)| {
+                open.retain_mut(|(entry, truth, end)| {
                     if *end <= now {
-                        window.correct(stamp, *truth);
-                        window.close(stamp);
+                        window.correct(entry, *truth);
+                        window.remove_in_flight(entry);
                     }
                     *end > now
                 });
             }
-            for (mut stamp, truth, _) in open {
-                window.correct(&mut stamp, truth);
-                window.close(&stamp);
+            for (mut entry, truth, _) in open {
+                window.correct(&mut entry, truth);
+                window.remove_in_flight(&entry);
             }
-            assert_eq!(window.promised, [0; 3]);
+            assert_eq!(window.promised_in_flight, [0; 3]);
             let slots: Each<u64> = [0, 1, 2].map(|d| window.slots.iter().map(|slot| slot[d]).sum());
             assert_eq!(slots, window.sums());
         }
@@ -439,13 +455,13 @@ mod tests {
     }
 
     #[test]
-    fn with_exact_costs_no_60_seconds_ever_hold_more_than_the_limit() {
+    fn exact_costs_never_exceed_the_limit_in_60_s() {
         assert!(admissions_that_keep_the_promise(20) > 50_000);
     }
 
     #[test]
     #[ignore = "a million admissions: run in release"]
-    fn a_million_admissions_corrections_and_changes_of_limits_keep_the_promise() {
+    fn a_million_admissions_keep_the_promise() {
         let admitted = admissions_that_keep_the_promise(90);
         println!("{admitted} admissions, none above the promise");
         assert!(admitted > 1_000_000, "only {admitted}");
@@ -461,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_exact() {
+    fn window_counts_requests_exactly() {
         let mut window = Window::new(Limits::per_minute().requests(60));
         let mut now = 0.0;
         let mut sent = Vec::new();

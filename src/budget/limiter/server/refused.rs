@@ -2,7 +2,7 @@
 
 use crate::types::Dimension;
 
-use super::{Bucket, ExpectedCharge, RESERVED, ServerBuckets, told_of};
+use super::{ExpectedCharge, MAX_OUTPUT, ServerBuckets, TokenBucket, dimension_of};
 use crate::budget::cost::{Each, OUTPUT, REQUESTS};
 use crate::budget::limiter::bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING};
 use crate::budget::limiter::headers::LimitHeaders;
@@ -12,70 +12,71 @@ impl ServerBuckets {
     /// The server refused a request, which has been completed at no cost. The headers of
     /// the refusal are an upper bound at once. Returns whether it was for requests although some
     /// remain, and so shows that the server counts them over less than a minute: once per round.
-    pub(crate) fn refused(
+    pub(crate) fn learn_from_refusal(
         &mut self,
         charge: &ExpectedCharge,
         dimension: Option<Dimension>,
         headers: &LimitHeaders,
     ) -> bool {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if let Some(remaining) = headers.told[told_of(d)]
+            if let Some(remaining) = headers.values[dimension_of(d)]
                 .remaining
                 .filter(|_| bucket.is_known())
             {
                 let coming = if d == OUTPUT {
-                    OUTPUT_TO_COME * bucket.promised
+                    OUTPUT_TO_COME * bucket.reserved
                 } else {
                     0.0
                 };
                 bucket.lower_to(remaining - coming);
             }
         }
-        let new_round = self.now >= self.last_round + REFUSAL_ROUND;
+        let new_round = self.now >= self.last_refusal_round + REFUSAL_ROUND;
         if let Some(dimension) = dimension {
-            let told = headers.told[dimension.at()].remaining;
+            let told = headers.values[dimension.at()].remaining;
             if dimension == Dimension::OutputTokens && !self.reserves_most {
                 // Output that is charged as it is produced needs one token to begin.
                 let is_proof = |left: f64| {
-                    left > MIN_LEFT_AS_PROOF && left - TOKENS_ROUNDING < charge.cost[RESERVED]
+                    left > MIN_LEFT_AS_PROOF && left - TOKENS_ROUNDING < charge.cost[MAX_OUTPUT]
                 };
                 if told.is_some_and(is_proof) {
-                    self.switch_charging(true);
+                    self.set_charging(true);
                 }
             }
-            let d = self.believed(dimension.at());
+            let d = self.bucket_of(dimension.at());
             let bucket = &mut self.buckets[d];
             if told.is_none() && bucket.is_known() {
                 let wait = headers.retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
                 bucket.lower_to(charge.cost[d] - wait * bucket.rate());
                 if new_round {
-                    bucket.suspect();
+                    bucket.suspect_foreign_use();
                 }
             }
             if new_round {
-                self.refused_for(d, charge.cost[d], told);
+                self.raise_refusal_margin(d, charge.cost[d], told);
             }
         }
         if new_round {
-            self.last_round = self.now;
+            self.last_refusal_round = self.now;
         }
-        self.record();
-        let left = headers.told[REQUESTS].remaining;
+        self.record_levels();
+        let left = headers.values[REQUESTS].remaining;
         let is_odd = left.is_some_and(|left| left >= 1.0);
         new_round && is_odd && dimension == Some(Dimension::Requests)
     }
 
-    fn refused_for(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
+    fn raise_refusal_margin(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
         let bucket = &mut self.buckets[d];
         if d == REQUESTS {
             if remaining.is_some_and(|remaining| remaining < 1.0) {
-                bucket.suspect();
+                bucket.suspect_foreign_use();
             }
             return;
         }
-        bucket.guard =
-            (bucket.guard + REFUSAL_MARGIN_STEP * bucket.depth + REFUSAL_MARGIN_OF_COST * cost)
-                .min(MAX_REFUSAL_MARGIN * bucket.depth);
+        bucket.refusal_margin = (bucket.refusal_margin
+            + REFUSAL_MARGIN_STEP * bucket.capacity
+            + REFUSAL_MARGIN_OF_COST * cost)
+            .min(MAX_REFUSAL_MARGIN * bucket.capacity);
     }
 
     /// Refused, with neither limits nor headers to know why: the limits become a little less than
@@ -83,50 +84,52 @@ impl ServerBuckets {
     /// grew meanwhile, from no more than twice the use. No limit is guessed to be lower than the
     /// lowest there is: who used less was not refused for that.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
-        if self.now < self.last_round + REFUSAL_ROUND && self.buckets.iter().any(|b| b.guessed) {
+        if self.now < self.last_refusal_round + REFUSAL_ROUND
+            && self.buckets.iter().any(|b| b.is_guess)
+        {
             return;
         }
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            let told = told_of(d);
+            let told = dimension_of(d);
             if dimension.is_some_and(|dimension| dimension.at() != told) {
                 continue;
             }
             let used = used[told] as f64;
-            if bucket.guessed {
+            if bucket.is_guess {
                 let limit = bucket.limit.min(MAX_GUESS_OF_USE * used) * GUESS_OF_USE;
                 bucket.set_limit(limit.max(LOWEST_LIMITS[told]), GUESSED_MINUTES);
             } else if !bucket.is_known() && used * GUESS_OF_USE > LOWEST_LIMITS[told] {
-                bucket.guessed = true;
+                bucket.is_guess = true;
                 bucket.set_limit(used * GUESS_OF_USE, GUESSED_MINUTES);
-                bucket.free = 0.0;
+                bucket.available = 0.0;
             }
         }
-        self.last_round = self.now;
+        self.last_refusal_round = self.now;
         self.history = LevelHistory::new();
-        self.record();
+        self.record_levels();
     }
 
     /// The text of a refusal named a limit: that counts where no header told one.
-    pub(crate) fn told_limit(&mut self, dimension: Dimension, limit: f64) {
-        if !self.guesses(Some(dimension)) {
+    pub(crate) fn set_stated_limit(&mut self, dimension: Dimension, limit: f64) {
+        if !self.is_limit_unknown(Some(dimension)) {
             return;
         }
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if told_of(d) == dimension.at() {
-                bucket.guessed = false;
+            if dimension_of(d) == dimension.at() {
+                bucket.is_guess = false;
                 bucket.set_limit(limit, 1.0);
             }
         }
         self.history = LevelHistory::new();
-        self.record();
+        self.record_levels();
     }
 
     /// Whether the limit of a dimension, or of all, is unknown or a guess.
-    pub(crate) fn guesses(&self, dimension: Option<Dimension>) -> bool {
-        let guesses = |bucket: &Bucket| !bucket.is_known() || bucket.guessed;
+    pub(crate) fn is_limit_unknown(&self, dimension: Option<Dimension>) -> bool {
+        let is_limit_unknown = |bucket: &TokenBucket| !bucket.is_known() || bucket.is_guess;
         match dimension {
-            Some(dimension) => guesses(&self.buckets[dimension.at()]),
-            None => self.buckets.iter().all(guesses),
+            Some(dimension) => is_limit_unknown(&self.buckets[dimension.at()]),
+            None => self.buckets.iter().all(is_limit_unknown),
         }
     }
 }

@@ -406,12 +406,12 @@ fn quick(goals: Vec<Goal>) {
 }
 
 #[test]
-fn alone_a_run_takes_no_longer_than_the_limit_and_is_never_refused() {
+fn single_client_reaches_the_limit_unrefused() {
     quick(alone());
 }
 
 #[test]
-fn a_promise_costs_what_was_said_and_is_kept() {
+fn own_limits_are_kept_at_the_stated_cost() {
     for goal in promised() {
         let reports = goal.assert(1);
         let charged = |d: usize| {
@@ -433,17 +433,17 @@ fn a_promise_costs_what_was_said_and_is_kept() {
 }
 
 #[test]
-fn odd_servers_are_understood_after_a_few_refusals() {
+fn unusual_servers_cost_few_refusals() {
     quick(odd_servers());
 }
 
 #[test]
-fn other_users_of_the_same_limits_are_seen_and_left_their_share() {
+fn foreign_use_is_detected_and_left_its_share() {
     quick(shared());
 }
 
 #[test]
-fn a_storm_of_overload_costs_a_handful_of_probes_and_no_job() {
+fn overload_costs_few_probes_and_no_job() {
     for goal in storms() {
         let reports = goal.assert(2);
         let sent = mean(&reports, |report| report.sent_in_storm as f64);
@@ -469,7 +469,7 @@ fn retrying_without_a_budget_loses_jobs() {
 /// With a floor that is the same for all, the small requests of three processes kept the bucket so low
 /// that a fifth of it was not there for 17 minutes, and 39 refusals.
 #[test]
-fn a_large_request_does_not_wait_for_ever_for_other_processes() {
+fn large_request_is_not_starved_by_processes() {
     let report = processes(4, Scenario::itpm(5_000)).seed(10).run();
     assert!(report.longest_wait < 180.0, "{report:?}");
     assert!(report.refused < 10, "{report:?}");

@@ -8,7 +8,7 @@ use super::*;
 use crate::budget::cost::Cost;
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::overload_gate::OverloadGate;
-use crate::budget::limiter::server::{BucketHold, ExpectedCharge, RESERVED, Room, ServerBuckets};
+use crate::budget::limiter::server::{BucketHold, ExpectedCharge, MAX_OUTPUT, Room, ServerBuckets};
 use crate::types::Usage;
 
 /// When the server charges.
@@ -68,9 +68,9 @@ impl Duel {
         let mut server = ServerBuckets::new();
         let mut limits = [None; 3];
         limits[charging.dimension()] = Some(LIMIT);
-        server.assume(&limits);
+        server.assume_limits(&limits);
         if charging == Charging::Reserved {
-            server.switch_charging(true);
+            server.set_charging(true);
         }
         Duel {
             charging,
@@ -140,14 +140,14 @@ impl Duel {
             }
         } else if moment == Moment::SurelyArrived as u8 {
             if !request.ended {
-                self.server.arrived(&mut request.hold);
+                self.server.mark_arrived(&mut request.hold);
             }
         } else if moment == Moment::Look as u8 {
             match self.charging {
-                Charging::OnArrival => self.server.input_is(&mut request.hold, request.actual),
+                Charging::OnArrival => self.server.settle_input(&mut request.hold, request.actual),
                 Charging::AsProduced => {
                     let seen = request.charged;
-                    self.server.output_seen(&mut request.hold, seen);
+                    self.server.charge_output(&mut request.hold, seen);
                 }
                 Charging::Reserved => {}
             }
@@ -159,7 +159,7 @@ impl Duel {
             self.open.retain(|open| *open != place);
             let mut actual = [1.0, 0.0, 0.0];
             actual[self.charging.dimension()] = request.actual;
-            self.server.complete(&request.hold, &actual);
+            self.server.settle(&request.hold, &actual);
         }
     }
 
@@ -210,24 +210,24 @@ impl Duel {
         };
         charge.cost[d] = promise;
         if d == OUTPUT {
-            charge.cost[RESERVED] = promise;
+            charge.cost[MAX_OUTPUT] = promise;
         }
         // What is not exact says so; the output's promise is held until it is produced.
         if d == INPUT && promise > actual {
             charge.variance[d] = promise * promise;
         }
         loop {
-            match self.server.room(&charge) {
+            match self.server.find_room(&charge) {
                 Room::Now => break,
                 Room::At(time, _) => self.wait(time),
-                Room::NotNow(_) => {
+                Room::AfterEvent(_) => {
                     let Reverse((time, ..)) = self.moments.peek().expect("something in flight");
                     let time = *time as f64 / 1e6;
                     self.wait(time.max(self.at));
                 }
             }
         }
-        let hold = self.server.admit(&charge);
+        let hold = self.server.reserve(&charge);
         let arrives = self.at + self.rng.f64();
         let ends = arrives + 0.05 + self.rng.f64() * self.rng.f64() * 40.0;
         let place = self.requests.len();
@@ -270,21 +270,21 @@ fn duels(rounds: u64) -> usize {
 }
 
 #[test]
-fn with_promises_that_are_upper_bounds_the_server_can_refuse_nothing() {
+fn upper_bounds_are_never_refused() {
     let admitted = duels(4);
     assert!(admitted > 10_000, "{admitted}");
 }
 
 #[test]
 #[ignore = "a million admissions: run in release"]
-fn a_million_adversarial_admissions_meet_no_refusal() {
+fn a_million_upper_bounds_are_never_refused() {
     let admitted = duels(70);
     println!("{admitted} admissions in three charging modes, none refused");
     assert!(admitted > 1_000_000, "{admitted}");
 }
 
 #[test]
-fn when_all_is_settled_nothing_is_kept_and_the_window_holds_what_was_charged() {
+fn settled_runs_leave_only_the_charged_cost() {
     let storm = Scenario {
         storm: Some((20.0, 40.0, 0.5)),
         ..Scenario::itpm(300)
@@ -306,7 +306,7 @@ fn when_all_is_settled_nothing_is_kept_and_the_window_holds_what_was_charged() {
 
 #[test]
 #[ignore = "measures: run in release"]
-fn admitting_and_settling_takes_a_fraction_of_a_microsecond() {
+fn admit_and_settle_duration() {
     let rng = Rng::with_seed(1);
     let limits = Limits::per_minute()
         .requests(100_000_000)

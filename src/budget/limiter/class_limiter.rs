@@ -11,7 +11,7 @@ use super::estimate::{Estimate, Estimates};
 use super::headers::{LimitHeaders, Refusal};
 use super::overload_gate::{GatePass, OverloadGate};
 use super::pacer::{PaceRates, Pacer};
-use super::server::{BucketHold, ExpectedCharge, Room, ServerBuckets};
+use super::server_buckets::{BucketHold, ExpectedCharge, Room, ServerBuckets};
 use super::slab::{Slab, SlabKey};
 use super::window::{Window, WindowEntry};
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bucket::BucketView;
+use super::token_bucket::BucketView;
 use crate::budget::cost::{Each, Time};
 use crate::budget::limits::Limits;
 use crate::types::{Dimension, WaitCause};

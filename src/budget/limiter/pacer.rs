@@ -244,10 +244,7 @@ mod tests {
         assert!((300..450).contains(&first), "{first}");
         run(&mut pacer, 10.0, 40.0, 100.0, 0.0);
         let at_top_speed = run(&mut pacer, 40.0, 50.0, 100.0, 0.0);
-        assert!(
-            (1_230..1_270).contains(&at_top_speed),
-            "{at_top_speed}"
-        );
+        assert!((1_230..1_270).contains(&at_top_speed), "{at_top_speed}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::*;
 use crate::budget::cost::Cost;
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::overload_gate::OverloadGate;
-use crate::budget::limiter::server::{BucketHold, ExpectedCharge, MAX_OUTPUT, Room, ServerBuckets};
+use crate::budget::limiter::server_buckets::{
+    BucketHold, ExpectedCharge, MAX_OUTPUT, Room, ServerBuckets,
+};
 use crate::types::Usage;
 
 /// When the server charges.

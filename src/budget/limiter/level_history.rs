@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::bucket::PerBucket;
+use super::token_bucket::PerBucket;
 use crate::budget::cost::{Time, greater, lesser};
 
 /// Lowest and highest levels by half seconds, in terms that corrections do not change.

@@ -2,11 +2,11 @@
 
 use crate::types::Dimension;
 
-use super::{ExpectedCharge, MAX_OUTPUT, ServerBuckets, TokenBucket, dimension_of};
+use super::headers::LimitHeaders;
+use super::level_history::LevelHistory;
+use super::server_buckets::{ExpectedCharge, MAX_OUTPUT, ServerBuckets, dimension_of};
+use super::token_bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING, TokenBucket};
 use crate::budget::cost::{Each, OUTPUT, REQUESTS};
-use crate::budget::limiter::bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING};
-use crate::budget::limiter::headers::LimitHeaders;
-use crate::budget::limiter::history::LevelHistory;
 
 impl ServerBuckets {
     /// The server refused a request, which has been completed at no cost. The headers of

@@ -1,13 +1,11 @@
 //! The server's buckets, as this client understands them: what it may send without a refusal.
 
-mod refused;
-
 use crate::types::Dimension;
 
-use super::bucket::{self, BucketView, PerBucket, TOKENS_ROUNDING, TokenBucket};
 use super::estimate::{BOUND_DEVIATIONS, Estimate};
 use super::headers::{HeaderValues, LimitHeaders};
-use super::history::LevelHistory;
+use super::level_history::LevelHistory;
+use super::token_bucket::{self, BucketView, PerBucket, TOKENS_ROUNDING, TokenBucket};
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 
 /// The server's three token buckets for one model class, followed through the headers.
@@ -23,19 +21,19 @@ use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 /// way that the headers surprise less.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerBuckets {
-    buckets: PerBucket<TokenBucket>,
-    history: LevelHistory,
-    now: Time,
+    pub(super) buckets: PerBucket<TokenBucket>,
+    pub(super) history: LevelHistory,
+    pub(super) now: Time,
     in_flight: usize,
     /// The server is believed to reserve `max_tokens` at the start.
-    reserves_most: bool,
+    pub(super) reserves_most: bool,
     /// By how many tokens headers surprised more than they would if output were charged the other
     /// way.
     charging_mismatch: f64,
     /// No request has ended, and no header told what remains of the output.
     is_charging_untested: bool,
     /// When the last refusal was made use of: once per round, not once per request.
-    last_refusal_round: Time,
+    pub(super) last_refusal_round: Time,
 }
 
 /// The bucket of output, if `max_tokens` is reserved.
@@ -102,7 +100,7 @@ impl ServerBuckets {
         self.now = now;
         let to_forget: f64 = self.buckets.iter().map(TokenBucket::remembered).sum();
         let decay = match to_forget > 0.0 {
-            true => bucket::decay(passed),
+            true => token_bucket::decay(passed),
             false => 1.0,
         };
         for bucket in &mut self.buckets {
@@ -340,7 +338,7 @@ impl ServerBuckets {
     }
 
     /// Of two buckets for the output, the one that is believed.
-    fn bucket_of(&self, d: usize) -> usize {
+    pub(super) fn bucket_of(&self, d: usize) -> usize {
         match d {
             OUTPUT if self.reserves_most => MAX_OUTPUT,
             _ => d,
@@ -411,7 +409,7 @@ impl ServerBuckets {
         self.record_levels();
     }
 
-    fn record_levels(&mut self) {
+    pub(super) fn record_levels(&mut self) {
         let buckets = self.buckets.each_ref();
         let low = buckets.map(|bucket| bucket.available + bucket.corrections);
         let mut high =
@@ -424,7 +422,7 @@ impl ServerBuckets {
 }
 
 /// The dimension of which headers and usage tell what is in a bucket.
-fn dimension_of(d: usize) -> usize {
+pub(super) fn dimension_of(d: usize) -> usize {
     d.min(OUTPUT)
 }
 

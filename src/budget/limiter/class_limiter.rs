@@ -11,7 +11,7 @@ use super::estimate::{Estimate, Estimates};
 use super::headers::{LimitHeaders, Refusal};
 use super::overload_gate::{GatePass, OverloadGate};
 use super::pacer::{PaceRates, Pacer};
-use super::server_buckets::{BucketHold, ExpectedCharge, Room, ServerBuckets};
+use super::server_buckets::{BucketHold, ExpectedCharge, LimitChange, Room, ServerBuckets};
 use super::slab::{Slab, SlabKey};
 use super::window::{Window, WindowEntry};
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
@@ -194,7 +194,7 @@ impl ClassLimiter {
         };
         let changes = self.server.learn_from_headers(&request.hold, headers);
         for (d, change) in changes.iter().enumerate() {
-            if let Some((old, new)) = change {
+            if let Some(LimitChange { old, new }) = change {
                 self.pacer.rescale_debt(now, d, *old, *new);
             }
         }

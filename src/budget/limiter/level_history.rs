@@ -1,11 +1,12 @@
-//! The range that the server's levels took in the last ten minutes.
+//! The band in which the server's levels were in the last ten minutes.
 
 use std::collections::VecDeque;
 
-use super::token_bucket::PerBucket;
+use super::token_bucket::{LevelRange, PerBucket};
 use crate::budget::cost::{Time, greater, lesser};
 
-/// Lowest and highest levels by half seconds, in terms that corrections do not change.
+/// The lowest and highest levels by half seconds. Each level has the corrections up to its time
+/// added, so that later corrections do not change the comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct LevelHistory {
     spans: VecDeque<Span>,
@@ -25,13 +26,13 @@ impl LevelHistory {
         }
     }
 
-    /// Takes note of levels at `now`. Between two notes levels only rise, so the later one bounds
-    /// what was in between.
+    /// Adds the levels at `now`. Between two calls levels only rise, so the later call bounds the
+    /// time between them.
     pub(crate) fn record(&mut self, now: Time, low: &PerBucket<f64>, high: &PerBucket<f64>) {
-        let number = number_of(now);
+        let number = span_number(now);
         match self.spans.back_mut().filter(|span| span.number >= number) {
             Some(span) => {
-                for d in 0..4 {
+                for d in 0..low.len() {
                     span.low[d] = lesser(span.low[d], low[d]);
                     span.high[d] = greater(span.high[d], high[d]);
                 }
@@ -47,34 +48,37 @@ impl LevelHistory {
         }
     }
 
-    /// Lowest and highest since `time`, or since the oldest note.
-    pub(crate) fn since(&self, time: Time) -> PerBucket<(f64, f64)> {
-        let number = number_of(time);
+    /// Returns the band of each bucket since `time`, or since the oldest span.
+    pub(crate) fn since(&self, time: Time) -> PerBucket<LevelRange> {
+        let number = span_number(time);
         let start = self.spans.partition_point(|span| span.number < number);
-        // The level of before holds until the next note.
+        // A level holds until the next call of `record`.
         let start = match self.spans.get(start) {
             Some(span) if span.number == number => start,
             _ => start.saturating_sub(1),
         };
-        let mut ranges = [(f64::INFINITY, f64::NEG_INFINITY); 4];
+        let mut ranges = [LevelRange {
+            low: f64::INFINITY,
+            high: f64::NEG_INFINITY,
+        }; 4];
         for span in self.spans.range(start..) {
             for (d, range) in ranges.iter_mut().enumerate() {
-                range.0 = lesser(range.0, span.low[d]);
-                range.1 = greater(range.1, span.high[d]);
+                range.low = lesser(range.low, span.low[d]);
+                range.high = greater(range.high, span.high[d]);
             }
         }
         ranges
     }
 }
 
-/// The number of the half second.
-fn number_of(time: Time) -> i64 {
+fn span_number(time: Time) -> i64 {
     (time * SPANS_PER_SECOND) as i64
 }
 
+/// Spans per second: half a second is finer than the delay between request and header.
 const SPANS_PER_SECOND: f64 = 2.0;
 
-/// Ten minutes: as long as any answer takes.
+/// Spans that are kept: ten minutes, as long as any response takes to begin.
 const KEPT_SPANS: i64 = 1_200;
 
 #[cfg(test)]
@@ -92,10 +96,14 @@ mod tests {
         ] {
             history.record(time, &[low; 4], &[high; 4]);
         }
-        assert_eq!(history.since(0.2)[0], (1.0, 9.0));
-        assert_eq!(history.since(1.2)[1], (4.0, 7.0));
-        assert_eq!(history.since(2.0)[2], (4.0, 7.0));
-        assert_eq!(history.since(3.4)[2], (5.0, 7.0));
+        let since = |time, d: usize| {
+            let LevelRange { low, high } = history.since(time)[d];
+            (low, high)
+        };
+        assert_eq!(since(0.2, 0), (1.0, 9.0));
+        assert_eq!(since(1.2, 1), (4.0, 7.0));
+        assert_eq!(since(2.0, 2), (4.0, 7.0));
+        assert_eq!(since(3.4, 2), (5.0, 7.0));
     }
 
     #[test]
@@ -106,6 +114,6 @@ mod tests {
             history.record(time, &[time; 4], &[time; 4]);
         }
         assert!(history.spans.len() <= 1_201);
-        assert_eq!(history.since(0.0)[0].0, 4_999.5 - 600.0);
+        assert_eq!(history.since(0.0)[0].low, 4_999.5 - 600.0);
     }
 }

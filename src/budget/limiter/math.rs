@@ -1,17 +1,16 @@
-//! Powers and logarithms without the system's library for mathematics, which every program would load
-//! for these few: half a megabyte of memory. Good to eleven digits, which is more than anyone knows of
-//! a rate limit.
+//! Powers and logarithms without the system's mathematics library, which would cost every program
+//! half a megabyte of memory. The results are exact to eleven digits.
 
 use std::f64::consts::{LN_2, LOG2_E};
 
-/// e to the power of `x`.
+/// Returns e to the power of `x`.
 pub(super) fn exp(x: f64) -> f64 {
     exp2(x * LOG2_E)
 }
 
-/// 2 to the power of `x`.
+/// Returns 2 to the power of `x`.
 pub(super) fn exp2(x: f64) -> f64 {
-    // What is left beside the nearest integer, by the series of the hyperbolic cosine and sine.
+    // The rest beside the nearest integer, by the series of the hyperbolic cosine and sine.
     let nearest = (x + 0.5f64.copysign(x)) as i32;
     let rest = (x - f64::from(nearest)) * LN_2;
     let square = rest * rest;
@@ -23,22 +22,31 @@ pub(super) fn exp2(x: f64) -> f64 {
     }
 }
 
-/// The logarithm of 1 + `x`, for an `x` of at least 0.
+/// Returns the natural logarithm of 1 + `x`, for an `x` of at least 0.
 pub(super) fn ln_1p(x: f64) -> f64 {
-    // Halved until it is below 2, and what is left by the series of the hyperbolic area tangent.
+    // 1 + `x` is halved until it is below 2; the rest, by the series of the area tangent.
     let (mut x, mut halvings) = (x, 0);
-    while x >= 1.0 && halvings < 1_024 {
+    while x >= 1.0 && halvings < MAX_EXPONENT {
         x = (x - 1.0) / 2.0;
         halvings += 1;
     }
     let z = x / (2.0 + x);
-    let series = (0..11)
+    let series = (0..AREA_TANGENT_TERMS)
         .rev()
         .fold(0.0, |sum, n| sum * z * z + 1.0 / f64::from(2 * n + 1));
     2.0 * z * series + f64::from(halvings) * LN_2
 }
 
-/// One by the factorials of 0, 2, 4 and so on.
+/// Seconds per minute, the unit of all limits.
+pub(super) const SECONDS_PER_MINUTE: f64 = 60.0;
+
+/// No `f64` can be halved more often before it is below 2.
+const MAX_EXPONENT: u32 = 1_024;
+
+/// Terms of the series of the area tangent; the next one is below 1e-11.
+const AREA_TANGENT_TERMS: u32 = 11;
+
+/// The series of the hyperbolic cosine: one by the factorials of 0, 2, 4 and so on.
 const COSINE: [f64; 6] = [
     1.0,
     1.0 / 2.0,
@@ -48,7 +56,7 @@ const COSINE: [f64; 6] = [
     1.0 / 3_628_800.0,
 ];
 
-/// One by the factorials of 1, 3, 5 and so on.
+/// The series of the hyperbolic sine: one by the factorials of 1, 3, 5 and so on.
 const SINE: [f64; 5] = [1.0, 1.0 / 6.0, 1.0 / 120.0, 1.0 / 5_040.0, 1.0 / 362_880.0];
 
 #[cfg(test)]

@@ -1,78 +1,97 @@
-//! The server's buckets, as this client understands them: what it may send without a refusal.
+//! A model of the server's buckets of one model class, which tells when the server has room.
 
 use crate::types::Dimension;
 
 use super::estimate::{BOUND_DEVIATIONS, Estimate};
 use super::headers::{HeaderValues, LimitHeaders};
 use super::level_history::LevelHistory;
-use super::token_bucket::{self, BucketView, PerBucket, TOKENS_ROUNDING, TokenBucket};
+use super::token_bucket::{
+    self, BucketView, HeaderSample, Load, PerBucket, TOKENS_ROUNDING, TokenBucket,
+};
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
 
-/// The server's three token buckets for one model class, followed through the headers.
+/// The server's token buckets for requests, input tokens and output tokens.
 ///
-/// Of each bucket it knows what is free to promise and what is promised. What is promised counts
-/// as held until it is charged for certain; refill never lifts free and held together above the
-/// depth of the bucket. From this follows that with promises that are in sum at least the truth,
-/// the server can refuse nothing. Foreign use is the one thing that lowers the server's
-/// level unseen: the headers show it.
+/// A reservation moves its expected cost from the available amount to the reserved one, and counts
+/// as uncharged until the server surely has charged it. Refills and refunds never lift available
+/// and uncharged cost together above the capacity. It follows that available and reserved cost are
+/// together at most the server's level plus what the server has charged to the requests in flight:
+/// if the estimates are in sum at least the truth, the server refuses nothing. Only foreign use
+/// lowers the server's level unseen, and the headers show it.
 ///
-/// Servers charge output as it is produced, or reserve `max_tokens` at the start and give back the
-/// rest at the end, as the API did until 2025. The bucket is followed both ways, and believed the
-/// way that the headers surprise less.
+/// A server charges output tokens as they are produced, or `max_tokens` at the start with a refund
+/// at the end, as the API did until 2025. Output has a bucket for each way; the one whose model
+/// the headers fit better counts.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerBuckets {
     pub(super) buckets: PerBucket<TokenBucket>,
     pub(super) history: LevelHistory,
     pub(super) now: Time,
     in_flight: usize,
-    /// The server is believed to reserve `max_tokens` at the start.
-    pub(super) reserves_most: bool,
-    /// By how many tokens headers surprised more than they would if output were charged the other
-    /// way.
+    /// How the server seems to charge output.
+    pub(super) charging: OutputCharging,
+    /// The sum by which the headers were further from the model of this charging than from four
+    /// times the other one, in tokens.
     charging_mismatch: f64,
-    /// No request has ended, and no header told what remains of the output.
+    /// Whether no request has ended, and no header had a `remaining` of output: the bucket was full.
     is_charging_untested: bool,
-    /// When the last refusal was made use of: once per round, not once per request.
+    /// The time of the last refusal that changed the model; those that follow at once are its round.
     pub(super) last_refusal_round: Time,
 }
 
-/// The bucket of output, if `max_tokens` is reserved.
+/// How a server charges output tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputCharging {
+    AsProduced,
+    /// `max_tokens` at the start, with a refund at the end.
+    MaxTokens,
+}
+
+/// Index of the bucket of output tokens that are charged as `max_tokens`.
 pub(crate) const MAX_OUTPUT: usize = 3;
 
-/// What the server holds for a request in flight.
+/// What the buckets hold for a request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BucketHold {
     cost: PerBucket<f64>,
     uncharged: PerBucket<f64>,
     variance: PerBucket<f64>,
-    /// What had been spent when it was sent.
+    /// What this client had used when the request was sent.
     total_used: PerBucket<f64>,
     sent_at: Time,
 }
 
-/// When a request will fit.
+/// When the server has room for a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Room {
     Now,
     At(Time, Dimension),
-    /// Refill alone brings none: something in flight must arrive or end first.
+    /// Never by refill alone: a request in flight must arrive or end first.
     AfterEvent(Dimension),
 }
 
-/// What the server will charge for a request, as expected, and how uncertain that is.
+/// What the server is expected to charge for a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpectedCharge {
     pub(crate) cost: PerBucket<f64>,
     pub(crate) variance: PerBucket<f64>,
 }
 
+/// A limit that a header changed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LimitChange {
+    /// The limit per minute of before; 0 where it was unknown.
+    pub(crate) old: f64,
+    pub(crate) new: f64,
+}
+
 impl ExpectedCharge {
     pub(crate) fn new(estimate: &Estimate, max_tokens: u64) -> ExpectedCharge {
-        let ([requests, input, output], [_, unsure_input, unsure_output]) =
-            (estimate.mean, estimate.variance);
+        let [requests, input, output] = estimate.mean;
+        let [_, input_variance, output_variance] = estimate.variance;
         ExpectedCharge {
             cost: [requests, input, output, max_tokens as f64],
-            variance: [0.0, unsure_input, unsure_output, 0.0],
+            variance: [0.0, input_variance, output_variance, 0.0],
         }
     }
 }
@@ -84,7 +103,7 @@ impl ServerBuckets {
             history: LevelHistory::new(),
             now: 0.0,
             in_flight: 0,
-            reserves_most: false,
+            charging: OutputCharging::AsProduced,
             charging_mismatch: 0.0,
             is_charging_untested: true,
             last_refusal_round: f64::NEG_INFINITY,
@@ -98,8 +117,7 @@ impl ServerBuckets {
             return;
         }
         self.now = now;
-        let to_forget: f64 = self.buckets.iter().map(TokenBucket::remembered).sum();
-        let decay = match to_forget > 0.0 {
+        let decay = match self.buckets.iter().any(TokenBucket::has_decaying_state) {
             true => token_bucket::decay(passed),
             false => 1.0,
         };
@@ -109,35 +127,7 @@ impl ServerBuckets {
         self.record_levels();
     }
 
-    /// When a request will fit.
-    pub(crate) fn find_room(&self, charge: &ExpectedCharge) -> Room {
-        let mut find_room = Room::Now;
-        for dimension in Dimension::ALL {
-            let d = self.bucket_of(dimension.at());
-            let bucket = &self.buckets[d];
-            if !bucket.is_known() {
-                continue;
-            }
-            let required =
-                bucket.required(d, charge.cost[d], charge.variance[d], self.in_flight == 0);
-            // A sum of floats may miss a full bucket by a hair, for ever.
-            if bucket.available >= required * (1.0 - SUM_TOLERANCE) {
-                continue;
-            }
-            if required > bucket.capacity - bucket.uncharged {
-                find_room = Room::AfterEvent(dimension);
-                break;
-            }
-            let time =
-                self.now + bucket.time_to_refill(required - bucket.available) + TIME_TOLERANCE;
-            if !matches!(find_room, Room::At(latest, _) if latest >= time) {
-                find_room = Room::At(time, dimension);
-            }
-        }
-        find_room
-    }
-
-    /// Promises a request's cost.
+    /// Reserves the expected cost of a request that is sent now.
     pub(crate) fn reserve(&mut self, charge: &ExpectedCharge) -> BucketHold {
         let ExpectedCharge { cost, variance } = *charge;
         let hold = BucketHold {
@@ -159,7 +149,7 @@ impl ServerBuckets {
         hold
     }
 
-    /// The request has surely arrived: what the server charges on arrival is charged.
+    /// Counts as charged what the server charges on arrival: the request surely has arrived.
     pub(crate) fn mark_arrived(&mut self, hold: &mut BucketHold) {
         let unsure = BOUND_DEVIATIONS * hold.variance[INPUT].sqrt();
         self.reduce_uncharged(hold, REQUESTS, 0.0);
@@ -167,7 +157,7 @@ impl ServerBuckets {
         self.reduce_uncharged(hold, MAX_OUTPUT, 0.0);
     }
 
-    /// The server told what the input came to.
+    /// Replaces the estimated input by what the server reported.
     pub(crate) fn settle_input(&mut self, hold: &mut BucketHold, tokens: f64) {
         self.change_cost(hold, INPUT, tokens);
         let bucket = &mut self.buckets[INPUT];
@@ -175,7 +165,7 @@ impl ServerBuckets {
         self.reduce_uncharged(hold, INPUT, 0.0);
     }
 
-    /// The stream has shown so much output: so much is charged, and no longer held.
+    /// Counts as charged the output that the stream has shown so far.
     pub(crate) fn charge_output(&mut self, hold: &mut BucketHold, tokens: f64) {
         if tokens > hold.cost[OUTPUT] {
             self.change_cost(hold, OUTPUT, tokens);
@@ -184,7 +174,7 @@ impl ServerBuckets {
         self.reduce_uncharged(hold, OUTPUT, rest);
     }
 
-    /// The request is over and came to `actual`.
+    /// Ends a request: returns its reservation and charges its actual cost.
     pub(crate) fn settle(&mut self, hold: &BucketHold, actual: &Each<f64>) {
         self.in_flight -= 1;
         self.is_charging_untested = false;
@@ -198,49 +188,53 @@ impl ServerBuckets {
                 // Sums of floats drift.
                 (bucket.uncharged, bucket.reserved, bucket.variance) = (0.0, 0.0, 0.0);
             }
-            // A debt of more than a bucket is no bucket's: a header will say what is left.
+            // No bucket owes more than its capacity; the next header tells the level.
             bucket.available = greater(bucket.available + hold.cost[d] - actual, -bucket.capacity);
             bucket.limit_to_capacity();
         }
         self.record_levels();
     }
 
-    /// A success: guards relax.
+    /// Lowers the margins after refusals: a request succeeded.
     pub(crate) fn relax_refusal_margins(&mut self) {
         for bucket in &mut self.buckets {
             bucket.refusal_margin *= REFUSAL_MARGIN_DECAY;
         }
     }
 
-    /// Learns from the headers of an answer to a request sent at `hold.sent`. Returns each limit
-    /// that changed, with the old one.
+    /// Learns limits and levels from the headers of a response. Returns each limit that changed.
     pub(crate) fn learn_from_headers(
         &mut self,
         hold: &BucketHold,
         headers: &LimitHeaders,
-    ) -> Each<Option<(f64, f64)>> {
+    ) -> Each<Option<LimitChange>> {
         let mut changes = [None; 3];
         self.detect_charging(hold, &headers.values[OUTPUT]);
-        let ranges = self.history.since(hold.sent_at);
+        let bands = self.history.since(hold.sent_at);
         let mut surprises = [0.0; 4];
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            let told = headers.values[dimension_of(d)];
-            if let Some(limit) = told.limit.filter(|limit| *limit > 0.0) {
-                let first = !bucket.is_known() || bucket.is_guess;
-                if limit != bucket.limit {
-                    changes[dimension_of(d)] = Some((bucket.limit, limit));
-                    bucket.set_limit(limit, 1.0);
+            let HeaderValues { limit, remaining } = headers.values[dimension_of(d)];
+            if let Some(new) = limit.filter(|limit| *limit > 0.0) {
+                let is_first = !bucket.is_known() || bucket.is_guess;
+                if new != bucket.limit {
+                    let old = bucket.limit;
+                    changes[dimension_of(d)] = Some(LimitChange { old, new });
+                    bucket.set_limit(new, FULL_MINUTE);
                 }
-                if first {
-                    bucket.start_from_header(self.now, told.remaining.unwrap_or(limit).min(limit));
+                if is_first {
+                    bucket.start_from_header(self.now, remaining.unwrap_or(new).min(new));
                     continue;
                 }
             }
-            if let Some(remaining) = told.remaining.filter(|_| bucket.is_known()) {
-                let life = self.now - hold.sent_at;
-                let used = bucket.total_used - hold.total_used[d];
-                surprises[d] =
-                    bucket.correct_from_header(d, remaining, ranges[d], self.now, life, used);
+            if let Some(remaining) = remaining.filter(|_| bucket.is_known()) {
+                let sample = HeaderSample {
+                    remaining,
+                    band: bands[d],
+                    now: self.now,
+                    age: self.now - hold.sent_at,
+                    used: bucket.total_used - hold.total_used[d],
+                };
+                surprises[d] = bucket.correct_from_header(d, &sample);
             }
         }
         self.record_levels();
@@ -248,13 +242,13 @@ impl ServerBuckets {
         changes
     }
 
-    /// Sets what is known of the server beforehand. The buckets are taken to be full.
+    /// Sets limits that the caller knows. Buckets that were unknown are taken to be full.
     pub(crate) fn assume_limits(&mut self, limits: &Each<Option<f64>>) {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
             if let Some(limit) = limits[dimension_of(d)].filter(|limit| *limit > 0.0) {
                 let was_known = bucket.is_known() && !bucket.is_guess;
                 bucket.is_guess = false;
-                bucket.set_limit(limit, 1.0);
+                bucket.set_limit(limit, FULL_MINUTE);
                 if !was_known {
                     bucket.available = limit - bucket.reserved;
                 }
@@ -265,131 +259,171 @@ impl ServerBuckets {
         self.record_levels();
     }
 
-    /// Whether any limit is known.
-    pub(crate) fn has_known_limit(&self) -> bool {
-        self.buckets.iter().any(TokenBucket::is_known)
+    /// Sets how the server charges output, and forgets what the other way had learned.
+    pub(crate) fn set_charging(&mut self, charging: OutputCharging) {
+        self.charging = charging;
+        self.charging_mismatch = 0.0;
+        let bucket = &mut self.buckets[self.bucket_of(OUTPUT)];
+        (bucket.foreign_rate, bucket.noise) = (0.0, 0.0);
     }
 
-    /// What each bucket refills per second for this client; unlimited where unknown.
-    pub(crate) fn refill_rates(&self) -> Each<f64> {
-        let mut refill_rates = [f64::INFINITY; 3];
-        for (d, rate) in refill_rates.iter_mut().enumerate() {
-            let bucket = &self.buckets[self.bucket_of(d)];
-            if bucket.is_known() {
-                *rate = bucket.rate() - bucket.foreign_rate;
+    /// Tells when the server has room for a request.
+    pub(crate) fn find_room(&self, charge: &ExpectedCharge) -> Room {
+        let load = match self.in_flight {
+            0 => Load::Idle,
+            _ => Load::InFlight,
+        };
+        let mut room = Room::Now;
+        for dimension in Dimension::ALL {
+            let d = self.bucket_of(dimension.at());
+            let bucket = &self.buckets[d];
+            if !bucket.is_known() {
+                continue;
+            }
+            let required = bucket.required(d, charge.cost[d], charge.variance[d], load);
+            if bucket.available >= required * (1.0 - SUM_TOLERANCE) {
+                continue;
+            }
+            if required > bucket.capacity - bucket.uncharged {
+                room = Room::AfterEvent(dimension);
+                break;
+            }
+            let refill = bucket.time_to_refill(required - bucket.available);
+            let time = self.now + refill + TIME_TOLERANCE;
+            if !matches!(room, Room::At(latest, _) if latest >= time) {
+                room = Room::At(time, dimension);
             }
         }
-        refill_rates
+        room
     }
 
-    /// The earliest time at which `queued` and a request can all have been admitted: margins and
-    /// foreign use ignored.
+    /// Returns the earliest time at which `queued` and a request can all have been admitted, in the
+    /// best case: without margins and foreign use, and if the requests in flight cost nothing.
     pub(crate) fn earliest_possible(&self, queued: &Each<f64>, charge: &ExpectedCharge) -> Time {
-        let mut best = self.now;
+        let mut earliest = self.now;
         for (dimension, queued) in queued.iter().enumerate() {
             let d = self.bucket_of(dimension);
             let bucket = &self.buckets[d];
             if !bucket.is_known() {
                 continue;
             }
-            let spread = BOUND_DEVIATIONS * (bucket.variance + charge.variance[d]).max(0.0).sqrt();
-            // At best what is in flight turns out to have cost nothing.
+            let variance = (bucket.variance + charge.variance[d]).max(0.0);
+            let deviation = BOUND_DEVIATIONS * variance.sqrt();
             let available = (bucket.available + bucket.reserved).min(bucket.capacity);
-            let short = queued + charge.cost[d].min(bucket.capacity) - available - spread;
-            best = best.max(self.now + short / bucket.rate());
+            let cost = queued + charge.cost[d].min(bucket.capacity);
+            let missing = cost - available - deviation;
+            earliest = earliest.max(self.now + missing / bucket.rate());
         }
-        best
+        earliest
     }
 
-    /// The dimension in which a request can never fit. Output is no reason: it is charged as it
-    /// is produced.
+    /// Returns the dimension in which a request can never fit. Output is none: the server charges
+    /// output as it is produced.
     pub(crate) fn exceeded_dimension(&self, estimate: &Estimate) -> Option<Dimension> {
         let bucket = &self.buckets[INPUT];
-        (bucket.is_known() && !bucket.is_guess && estimate.lower_bound(INPUT) > bucket.capacity)
+        let is_limit_known = bucket.is_known() && !bucket.is_guess;
+        (is_limit_known && estimate.lower_bound(INPUT) > bucket.capacity)
             .then_some(Dimension::InputTokens)
     }
 
-    /// Whether time alone lowers what must be free of a dimension, or raises what it holds.
+    /// Returns the refill per second that is left to this client; infinite where it is unknown.
+    pub(crate) fn refill_rates(&self) -> Each<f64> {
+        let mut rates = [f64::INFINITY; 3];
+        for (d, rate) in rates.iter_mut().enumerate() {
+            let bucket = &self.buckets[self.bucket_of(d)];
+            if bucket.is_known() {
+                *rate = bucket.rate() - bucket.foreign_rate;
+            }
+        }
+        rates
+    }
+
+    pub(crate) fn has_known_limit(&self) -> bool {
+        self.buckets.iter().any(TokenBucket::is_known)
+    }
+
+    /// Returns whether time alone lowers the margin of a dimension or raises its capacity.
     pub(crate) fn is_margin_decaying(&self, dimension: Dimension) -> bool {
         self.buckets[self.bucket_of(dimension.at())].is_margin_decaying()
     }
 
-    /// What is known of a bucket.
     pub(crate) fn view(&self, d: usize) -> Option<BucketView> {
         self.buckets[self.bucket_of(d)].view()
-    }
-
-    /// What is free and what is promised, of one bucket.
-    #[cfg(test)]
-    pub(crate) fn level(&self, d: usize) -> (f64, f64) {
-        let bucket = &self.buckets[self.bucket_of(d)];
-        (bucket.available, bucket.reserved)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether nothing is promised or held.
+    /// Returns what is available and what is reserved of a dimension.
+    #[cfg(test)]
+    pub(crate) fn level(&self, d: usize) -> (f64, f64) {
+        let bucket = &self.buckets[self.bucket_of(d)];
+        (bucket.available, bucket.reserved)
+    }
+
+    /// Returns whether nothing is reserved or uncharged.
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
         let rests = |b: &TokenBucket| b.reserved == 0.0 && b.uncharged == 0.0 && b.variance == 0.0;
         self.in_flight == 0 && self.buckets.iter().all(rests)
     }
 
-    /// Of two buckets for the output, the one that is believed.
+    /// Returns the index of the bucket that counts for a dimension.
     pub(super) fn bucket_of(&self, d: usize) -> usize {
-        match d {
-            OUTPUT if self.reserves_most => MAX_OUTPUT,
+        match (d, self.charging) {
+            (OUTPUT, OutputCharging::MaxTokens) => MAX_OUTPUT,
             _ => d,
         }
     }
 
-    /// The first headers has nothing to be compared with, unless the bucket was full before: then
-    /// little of the output has been produced, and all of it is gone where it is reserved.
-    fn detect_charging(&mut self, hold: &BucketHold, told: &HeaderValues) {
-        if !self.is_charging_untested || told.remaining.is_none() {
+    /// Adds the levels of now to the history.
+    pub(super) fn record_levels(&mut self) {
+        let buckets = self.buckets.each_ref();
+        let low = buckets.map(|bucket| bucket.available + bucket.corrections);
+        let mut high =
+            buckets.map(|bucket| bucket.available + bucket.reserved + bucket.corrections);
+        // `max_tokens` is charged on arrival and not while the request is in flight.
+        let bucket = &self.buckets[MAX_OUTPUT];
+        high[MAX_OUTPUT] = bucket.available + bucket.uncharged + bucket.corrections;
+        self.history.record(self.now, &low, &high);
+    }
+
+    /// Detects from the first header that the server charges `max_tokens`: the bucket was full
+    /// before, so little is gone where output is charged as it is produced.
+    fn detect_charging(&mut self, hold: &BucketHold, output: &HeaderValues) {
+        if !self.is_charging_untested || output.remaining.is_none() {
             return;
         }
         self.is_charging_untested = false;
-        if let (Some(limit), Some(remaining)) = (told.limit, told.remaining) {
+        if let (Some(limit), Some(remaining)) = (output.limit, output.remaining) {
             let gone = limit - remaining;
-            // What was sent later may have arrived too.
             let least = hold.total_used[MAX_OUTPUT] + hold.cost[MAX_OUTPUT];
+            // Requests that were sent later may have arrived too.
             let most = self.buckets[MAX_OUTPUT].total_used;
-            let is_much = least >= MIN_RESERVED_EVIDENCE;
-            // Not all may have arrived; tokens are rounded to thousands.
-            if is_much
+            if least >= MIN_RESERVED_EVIDENCE
                 && gone >= ARRIVED_SHARE * least - TOKENS_ROUNDING
                 && gone <= most + TOKENS_ROUNDING
             {
-                self.set_charging(true);
+                self.set_charging(OutputCharging::MaxTokens);
             }
         }
     }
 
-    /// Weighs by how much a headers surprises, charged as produced or reserved. Where the other way
-    /// explains less than three quarters of it, others have taken something.
-    fn weigh_charging(&mut self, produced: f64, reserved: f64) {
-        let (ours, theirs) = match self.reserves_most {
-            true => (reserved, produced),
-            false => (produced, reserved),
+    /// Compares how far a header was from the models of both ways of charging, and changes to the
+    /// other way when it fits clearly better. Where the other way explains less than three quarters
+    /// of the surprise, other clients were the cause.
+    fn weigh_charging(&mut self, as_produced: f64, max_tokens: f64) {
+        let (current, other, other_charging) = match self.charging {
+            OutputCharging::AsProduced => (as_produced, max_tokens, OutputCharging::MaxTokens),
+            OutputCharging::MaxTokens => (max_tokens, as_produced, OutputCharging::AsProduced),
         };
         let most = MAX_CHARGING_MISMATCH * self.buckets[OUTPUT].capacity;
-        self.charging_mismatch = (self.charging_mismatch
-            + (ours - OTHER_CHARGING_WEIGHT * theirs).clamp(-most, most))
-        .max(0.0);
+        let mismatch = (current - OTHER_CHARGING_WEIGHT * other).clamp(-most, most);
+        self.charging_mismatch = (self.charging_mismatch + mismatch).max(0.0);
         if self.charging_mismatch > most {
-            self.set_charging(!self.reserves_most);
+            self.set_charging(other_charging);
         }
-    }
-
-    /// Changes how the server is taken to charge output.
-    pub(crate) fn set_charging(&mut self, reserves_most: bool) {
-        self.reserves_most = reserves_most;
-        self.charging_mismatch = 0.0;
-        let bucket = &mut self.buckets[self.bucket_of(OUTPUT)];
-        (bucket.foreign_rate, bucket.noise) = (0.0, 0.0);
     }
 
     fn reduce_uncharged(&mut self, hold: &mut BucketHold, d: usize, rest: f64) {
@@ -398,7 +432,6 @@ impl ServerBuckets {
         hold.uncharged[d] = rest;
     }
 
-    /// Changes a promise to what is known now.
     fn change_cost(&mut self, hold: &mut BucketHold, d: usize, cost: f64) {
         let more = cost - std::mem::replace(&mut hold.cost[d], cost);
         let bucket = &mut self.buckets[d];
@@ -408,32 +441,38 @@ impl ServerBuckets {
         bucket.limit_to_capacity();
         self.record_levels();
     }
-
-    pub(super) fn record_levels(&mut self) {
-        let buckets = self.buckets.each_ref();
-        let low = buckets.map(|bucket| bucket.available + bucket.corrections);
-        let mut high =
-            buckets.map(|bucket| bucket.available + bucket.reserved + bucket.corrections);
-        // What is reserved is charged at once.
-        let reserved = &self.buckets[MAX_OUTPUT];
-        high[MAX_OUTPUT] = reserved.available + reserved.uncharged + reserved.corrections;
-        self.history.record(self.now, &low, &high);
-    }
 }
 
-/// The dimension of which headers and usage tell what is in a bucket.
-pub(super) fn dimension_of(d: usize) -> usize {
-    d.min(OUTPUT)
+/// Returns the dimension of a bucket: both buckets of output are one.
+pub(super) fn dimension_of(bucket: usize) -> usize {
+    bucket.min(OUTPUT)
 }
 
-const MIN_RESERVED_EVIDENCE: f64 = 3_000.0;
-const ARRIVED_SHARE: f64 = 0.7;
-const MAX_CHARGING_MISMATCH: f64 = 0.1;
-const OTHER_CHARGING_WEIGHT: f64 = 4.0;
+/// Capacity of the server's buckets in minutes of their limit: the API documents one minute.
+pub(super) const FULL_MINUTE: f64 = 1.0;
+
+/// Factor of the margins after refusals for each success: half in 69 successes.
 const REFUSAL_MARGIN_DECAY: f64 = 0.99;
+
+/// Tokens of `max_tokens` that the first header must cover to prove anything: several times the
+/// rounding of the header.
+const MIN_RESERVED_EVIDENCE: f64 = 3_000.0;
+
+/// Share of the `max_tokens` sent so far that must be gone from the first header: not all requests
+/// may have arrived.
+const ARRIVED_SHARE: f64 = 0.7;
+
+/// Mismatch at which the other way of charging is believed, as a share of the capacity; also the
+/// most that one header can add.
+const MAX_CHARGING_MISMATCH: f64 = 0.1;
+
+/// Weight of the surprise by the other way of charging: the other way must explain three quarters.
+const OTHER_CHARGING_WEIGHT: f64 = 4.0;
+
+/// Relative tolerance of levels: a sum of floats may miss a full bucket by a hair for ever.
 const SUM_TOLERANCE: f64 = 1e-9;
 
-/// Added to computed times, so that what was computed is surely there.
+/// Seconds added to computed times, so that the level is surely reached by then.
 const TIME_TOLERANCE: f64 = 1e-6;
 
 #[cfg(test)]
@@ -441,7 +480,7 @@ mod tests {
     use super::*;
     use crate::budget::limiter::headers::Refusal;
 
-    /// What costs a request, and so many tokens of input and output.
+    /// The charge of one request with these tokens.
     fn charge(input: f64, output: f64, max_tokens: f64) -> ExpectedCharge {
         ExpectedCharge {
             cost: [1.0, input, output, max_tokens],
@@ -456,7 +495,7 @@ mod tests {
         }
     }
 
-    /// Headers that tell of the input bucket only.
+    /// Headers of the input bucket only.
     fn input(limit: f64, remaining: f64) -> LimitHeaders {
         let mut headers = LimitHeaders::default();
         headers.values[INPUT] = told(limit, remaining);
@@ -480,7 +519,7 @@ mod tests {
         let hold = send(&mut server, 1_000.0);
         server.refill(1.0);
         server.learn_from_headers(&hold, &input(60_000.0, 40_000.0));
-        let view = server.view(INPUT).expect("it was told");
+        let view = server.view(INPUT).expect("a header told the limit");
         assert_eq!((view.limit, view.available), (60_000.0, 39_000.0));
         assert_eq!(server.view(REQUESTS), None);
     }
@@ -539,7 +578,13 @@ mod tests {
         let mut server = known();
         let hold = send(&mut server, 1_000.0);
         let changes = server.learn_from_headers(&hold, &input(6_000.0, 5_000.0));
-        assert_eq!(changes[INPUT], Some((60_000.0, 6_000.0)));
+        assert_eq!(
+            changes[INPUT],
+            Some(LimitChange {
+                old: 60_000.0,
+                new: 6_000.0
+            })
+        );
         assert!(server.level(INPUT).0 <= 5_500.0);
         server.settle(&hold, &[1.0, 1_000.0, 0.0]);
         server.refill(100.0);
@@ -636,7 +681,7 @@ mod tests {
         assert_eq!(server.find_room(&large), Room::Now);
     }
 
-    /// Headers that tell of the output bucket only.
+    /// Headers of the output bucket only.
     fn output(remaining: f64) -> LimitHeaders {
         let mut headers = LimitHeaders::default();
         headers.values[OUTPUT] = told(60_000.0, remaining);
@@ -653,12 +698,16 @@ mod tests {
             (0..sent_after).for_each(|_| _ = send(&mut server));
             server.refill(3.0);
             server.learn_from_headers(&hold, &output(52_000.0 - 8_000.0 * f64::from(sent_before)));
-            assert!(server.reserves_most, "{sent_before} {sent_after}");
+            assert_eq!(
+                server.charging,
+                OutputCharging::MaxTokens,
+                "{sent_before} {sent_after}"
+            );
         }
         let mut server = ServerBuckets::new();
         let hold = server.reserve(&charge(0.0, 500.0, 8_000.0));
         server.learn_from_headers(&hold, &output(60_000.0));
-        assert!(!server.reserves_most);
+        assert_eq!(server.charging, OutputCharging::AsProduced);
     }
 
     #[test]
@@ -680,19 +729,19 @@ mod tests {
             now += 60.0;
             server.refill(now);
         };
-        // At first the bucket is not full, whatever the reason.
+        // The bucket is not full at first.
         round(&mut server, 30_000.0);
         round(&mut server, 20_000.0);
         round(&mut server, 20_000.0);
-        assert!(server.reserves_most);
+        assert_eq!(server.charging, OutputCharging::MaxTokens);
         round(&mut server, 59_000.0);
         round(&mut server, 59_000.0);
-        assert!(!server.reserves_most);
-        // Others take from the bucket either way.
+        assert_eq!(server.charging, OutputCharging::AsProduced);
+        // Other clients lower the level either way.
         for remaining in [10_000.0, 52_000.0, 10_000.0, 40_000.0] {
             round(&mut server, remaining);
         }
-        assert!(!server.reserves_most);
+        assert_eq!(server.charging, OutputCharging::AsProduced);
     }
 
     #[test]
@@ -702,7 +751,7 @@ mod tests {
             server.assume_limits(&[None, None, Some(60_000.0)]);
             let dimension = Some(Dimension::OutputTokens);
             server.learn_from_refusal(&charge(0.0, 500.0, most), dimension, &output(left));
-            server.reserves_most
+            server.charging == OutputCharging::MaxTokens
         };
         assert!(learn_from_refusal(8_000.0, 7_000.0));
         assert!(!learn_from_refusal(8_000.0, 0.0));

@@ -1,17 +1,23 @@
-//! What refusals teach: the buckets are lower, shared, counted otherwise, or their limits unknown.
+//! What refusals teach about the server's buckets: a lower level, foreign use, another way of
+//! charging, or limits where no header tells them.
 
 use crate::types::Dimension;
 
 use super::headers::LimitHeaders;
 use super::level_history::LevelHistory;
-use super::server_buckets::{ExpectedCharge, MAX_OUTPUT, ServerBuckets, dimension_of};
+use super::server_buckets::{
+    ExpectedCharge, FULL_MINUTE, MAX_OUTPUT, OutputCharging, ServerBuckets, dimension_of,
+};
 use super::token_bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING, TokenBucket};
 use crate::budget::cost::{Each, OUTPUT, REQUESTS};
 
 impl ServerBuckets {
-    /// The server refused a request, which has been completed at no cost. The headers of
-    /// the refusal are an upper bound at once. Returns whether it was for requests although some
-    /// remain, and so shows that the server counts them over less than a minute: once per round.
+    /// Learns from a refusal of a request that was settled at no cost. The headers of the refusal
+    /// are an upper bound of the levels.
+    ///
+    /// Returns whether the server refused for requests although some remain: it then counts them
+    /// over an interval shorter than a minute. Of each round of refusals only the first can return
+    /// true.
     pub(crate) fn learn_from_refusal(
         &mut self,
         charge: &ExpectedCharge,
@@ -19,56 +25,55 @@ impl ServerBuckets {
         headers: &LimitHeaders,
     ) -> bool {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if let Some(remaining) = headers.values[dimension_of(d)]
-                .remaining
-                .filter(|_| bucket.is_known())
-            {
-                let coming = if d == OUTPUT {
-                    OUTPUT_TO_COME * bucket.reserved
-                } else {
-                    0.0
+            let remaining = headers.values[dimension_of(d)].remaining;
+            if let Some(remaining) = remaining.filter(|_| bucket.is_known()) {
+                let to_come = match d {
+                    OUTPUT => OUTPUT_TO_COME * bucket.reserved,
+                    _ => 0.0,
                 };
-                bucket.lower_to(remaining - coming);
+                bucket.lower_to(remaining - to_come);
             }
         }
-        let new_round = self.now >= self.last_refusal_round + REFUSAL_ROUND;
+        let is_new_round = self.now >= self.last_refusal_round + REFUSAL_ROUND;
         if let Some(dimension) = dimension {
-            let told = headers.values[dimension.at()].remaining;
-            if dimension == Dimension::OutputTokens && !self.reserves_most {
-                // Output that is charged as it is produced needs one token to begin.
+            let remaining = headers.values[dimension.at()].remaining;
+            if dimension == Dimension::OutputTokens && self.charging == OutputCharging::AsProduced {
+                // Where output is charged as it is produced, one token is enough to begin.
                 let is_proof = |left: f64| {
                     left > MIN_LEFT_AS_PROOF && left - TOKENS_ROUNDING < charge.cost[MAX_OUTPUT]
                 };
-                if told.is_some_and(is_proof) {
-                    self.set_charging(true);
+                if remaining.is_some_and(is_proof) {
+                    self.set_charging(OutputCharging::MaxTokens);
                 }
             }
             let d = self.bucket_of(dimension.at());
             let bucket = &mut self.buckets[d];
-            if told.is_none() && bucket.is_known() {
+            if remaining.is_none() && bucket.is_known() {
                 let wait = headers.retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
                 bucket.lower_to(charge.cost[d] - wait * bucket.rate());
-                if new_round {
+                if is_new_round {
                     bucket.suspect_foreign_use();
                 }
             }
-            if new_round {
-                self.raise_refusal_margin(d, charge.cost[d], told);
+            if is_new_round {
+                self.raise_refusal_margin(d, charge.cost[d], remaining);
             }
         }
-        if new_round {
+        if is_new_round {
             self.last_refusal_round = self.now;
         }
         self.record_levels();
-        let left = headers.values[REQUESTS].remaining;
-        let is_odd = left.is_some_and(|left| left >= 1.0);
-        new_round && is_odd && dimension == Some(Dimension::Requests)
+        let has_requests_left = headers.values[REQUESTS]
+            .remaining
+            .is_some_and(|left| left >= ONE_REQUEST);
+        is_new_round && has_requests_left && dimension == Some(Dimension::Requests)
     }
 
+    /// Raises the margin of a bucket of tokens. A bucket of requests that is empty has other users.
     fn raise_refusal_margin(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
         let bucket = &mut self.buckets[d];
         if d == REQUESTS {
-            if remaining.is_some_and(|remaining| remaining < 1.0) {
+            if remaining.is_some_and(|remaining| remaining < ONE_REQUEST) {
                 bucket.suspect_foreign_use();
             }
             return;
@@ -79,26 +84,27 @@ impl ServerBuckets {
             .min(MAX_REFUSAL_MARGIN * bucket.capacity);
     }
 
-    /// Refused, with neither limits nor headers to know why: the limits become a little less than
-    /// what was `used` in the last minute, and shrink with each round of refusals; however far they
-    /// grew meanwhile, from no more than twice the use. No limit is guessed to be lower than the
-    /// lowest there is: who used less was not refused for that.
+    /// Guesses limits after a refusal that neither headers nor text explain, from what was `used`
+    /// in the last minute.
+    ///
+    /// Each further round of refusals lowers a guess; one that has grown far is first brought down
+    /// to twice the use. No guess is below the lowest limit of any tier: such a use was not the
+    /// cause of the refusal.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
-        if self.now < self.last_refusal_round + REFUSAL_ROUND
-            && self.buckets.iter().any(|b| b.is_guess)
-        {
+        let has_guess = self.buckets.iter().any(|bucket| bucket.is_guess);
+        if self.now < self.last_refusal_round + REFUSAL_ROUND && has_guess {
             return;
         }
-        for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            let told = dimension_of(d);
-            if dimension.is_some_and(|dimension| dimension.at() != told) {
+        for (index, bucket) in self.buckets.iter_mut().enumerate() {
+            let d = dimension_of(index);
+            if dimension.is_some_and(|dimension| dimension.at() != d) {
                 continue;
             }
-            let used = used[told] as f64;
+            let used = used[d] as f64;
             if bucket.is_guess {
                 let limit = bucket.limit.min(MAX_GUESS_OF_USE * used) * GUESS_OF_USE;
-                bucket.set_limit(limit.max(LOWEST_LIMITS[told]), GUESSED_MINUTES);
-            } else if !bucket.is_known() && used * GUESS_OF_USE > LOWEST_LIMITS[told] {
+                bucket.set_limit(limit.max(LOWEST_LIMITS[d]), GUESSED_MINUTES);
+            } else if !bucket.is_known() && used * GUESS_OF_USE > LOWEST_LIMITS[d] {
                 bucket.is_guess = true;
                 bucket.set_limit(used * GUESS_OF_USE, GUESSED_MINUTES);
                 bucket.available = 0.0;
@@ -109,7 +115,7 @@ impl ServerBuckets {
         self.record_levels();
     }
 
-    /// The text of a refusal named a limit: that counts where no header told one.
+    /// Sets a limit that the text of a refusal stated, unless a header has told one.
     pub(crate) fn set_stated_limit(&mut self, dimension: Dimension, limit: f64) {
         if !self.is_limit_unknown(Some(dimension)) {
             return;
@@ -117,38 +123,55 @@ impl ServerBuckets {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
             if dimension_of(d) == dimension.at() {
                 bucket.is_guess = false;
-                bucket.set_limit(limit, 1.0);
+                bucket.set_limit(limit, FULL_MINUTE);
             }
         }
         self.history = LevelHistory::new();
         self.record_levels();
     }
 
-    /// Whether the limit of a dimension, or of all, is unknown or a guess.
+    /// Returns whether the limit of a dimension, or every limit, is unknown or a guess.
     pub(crate) fn is_limit_unknown(&self, dimension: Option<Dimension>) -> bool {
-        let is_limit_unknown = |bucket: &TokenBucket| !bucket.is_known() || bucket.is_guess;
+        let is_unknown = |bucket: &TokenBucket| !bucket.is_known() || bucket.is_guess;
         match dimension {
-            Some(dimension) => is_limit_unknown(&self.buckets[dimension.at()]),
-            None => self.buckets.iter().all(is_limit_unknown),
+            Some(dimension) => is_unknown(&self.buckets[dimension.at()]),
+            None => self.buckets.iter().all(is_unknown),
         }
     }
 }
 
-const OUTPUT_TO_COME: f64 = 0.5;
-const MIN_LEFT_AS_PROOF: f64 = 1_000.0;
-const DEFAULT_RETRY_AFTER: f64 = 1.0;
-const REFUSAL_MARGIN_STEP: f64 = 0.01;
-const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
-const MAX_GUESS_OF_USE: f64 = 2.0;
-
-/// Refusals within so many seconds are one round.
+/// Refusals within this many seconds are one round: all of them answer requests that were sent
+/// before the first refusal was known.
 const REFUSAL_ROUND: f64 = 2.0;
 
-/// A guessed limit, of what was used when refused; and each time it proves too high.
+/// A `remaining` of requests below this is an empty bucket.
+const ONE_REQUEST: f64 = 1.0;
+
+/// Share of the reserved output that the server has not produced yet when it refuses.
+const OUTPUT_TO_COME: f64 = 0.5;
+
+/// Tokens that must remain at a refusal for output to prove that `max_tokens` is charged: above the
+/// rounding of the header.
+const MIN_LEFT_AS_PROOF: f64 = 1_000.0;
+
+/// Wait in seconds that is taken for a missing `retry-after`.
+const DEFAULT_RETRY_AFTER: f64 = 1.0;
+
+/// Margin that each round of refusals adds, as a share of the capacity.
+const REFUSAL_MARGIN_STEP: f64 = 0.01;
+
+/// Margin that each round of refusals adds, as a share of the cost of the refused request.
+const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
+
+/// A guessed limit as a share of the use when the server refused, and its factor for each further
+/// round of refusals.
 const GUESS_OF_USE: f64 = 0.85;
 
-/// The lowest limits of any tier and model, per minute: requests, input tokens, output tokens.
-const LOWEST_LIMITS: Each<f64> = [5.0, 10_000.0, 2_000.0];
+/// Upper bound of a guessed limit in multiples of the use when the server refuses again.
+const MAX_GUESS_OF_USE: f64 = 2.0;
 
-/// A guessed bucket holds 15 s worth.
+/// Capacity of a guessed bucket in minutes of its limit.
 const GUESSED_MINUTES: f64 = 0.25;
+
+/// The lowest limits of any tier and model per minute: requests, input tokens, output tokens.
+const LOWEST_LIMITS: Each<f64> = [5.0, 10_000.0, 2_000.0];

@@ -9,7 +9,7 @@ use crate::budget::cost::Cost;
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::overload_gate::OverloadGate;
 use crate::budget::limiter::server_buckets::{
-    BucketHold, ExpectedCharge, MAX_OUTPUT, Room, ServerBuckets,
+    BucketHold, ExpectedCharge, MAX_OUTPUT, OutputCharging, Room, ServerBuckets,
 };
 use crate::types::Usage;
 
@@ -72,7 +72,7 @@ impl Duel {
         limits[charging.dimension()] = Some(LIMIT);
         server.assume_limits(&limits);
         if charging == Charging::Reserved {
-            server.set_charging(true);
+            server.set_charging(OutputCharging::MaxTokens);
         }
         Duel {
             charging,

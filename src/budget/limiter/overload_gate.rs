@@ -1,4 +1,4 @@
-//! The gate of a host that is overloaded: one probe at a time, then a graded reopening.
+//! The overload gate of a host: one probe at a time, then a graded reopening.
 
 use std::collections::VecDeque;
 
@@ -6,20 +6,20 @@ use fastrand::Rng;
 
 use crate::budget::cost::Time;
 
-/// Holds back the requests to a host that answers 529.
+/// Holds requests back from a host that responds with 529 (overloaded).
 ///
-/// Refusals come back in well under a second, answers take many: what has not been refused after
-/// three refusal times has been accepted, and the number that may be under way unproven grows with
-/// each one accepted. An open gate costs nothing. One gate serves all model classes of a host.
+/// Refusals take well under a second and responses many: a request that was not refused within
+/// three refusal times has been accepted. The number of requests that may be unproven at once grows
+/// with each accepted one. An open gate costs nothing. One gate serves all model classes of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct OverloadGate {
     state: GateState,
-    /// How long refusals take to come back: a moving mean.
+    /// The mean time from sending to a refusal.
     refusal_time: Option<f64>,
-    /// Sent and neither refused nor proven accepted, oldest first; empty while open.
-    unproven: VecDeque<(Time, GatePass)>,
+    /// Requests neither refused nor proven accepted, oldest first; empty while the gate is open.
+    unproven: VecDeque<UnprovenRequest>,
     passed: u64,
-    /// How many had passed when the gate was closed last.
+    /// How many requests had passed when the gate was last closed.
     passed_at_closing: u64,
     rng: Rng,
 }
@@ -27,22 +27,31 @@ pub(crate) struct OverloadGate {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum GateState {
     Open,
-    /// One probe at a time, none before `hold`; `failed` probes in a row.
+    /// One probe at a time, none before `until`, after so many failed probes in a row.
     Closed {
         failed_probes: u32,
-        hold: Time,
+        until: Time,
     },
-    /// So many may be young at once; none is sent before `hold`. `failed` is as it was when closed.
+    /// At most `width` unproven requests at once, none before `until`. The failed probes are those
+    /// at the closing.
     Opening {
         width: f64,
-        hold: Time,
+        until: Time,
         failed_probes: u32,
     },
 }
 
-/// What a request passed the gate with.
+/// The number of a request that passed the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct GatePass(u64);
+pub(crate) struct GatePass {
+    number: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct UnprovenRequest {
+    pass: GatePass,
+    sent_at: Time,
+}
 
 impl OverloadGate {
     pub(crate) fn new(rng: Rng) -> OverloadGate {
@@ -56,137 +65,135 @@ impl OverloadGate {
         }
     }
 
-    /// When the next request may pass; `None` for now.
+    /// Returns when the next request may pass; `None` for now.
     pub(crate) fn earliest(&mut self, now: Time) -> Option<Time> {
         if self.state == GateState::Open {
             return None;
         }
         self.accept_expired(now);
-        let (width, hold) = match self.state {
+        let (width, until) = match self.state {
             GateState::Open => return None,
-            GateState::Closed { hold, .. } => (1, hold),
-            GateState::Opening { width, hold, .. } => (width as usize, hold),
+            GateState::Closed { until, .. } => (1, until),
+            GateState::Opening { width, until, .. } => (width as usize, until),
         };
-        if now < hold {
-            return Some(hold);
+        if now < until {
+            return Some(until);
         }
-        let (oldest, _) = self
-            .unproven
-            .front()
-            .filter(|_| self.unproven.len() >= width)?;
-        Some(oldest + self.proof_time())
-    }
-
-    /// Before which time surely nothing passes; `None` when that is now.
-    pub(crate) fn hold(&self) -> Option<Time> {
-        match self.state {
-            GateState::Open => None,
-            GateState::Closed { hold, .. } | GateState::Opening { hold, .. } => Some(hold),
-        }
+        let oldest = self.unproven.front()?;
+        (self.unproven.len() >= width).then(|| oldest.sent_at + self.proof_time())
     }
 
     /// Lets a request pass.
     pub(crate) fn pass(&mut self, now: Time) -> GatePass {
         self.passed += 1;
-        let pass = GatePass(self.passed);
+        let pass = GatePass {
+            number: self.passed,
+        };
         if self.state != GateState::Open {
-            self.unproven.push_back((now, pass));
+            let sent_at = now;
+            self.unproven.push_back(UnprovenRequest { pass, sent_at });
         }
         pass
     }
 
-    /// The host refused a request as overloaded, and may have said how long to wait.
+    /// Closes or narrows the gate: the host refused a request as overloaded. `wait` is its
+    /// `retry-after` in seconds.
     pub(crate) fn record_refusal(
         &mut self,
         now: Time,
-        sent: Time,
+        sent_at: Time,
         pass: GatePass,
         wait: Option<f64>,
     ) {
-        let took = (now - sent).clamp(0.0, MAX_PROOF_TIME);
+        let took = (now - sent_at).clamp(0.0, MAX_PROOF_TIME);
         self.refusal_time = Some(match self.refusal_time {
             None => took,
             Some(mean) => mean + REFUSAL_TIME_GAIN * (took - mean),
         });
-        let was_young = self.forget(pass);
+        let was_unproven = self.forget(pass);
+        let is_from_before = pass.number <= self.passed_at_closing;
         self.state = match self.state {
-            GateState::Open => self.closed_state(now, 0),
-            // All that was in flight comes back refused: one storm, one pause.
-            GateState::Closed { .. } | GateState::Opening { .. }
-                if pass.0 <= self.passed_at_closing =>
-            {
-                self.state
+            GateState::Open => self.close(now, 0),
+            // All requests in flight are refused: one storm, one pause.
+            GateState::Closed { .. } | GateState::Opening { .. } if is_from_before => self.state,
+            GateState::Closed { failed_probes, .. } => self.close(now, failed_probes + 1),
+            // The host accepted the request and refused in the middle of the response.
+            GateState::Opening { failed_probes, .. } if !was_unproven => {
+                self.close(now, failed_probes + 1)
             }
-            GateState::Closed { failed_probes, .. } => {
-                self.closed_state(now, (failed_probes + 1).min(MAX_FAILED_PROBES))
-            }
-            // Taken, and refused in the middle of the answer: the host is not well yet.
-            GateState::Opening { failed_probes, .. } if !was_young => {
-                self.closed_state(now, (failed_probes + 1).min(MAX_FAILED_PROBES))
-            }
-            // A host that took one request and refuses the next is as bad as it was.
+            // A host that accepts one request and refuses the next is as overloaded as before.
             GateState::Opening {
                 width,
                 failed_probes,
                 ..
-            } if width < FIRST_WIDTH => self.closed_state(now, failed_probes / 2),
+            } if width < FIRST_WIDTH => self.close(now, failed_probes / 2),
             GateState::Opening {
                 width,
-                hold,
+                until,
                 failed_probes,
             } => GateState::Opening {
                 width: width * WIDTH_CUT,
-                hold,
+                until,
                 failed_probes,
             },
         };
-        if let (GateState::Closed { hold, .. } | GateState::Opening { hold, .. }, Some(wait)) =
+        if let (GateState::Closed { until, .. } | GateState::Opening { until, .. }, Some(wait)) =
             (&mut self.state, wait)
         {
-            *hold = hold.max(now + wait);
+            *until = until.max(now + wait);
         }
     }
 
-    /// The host took a request: its answer began.
+    /// Widens the gate: the response to a request began.
     pub(crate) fn record_acceptance(&mut self, pass: GatePass) {
         if self.forget(pass) {
             self.widen();
         }
     }
 
-    /// A request came to nothing that says anything about the host's load.
+    /// Drops a request whose end says nothing about the load of the host. Returns whether the
+    /// request was unproven.
     pub(crate) fn forget(&mut self, pass: GatePass) -> bool {
-        let place = self
+        let index = self
             .unproven
             .iter()
-            .position(|(_, unproven)| *unproven == pass);
-        place.is_some_and(|place| self.unproven.remove(place).is_some())
+            .position(|request| request.pass == pass);
+        index.is_some_and(|index| self.unproven.remove(index).is_some())
     }
 
-    /// Whether requests pass freely.
+    /// Returns the time before which no request passes; `None` if the gate is open.
+    pub(crate) fn hold(&self) -> Option<Time> {
+        match self.state {
+            GateState::Open => None,
+            GateState::Closed { until, .. } | GateState::Opening { until, .. } => Some(until),
+        }
+    }
+
+    /// Returns whether requests pass freely.
     #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         self.state == GateState::Open
     }
 
-    fn closed_state(&mut self, now: Time, failed_probes: u32) -> GateState {
+    /// Starts a pause whose length doubles with each failed probe, and returns the closed state.
+    fn close(&mut self, now: Time, failed_probes: u32) -> GateState {
         self.passed_at_closing = self.passed;
-        let longest = (FIRST_PAUSE * 2f64.powi(failed_probes.min(MAX_FAILED_PROBES) as i32))
-            .min(LONGEST_PAUSE);
-        let hold = now + longest * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
+        let failed_probes = failed_probes.min(MAX_FAILED_PROBES);
+        let longest = (FIRST_PAUSE * 2f64.powi(failed_probes as i32)).min(LONGEST_PAUSE);
+        let until = now + longest * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
         GateState::Closed {
             failed_probes,
-            hold,
+            until,
         }
     }
 
-    /// Counts as accepted what has not been refused for so long.
+    /// Counts the requests that were not refused in time as accepted.
     fn accept_expired(&mut self, now: Time) {
         let proof_time = self.proof_time();
         while self
             .unproven
             .front()
-            .is_some_and(|(sent, _)| now >= sent + proof_time)
+            .is_some_and(|request| now >= request.sent_at + proof_time)
         {
             self.unproven.pop_front();
             self.widen();
@@ -198,19 +205,19 @@ impl OverloadGate {
             GateState::Open => GateState::Open,
             GateState::Closed {
                 failed_probes,
-                hold,
+                until,
             } => GateState::Opening {
                 width: FIRST_WIDTH,
-                hold,
+                until,
                 failed_probes,
             },
             GateState::Opening {
                 width,
-                hold,
+                until,
                 failed_probes,
             } => GateState::Opening {
                 width: width + WIDTH_STEP,
-                hold,
+                until,
                 failed_probes,
             },
         };
@@ -220,30 +227,46 @@ impl OverloadGate {
         }
     }
 
-    /// After how long a request that was not refused has been accepted.
+    /// Returns the seconds after which a request that was not refused counts as accepted.
     fn proof_time(&self) -> f64 {
-        (PROOF_REFUSAL_TIMES * self.refusal_time.unwrap_or(MAX_PROOF_TIME))
-            .clamp(MIN_PROOF_TIME, MAX_PROOF_TIME)
+        let refusal_time = self.refusal_time.unwrap_or(MAX_PROOF_TIME);
+        (PROOF_REFUSAL_TIMES * refusal_time).clamp(MIN_PROOF_TIME, MAX_PROOF_TIME)
     }
 }
 
-/// With so many young requests the gate is no hindrance any more.
-const OPEN_WIDTH: f64 = 64.0;
+/// Longest pause in seconds before the first probe; it doubles with each failed probe.
+const FIRST_PAUSE: f64 = 0.5;
 
-/// The longest pause between probes, in seconds, and the count at which it surely is reached.
+/// Upper bound of the pauses between probes, in seconds.
 const LONGEST_PAUSE: f64 = 4.0;
+
+/// Failed probes in a row that are counted: with three the longest pause is reached.
 const MAX_FAILED_PROBES: u32 = 4;
 
-const REFUSAL_TIME_GAIN: f64 = 0.2;
-const FIRST_PAUSE: f64 = 0.5;
+/// Share of a pause that is random, so that several processes do not probe at once.
 const PAUSE_JITTER: f64 = 0.5;
-const FIRST_WIDTH: f64 = 2.0;
-const WIDTH_STEP: f64 = 1.0;
-const WIDTH_CUT: f64 = 0.5;
-const PROOF_REFUSAL_TIMES: f64 = 3.0;
-const MIN_PROOF_TIME: f64 = 0.5;
 
-/// The longest wait for a refusal, in seconds.
+/// Unproven requests that may be in flight after the first accepted probe.
+const FIRST_WIDTH: f64 = 2.0;
+
+/// Growth of the width with each accepted request: it doubles in one proof time.
+const WIDTH_STEP: f64 = 1.0;
+
+/// Factor of the width for each refusal while the gate opens.
+const WIDTH_CUT: f64 = 0.5;
+
+/// Width above which the gate is open: more than the usual number of threads.
+const OPEN_WIDTH: f64 = 64.0;
+
+/// Weight of one refusal in the mean refusal time.
+const REFUSAL_TIME_GAIN: f64 = 0.2;
+
+/// Refusal times after which a request counts as accepted.
+const PROOF_REFUSAL_TIMES: f64 = 3.0;
+
+/// Bounds in seconds of the time after which a request counts as accepted; the upper one is also
+/// the longest refusal time that is learned.
+const MIN_PROOF_TIME: f64 = 0.5;
 const MAX_PROOF_TIME: f64 = 3.0;
 
 #[cfg(test)]
@@ -254,8 +277,8 @@ mod tests {
         let mut gate = OverloadGate::new(Rng::with_seed(3));
         let pass = gate.pass(0.0);
         gate.record_refusal(0.2, 0.0, pass, None);
-        let hold = gate.earliest(0.2).expect("closed");
-        (gate, hold)
+        let until = gate.earliest(0.2).expect("closed");
+        (gate, until)
     }
 
     #[test]
@@ -291,8 +314,8 @@ mod tests {
         for pass in passed {
             gate.record_refusal(0.2, 0.0, pass, None);
         }
-        let hold = gate.earliest(0.2).expect("closed");
-        assert!(hold < 0.8, "one storm, one pause: {hold}");
+        let until = gate.earliest(0.2).expect("closed");
+        assert!(until < 0.8, "one storm, one pause: {until}");
     }
 
     #[test]
@@ -353,12 +376,12 @@ mod tests {
             let pass = gate.pass(time);
             gate.record_acceptance(pass);
             gate.record_refusal(time + 1.0, time, pass, None);
-            let hold = gate.earliest(time + 1.0).expect("closed");
+            let until = gate.earliest(time + 1.0).expect("closed");
             assert!(
-                hold >= time + 1.0 + least,
-                "{hold} is not {least} after {time}"
+                until >= time + 1.0 + least,
+                "{until} is not {least} after {time}"
             );
-            time = hold;
+            time = until;
         }
     }
 

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use crate::types::{Delivery, Dimension, Usage, WaitCause};
 
 use super::decision::{LimiterView, NotNow, OverLimit};
-use super::estimate::{Estimate, Estimates};
+use super::estimate::{Estimate, Estimates, PromiseBasis};
 use super::headers::{LimitHeaders, Refusal};
 use super::overload_gate::{GatePass, OverloadGate};
 use super::pacer::{PaceRates, Pacer};
@@ -238,7 +238,7 @@ impl ClassLimiter {
             return;
         };
         self.estimates
-            .update_open_output(&request.cost, request.output, tokens);
+            .update_unfinished(&request.cost, request.output, tokens);
         request.output = tokens;
         self.server.charge_output(&mut request.hold, tokens as f64);
         self.window.raise_output(&mut request.entry, tokens);
@@ -468,7 +468,7 @@ impl ClassLimiter {
         self.window.correct(&mut request.entry, for_window);
         self.window.remove_in_flight(&request.entry);
         self.estimates
-            .update_open_output(&request.cost, request.output, 0);
+            .update_unfinished(&request.cost, request.output, 0);
         Some(request)
     }
 
@@ -499,8 +499,11 @@ impl ClassLimiter {
     }
 
     fn estimate(&self, cost: &Cost) -> Estimate {
-        let strict = self.window.limits().is_strict();
-        self.estimates.estimate(cost, strict)
+        let basis = match self.window.limits().is_strict() {
+            true => PromiseBasis::Maximum,
+            false => PromiseBasis::Expected,
+        };
+        self.estimates.estimate(cost, basis)
     }
 
     /// What a request will cost by the window's measure, and by the server's.

@@ -1,4 +1,4 @@
-//! What an limiter answers: whether a request may be sent, what it waits for, how things stand.
+//! The values that a limiter returns: why a request must wait, why it can never be sent, a snapshot.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use crate::types::{Dimension, WaitCause};
 /// Why a request may not be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum NotNow {
-    /// Not before that time, unless something gets better earlier; then ask again.
+    /// Not before that time, unless an event makes room earlier.
     NotBefore(Time, WaitCause),
-    /// Not before something in flight moves or ends.
+    /// Not before a request in flight makes progress or ends.
     OnEvent(WaitCause),
-    /// It can never fit.
+    /// Never: the request exceeds a limit.
     Never(OverLimit),
 }
 
@@ -22,7 +22,9 @@ pub(crate) enum NotNow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OverLimit {
     pub(crate) dimension: Dimension,
+    /// The expected or promised cost of the request.
     pub(crate) estimate: u64,
+    /// The limit per minute.
     pub(crate) limit: u64,
 }
 
@@ -40,13 +42,17 @@ impl fmt::Display for OverLimit {
     }
 }
 
-/// What an limiter looks like from outside.
+/// The state of a limiter, for snapshots.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LimiterView {
+    /// The caller's own limits.
     pub(crate) limits: Limits,
-    /// What counts against them in the last 60 s.
+    /// What counts against the limits in the last 60 s.
     pub(crate) used: Each<u64>,
+    /// Requests in flight.
     pub(crate) in_flight: usize,
+    /// The server's buckets, where their limits are known.
     pub(crate) server: Each<Option<BucketView>>,
+    /// The end of the pause after a refusal; a past time if there is none.
     pub(crate) pause_until: Time,
 }

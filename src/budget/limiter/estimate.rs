@@ -1,26 +1,34 @@
-//! What requests will cost, learned from what they did cost: bytes to input tokens, and the length
-//! of answers.
+//! Estimates of what requests will cost, learned from what earlier requests cost.
 
 use crate::budget::cost::{Cost, Each, Input, at_most, lesser, whole};
 
-/// What a request is expected to cost.
+/// The expected cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
     /// The expected cost.
     pub(crate) mean: Each<f64>,
-    /// How far one request strays from it, squared.
+    /// The variance of the cost of one request.
     pub(crate) variance: Each<f64>,
-    /// How wrong the mean itself may be, relative and squared: an error that all requests in
+    /// The variance of the mean itself, relative to its square: an error that all requests in
     /// flight share.
     pub(crate) mean_error: Each<f64>,
-    /// What the window promises: whole tokens.
+    /// What the window counts at admission, in whole tokens.
     pub(crate) promise: Each<u64>,
-    /// Whether so much is known that a request can be refused for its size.
+    /// Whether enough is known to reject a request for its size.
     pub(crate) is_reliable: Each<bool>,
 }
 
+/// What the window counts for a request until its cost is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PromiseBasis {
+    /// The expected cost.
+    Expected,
+    /// The highest possible cost, for strict limits.
+    Maximum,
+}
+
 impl Estimate {
-    /// What the request costs at least, as far as that is known.
+    /// Returns what the request costs at least, as far as that is known.
     pub(crate) fn lower_bound(&self, d: usize) -> f64 {
         match self.is_reliable[d] {
             true => self.mean[d] - BOUND_DEVIATIONS * self.variance[d].sqrt(),
@@ -29,73 +37,34 @@ impl Estimate {
     }
 }
 
-/// What has been learned about the requests of one model class.
+/// What has been learned about the costs of one model class.
 #[derive(Debug, Clone)]
 pub(crate) struct Estimates {
-    /// Actual over guessed input; by cached or not, in tokens or in bytes.
-    ratios: [[RunningMean; 2]; 2],
-    /// Output tokens; by cached or not, and by the logarithm of `max_tokens`.
+    /// Actual input over guessed input; by whether the prompt is cached, and whether its size is
+    /// given in tokens.
+    input_ratios: [[RunningMean; 2]; 2],
+    /// Output tokens; by whether the prompt is cached, and by the logarithm of `max_tokens`.
     outputs: [[OutputLengths; BANDS]; 2],
 }
 
-/// Answers of one kind.
+/// The lengths of outputs of one kind.
 #[derive(Debug, Clone, Copy, Default)]
 struct OutputLengths {
-    lengths: RunningMean,
-    /// Output seen so far of those that have not ended: the long ones end last.
-    open_tokens: u64,
+    /// Those of finished responses.
+    finished: RunningMean,
+    /// The sum of the output seen so far of unfinished responses. Long ones finish last.
+    unfinished: u64,
 }
 
 impl Estimates {
     pub(crate) fn new() -> Estimates {
         Estimates {
-            ratios: [[RunningMean::default(); 2]; 2],
+            input_ratios: [[RunningMean::default(); 2]; 2],
             outputs: [[OutputLengths::default(); BANDS]; 2],
         }
     }
 
-    /// What a request will cost; `strict` promises the most it can cost.
-    pub(crate) fn estimate(&self, cost: &Cost, strict: bool) -> Estimate {
-        let (size, ratio) = self.input(cost);
-        let input = size * ratio.mean;
-        let input_variance = size * size * ratio.variance;
-        let lengths_of = &self.outputs[usize::from(cost.cached)][max_tokens_band(cost.max_tokens)];
-        let most = cost.max_tokens as f64;
-        let lengths = lengths_of.lengths.or_prior(MIN_OUTPUT_SAMPLES, || {
-            let mean = lesser(most * PRIOR_OUTPUT_SHARE, MAX_PRIOR_OUTPUT);
-            (
-                mean,
-                mean * mean * (PRIOR_OUTPUT_DEVIATION * PRIOR_OUTPUT_DEVIATION),
-            )
-        });
-        let output = lesser(lengths.mean, most);
-        let promise = match (strict, cost.input) {
-            (true, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
-            (true, Input::Bytes(_)) => {
-                let input = whole(input + BOUND_DEVIATIONS * input_variance.sqrt());
-                [1, input, cost.max_tokens]
-            }
-            (false, _) => [1, whole(input), lengths_of.promise(output, cost.max_tokens)],
-        };
-        let wide = if strict { 0.0 } else { 1.0 };
-        Estimate {
-            mean: [1.0, input, output],
-            variance: [0.0, input_variance, lengths.variance],
-            mean_error: [
-                0.0,
-                ratio.relative_error() * wide,
-                lengths.relative_error() * wide,
-            ],
-            promise,
-            is_reliable: [
-                true,
-                ratio.count >= MIN_SURE_SAMPLES,
-                lengths.count >= MIN_SURE_SAMPLES,
-            ],
-        }
-    }
-
-    /// Takes note of what a request's input came to.
+    /// Learns the actual input tokens of a request.
     pub(crate) fn learn_input(&mut self, cost: &Cost, tokens: u64) {
         let (Input::Bytes(size) | Input::Tokens(size)) = cost.input;
         let per_token = match cost.input {
@@ -103,59 +72,94 @@ impl Estimates {
             Input::Tokens(_) => 1.0,
         };
         if size > 0 {
-            // What cannot come from the bytes, a document by its id or results of a search, says
-            // nothing of those of others.
-            let ratio = (tokens as f64 * per_token / size as f64).min(HIGHEST_RATIO);
-            let exact = usize::from(matches!(cost.input, Input::Tokens(_)));
-            self.ratios[usize::from(cost.cached)][exact].learn(ratio);
+            // Tokens that cannot come from the bytes, such as those of a document given by its id
+            // or of search results, say nothing about other requests.
+            let ratio = (tokens as f64 * per_token / size as f64).min(MAX_INPUT_RATIO);
+            self.input_ratios[usize::from(cost.cached)][is_in_tokens(cost)].learn(ratio);
         }
     }
 
-    /// Takes note of how long an answer was.
+    /// Learns the output tokens of a finished response.
     pub(crate) fn learn_output(&mut self, cost: &Cost, tokens: u64) {
-        self.lengths_of(cost).lengths.learn(tokens as f64);
+        self.lengths_mut(cost).finished.learn(tokens as f64);
     }
 
-    /// Takes note that an answer that has not ended grew, or that it ended (`to` is 0).
-    pub(crate) fn update_open_output(&mut self, cost: &Cost, from: u64, to: u64) {
-        let lengths_of = self.lengths_of(cost);
-        lengths_of.open_tokens = lengths_of
-            .open_tokens
-            .saturating_sub(from)
-            .saturating_add(to);
+    /// Changes the output seen so far of one unfinished response; `to` is 0 when it ended.
+    pub(crate) fn update_unfinished(&mut self, cost: &Cost, from: u64, to: u64) {
+        let lengths = self.lengths_mut(cost);
+        lengths.unfinished = lengths.unfinished.saturating_sub(from).saturating_add(to);
     }
 
-    /// The guessed tokens, and by what to multiply them.
-    fn input(&self, cost: &Cost) -> (f64, RunningMean) {
-        match cost.input {
-            Input::Tokens(tokens) if !cost.cached => (tokens as f64, RunningMean::ONE),
-            Input::Tokens(tokens) => (tokens as f64, self.ratio(cost)),
-            Input::Bytes(bytes) => (bytes as f64 / BYTES_PER_TOKEN, self.ratio(cost)),
+    /// Estimates the cost of a request.
+    pub(crate) fn estimate(&self, cost: &Cost, basis: PromiseBasis) -> Estimate {
+        let size = guessed_input(cost);
+        let ratio = self.input_ratio(cost);
+        let input = size * ratio.mean;
+        let input_variance = size * size * ratio.variance;
+        let lengths = &self.outputs[usize::from(cost.cached)][band(cost.max_tokens)];
+        let most = cost.max_tokens as f64;
+        let prior = lesser(most * PRIOR_OUTPUT_SHARE, MAX_PRIOR_OUTPUT);
+        let length =
+            lengths
+                .finished
+                .or_prior(MIN_OUTPUT_SAMPLES, prior, PRIOR_OUTPUT_DEVIATION * prior);
+        let output = lesser(length.mean, most);
+        let promise = match (basis, cost.input) {
+            (PromiseBasis::Maximum, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
+            (PromiseBasis::Maximum, Input::Bytes(_)) => {
+                let input = whole(input + BOUND_DEVIATIONS * input_variance.sqrt());
+                [1, input, cost.max_tokens]
+            }
+            (PromiseBasis::Expected, _) => {
+                [1, whole(input), lengths.promise(output, cost.max_tokens)]
+            }
+        };
+        let mean_error = match basis {
+            PromiseBasis::Expected => [0.0, ratio.relative_error(), length.relative_error()],
+            PromiseBasis::Maximum => [0.0; 3],
+        };
+        Estimate {
+            mean: [1.0, input, output],
+            variance: [0.0, input_variance, length.variance],
+            mean_error,
+            promise,
+            is_reliable: [
+                true,
+                ratio.count >= MIN_RELIABLE_SAMPLES,
+                length.count >= MIN_RELIABLE_SAMPLES,
+            ],
         }
     }
 
-    fn ratio(&self, cost: &Cost) -> RunningMean {
-        let exact = usize::from(matches!(cost.input, Input::Tokens(_)));
-        self.ratios[usize::from(cost.cached)][exact].or_prior(MIN_SURE_SAMPLES, || {
-            (1.0, PRIOR_RATIO_DEVIATION * PRIOR_RATIO_DEVIATION)
-        })
+    /// Returns the factor between the guessed and the actual input.
+    fn input_ratio(&self, cost: &Cost) -> RunningMean {
+        if let (Input::Tokens(_), false) = (cost.input, cost.cached) {
+            return RunningMean::EXACTLY_ONE;
+        }
+        self.input_ratios[usize::from(cost.cached)][is_in_tokens(cost)].or_prior(
+            MIN_RELIABLE_SAMPLES,
+            1.0,
+            PRIOR_RATIO_DEVIATION,
+        )
     }
 
-    fn lengths_of(&mut self, cost: &Cost) -> &mut OutputLengths {
-        &mut self.outputs[usize::from(cost.cached)][max_tokens_band(cost.max_tokens)]
+    fn lengths_mut(&mut self, cost: &Cost) -> &mut OutputLengths {
+        &mut self.outputs[usize::from(cost.cached)][band(cost.max_tokens)]
     }
 }
 
 impl OutputLengths {
-    /// What the window promises for an answer. The first answers to end are the short ones:
-    /// few of them say little, so the promise begins high, and counts the open answers in.
+    /// Returns the output that the window counts at admission.
+    ///
+    /// The first responses to finish are the short ones, so few of them say little: the promise
+    /// begins high, and then includes the unfinished responses.
     fn promise(&self, mean: f64, max_tokens: u64) -> u64 {
-        let count = self.lengths.count;
+        let count = self.finished.count;
         let mean = whole(mean);
         let promise = if count < FEW_OUTPUTS {
             mean.max(max_tokens.min(PROMISE_OF_FEW))
         } else if count < MANY_OUTPUTS {
-            mean + self.open_tokens / u64::from(count)
+            mean + self.unfinished / u64::from(count)
         } else {
             mean
         };
@@ -163,7 +167,7 @@ impl OutputLengths {
     }
 }
 
-/// Mean and variance of the last hundred or so samples.
+/// The mean and the variance of the last [`MAX_SAMPLES`] samples or so.
 #[derive(Debug, Clone, Copy, Default)]
 struct RunningMean {
     mean: f64,
@@ -172,13 +176,13 @@ struct RunningMean {
 }
 
 impl RunningMean {
-    const ONE: RunningMean = RunningMean {
+    const EXACTLY_ONE: RunningMean = RunningMean {
         mean: 1.0,
         variance: 0.0,
         count: MAX_SAMPLES,
     };
 
-    /// Exact over the first [`MAX_SAMPLES`] samples, exponentially weighted from then on.
+    /// Adds a sample: exact over the first [`MAX_SAMPLES`], exponentially weighted from then on.
     fn learn(&mut self, sample: f64) {
         self.count = (self.count + 1).min(MAX_SAMPLES);
         let gain = 1.0 / f64::from(self.count);
@@ -187,18 +191,19 @@ impl RunningMean {
         self.variance = (1.0 - gain) * (self.variance + gain * surprise * surprise);
     }
 
-    fn or_prior(self, least: u32, prior: impl FnOnce() -> (f64, f64)) -> RunningMean {
+    /// Replaces mean and variance by a prior if there are fewer than `least` samples.
+    fn or_prior(self, least: u32, mean: f64, deviation: f64) -> RunningMean {
         if self.count >= least {
             return self;
         }
-        let (mean, variance) = prior();
         RunningMean {
             mean,
-            variance,
+            variance: deviation * deviation,
             count: self.count,
         }
     }
 
+    /// Returns the variance of the mean, relative to its square.
     fn relative_error(&self) -> f64 {
         if self.mean <= 0.0 {
             return 0.0;
@@ -207,34 +212,65 @@ impl RunningMean {
     }
 }
 
-fn max_tokens_band(max_tokens: u64) -> usize {
+/// Returns the input tokens before anything is learned.
+fn guessed_input(cost: &Cost) -> f64 {
+    match cost.input {
+        Input::Tokens(tokens) => tokens as f64,
+        Input::Bytes(bytes) => bytes as f64 / BYTES_PER_TOKEN,
+    }
+}
+
+fn is_in_tokens(cost: &Cost) -> usize {
+    usize::from(matches!(cost.input, Input::Tokens(_)))
+}
+
+/// Returns the index of the outputs with about this `max_tokens`.
+fn band(max_tokens: u64) -> usize {
     (max_tokens.max(1).ilog2() as usize).min(BANDS - 1)
 }
 
-/// How many math of two of `max_tokens` are told apart; the last takes all above.
-const BANDS: usize = 20;
-
-/// English prose and code have 3 to 4 bytes per token; the ratio is learned.
+/// Bytes of a prompt per input token before anything is learned: English prose and code have 3 to 4.
 const BYTES_PER_TOKEN: f64 = 3.5;
 
-/// No token is much shorter than a byte.
-const HIGHEST_RATIO: f64 = 4.0;
+/// Upper bound of a learned factor of the input: a token of text is hardly shorter than a byte.
+const MAX_INPUT_RATIO: f64 = 4.0;
 
-/// So many samples make sure enough to refuse a request for its size.
-const MIN_SURE_SAMPLES: u32 = 5;
-
-pub(super) const BOUND_DEVIATIONS: f64 = 2.0;
-const MIN_OUTPUT_SAMPLES: u32 = 3;
-const PRIOR_OUTPUT_SHARE: f64 = 0.5;
-const MAX_PRIOR_OUTPUT: f64 = 1_024.0;
-const PRIOR_OUTPUT_DEVIATION: f64 = 0.5;
+/// Deviation of the factor of the input before anything is learned.
 const PRIOR_RATIO_DEVIATION: f64 = 0.25;
+
+/// Outputs that must have finished before their mean replaces the prior.
+const MIN_OUTPUT_SAMPLES: u32 = 3;
+
+/// Prior of the output as a share of `max_tokens`.
+const PRIOR_OUTPUT_SHARE: f64 = 0.5;
+
+/// Upper bound in tokens of the prior of the output.
+const MAX_PRIOR_OUTPUT: f64 = 1_024.0;
+
+/// Deviation of the prior of the output, as a share of it.
+const PRIOR_OUTPUT_DEVIATION: f64 = 0.5;
+
+/// With fewer finished outputs than this the window counts up to [`PROMISE_OF_FEW`] tokens.
 const FEW_OUTPUTS: u32 = 5;
+
+/// Output tokens that the window counts while hardly any output has finished.
 const PROMISE_OF_FEW: u64 = 4_096;
+
+/// From this many finished outputs on, the window counts their mean without the unfinished ones.
 const MANY_OUTPUTS: u32 = 30;
 
-/// How many samples are remembered.
+/// Samples that are enough to reject a request for its size, and to use a learned factor of the
+/// input.
+const MIN_RELIABLE_SAMPLES: u32 = 5;
+
+/// Samples that a mean remembers.
 const MAX_SAMPLES: u32 = 100;
+
+/// Standard deviations that a bound is away from its mean: about 2 % of normal values are beyond.
+pub(super) const BOUND_DEVIATIONS: f64 = 2.0;
+
+/// Bands of `max_tokens`, one for each power of two; the last one has all above.
+const BANDS: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -251,13 +287,13 @@ mod tests {
             (0..9).for_each(|_| estimates.learn_input(&COST, 1_000));
             estimates.learn_input(&tiny, 100_000);
         }
-        let mean = estimates.estimate(&COST, false).mean[INPUT];
+        let mean = estimates.estimate(&COST, PromiseBasis::Expected).mean[INPUT];
         assert!((1_000.0..1_500.0).contains(&mean), "{mean}");
     }
 
     #[test]
     fn new_estimates_are_the_prior() {
-        let estimate = Estimates::new().estimate(&COST, false);
+        let estimate = Estimates::new().estimate(&COST, PromiseBasis::Expected);
         assert_eq!(estimate.mean, [1.0, 1000.0, 1024.0]);
         assert_eq!(estimate.variance[INPUT], 62_500.0);
         assert_eq!(estimate.promise, [1, 1000, 4096]);
@@ -270,7 +306,7 @@ mod tests {
             estimates.learn_input(&COST, 1200);
             estimates.learn_output(&COST, 300);
         }
-        let estimate = estimates.estimate(&COST, false);
+        let estimate = estimates.estimate(&COST, PromiseBasis::Expected);
         assert!((estimate.mean[INPUT] - 1200.0).abs() < 1e-6);
         assert!((estimate.mean[OUTPUT] - 300.0).abs() < 1e-6);
         assert!(estimate.variance[OUTPUT] < 1e-6);
@@ -284,15 +320,21 @@ mod tests {
             estimates.learn_input(&COST.cached(true), 100);
             estimates.learn_output(&COST.max_tokens(64), 10);
         }
-        assert_eq!(estimates.estimate(&COST, false).mean[INPUT], 1000.0);
-        assert_eq!(estimates.estimate(&COST, false).mean[OUTPUT], 1024.0);
-        let cached = estimates.estimate(&COST.cached(true), false);
+        assert_eq!(
+            estimates.estimate(&COST, PromiseBasis::Expected).mean[INPUT],
+            1000.0
+        );
+        assert_eq!(
+            estimates.estimate(&COST, PromiseBasis::Expected).mean[OUTPUT],
+            1024.0
+        );
+        let cached = estimates.estimate(&COST.cached(true), PromiseBasis::Expected);
         assert!((cached.mean[INPUT] - 100.0).abs() < 1e-6);
     }
 
     #[test]
     fn counted_prompt_is_exact() {
-        let estimate = Estimates::new().estimate(&COST.input_tokens(777), false);
+        let estimate = Estimates::new().estimate(&COST.input_tokens(777), PromiseBasis::Expected);
         assert_eq!(estimate.promise[INPUT], 777);
         assert_eq!(estimate.variance[INPUT], 0.0);
     }
@@ -303,7 +345,7 @@ mod tests {
         for _ in 0..40 {
             estimates.learn_output(&COST, 300);
         }
-        let estimate = estimates.estimate(&COST.input_tokens(777), true);
+        let estimate = estimates.estimate(&COST.input_tokens(777), PromiseBasis::Maximum);
         assert_eq!(estimate.promise, [1, 777, 4096]);
         assert_eq!(estimate.mean_error, [0.0; 3]);
     }
@@ -314,14 +356,17 @@ mod tests {
         for _ in 0..10 {
             estimates.learn_output(&COST, 100);
         }
-        let before = estimates.estimate(&COST, false).promise[OUTPUT];
-        estimates.update_open_output(&COST, 0, 2_000);
+        let before = estimates.estimate(&COST, PromiseBasis::Expected).promise[OUTPUT];
+        estimates.update_unfinished(&COST, 0, 2_000);
         assert_eq!(
-            estimates.estimate(&COST, false).promise[OUTPUT],
+            estimates.estimate(&COST, PromiseBasis::Expected).promise[OUTPUT],
             before + 200
         );
-        estimates.update_open_output(&COST, 2_000, 0);
-        assert_eq!(estimates.estimate(&COST, false).promise[OUTPUT], before);
+        estimates.update_unfinished(&COST, 2_000, 0);
+        assert_eq!(
+            estimates.estimate(&COST, PromiseBasis::Expected).promise[OUTPUT],
+            before
+        );
     }
 
     #[test]
@@ -333,8 +378,8 @@ mod tests {
         ] {
             estimates.learn_input(&cost, 0);
             estimates.learn_output(&cost, u64::MAX);
-            for strict in [false, true] {
-                let estimate = estimates.estimate(&cost, strict);
+            for basis in [PromiseBasis::Expected, PromiseBasis::Maximum] {
+                let estimate = estimates.estimate(&cost, basis);
                 assert!(estimate.mean.iter().all(|mean| mean.is_finite()));
                 assert!(
                     estimate

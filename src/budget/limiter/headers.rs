@@ -1,19 +1,19 @@
-//! What headers and refusals say about the server's buckets, read for the server.
+//! What the headers and the error of a response say about the server's buckets.
 
 use crate::types::{ApiError, Dimension, RateLimit, RateLimits};
 
 use crate::budget::class::ModelClass;
 use crate::budget::cost::{Each, INPUT};
 
-/// What the headers of one answer said.
+/// The rate-limit headers of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct LimitHeaders {
     pub(crate) values: Each<HeaderValues>,
-    /// How long to wait, in seconds; only of a refusal.
+    /// The `retry-after` of a refusal, in seconds.
     pub(crate) retry_after: Option<f64>,
 }
 
-/// What they said about one bucket.
+/// The headers of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct HeaderValues {
     pub(crate) limit: Option<f64>,
@@ -21,7 +21,7 @@ pub(crate) struct HeaderValues {
 }
 
 impl LimitHeaders {
-    /// Reads the headers for a class; fast mode has groups of its own.
+    /// Selects the headers of a class; fast mode has buckets of its own.
     pub(crate) fn of_class(class: &ModelClass, limits: &RateLimits) -> LimitHeaders {
         if !class.is_fast() {
             return LimitHeaders::of(limits);
@@ -35,9 +35,9 @@ impl LimitHeaders {
         })
     }
 
-    /// Reads the headers; `tokens` stands in for input where neither input nor output is given.
+    /// Converts the headers; `tokens` stands in for input where neither input nor output is given.
     pub(crate) fn of(limits: &RateLimits) -> LimitHeaders {
-        let told = |group: &Option<RateLimit>| HeaderValues {
+        let values = |group: &Option<RateLimit>| HeaderValues {
             limit: group
                 .and_then(|group| group.limit)
                 .map(|limit| limit as f64),
@@ -47,40 +47,40 @@ impl LimitHeaders {
         };
         let mut headers = LimitHeaders {
             values: [
-                told(&limits.requests),
-                told(&limits.input_tokens),
-                told(&limits.output_tokens),
+                values(&limits.requests),
+                values(&limits.input_tokens),
+                values(&limits.output_tokens),
             ],
             retry_after: limits.retry_after.map(|wait| wait.as_secs_f64()),
         };
         if limits.input_tokens.is_none() && limits.output_tokens.is_none() {
-            headers.values[INPUT] = told(&limits.tokens);
+            headers.values[INPUT] = values(&limits.tokens);
         }
         headers
     }
 
-    /// Whether they said anything about any bucket.
+    /// Returns whether no header tells anything about a bucket.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.values == [HeaderValues::default(); 3]
     }
 }
 
-/// Why the server refused a request with a 429 that a pause cures.
+/// Why the server refused a request with a 429 that succeeds after a pause.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Refusal {
-    /// A bucket is empty: which, and its limit per minute, where the text says so.
+    /// A bucket is empty: its dimension, and its limit per minute, where the text names them.
     Limit(Option<Dimension>, Option<f64>),
-    /// Use grew too fast.
+    /// Use grew too fast (an acceleration limit).
     Growth,
-    /// Too many requests at once.
+    /// Too many requests are in flight.
     Concurrency,
-    /// It does not say.
+    /// The error gives no reason.
     Unexplained,
 }
 
 impl Refusal {
-    /// Reads the error of a 429.
+    /// Classifies the error of a 429 by its code and text.
     pub(crate) fn of(error: &ApiError) -> Refusal {
         let text = error.message.to_ascii_lowercase();
         let says = |word: &str| text.contains(word);
@@ -109,7 +109,7 @@ impl Refusal {
     }
 }
 
-/// The number at the end of a text, such as `… rate limit of 30,000 `.
+/// Returns the number at the end of a text, such as `… rate limit of 30,000 `.
 fn last_number(text: &str) -> Option<f64> {
     let word = text.trim_end().rsplit(' ').next()?;
     let digits: String = word.chars().filter(|c| *c != ',').collect();

@@ -1,58 +1,77 @@
-//! Requests in flight, under keys that are never mistaken for each other.
+//! A slab for requests in flight, whose keys are never mistaken for each other.
 
-/// Values under keys; the key of a value that was taken finds nothing, even when its place is used
+/// Values under keys. The key of a value that was removed finds nothing, even when its slot is used
 /// again.
 #[derive(Debug, Clone)]
 pub(crate) struct Slab<T> {
-    places: Vec<(u32, Option<T>)>,
+    slots: Vec<Slot<T>>,
     vacant: Vec<u32>,
 }
 
-/// Where an entry is: a place, and how many used it before.
+#[derive(Debug, Clone)]
+struct Slot<T> {
+    /// How many values the slot has had.
+    generation: u32,
+    value: Option<T>,
+}
+
+/// The position of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SlabKey {
-    place: u32,
-    turn: u32,
+    index: u32,
+    generation: u32,
 }
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
         Slab {
-            places: Vec::new(),
+            slots: Vec::new(),
             vacant: Vec::new(),
         }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> SlabKey {
-        let place = self.vacant.pop().unwrap_or_else(|| {
-            self.places.push((0, None));
-            (self.places.len() - 1) as u32
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                value: None,
+            });
+            (self.slots.len() - 1) as u32
         });
-        let (turn, slot) = &mut self.places[place as usize];
-        *slot = Some(value);
-        SlabKey { place, turn: *turn }
+        let slot = &mut self.slots[index as usize];
+        slot.value = Some(value);
+        SlabKey {
+            index,
+            generation: slot.generation,
+        }
     }
 
     pub(crate) fn find(&mut self, key: SlabKey) -> Option<&mut T> {
-        let (turn, slot) = self.places.get_mut(key.place as usize)?;
-        slot.as_mut().filter(|_| *turn == key.turn)
+        let slot = self.slots.get_mut(key.index as usize)?;
+        slot.value
+            .as_mut()
+            .filter(|_| slot.generation == key.generation)
     }
 
-    /// All of them under their keys.
+    /// Returns all values with their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SlabKey, &T)> {
-        let places = self.places.iter().enumerate();
-        places.filter_map(|(place, (turn, slot))| {
-            let (place, turn) = (place as u32, *turn);
-            Some((SlabKey { place, turn }, slot.as_ref()?))
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(index, slot)| {
+            let key = SlabKey {
+                index: index as u32,
+                generation: slot.generation,
+            };
+            Some((key, slot.value.as_ref()?))
         })
     }
 
+    /// Removes a value.
     pub(crate) fn take(&mut self, key: SlabKey) -> Option<T> {
         self.find(key)?;
-        let (turn, slot) = &mut self.places[key.place as usize];
-        *turn = turn.wrapping_add(1);
-        self.vacant.push(key.place);
-        slot.take()
+        let slot = &mut self.slots[key.index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.vacant.push(key.index);
+        slot.value.take()
     }
 }
 
@@ -62,14 +81,14 @@ mod tests {
 
     #[test]
     fn stale_key_finds_nothing() {
-        let mut entries = Slab::new();
-        let first = entries.insert('a');
-        assert_eq!(entries.take(first), Some('a'));
-        let second = entries.insert('b');
-        assert_eq!(first.place, second.place);
-        assert_eq!(entries.find(first), None);
-        assert_eq!(entries.take(first), None);
-        assert_eq!(entries.iter().collect::<Vec<_>>(), [(second, &'b')]);
-        assert_eq!(entries.find(second), Some(&mut 'b'));
+        let mut slab = Slab::new();
+        let first = slab.insert('a');
+        assert_eq!(slab.take(first), Some('a'));
+        let second = slab.insert('b');
+        assert_eq!(first.index, second.index);
+        assert_eq!(slab.find(first), None);
+        assert_eq!(slab.take(first), None);
+        assert_eq!(slab.iter().collect::<Vec<_>>(), [(second, &'b')]);
+        assert_eq!(slab.find(second), Some(&mut 'b'));
     }
 }

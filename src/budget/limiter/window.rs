@@ -272,7 +272,7 @@ const MARGIN_DIVISOR: u64 = 10;
 mod tests {
     use super::*;
     use crate::budget::cost::{Cost, INPUT, REQUESTS};
-    use crate::budget::limiter::estimate::Estimates;
+    use crate::budget::limiter::estimate::{Estimates, PromiseBasis};
     use std::collections::VecDeque;
 
     fn exactly(input: u64, output: u64) -> Estimate {
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(small.exceeded_dimension(&unsure), None);
         assert_eq!(small.exceeded_dimension(&exactly(100, 1)), None);
         let cost = Cost::request().input_tokens(1).max_tokens(101);
-        let estimate = Estimates::new().estimate(&cost, true);
+        let estimate = Estimates::new().estimate(&cost, PromiseBasis::Maximum);
         let strict = Window::new(Limits::per_minute().output_tokens(100).strict());
         assert_eq!(
             strict.exceeded_dimension(&estimate),

@@ -1,4 +1,4 @@
-//! The limiter of one model class: window, server, pacer and estimates as one machine.
+//! The limiter of one model class: window, server's buckets, pace and estimates as one machine.
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,7 @@ use crate::types::{Delivery, Dimension, Usage, WaitCause};
 use super::decision::{LimiterView, NotNow, OverLimit};
 use super::estimate::{Estimate, Estimates, PromiseBasis};
 use super::headers::{LimitHeaders, Refusal};
+use super::math::SECONDS_PER_MINUTE;
 use super::overload_gate::{GatePass, OverloadGate};
 use super::pacer::{PaceRates, Pacer};
 use super::server_buckets::{BucketHold, ExpectedCharge, LimitChange, Room, ServerBuckets};
@@ -17,14 +18,14 @@ use super::window::{Window, WindowEntry};
 use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
 use crate::budget::limits::Limits;
 
-/// Decides when the requests of one model class may be sent, and learns from what becomes of them.
+/// Decides when the requests of one model class may be sent, and learns from their outcomes.
 ///
-/// The life of a request: [`try_admit`](ClassLimiter::try_admit) until it is granted; then, as they
-/// come, [`learn`](ClassLimiter::learn) with the headers, [`begun`](ClassLimiter::begun) with the usage that
-/// `message_start` brings, [`output_seen`](ClassLimiter::output_seen); and exactly one end:
+/// A request goes through [`try_admit`](ClassLimiter::try_admit) until it is admitted; then, as
+/// they come, [`learn`](ClassLimiter::learn) with the headers, [`begun`](ClassLimiter::begun) with
+/// the usage of `message_start`, [`output_seen`](ClassLimiter::output_seen); and exactly one end:
 /// [`settle`](ClassLimiter::settle), [`refused`](ClassLimiter::refused),
-/// [`overloaded`](ClassLimiter::overloaded) or [`failed`](ClassLimiter::failed). What comes after the end is
-/// ignored.
+/// [`overloaded`](ClassLimiter::overloaded) or [`failed`](ClassLimiter::failed). Calls after the
+/// end are ignored.
 #[derive(Debug, Clone)]
 pub(crate) struct ClassLimiter {
     window: Window,
@@ -32,37 +33,66 @@ pub(crate) struct ClassLimiter {
     pacer: Pacer,
     estimates: Estimates,
     requests: Slab<RequestInFlight>,
-    /// Sent, and not yet taken to have arrived; oldest first.
-    not_yet_arrived: VecDeque<(Time, SlabKey)>,
-    /// Nothing is sent before.
+    /// Requests that may not have arrived at the server yet, oldest first.
+    travelling: VecDeque<TravellingRequest>,
+    /// The end of the pause after a refusal.
     paused_until: Time,
-    /// When the pace was last cut: what was sent before belongs to that cut.
-    last_slowdown: Time,
-    /// Pauses in a row, without a success between them.
+    /// The pauses without a success between them.
     consecutive_pauses: i32,
-    /// The most requests at once, after the server said that there were too many, and until when.
-    concurrency_limit: Option<(f64, Time)>,
-    /// An answer came without any header: there is nothing to wait for.
-    sends_no_headers: bool,
+    /// When a refusal last slowed the pace down. Requests sent before belong to that refusal.
+    last_slow_down: Time,
+    concurrency_limit: Option<ConcurrencyLimit>,
+    /// Whether a response came without any header: there is no reason to wait for one.
+    has_no_headers: bool,
     counts_cache_reads: bool,
     rng: Rng,
 }
 
-/// A request in flight.
+/// A request that was admitted and has not ended.
 #[derive(Debug, Clone)]
 struct RequestInFlight {
     cost: Cost,
     hold: BucketHold,
     entry: WindowEntry,
     pass: GatePass,
-    sent: Time,
-    /// What the server said its input came to.
+    sent_at: Time,
+    /// The input that the server reported.
     input: Option<u64>,
+    /// The output that the stream has shown.
     output: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct TravellingRequest {
+    key: SlabKey,
+    sent_at: Time,
+}
+
+/// The requests that may be in flight at once, after the server refused a request for concurrency.
+#[derive(Debug, Clone, Copy)]
+struct ConcurrencyLimit {
+    most: f64,
+    until: Time,
+}
+
+/// What a request finally counts.
+#[derive(Debug, Clone, Copy)]
+struct FinalCost {
+    server: Each<u64>,
+    window: Each<u64>,
+}
+
+impl FinalCost {
+    fn of_both(cost: Each<u64>) -> FinalCost {
+        FinalCost {
+            server: cost,
+            window: cost,
+        }
+    }
+}
+
 impl ClassLimiter {
-    /// An limiter under `limits`, of which nothing is known yet.
+    /// Creates a limiter that keeps `limits` and knows nothing about the server.
     pub(crate) fn new(limits: Limits, counts_cache_reads: bool, rng: Rng) -> ClassLimiter {
         ClassLimiter {
             window: Window::new(limits),
@@ -70,23 +100,23 @@ impl ClassLimiter {
             pacer: Pacer::new(),
             estimates: Estimates::new(),
             requests: Slab::new(),
-            not_yet_arrived: VecDeque::new(),
+            travelling: VecDeque::new(),
             paused_until: 0.0,
-            last_slowdown: f64::NEG_INFINITY,
             consecutive_pauses: 0,
+            last_slow_down: f64::NEG_INFINITY,
             concurrency_limit: None,
-            sends_no_headers: false,
+            has_no_headers: false,
             counts_cache_reads,
             rng,
         }
     }
 
-    /// Changes what the caller permits itself; it holds for the past minute at once.
+    /// Changes the caller's own limits, which apply to the past minute at once.
     pub(crate) fn set_limits(&mut self, now: Time, limits: Limits) {
         self.advance(now);
         for dimension in Dimension::ALL {
             if let Some(old) = self.window.limits().of(dimension) {
-                // A limit that is lifted leaves nothing to pace.
+                // A limit that is removed leaves no debt.
                 let new = limits.of(dimension).map_or(f64::INFINITY, |new| new as f64);
                 self.pacer
                     .rescale_debt(now, dimension.at(), old as f64, new);
@@ -95,14 +125,14 @@ impl ClassLimiter {
         self.window.set_limits(limits);
     }
 
-    /// Sets what the server is known to allow, until a header says otherwise.
+    /// Sets the limits of the server that the caller knows, until a header tells others.
     pub(crate) fn assume_server(&mut self, now: Time, limits: &Limits) {
         self.advance(now);
         let limits = Dimension::ALL.map(|d| limits.of(d).map(|limit| limit as f64));
         self.server.assume_limits(&limits);
     }
 
-    /// Says whether a request may be sent now, and if not, why and until when.
+    /// Returns whether a request could be sent now, and if not, why and until when.
     pub(crate) fn outlook(
         &mut self,
         now: Time,
@@ -110,11 +140,12 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) -> Result<(), NotNow> {
         self.advance(now);
-        let (estimate, charge) = self.reckon(cost);
+        let estimate = self.estimate(cost);
+        let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
         self.find_pace(now, &estimate, &charge, gate).map(|_| ())
     }
 
-    /// Takes in a request if it may be sent now; otherwise says why and until when not.
+    /// Admits a request that may be sent now; otherwise returns why and until when not.
     pub(crate) fn try_admit(
         &mut self,
         now: Time,
@@ -122,7 +153,8 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) -> Result<SlabKey, NotNow> {
         self.advance(now);
-        let (estimate, charge) = self.reckon(cost);
+        let estimate = self.estimate(cost);
+        let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
         let pace = self.find_pace(now, &estimate, &charge, gate)?;
         if self.is_exempt_from_pace() {
             self.pacer.clear_debt(now, &pace);
@@ -133,60 +165,17 @@ impl ClassLimiter {
             hold: self.server.reserve(&charge),
             entry: self.window.admit(&estimate),
             pass: gate.pass(now),
-            sent: now,
+            sent_at: now,
             input: None,
             output: 0,
         };
         let key = self.requests.insert(request);
-        self.not_yet_arrived.push_back((now, key));
+        self.travelling
+            .push_back(TravellingRequest { key, sent_at: now });
         Ok(key)
     }
 
-    /// At which pace a request may be sent now.
-    fn find_pace(
-        &mut self,
-        now: Time,
-        estimate: &Estimate,
-        charge: &ExpectedCharge,
-        gate: &mut OverloadGate,
-    ) -> Result<PaceRates, NotNow> {
-        if let Some(excess) = self.exceeded_limit(estimate) {
-            return Err(NotNow::Never(excess));
-        }
-        let in_flight = self.server.in_flight();
-        if let Some((most, until)) = self.concurrency_limit {
-            if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
-                return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
-            }
-        }
-        if in_flight > 0 && self.is_probing() {
-            // An answer in one piece shows its head after minutes: others go meanwhile, slowly.
-            if let Some((sent, _)) = self.not_yet_arrived.back() {
-                return Err(NotNow::NotBefore(
-                    sent + ARRIVAL_TIME,
-                    WaitCause::FirstResponse,
-                ));
-            }
-        }
-        let pace = self.current_pace(now);
-        let room = self.server.find_room(charge);
-        if let Room::AfterEvent(dimension) = room {
-            let why = WaitCause::Server(dimension);
-            return Err(match self.not_yet_arrived.front() {
-                Some((sent, _)) => NotNow::NotBefore(sent + ARRIVAL_TIME, why),
-                None if self.server.is_margin_decaying(dimension) => {
-                    NotNow::NotBefore(now + RECHECK_INTERVAL, why)
-                }
-                None => NotNow::OnEvent(why),
-            });
-        }
-        match self.latest_constraint(now, estimate, &pace, room, gate) {
-            Some((time, why)) => Err(NotNow::NotBefore(time, why)),
-            None => Ok(pace),
-        }
-    }
-
-    /// The headers of an answer arrived, whatever its status.
+    /// Learns from the headers of a response of any status.
     pub(crate) fn learn(&mut self, now: Time, key: SlabKey, headers: &LimitHeaders) {
         self.advance(now);
         let Some(request) = self.requests.find(key) else {
@@ -200,8 +189,8 @@ impl ClassLimiter {
         }
     }
 
-    /// The answer began: the host took the request, and `usage` says what its input came to, or
-    /// nothing at all, as some gateways do before the end.
+    /// Records that the response began: the host accepted the request. `usage` has the input
+    /// tokens, or nothing with gateways that report them at the end only.
     pub(crate) fn begun(
         &mut self,
         now: Time,
@@ -215,7 +204,7 @@ impl ClassLimiter {
             return;
         };
         gate.record_acceptance(request.pass);
-        self.sends_no_headers |= !self.server.has_known_limit();
+        self.has_no_headers |= !self.server.has_known_limit();
         let Some(input) = input else { return };
         if request.input.replace(input).is_none() {
             self.estimates.learn_input(&request.cost, input);
@@ -226,7 +215,7 @@ impl ClassLimiter {
         self.window.correct(&mut request.entry, counts);
     }
 
-    /// The stream has shown so many output tokens in all.
+    /// Records the output tokens that the stream has shown in all.
     pub(crate) fn output_seen(&mut self, now: Time, key: SlabKey, tokens: u64) {
         self.advance(now);
         let tokens = at_most(tokens, MAX_REQUEST_TOKENS);
@@ -244,7 +233,7 @@ impl ClassLimiter {
         self.window.raise_output(&mut request.entry, tokens);
     }
 
-    /// The request succeeded, and used what `usage` says.
+    /// Ends a request that succeeded, with its actual usage.
     pub(crate) fn settle(
         &mut self,
         now: Time,
@@ -255,9 +244,8 @@ impl ClassLimiter {
         self.begun(now, key, usage, gate);
         let output = at_most(usage.output_tokens, MAX_REQUEST_TOKENS);
         let Some(request) = self.end_request(key, |request, counted| {
-            // What nobody told stays as promised.
-            let actual = [1, request.input.unwrap_or(counted[INPUT]), output];
-            (actual, actual)
+            // Input that was never reported stays as estimated.
+            FinalCost::of_both([1, request.input.unwrap_or(counted[INPUT]), output])
         }) else {
             return;
         };
@@ -265,13 +253,13 @@ impl ClassLimiter {
         self.server.relax_refusal_margins();
         self.pacer.recover_ramp_start();
         self.consecutive_pauses = 0;
-        if let Some((most, _)) = &mut self.concurrency_limit {
-            *most += 1.0 / most.max(1.0);
+        if let Some(limit) = &mut self.concurrency_limit {
+            limit.most += 1.0 / limit.most.max(1.0);
         }
     }
 
-    /// The server refused the request with a 429 that a pause cures; `headers` is of its headers.
-    /// Returns why it can never succeed, if the request alone is larger than the limit.
+    /// Ends a request that the server refused with a 429 which succeeds after a pause, and starts
+    /// the pause. Returns the limit that the request alone exceeds, if no pause helps.
     pub(crate) fn refused(
         &mut self,
         now: Time,
@@ -281,46 +269,24 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) -> Option<OverLimit> {
         self.learn(now, key, headers);
-        // A refusal costs nothing at the server, as far as is known, but a request here.
-        let request = self.end_request(key, |_, _| ([0, 0, 0], [1, 0, 0]))?;
+        // As far as is known, a refusal costs nothing at the server. The caller's own limit counts
+        // every request that was sent.
+        let request = self.end_request(key, |_, _| FinalCost {
+            server: [0, 0, 0],
+            window: [1, 0, 0],
+        })?;
         gate.forget(request.pass);
         self.start_pause(now, headers.retry_after);
         let estimate = self.estimate(&request.cost);
-        match refusal {
-            Refusal::Limit(dimension, limit) => {
-                if let (Some(dimension), Some(limit)) = (dimension, limit) {
-                    self.server.set_stated_limit(dimension, limit);
-                }
-                if !self.server.is_limit_unknown(dimension) {
-                    let charge = ExpectedCharge::new(&estimate, request.cost.max_tokens);
-                    if self.server.learn_from_refusal(&charge, dimension, headers) {
-                        self.pacer.space_requests(now);
-                    }
-                } else {
-                    self.server.guess_limits(dimension, &self.window.sums());
-                }
-            }
-            // With nothing known it may be any limit.
-            Refusal::Unexplained if self.server.is_limit_unknown(None) => {
-                self.server.guess_limits(None, &self.window.sums());
-            }
-            // All that was in flight comes back refused: one round, one cut.
-            _ if request.sent < self.last_slowdown => {}
-            Refusal::Growth | Refusal::Unexplained => self.slow_down(now),
-            Refusal::Concurrency => {
-                let open = self.server.in_flight() as f64 + 1.0;
-                let until = self.paused_until.max(now) + CONCURRENCY_MEMORY;
-                self.concurrency_limit = Some(((CONCURRENCY_CUT * open).max(1.0), until));
-                self.slow_down(now);
-            }
-        }
+        self.learn_from_refusal(now, &request, &estimate, refusal, headers);
         let pace = self.current_pace(self.paused_until);
         self.pacer.delay_until(self.paused_until, &pace);
-        let proven = || proven_over_limit(refusal, headers, &estimate);
-        self.exceeded_limit(&estimate).or_else(proven)
+        self.exceeded_limit(&estimate)
+            .or_else(|| proven_over_limit(refusal, headers, &estimate))
     }
 
-    /// The host refused the request as overloaded, at once or in the midst of its answer.
+    /// Ends a request that the host refused as overloaded, at once or within the response. `wait`
+    /// is the `retry-after` in seconds.
     pub(crate) fn overloaded(
         &mut self,
         now: Time,
@@ -330,15 +296,14 @@ impl ClassLimiter {
     ) {
         self.advance(now);
         let request = self.end_request(key, |request, _| {
-            let actual = [1, request.input.unwrap_or(0), request.output];
-            (actual, actual)
+            FinalCost::of_both([1, request.input.unwrap_or(0), request.output])
         });
         if let Some(request) = request {
-            gate.record_refusal(now, request.sent, request.pass, wait);
+            gate.record_refusal(now, request.sent_at, request.pass, wait);
         }
     }
 
-    /// The request failed otherwise: never sent, answered with an error, or nobody knows.
+    /// Ends a request that failed in another way.
     pub(crate) fn failed(
         &mut self,
         now: Time,
@@ -347,24 +312,126 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) {
         self.advance(now);
-        let request = self.end_request(key, |request, counted| match delivery {
-            Delivery::NotSent => ([0; 3], [0; 3]),
-            Delivery::Responded => {
-                let actual = [1, request.input.unwrap_or(0), request.output];
-                (actual, actual)
-            }
-            Delivery::Unknown => {
-                let output = counted[OUTPUT].max(request.output);
-                let actual = [1, counted[INPUT], output];
-                (actual, actual)
-            }
+        let request = self.end_request(key, |request, counted| {
+            FinalCost::of_both(match delivery {
+                Delivery::NotSent => [0; 3],
+                Delivery::Responded => [1, request.input.unwrap_or(0), request.output],
+                Delivery::Unknown => [1, counted[INPUT], counted[OUTPUT].max(request.output)],
+            })
         });
         if let Some(request) = request {
             gate.forget(request.pass);
         }
     }
 
-    /// The last of the times that must pass before a request is sent.
+    /// Returns the expected cost of a request, for the requests that wait behind it.
+    pub(crate) fn expected(&self, cost: &Cost) -> Each<f64> {
+        self.estimate(cost).mean
+    }
+
+    /// Returns the earliest time at which a request can be sent with `queued` ahead of it, in the
+    /// best case.
+    pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
+        self.advance(now);
+        let estimate = self.estimate(cost);
+        let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
+        self.paused_until
+            .max(self.window.earliest_possible(now, queued, &estimate))
+            .max(self.server.earliest_possible(queued, &charge))
+    }
+
+    /// Returns the end of the pause after a refusal.
+    pub(crate) fn pause(&self) -> Time {
+        self.paused_until
+    }
+
+    /// Returns the requests in flight.
+    pub(crate) fn open(&self) -> Vec<(SlabKey, Cost)> {
+        let requests = self.requests.iter();
+        requests.map(|(key, request)| (key, request.cost)).collect()
+    }
+
+    /// Returns the state at `now`.
+    pub(crate) fn view(&mut self, now: Time) -> LimiterView {
+        self.advance(now);
+        LimiterView {
+            limits: self.window.limits(),
+            used: self.window.sums(),
+            in_flight: self.server.in_flight(),
+            server: [REQUESTS, INPUT, OUTPUT].map(|d| self.server.view(d)),
+            pause_until: self.paused_until,
+        }
+    }
+
+    /// Returns whether nothing is in flight, and nothing reserved for it.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&mut self, now: Time) -> bool {
+        self.advance(now);
+        self.server.is_at_rest() && self.window.is_at_rest()
+    }
+
+    /// Moves window and buckets on to `now`.
+    fn advance(&mut self, now: Time) {
+        self.window.advance(now);
+        while let Some(TravellingRequest { key, sent_at }) = self.travelling.front().copied() {
+            let arrived_at = sent_at + ARRIVAL_TIME;
+            if arrived_at > now {
+                break;
+            }
+            self.travelling.pop_front();
+            if let Some(request) = self.requests.find(key) {
+                // In the order of time: a refill must not see later charges.
+                self.server.refill(arrived_at);
+                self.server.mark_arrived(&mut request.hold);
+            }
+        }
+        self.server.refill(now);
+    }
+
+    /// Returns the pace at which a request may be sent now.
+    fn find_pace(
+        &mut self,
+        now: Time,
+        estimate: &Estimate,
+        charge: &ExpectedCharge,
+        gate: &mut OverloadGate,
+    ) -> Result<PaceRates, NotNow> {
+        if let Some(excess) = self.exceeded_limit(estimate) {
+            return Err(NotNow::Never(excess));
+        }
+        let in_flight = self.server.in_flight();
+        if let Some(ConcurrencyLimit { most, until }) = self.concurrency_limit {
+            if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
+                return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
+            }
+        }
+        if in_flight > 0 && self.is_probing() {
+            // A response that is not streamed may begin after minutes, so others go meanwhile, one
+            // in each `ARRIVAL_TIME`.
+            if let Some(last) = self.travelling.back() {
+                let time = last.sent_at + ARRIVAL_TIME;
+                return Err(NotNow::NotBefore(time, WaitCause::FirstResponse));
+            }
+        }
+        let pace = self.current_pace(now);
+        let room = self.server.find_room(charge);
+        if let Room::AfterEvent(dimension) = room {
+            let why = WaitCause::Server(dimension);
+            return Err(match self.travelling.front() {
+                Some(first) => NotNow::NotBefore(first.sent_at + ARRIVAL_TIME, why),
+                None if self.server.is_margin_decaying(dimension) => {
+                    NotNow::NotBefore(now + RECHECK_INTERVAL, why)
+                }
+                None => NotNow::OnEvent(why),
+            });
+        }
+        match self.latest_constraint(now, estimate, &pace, room, gate) {
+            Some((time, why)) => Err(NotNow::NotBefore(time, why)),
+            None => Ok(pace),
+        }
+    }
+
+    /// Returns the last of the times that a request must wait for.
     fn latest_constraint(
         &self,
         now: Time,
@@ -374,7 +441,7 @@ impl ClassLimiter {
         gate: &mut OverloadGate,
     ) -> Option<(Time, WaitCause)> {
         let limit = self.window.earliest(estimate);
-        let charge = match self.is_exempt_from_pace() {
+        let due = match self.is_exempt_from_pace() {
             true => None,
             false => self.pacer.earliest(now, pace),
         };
@@ -386,116 +453,109 @@ impl ClassLimiter {
                 Room::At(time, dimension) => Some((time, WaitCause::Server(dimension))),
                 Room::Now | Room::AfterEvent(_) => None,
             },
-            charge.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
+            due.map(|(time, dimension)| (time, WaitCause::Pace(dimension))),
         ];
         let later = times.into_iter().flatten().filter(|(time, _)| *time > now);
         later.max_by(|(one, _), (other, _)| one.total_cmp(other))
     }
 
-    /// What a request is expected to cost, for those that wait behind it.
-    pub(crate) fn expected(&self, cost: &Cost) -> Each<f64> {
-        self.estimate(cost).mean
-    }
-
-    /// The earliest time at which a request can be sent, with `queued` ahead of it: what no luck
-    /// can better.
-    pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
-        self.advance(now);
-        let (estimate, charge) = self.reckon(cost);
-        self.paused_until
-            .max(self.window.earliest_possible(now, queued, &estimate))
-            .max(self.server.earliest_possible(queued, &charge))
-    }
-
-    /// Until when the server asked to wait.
-    pub(crate) fn pause(&self) -> Time {
-        self.paused_until
-    }
-
-    /// What is in flight.
-    pub(crate) fn open(&self) -> Vec<(SlabKey, Cost)> {
-        let requests = self.requests.iter();
-        requests.map(|(key, request)| (key, request.cost)).collect()
-    }
-
-    /// What the limiter looks like.
-    pub(crate) fn view(&mut self, now: Time) -> LimiterView {
-        self.advance(now);
-        LimiterView {
-            limits: self.window.limits(),
-            used: self.window.sums(),
-            in_flight: self.server.in_flight(),
-            server: [0, 1, 2].map(|d| self.server.view(d)),
-            pause_until: self.paused_until,
+    /// Returns the pace at `now`.
+    fn current_pace(&mut self, now: Time) -> PaceRates {
+        let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
+            Some(limit) => limit as f64 / SECONDS_PER_MINUTE,
+            None => f64::INFINITY,
+        });
+        let mut server = self.server.refill_rates();
+        let is_unlimited = server[REQUESTS].min(window[REQUESTS]).is_infinite();
+        if self.consecutive_pauses > 0 && is_unlimited {
+            // Refused requests do not all return at once, even where no limit is known.
+            server[REQUESTS] = REQUESTS_AFTER_REFUSAL;
         }
+        self.pacer.pace(now, &server, &window)
     }
 
-    /// Whether nothing is in flight, and nothing kept for it.
-    #[cfg(test)]
-    pub(crate) fn is_at_rest(&mut self, now: Time) -> bool {
-        self.advance(now);
-        self.server.is_at_rest() && self.window.is_at_rest()
-    }
-
-    /// Moves all machines on to `now`.
-    fn advance(&mut self, now: Time) {
-        self.window.advance(now);
-        while let Some((sent, key)) = self.not_yet_arrived.front().copied() {
-            if sent + ARRIVAL_TIME > now {
-                break;
-            }
-            self.not_yet_arrived.pop_front();
-            if let Some(request) = self.requests.find(key) {
-                // In the order of time: refill must not see charges that were not made yet.
-                self.server.refill(sent + ARRIVAL_TIME);
-                self.server.mark_arrived(&mut request.hold);
-            }
-        }
-        self.server.refill(now);
-    }
-
-    /// Ends an entry, at the time to which all machines have moved on, with what it came to for the
-    /// server and for the window.
+    /// Removes a request and settles its final cost in buckets and window, which must have moved on
+    /// to the present. The function gets what the window counts so far.
     fn end_request(
         &mut self,
         key: SlabKey,
-        actual: impl FnOnce(&RequestInFlight, Each<u64>) -> (Each<u64>, Each<u64>),
+        final_cost: impl FnOnce(&RequestInFlight, Each<u64>) -> FinalCost,
     ) -> Option<RequestInFlight> {
         let mut request = self.requests.take(key)?;
-        let (for_server, for_window) = actual(&request, request.entry.counted());
+        let cost = final_cost(&request, request.entry.counted());
         self.server
-            .settle(&request.hold, &for_server.map(|tokens| tokens as f64));
-        self.window.correct(&mut request.entry, for_window);
+            .settle(&request.hold, &cost.server.map(|tokens| tokens as f64));
+        self.window.correct(&mut request.entry, cost.window);
         self.window.remove_in_flight(&request.entry);
         self.estimates
             .update_unfinished(&request.cost, request.output, 0);
         Some(request)
     }
 
+    /// Changes the model of the server after a refusal of `request`, by the reason of the refusal.
+    fn learn_from_refusal(
+        &mut self,
+        now: Time,
+        request: &RequestInFlight,
+        estimate: &Estimate,
+        refusal: Refusal,
+        headers: &LimitHeaders,
+    ) {
+        match refusal {
+            Refusal::Limit(dimension, limit) => {
+                if let (Some(dimension), Some(limit)) = (dimension, limit) {
+                    self.server.set_stated_limit(dimension, limit);
+                }
+                if !self.server.is_limit_unknown(dimension) {
+                    let charge = ExpectedCharge::new(estimate, request.cost.max_tokens);
+                    if self.server.learn_from_refusal(&charge, dimension, headers) {
+                        self.pacer.space_requests(now);
+                    }
+                } else {
+                    self.server.guess_limits(dimension, &self.window.sums());
+                }
+            }
+            // With no limit known it may be any.
+            Refusal::Unexplained if self.server.is_limit_unknown(None) => {
+                self.server.guess_limits(None, &self.window.sums());
+            }
+            // All requests in flight are refused in one round, which slows down once.
+            _ if request.sent_at < self.last_slow_down => {}
+            Refusal::Growth | Refusal::Unexplained => self.slow_down(now),
+            Refusal::Concurrency => {
+                let in_flight = self.server.in_flight() as f64 + 1.0;
+                self.concurrency_limit = Some(ConcurrencyLimit {
+                    most: (CONCURRENCY_CUT * in_flight).max(1.0),
+                    until: self.paused_until.max(now) + CONCURRENCY_LIMIT_DURATION,
+                });
+                self.slow_down(now);
+            }
+        }
+    }
+
     fn slow_down(&mut self, now: Time) {
-        self.last_slowdown = now;
+        self.last_slow_down = now;
         self.pacer.slow_down(now, self.paused_until);
     }
 
-    /// Pauses for as long as the server asked. Pauses in a row without an answer between them get
-    /// a floor that grows, and so do those for which it did not say how long: refusals that find
-    /// the limiter paused belong to that pause.
-    fn start_pause(&mut self, now: Time, asked: Option<f64>) {
+    /// Pauses for `retry_after`, or for a time that doubles with each pause without a success
+    /// between them. Repeated pauses have a lower bound that doubles too. A refusal during a pause
+    /// belongs to that pause.
+    fn start_pause(&mut self, now: Time, retry_after: Option<f64>) {
         if now >= self.paused_until {
-            self.consecutive_pauses = (self.consecutive_pauses + 1).min(MAX_DOUBLED_PAUSES);
+            self.consecutive_pauses = (self.consecutive_pauses + 1).min(MAX_COUNTED_PAUSES);
         }
         let doubled = FIRST_PAUSE * 2f64.powi(self.consecutive_pauses - 1);
-        let wait = match asked {
-            Some(asked) if self.consecutive_pauses > 1 => {
-                asked.max((REPEATED_PAUSE_FLOOR * doubled).min(MAX_PAUSE_FLOOR))
+        let wait = match retry_after {
+            Some(wait) if self.consecutive_pauses > 1 => {
+                wait.max((REPEATED_PAUSE_FLOOR * doubled).min(MAX_PAUSE_FLOOR))
             }
-            Some(asked) => asked,
+            Some(wait) => wait,
             None => doubled,
         };
-        // Processes that were told the same do not come back in one instant.
-        self.paused_until = self
-            .paused_until
-            .max(now + wait + PAUSE_JITTER * self.rng.f64());
+        // Several processes with the same `retry-after` do not return at the same time.
+        let jitter = PAUSE_JITTER * self.rng.f64();
+        self.paused_until = self.paused_until.max(now + wait + jitter);
     }
 
     fn estimate(&self, cost: &Cost) -> Estimate {
@@ -506,13 +566,7 @@ impl ClassLimiter {
         self.estimates.estimate(cost, basis)
     }
 
-    /// What a request will cost by the window's measure, and by the server's.
-    fn reckon(&self, cost: &Cost) -> (Estimate, ExpectedCharge) {
-        let estimate = self.estimate(cost);
-        let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
-        (estimate, charge)
-    }
-
+    /// Returns the limit that a request exceeds for certain.
     fn exceeded_limit(&self, estimate: &Estimate) -> Option<OverLimit> {
         if let Some(dimension) = self.window.exceeded_dimension(estimate) {
             return Some(OverLimit {
@@ -530,35 +584,22 @@ impl ClassLimiter {
         })
     }
 
-    /// Whether one request goes ahead to learn the limits: not where the caller set limits, for
-    /// then a slow start is probe enough.
+    /// Returns whether one request goes ahead to learn the limits. With limits of the caller's own
+    /// the ramp is probe enough.
     fn is_probing(&self) -> bool {
-        !self.sends_no_headers
+        !self.has_no_headers
             && !self.server.has_known_limit()
             && self.window.limits().is_unlimited()
     }
 
-    /// Whether a request waits for room only: with none in flight it floods nobody, and a person
-    /// may be waiting for it.
+    /// Returns whether a request need not wait for the pace: with none in flight it floods no
+    /// server, and a person may be waiting for it.
     fn is_exempt_from_pace(&self) -> bool {
         self.server.in_flight() == 0 && !self.pacer.is_careful()
     }
 
-    fn current_pace(&mut self, now: Time) -> PaceRates {
-        let window = Dimension::ALL.map(|dimension| match self.window.limits().of(dimension) {
-            Some(limit) => limit as f64 / MINUTE,
-            None => f64::INFINITY,
-        });
-        let mut server = self.server.refill_rates();
-        if self.consecutive_pauses > 0 && server[REQUESTS].min(window[REQUESTS]).is_infinite() {
-            // Also where no limit is known, those that were refused do not come back in one instant.
-            server[REQUESTS] = REQUESTS_AFTER_REFUSAL;
-        }
-        self.pacer.pace(now, &server, &window)
-    }
-
-    /// The input that counts against limits; `None` where nothing is said of any: no prompt is
-    /// empty.
+    /// Returns the input that counts against limits; `None` where the usage has no input at all,
+    /// since no prompt is empty.
     fn counted_input(&self, usage: &Usage) -> Option<u64> {
         let reads = usage.cache_read_input_tokens.unwrap_or(0);
         let written = usage.cache_creation_input_tokens.unwrap_or(0);
@@ -569,19 +610,19 @@ impl ClassLimiter {
     }
 }
 
-/// A request for which the server has no room in a full bucket, and which is larger than that by
-/// our reckoning, too: one that no pause helps, also where that is a guess.
+/// Returns the limit that a refused request exceeds although its size is a guess: the server
+/// refused it with a full bucket, and by the estimate it is larger than the bucket.
 fn proven_over_limit(
     refusal: Refusal,
     headers: &LimitHeaders,
     estimate: &Estimate,
 ) -> Option<OverLimit> {
-    let Refusal::Limit(Some(Dimension::InputTokens), named) = refusal else {
+    let Refusal::Limit(Some(Dimension::InputTokens), stated) = refusal else {
         return None;
     };
-    let told = headers.values[INPUT];
-    let limit = told.limit.or(named)?;
-    let is_full = told.remaining? >= limit;
+    let input = headers.values[INPUT];
+    let limit = input.limit.or(stated)?;
+    let is_full = input.remaining? >= limit;
     (is_full && estimate.mean[INPUT] > limit).then(|| OverLimit {
         dimension: Dimension::InputTokens,
         estimate: whole(estimate.mean[INPUT]),
@@ -589,30 +630,39 @@ fn proven_over_limit(
     })
 }
 
-/// No request has more tokens than this: what says so is an error, and must not estimate_size for hours.
+/// Upper bound of the tokens of one request: a larger number is an error of the server, and must
+/// not block the limiter for hours.
 const MAX_REQUEST_TOKENS: u64 = 1 << 24;
 
-/// Requests a second after a refusal, until one succeeds, where no limit of requests is known.
-const REQUESTS_AFTER_REFUSAL: f64 = 50.0;
+/// Seconds after which a request has surely arrived at the server.
+const ARRIVAL_TIME: f64 = 2.0;
 
-/// For so many seconds after the pause, a refusal limits the requests at once.
-const CONCURRENCY_MEMORY: f64 = 60.0;
-
-/// After so many seconds margins that fade are looked at again.
+/// Seconds after which a request looks again whether a decaying margin makes room.
 const RECHECK_INTERVAL: f64 = 5.0;
 
-const CONCURRENCY_CUT: f64 = 0.75;
+/// Seconds of the first pause in a row without a `retry-after`.
 const FIRST_PAUSE: f64 = 1.0;
+
+/// Pauses in a row that are counted: the pause doubles up to half a minute.
+const MAX_COUNTED_PAUSES: i32 = 6;
+
+/// Lower bound of a repeated pause, as a share of a pause without `retry-after`.
 const REPEATED_PAUSE_FLOOR: f64 = 0.05;
+
+/// Upper bound in seconds of that lower bound.
 const MAX_PAUSE_FLOOR: f64 = 1.0;
+
+/// Seconds by which a pause is randomly longer.
 const PAUSE_JITTER: f64 = 0.1;
-const MINUTE: f64 = 60.0;
 
-/// A pause doubles so often, to half a minute.
-const MAX_DOUBLED_PAUSES: i32 = 6;
+/// Requests per second after a refusal and until a success, where no limit of requests is known.
+const REQUESTS_AFTER_REFUSAL: f64 = 50.0;
 
-/// After so many seconds a request has surely arrived at the server.
-const ARRIVAL_TIME: f64 = 2.0;
+/// Requests that may be in flight after a refusal for concurrency, as a share of those in flight.
+const CONCURRENCY_CUT: f64 = 0.75;
+
+/// Seconds after the pause for which the concurrency stays limited.
+const CONCURRENCY_LIMIT_DURATION: f64 = 60.0;
 
 #[cfg(test)]
 mod tests {
@@ -761,7 +811,7 @@ mod tests {
                 other => now = not_before(other).0,
             }
         }
-        // An eighth of 100 a second, doubled in these ten seconds.
+        // The pace starts at an eighth of 100 a second and doubles in these ten seconds.
         assert!((150..220).contains(&count), "{count}");
     }
 
@@ -849,7 +899,11 @@ mod tests {
         let key = granted(limiter.try_admit(0.0, &cost, &mut gate));
         let server = WaitCause::Server(Dimension::OutputTokens);
         let decision = limiter.try_admit(9.0, &cost, &mut gate);
-        assert_eq!(decision, Err(NotNow::OnEvent(server)), "only its end helps");
+        assert_eq!(
+            decision,
+            Err(NotNow::OnEvent(server)),
+            "only the end of the request makes room"
+        );
         let mut headers = LimitHeaders::default();
         headers.values[OUTPUT] = HeaderValues {
             limit: Some(2_000.0),
@@ -918,17 +972,17 @@ mod tests {
             let before = (limiter.view(now).used, limiter.server.level(INPUT));
             limiter.begun(now, key, &Usage::default(), &mut gate);
             let after = (limiter.view(now).used, limiter.server.level(INPUT));
-            assert_eq!(after, before, "it stays as promised");
+            assert_eq!(after, before, "the estimate stays");
             limiter.settle(now + 1.0, key, &usage(1_000, 10), &mut gate);
         }
         let expected = limiter.expected(&cost)[INPUT];
         assert!((expected - 1_000.0).abs() < 1e-6, "{expected}");
-        // Nobody ever says what the next one came to.
+        // The input of the next request is never reported.
         let key = granted(limiter.try_admit(700.0, &cost, &mut gate));
         limiter.settle(701.0, key, &usage(0, 10), &mut gate);
         assert_eq!(limiter.view(701.0).used[INPUT], 1_000);
         assert!((limiter.expected(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
-        // A prompt that was read from the cache is told, and free.
+        // The input of a prompt from the cache is reported, and free.
         let key = granted(limiter.try_admit(800.0, &cost, &mut gate));
         let mut cached = usage(0, 10);
         cached.cache_read_input_tokens = Some(1_000);
@@ -958,7 +1012,7 @@ mod tests {
         let (name, other) = (Dimension::InputTokens, Dimension::OutputTokens);
         for (dimension, remaining, limit, expected) in [
             (name, 10_000.0, 10_000.0, true),
-            // Others were there, or our guess fits it.
+            // Other clients use the bucket, or the estimate fits it.
             (name, 9_000.0, 10_000.0, false),
             (name, 30_000.0, 30_000.0, false),
             (other, 10_000.0, 10_000.0, false),

@@ -65,7 +65,7 @@ impl Goal {
 
 fn unknown(scenario: Scenario) -> Scenario {
     Scenario {
-        known: false,
+        knows_limits: false,
         ..scenario
     }
 }
@@ -97,14 +97,14 @@ fn processes(clients: usize, scenario: Scenario) -> Scenario {
 
 fn no_headers(scenario: Scenario) -> Scenario {
     Scenario {
-        headers: false,
+        sends_headers: false,
         ..scenario
     }
 }
 
 fn mute(scenario: Scenario) -> Scenario {
     Scenario {
-        is_mute: true,
+        explains_nothing: true,
         ..unknown(no_headers(scenario))
     }
 }
@@ -200,7 +200,7 @@ fn odd_servers() -> Vec<Goal> {
         ..reserved.clone()
     });
     let growth = Scenario {
-        steady: 2.4,
+        growth_baseline: 2.4,
         ..Scenario::itpm(5_000)
     };
     let large = Scenario {
@@ -208,7 +208,7 @@ fn odd_servers() -> Vec<Goal> {
         ..Scenario::otpm(5_000)
     };
     let low_guess = Scenario {
-        guess: 0.6,
+        guess_factor: 0.6,
         ..Scenario::itpm(5_000)
     };
     vec![

@@ -31,18 +31,18 @@ struct Scenario {
     hides_depth: bool,
     reserves_most: bool,
     /// Growth is limited, as seen from so many requests per second; 0 for not at all.
-    steady: f64,
+    growth_baseline: f64,
     tenant: Tenant,
     /// From when to when, and how likely a 529 is.
     storm: Option<(f64, f64, f64)>,
-    headers: bool,
+    sends_headers: bool,
     /// The headers come after a tenth of an answer's time, however long that is, and show the buckets
     /// as they were when the request arrived.
     has_slow_headers: bool,
     /// Refusals do not say why, as those of a gateway in front of the API.
-    is_mute: bool,
+    explains_nothing: bool,
     /// The client is told the limits beforehand.
-    known: bool,
+    knows_limits: bool,
     /// What the client promises.
     promise: Limits,
     rival: Option<Rival>,
@@ -53,7 +53,7 @@ struct Scenario {
     output: f64,
     speed: Option<f64>,
     /// By what the guess of the input is too high.
-    guess: f64,
+    guess_factor: f64,
     seed: u64,
 }
 
@@ -87,20 +87,20 @@ impl Scenario {
             depth: [60.0; 3],
             hides_depth: false,
             reserves_most: false,
-            steady: 0.0,
+            growth_baseline: 0.0,
             tenant: Tenant::Nobody,
             storm: None,
-            headers: true,
+            sends_headers: true,
             has_slow_headers: false,
-            is_mute: false,
-            known: true,
+            explains_nothing: false,
+            knows_limits: true,
             promise: Limits::per_minute(),
             rival: None,
             max_tokens: 4_096,
             input: (1_500.0, 100_000.0),
             output: 250.0,
             speed: None,
-            guess: 1.0,
+            guess_factor: 1.0,
             seed: 1,
         }
     }
@@ -164,7 +164,7 @@ impl Scenario {
             Some(speed) => 1.0 + output / speed,
             None => lognormal(rng, 6.3, 0.70),
         };
-        let guess = input * lognormal(rng, self.guess, 0.15);
+        let guess = input * lognormal(rng, self.guess_factor, 0.15);
         Job {
             input: input as u64,
             guess: (guess * 3.5) as u64,
@@ -204,7 +204,7 @@ struct Report {
     charged: Each<f64>,
     above: Each<f64>,
     shares: Vec<usize>,
-    rulings: usize,
+    decisions: usize,
     conserved: bool,
 }
 

@@ -46,16 +46,16 @@ struct Request {
 enum Moment {
     Arrive,
     SurelyArrived,
-    Look,
+    Report,
     End,
 }
 
 /// One bucket at the server, its server, and someone who sends as hard as it allows.
-struct Duel {
+struct AdversarialRun {
     charging: Charging,
     server: ServerBuckets,
     requests: Vec<Request>,
-    open: Vec<usize>,
+    in_flight: Vec<usize>,
     moments: BinaryHeap<Reverse<(u64, usize, u8)>>,
     level: f64,
     at: f64,
@@ -65,8 +65,8 @@ struct Duel {
 
 const LIMIT: f64 = 60_000.0;
 
-impl Duel {
-    fn new(charging: Charging, rng: Rng) -> Duel {
+impl AdversarialRun {
+    fn new(charging: Charging, rng: Rng) -> AdversarialRun {
         let mut server = ServerBuckets::new();
         let mut limits = [None; 3];
         limits[charging.dimension()] = Some(LIMIT);
@@ -74,11 +74,11 @@ impl Duel {
         if charging == Charging::Reserved {
             server.set_charging(OutputCharging::MaxTokens);
         }
-        Duel {
+        AdversarialRun {
             charging,
             server,
             requests: Vec::new(),
-            open: Vec::new(),
+            in_flight: Vec::new(),
             moments: BinaryHeap::new(),
             level: LIMIT,
             at: 0.0,
@@ -92,13 +92,13 @@ impl Duel {
         let passed = now - self.at;
         self.level = (self.level + passed * LIMIT / 60.0).min(LIMIT);
         if self.charging == Charging::AsProduced {
-            for place in &self.open {
+            for place in &self.in_flight {
                 let request = &mut self.requests[*place];
                 if request.arrives < now {
                     let share = (now - request.arrives) / (request.ends - request.arrives);
-                    let made = request.actual * share.clamp(0.0, 1.0);
-                    self.level -= made - request.charged;
-                    request.charged = made;
+                    let produced = request.actual * share.clamp(0.0, 1.0);
+                    self.level -= produced - request.charged;
+                    request.charged = produced;
                 }
             }
         }
@@ -121,14 +121,14 @@ impl Duel {
             self.moments.pop();
             self.advance(time);
             self.server.refill(time);
-            self.happen(place, moment);
+            self.handle(place, moment);
             self.check();
         }
         self.advance(end);
         self.server.refill(end);
     }
 
-    fn happen(&mut self, place: usize, moment: u8) {
+    fn handle(&mut self, place: usize, moment: u8) {
         let request = &mut self.requests[place];
         if moment == Moment::Arrive as u8 {
             let need = match self.charging {
@@ -144,7 +144,7 @@ impl Duel {
             if !request.ended {
                 self.server.mark_arrived(&mut request.hold);
             }
-        } else if moment == Moment::Look as u8 {
+        } else if moment == Moment::Report as u8 {
             match self.charging {
                 Charging::OnArrival => self.server.settle_input(&mut request.hold, request.actual),
                 Charging::AsProduced => {
@@ -158,7 +158,7 @@ impl Duel {
                 self.level = (self.level + request.promise - request.actual).min(LIMIT);
             }
             request.ended = true;
-            self.open.retain(|open| *open != place);
+            self.in_flight.retain(|in_flight| *in_flight != place);
             let mut actual = [1.0, 0.0, 0.0];
             actual[self.charging.dimension()] = request.actual;
             self.server.settle(&request.hold, &actual);
@@ -169,7 +169,7 @@ impl Duel {
     fn check(&self) {
         let (free, promised) = self.server.level(self.charging.dimension());
         let charged: f64 = self
-            .open
+            .in_flight
             .iter()
             .map(|place| self.requests[*place].charged)
             .sum();
@@ -183,7 +183,7 @@ impl Duel {
     }
 
     /// Twenty minutes of bursts and spells of rest; returns how many were admitted.
-    fn fight(&mut self) -> usize {
+    fn run_to_end(&mut self) -> usize {
         while self.at < 1_200.0 {
             let burst = self.at + self.rng.f64() * 60.0;
             let largest = LIMIT * [0.002, 0.02, 0.3][self.rng.usize(..3)];
@@ -233,7 +233,7 @@ impl Duel {
         let arrives = self.at + self.rng.f64();
         let ends = arrives + 0.05 + self.rng.f64() * self.rng.f64() * 40.0;
         let place = self.requests.len();
-        self.open.push(place);
+        self.in_flight.push(place);
         self.requests.push(Request {
             hold,
             promise,
@@ -248,14 +248,14 @@ impl Duel {
             self.plan(self.at + 2.0, place, Moment::SurelyArrived);
         }
         if self.rng.bool() {
-            let look = arrives + (ends - arrives) * self.rng.f64();
-            self.plan(look, place, Moment::Look);
+            let report = arrives + (ends - arrives) * self.rng.f64();
+            self.plan(report, place, Moment::Report);
         }
         self.plan(ends, place, Moment::End);
     }
 }
 
-fn duels(rounds: u64) -> usize {
+fn adversarial_runs(rounds: u64) -> usize {
     let mut admitted = 0;
     for charging in [
         Charging::OnArrival,
@@ -263,9 +263,9 @@ fn duels(rounds: u64) -> usize {
         Charging::Reserved,
     ] {
         for seed in 0..rounds {
-            let mut duel = Duel::new(charging, Rng::with_seed(seed * 31 + 5));
-            admitted += duel.fight();
-            assert_eq!(duel.refused, 0, "{charging:?}, seed {seed}");
+            let mut run = AdversarialRun::new(charging, Rng::with_seed(seed * 31 + 5));
+            admitted += run.run_to_end();
+            assert_eq!(run.refused, 0, "{charging:?}, seed {seed}");
         }
     }
     admitted
@@ -273,14 +273,14 @@ fn duels(rounds: u64) -> usize {
 
 #[test]
 fn upper_bounds_are_never_refused() {
-    let admitted = duels(4);
+    let admitted = adversarial_runs(4);
     assert!(admitted > 10_000, "{admitted}");
 }
 
 #[test]
 #[ignore = "a million admissions: run in release"]
 fn a_million_upper_bounds_are_never_refused() {
-    let admitted = duels(70);
+    let admitted = adversarial_runs(70);
     println!("{admitted} admissions in three charging modes, none refused");
     assert!(admitted > 1_000_000, "{admitted}");
 }

@@ -21,7 +21,12 @@ impl Rival {
     }
 
     /// How long a request of that estimated input must wait; `None` to send now.
-    pub(super) fn ask(&mut self, now: f64, input: f64, limits: &Each<f64>) -> Option<f64> {
+    pub(super) fn wait_before_sending(
+        &mut self,
+        now: f64,
+        input: f64,
+        limits: &Each<f64>,
+    ) -> Option<f64> {
         let Rival::Tutorial(log) = self else {
             return None;
         };
@@ -42,18 +47,18 @@ impl Rival {
     /// How long to wait after the refusal of that number; `None` to give up.
     pub(super) fn backoff(
         &self,
-        tries: usize,
+        attempts: usize,
         retry_after: Option<f64>,
         rng: &mut Rng,
     ) -> Option<f64> {
-        let most = match self {
-            Rival::Sdk(most) => *most,
+        let max_retries = match self {
+            Rival::Sdk(max_retries) => *max_retries,
             Rival::Tutorial(_) => 4,
         };
-        if tries >= most {
+        if attempts >= max_retries {
             return None;
         }
-        let power = 2_f64.powi(tries as i32);
+        let power = 2_f64.powi(attempts as i32);
         Some(match self {
             Rival::Sdk(_) => match retry_after.filter(|wait| *wait <= 60.0) {
                 Some(wait) => wait,

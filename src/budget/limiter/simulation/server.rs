@@ -9,7 +9,7 @@ use super::{Job, Scenario, Tenant};
 
 /// Why the server did not take a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum No {
+pub(super) enum ServerRefusal {
     /// A bucket is empty; it has room after so many seconds.
     Limit(usize, f64),
     Growth,
@@ -31,7 +31,7 @@ pub(super) struct Server {
     growth: (f64, f64, f64),
     rng: Rng,
     /// Charges by time, for the books.
-    pub(super) books: Vec<(f64, Each<f64>)>,
+    pub(super) charges: Vec<(f64, Each<f64>)>,
 }
 
 impl Server {
@@ -48,7 +48,7 @@ impl Server {
             open: 0,
             growth: (0.0, 0.0, 0.0),
             rng,
-            books: Vec::new(),
+            charges: Vec::new(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Server {
                 if !self.scenario.reserves_most {
                     self.level[OUTPUT] -= made;
                 }
-                self.books.push((step, [0.0, 0.0, made]));
+                self.charges.push((step, [0.0, 0.0, made]));
             }
             self.at = step;
         }
@@ -89,11 +89,11 @@ impl Server {
         }
     }
 
-    pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), No> {
+    pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), ServerRefusal> {
         self.advance(now);
         if let Some((from, to, odds)) = self.scenario.storm {
             if (from..to).contains(&now) && self.rng.f64() < odds {
-                return Err(No::Overloaded);
+                return Err(ServerRefusal::Overloaded);
             }
         }
         let output = match self.scenario.reserves_most {
@@ -105,11 +105,14 @@ impl Server {
             let short = need - self.level[d];
             if short > 0.0 {
                 let left = 1.0 - self.scenario.tenant.share(now);
-                return Err(No::Limit(d, short / (self.scenario.rate(d) * left)));
+                return Err(ServerRefusal::Limit(
+                    d,
+                    short / (self.scenario.rate(d) * left),
+                ));
             }
         }
-        if self.scenario.steady > 0.0 && self.grows_too_fast(now) {
-            return Err(No::Growth);
+        if self.scenario.growth_baseline > 0.0 && self.grows_too_fast(now) {
+            return Err(ServerRefusal::Growth);
         }
         self.level[REQUESTS] -= 1.0;
         self.shown_requests -= 1.0;
@@ -117,7 +120,7 @@ impl Server {
         if self.scenario.reserves_most {
             self.level[OUTPUT] -= output;
         }
-        self.books.push((now, [1.0, job.input as f64, 0.0]));
+        self.charges.push((now, [1.0, job.input as f64, 0.0]));
         Ok(())
     }
 
@@ -127,7 +130,7 @@ impl Server {
         let (at, fast, slow) = self.growth;
         let fast = fast * ((at - now) / 5.0).exp() + 1.0 / 5.0;
         let slow = slow * ((at - now) / 20.0).exp() + 1.0 / 20.0;
-        let too_fast = fast > (2.5 * slow).max(0.5 * self.scenario.steady);
+        let too_fast = fast > (2.5 * slow).max(0.5 * self.scenario.growth_baseline);
         if !too_fast {
             self.growth = (now, fast, slow);
         }
@@ -161,7 +164,7 @@ impl Server {
                 .map(|wait| std::time::Duration::from_secs(wait.ceil().max(1.0) as u64)),
             ..RateLimits::default()
         };
-        if !self.scenario.headers {
+        if !self.scenario.sends_headers {
             return limits;
         }
         let group = |d: usize, level: f64| {

@@ -15,7 +15,7 @@ use crate::budget::limits::Limits;
 use crate::types::{Dimension, RateLimits, Usage};
 
 use super::rivals::Rival;
-use super::server::{No, Server};
+use super::server::{Server, ServerRefusal};
 use super::{Job, Report, Scenario, Tenant};
 
 /// Something that happens; ordered by time, then by number.
@@ -23,17 +23,17 @@ use super::{Job, Report, Scenario, Tenant};
 struct Event {
     time: f64,
     number: u64,
-    what: What,
+    kind: EventKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum What {
+enum EventKind {
     /// A client's head asks again.
     Wake(usize),
     /// A rival's job may go on.
     Ready(usize, usize),
     Arrive(usize),
-    Refuse(usize, No),
+    Refuse(usize, ServerRefusal),
     Begin(usize),
     Progress(usize),
     End(usize),
@@ -84,8 +84,8 @@ pub(super) struct World {
     clients: Vec<Client>,
     jobs: Vec<Job>,
     next_job: usize,
-    tries: Vec<usize>,
-    since: Vec<f64>,
+    attempts: Vec<usize>,
+    waiting_since: Vec<f64>,
     flights: Vec<Flight>,
     events: BinaryHeap<Reverse<Event>>,
     numbers: u64,
@@ -102,7 +102,7 @@ impl World {
         let jobs: Vec<Job> = (0..scenario.jobs).map(|_| scenario.job(&mut rng)).collect();
         let clients = (0..scenario.clients).map(|_| {
             let mut limiter = ClassLimiter::new(scenario.promise, false, rng.fork());
-            if scenario.known {
+            if scenario.knows_limits {
                 let [requests, input, output] = scenario.limits.map(|limit| limit as u64);
                 let limits = Limits::per_minute()
                     .requests(requests)
@@ -123,8 +123,8 @@ impl World {
         World {
             clients: clients.collect(),
             server: Server::new(scenario, rng.fork()),
-            tries: vec![0; jobs.len()],
-            since: vec![0.0; jobs.len()],
+            attempts: vec![0; jobs.len()],
+            waiting_since: vec![0.0; jobs.len()],
             jobs,
             next_job: 0,
             flights: Vec::new(),
@@ -141,15 +141,15 @@ impl World {
 
     pub(super) fn run(mut self) -> Report {
         if let Tenant::Random(_) = self.scenario.tenant {
-            self.after(0.0, What::Foreign);
+            self.schedule_in(0.0, EventKind::Foreign);
         }
         for client in 0..self.clients.len() {
-            self.feed(client);
+            self.start_jobs(client);
         }
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.time;
             assert!(self.now < 1e6, "it hangs");
-            self.happen(event.what);
+            self.handle(event.kind);
             let done: usize = self.clients.iter().map(|client| client.done).sum();
             if done + self.report.lost == self.jobs.len() {
                 break;
@@ -158,30 +158,30 @@ impl World {
         self.finish()
     }
 
-    fn after(&mut self, wait: f64, what: What) {
-        self.at(self.now + wait, what);
+    fn schedule_in(&mut self, wait: f64, kind: EventKind) {
+        self.schedule_at(self.now + wait, kind);
     }
 
-    fn at(&mut self, time: f64, what: What) {
+    fn schedule_at(&mut self, time: f64, kind: EventKind) {
         self.numbers += 1;
         let number = self.numbers;
-        self.events.push(Reverse(Event { time, number, what }));
+        self.events.push(Reverse(Event { time, number, kind }));
     }
 
-    fn happen(&mut self, what: What) {
-        match what {
-            What::Wake(client) => {
+    fn handle(&mut self, kind: EventKind) {
+        match kind {
+            EventKind::Wake(client) => {
                 if self.clients[client].wake <= self.now {
-                    self.pump(client);
+                    self.admit_waiting(client);
                 }
             }
-            What::Ready(client, job) => self.rival_goes(client, job),
-            What::Arrive(flight) => self.arrive(flight),
-            What::Refuse(flight, no) => self.refuse(flight, no),
-            What::Begin(flight) => self.begin(flight),
-            What::Progress(flight) => self.progress(flight),
-            What::End(flight) => self.end(flight),
-            What::Foreign => {
+            EventKind::Ready(client, job) => self.send_of_rival(client, job),
+            EventKind::Arrive(flight) => self.arrive(flight),
+            EventKind::Refuse(flight, refusal) => self.refuse(flight, refusal),
+            EventKind::Begin(flight) => self.begin(flight),
+            EventKind::Progress(flight) => self.progress(flight),
+            EventKind::End(flight) => self.end(flight),
+            EventKind::Foreign => {
                 let job = self.scenario.job(&mut self.rng);
                 self.server.foreign(self.now, &job);
                 let mean = mean_cost(&self.jobs);
@@ -189,29 +189,29 @@ impl World {
                     .map(|d| self.scenario.rate(d) * self.scenario.tenant.mean() / mean[d])
                     .fold(f64::INFINITY, f64::min);
                 let wait = -(1.0 - self.rng.f64()).ln() / per_second;
-                self.after(wait, What::Foreign);
+                self.schedule_in(wait, EventKind::Foreign);
             }
         }
     }
 
     /// Gives idle threads their next jobs.
-    fn feed(&mut self, client: usize) {
+    fn start_jobs(&mut self, client: usize) {
         while self.clients[client].idle > 0 && self.next_job < self.jobs.len() {
             let job = self.next_job;
             self.next_job += 1;
-            self.since[job] = self.now;
+            self.waiting_since[job] = self.now;
             self.clients[client].idle -= 1;
             if self.clients[client].rival.is_some() {
-                self.rival_goes(client, job);
+                self.send_of_rival(client, job);
             } else {
                 self.clients[client].waiting.insert(job);
             }
         }
-        self.pump(client);
+        self.admit_waiting(client);
     }
 
     /// Lets the head ask, and those behind it, as long as they are granted.
-    fn pump(&mut self, at: usize) {
+    fn admit_waiting(&mut self, at: usize) {
         loop {
             let client = &mut self.clients[at];
             client.wake = f64::INFINITY;
@@ -221,18 +221,18 @@ impl World {
             let cost = Cost::request()
                 .input_bytes(self.jobs[job].guess)
                 .max_tokens(self.jobs[job].max_tokens);
-            self.report.rulings += 1;
+            self.report.decisions += 1;
             match client.limiter.try_admit(self.now, &cost, &mut client.gate) {
                 Ok(key) => {
                     client.waiting.pop_first();
-                    let waited = self.now - self.since[job];
+                    let waited = self.now - self.waiting_since[job];
                     self.report.longest_wait = self.report.longest_wait.max(waited);
                     self.send(at, job, Some(key));
                 }
                 Err(NotNow::NotBefore(time, _)) => {
                     assert!(time > self.now, "it spins");
                     client.wake = time;
-                    self.at(time, What::Wake(at));
+                    self.schedule_at(time, EventKind::Wake(at));
                     return;
                 }
                 Err(NotNow::OnEvent(_)) => return,
@@ -261,15 +261,15 @@ impl World {
             headers: None,
         });
         let uplink = 0.02 + 0.1 * self.rng.f64();
-        self.after(uplink, What::Arrive(self.flights.len() - 1));
+        self.schedule_in(uplink, EventKind::Arrive(self.flights.len() - 1));
     }
 
     fn arrive(&mut self, flight: usize) {
         let job = self.jobs[self.flights[flight].job];
         match self.server.arrive(self.now, &job) {
-            Err(no) => {
+            Err(refusal) => {
                 let wait = 0.1 + 0.2 * self.rng.f64();
-                self.after(wait, What::Refuse(flight, no));
+                self.schedule_in(wait, EventKind::Refuse(flight, refusal));
             }
             Ok(()) => {
                 let first = match self.scenario.has_slow_headers {
@@ -283,29 +283,29 @@ impl World {
                     let headers = self.server.headers(self.now, None);
                     flying.headers = Some(LimitHeaders::of(&headers));
                 }
-                self.at(self.now + first, What::Begin(flight));
+                self.schedule_at(self.now + first, EventKind::Begin(flight));
             }
         }
     }
 
-    fn refuse(&mut self, flight: usize, no: No) {
+    fn refuse(&mut self, flight: usize, refusal: ServerRefusal) {
         let Flight {
             client: at,
             job,
             key,
             ..
         } = self.flights[flight];
-        let wait = match no {
-            No::Limit(_, wait) => Some(wait),
-            No::Growth => Some(5.0),
-            No::Overloaded => None,
+        let wait = match refusal {
+            ServerRefusal::Limit(_, wait) => Some(wait),
+            ServerRefusal::Growth => Some(5.0),
+            ServerRefusal::Overloaded => None,
         };
-        let headers = match no {
-            No::Overloaded => RateLimits::default(),
+        let headers = match refusal {
+            ServerRefusal::Overloaded => RateLimits::default(),
             _ => self.server.headers(self.now, wait),
         };
-        match no {
-            No::Overloaded => self.report.overloaded += 1,
+        match refusal {
+            ServerRefusal::Overloaded => self.report.overloaded += 1,
             _ => self.report.refused += 1,
         }
         let Some(key) = key else {
@@ -315,19 +315,19 @@ impl World {
         self.admitted[flight].1 = [1.0, 0.0, 0.0];
         let client = &mut self.clients[at];
         let (limiter, gate) = (&mut client.limiter, &mut client.gate);
-        let refusal = match no {
-            No::Limit(..) if self.scenario.is_mute => Refusal::Unexplained,
-            No::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
-            No::Growth => Refusal::Growth,
-            No::Overloaded => {
+        let refusal = match refusal {
+            ServerRefusal::Limit(..) if self.scenario.explains_nothing => Refusal::Unexplained,
+            ServerRefusal::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
+            ServerRefusal::Growth => Refusal::Growth,
+            ServerRefusal::Overloaded => {
                 limiter.overloaded(self.now, key, None, gate);
                 client.waiting.insert(job);
-                return self.pump(at);
+                return self.admit_waiting(at);
             }
         };
         limiter.refused(self.now, key, refusal, &LimitHeaders::of(&headers), gate);
         client.waiting.insert(job);
-        self.pump(at);
+        self.admit_waiting(at);
     }
 
     fn begin(&mut self, flight: usize) {
@@ -350,7 +350,7 @@ impl World {
                 self.report.tenth_after = self.now - to;
             }
         }
-        self.at(begins + duration, What::End(flight));
+        self.schedule_at(begins + duration, EventKind::End(flight));
         if let Some(key) = key {
             let headers = headers.unwrap_or_else(|| {
                 let headers = self.server.headers(self.now, None);
@@ -363,9 +363,9 @@ impl World {
                 .limiter
                 .begun(self.now, key, &usage, &mut client.gate);
             if duration > 1.0 {
-                self.after(1.0, What::Progress(flight));
+                self.schedule_in(1.0, EventKind::Progress(flight));
             }
-            self.pump(at);
+            self.admit_waiting(at);
         }
     }
 
@@ -378,12 +378,12 @@ impl World {
             ends,
             ..
         } = self.flights[flight];
-        let made = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
+        let produced = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
         if let Some(key) = key {
             let limiter = &mut self.clients[at].limiter;
-            limiter.output_seen(self.now, key, made as u64);
+            limiter.output_seen(self.now, key, produced as u64);
             if self.now + 1.0 < ends {
-                self.after(1.0, What::Progress(flight));
+                self.schedule_in(1.0, EventKind::Progress(flight));
             }
         }
     }
@@ -412,29 +412,29 @@ impl World {
         } else if let Some(rival) = &mut client.rival {
             rival.finished(self.now, job.input);
         }
-        self.feed(at);
+        self.start_jobs(at);
     }
 
-    fn rival_goes(&mut self, at: usize, job: usize) {
+    fn send_of_rival(&mut self, at: usize, job: usize) {
         let input = self.jobs[job].guess as f64 / 3.5;
         let limits = self.scenario.limits;
         let rival = self.clients[at].rival.as_mut().expect("a rival's job");
-        match rival.ask(self.now, input, &limits) {
+        match rival.wait_before_sending(self.now, input, &limits) {
             None => self.send(at, job, None),
-            Some(wait) => self.after(wait, What::Ready(at, job)),
+            Some(wait) => self.schedule_in(wait, EventKind::Ready(at, job)),
         }
     }
 
     fn rival_refused(&mut self, at: usize, job: usize, retry_after: Option<f64>) {
-        let tries = self.tries[job];
-        self.tries[job] += 1;
+        let attempts = self.attempts[job];
+        self.attempts[job] += 1;
         let rival = self.clients[at].rival.as_ref().expect("a rival's job");
-        match rival.backoff(tries, retry_after, &mut self.rng) {
-            Some(wait) => self.after(wait, What::Ready(at, job)),
+        match rival.backoff(attempts, retry_after, &mut self.rng) {
+            Some(wait) => self.schedule_in(wait, EventKind::Ready(at, job)),
             None => {
                 self.report.lost += 1;
                 self.clients[at].idle += 1;
-                self.feed(at);
+                self.start_jobs(at);
             }
         }
     }
@@ -461,7 +461,7 @@ impl World {
                 None => self.scenario.limits[d],
             };
             self.report.admitted[d] = worst_minute(&self.admitted, d, limit).0;
-            let (worst, above) = worst_minute(&self.server.books, d, limit);
+            let (worst, above) = worst_minute(&self.server.charges, d, limit);
             (self.report.charged[d], self.report.above[d]) = (worst, above / self.now);
         }
         self.report.shares = self.clients.iter().map(|client| client.done).collect();

@@ -1,7 +1,10 @@
 //! The figures of LIMITING.md 7 and 10.5 and of DESIGN.md 10, as assertions: a few seeds in every
 //! test run, and the whole table on request.
 
-use super::*;
+use super::rivals::Rival;
+use super::scenario::{Report, Scenario, Tenant};
+use crate::budget::cost::{INPUT, OUTPUT, REQUESTS};
+use crate::types::Dimension;
 
 /// What a scenario must reach: on average over the seeds, and in the worst of them.
 struct Goal {

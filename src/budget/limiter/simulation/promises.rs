@@ -4,13 +4,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::*;
-use crate::budget::cost::Cost;
+use fastrand::Rng;
+
+use super::scenario::{Scenario, Tenant};
+use crate::budget::cost::{Cost, INPUT, OUTPUT};
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::overload_gate::OverloadGate;
 use crate::budget::limiter::server_buckets::{
     BucketHold, ExpectedCharge, MAX_OUTPUT, OutputCharging, Room, ServerBuckets,
 };
+use crate::budget::limits::Limits;
 use crate::types::Usage;
 
 /// When the server charges.

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS};
 use crate::types::{RateLimit, RateLimits};
 
-use super::{Job, Scenario, Tenant};
+use super::scenario::{Job, Scenario, Tenant};
 
 /// Why the server did not take a request.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -15,8 +15,8 @@ use crate::budget::limits::Limits;
 use crate::types::{Dimension, RateLimits, Usage};
 
 use super::rivals::Rival;
+use super::scenario::{Job, Report, Scenario, Tenant};
 use super::server::{Server, ServerRefusal};
-use super::{Job, Report, Scenario, Tenant};
 
 /// Something that happens; ordered by time, then by number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,6 +94,12 @@ pub(super) struct World {
     admitted: Vec<(f64, Each<f64>)>,
     begun_after_storm: usize,
     report: Report,
+}
+
+impl Scenario {
+    pub(super) fn run(&self) -> Report {
+        World::new(self).run()
+    }
 }
 
 impl World {

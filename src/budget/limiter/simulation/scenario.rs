@@ -1,0 +1,201 @@
+//! What a simulated run consists of, and what comes out of it.
+
+use fastrand::Rng;
+
+use super::rivals::Rival;
+use crate::budget::cost::Each;
+use crate::budget::limits::Limits;
+
+/// A run to simulate.
+#[derive(Debug, Clone)]
+pub(super) struct Scenario {
+    pub(super) jobs: usize,
+    pub(super) threads: usize,
+    /// Independent processes that share the jobs and the threads.
+    pub(super) clients: usize,
+    /// Per minute: requests, input, output.
+    pub(super) limits: Each<f64>,
+    /// How many seconds' worth each bucket holds.
+    pub(super) depth: Each<f64>,
+    /// The requests header shows a minute's bucket although the real one is shallower.
+    pub(super) hides_depth: bool,
+    pub(super) reserves_most: bool,
+    /// Growth is limited, as seen from so many requests per second; 0 for not at all.
+    pub(super) growth_baseline: f64,
+    pub(super) tenant: Tenant,
+    /// From when to when, and how likely a 529 is.
+    pub(super) storm: Option<(f64, f64, f64)>,
+    pub(super) sends_headers: bool,
+    /// The headers come after a tenth of an answer's time, however long that is, and show the buckets
+    /// as they were when the request arrived.
+    pub(super) has_slow_headers: bool,
+    /// Refusals do not say why, as those of a gateway in front of the API.
+    pub(super) explains_nothing: bool,
+    /// The client is told the limits beforehand.
+    pub(super) knows_limits: bool,
+    /// What the client promises.
+    pub(super) promise: Limits,
+    pub(super) rival: Option<Rival>,
+    pub(super) max_tokens: u64,
+    /// Median and largest of the input; median of the output; its tokens per second, where that
+    /// decides how long an answer takes.
+    pub(super) input: (f64, f64),
+    pub(super) output: f64,
+    pub(super) speed: Option<f64>,
+    /// By what the guess of the input is too high.
+    pub(super) guess_factor: f64,
+    pub(super) seed: u64,
+}
+
+/// Others who use the same limits: they take their share first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Tenant {
+    Nobody,
+    Steady(f64),
+    /// That share for 30 s, nothing for 30 s.
+    Switching(f64),
+    /// Requests like ours at random times.
+    Random(f64),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job {
+    pub(super) input: u64,
+    pub(super) guess: u64,
+    pub(super) output: u64,
+    pub(super) max_tokens: u64,
+    pub(super) service: f64,
+}
+
+impl Scenario {
+    pub(super) fn new(limits: Each<f64>, jobs: usize) -> Scenario {
+        Scenario {
+            jobs,
+            threads: 32,
+            clients: 1,
+            limits,
+            depth: [60.0; 3],
+            hides_depth: false,
+            reserves_most: false,
+            growth_baseline: 0.0,
+            tenant: Tenant::Nobody,
+            storm: None,
+            sends_headers: true,
+            has_slow_headers: false,
+            explains_nothing: false,
+            knows_limits: true,
+            promise: Limits::per_minute(),
+            rival: None,
+            max_tokens: 4_096,
+            input: (1_500.0, 100_000.0),
+            output: 250.0,
+            speed: None,
+            guess_factor: 1.0,
+            seed: 1,
+        }
+    }
+
+    pub(super) fn itpm(jobs: usize) -> Scenario {
+        Scenario::new([1_000.0, 450_000.0, 400_000.0], jobs)
+    }
+
+    pub(super) fn rpm(jobs: usize) -> Scenario {
+        Scenario::new([120.0, 2_000_000.0, 400_000.0], jobs)
+    }
+
+    pub(super) fn otpm(jobs: usize) -> Scenario {
+        Scenario::new([1_000.0, 2_000_000.0, 60_000.0], jobs)
+    }
+
+    pub(super) fn tier1(jobs: usize) -> Scenario {
+        Scenario {
+            input: (1_500.0, 25_000.0),
+            ..Scenario::new([50.0, 30_000.0, 8_000.0], jobs)
+        }
+    }
+
+    /// Answers of minutes.
+    pub(super) fn long(jobs: usize) -> Scenario {
+        Scenario {
+            output: 4_000.0,
+            speed: Some(60.0),
+            max_tokens: 32_000,
+            ..Scenario::new([1_000.0, 2_000_000.0, 80_000.0], jobs)
+        }
+    }
+
+    /// The promise is the server's limits, or a share of them.
+    pub(super) fn promising(self, share: f64) -> Scenario {
+        let [requests, input, output] = self.limits.map(|limit| (limit * share) as u64);
+        let promise = Limits::per_minute()
+            .requests(requests)
+            .input_tokens(input)
+            .output_tokens(output);
+        Scenario { promise, ..self }
+    }
+
+    pub(super) fn seed(&self, seed: u64) -> Scenario {
+        Scenario {
+            seed,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn rate(&self, d: usize) -> f64 {
+        self.limits[d] / 60.0
+    }
+
+    pub(super) fn job(&self, rng: &mut Rng) -> Job {
+        let (median, largest) = self.input;
+        let input = lognormal(rng, median, 1.2).clamp(1.0, largest);
+        let output = lognormal(rng, self.output, 0.9);
+        let output = output.clamp(1.0, self.max_tokens as f64).floor();
+        let service = match self.speed {
+            Some(speed) => 1.0 + output / speed,
+            None => lognormal(rng, 6.3, 0.70),
+        };
+        let guess = input * lognormal(rng, self.guess_factor, 0.15);
+        Job {
+            input: input as u64,
+            guess: (guess * 3.5) as u64,
+            output: output as u64,
+            max_tokens: self.max_tokens,
+            service,
+        }
+    }
+}
+
+fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    let normal = radius * (std::f64::consts::TAU * rng.f64()).cos();
+    median * (sigma * normal).exp()
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Report {
+    /// The makespan over demand / limit of the scarcest dimension, or over the promise.
+    pub(super) ratio: f64,
+    pub(super) makespan: f64,
+    pub(super) refused: usize,
+    pub(super) overloaded: usize,
+    pub(super) lost: usize,
+    /// Sent into the storm, and how long after it the tenth success began.
+    pub(super) sent_in_storm: usize,
+    pub(super) tenth_after: f64,
+    pub(super) longest_wait: f64,
+    /// The worst 60 s over the promise, or over the limits: as admitted and as charged; and the
+    /// share of the run that was above it.
+    pub(super) admitted: Each<f64>,
+    pub(super) charged: Each<f64>,
+    pub(super) above: Each<f64>,
+    pub(super) shares: Vec<usize>,
+    pub(super) decisions: usize,
+    pub(super) conserved: bool,
+}
+
+impl Job {
+    pub(super) fn cost(&self) -> Each<f64> {
+        [1.0, self.input as f64, self.output as f64]
+    }
+}

@@ -1,18 +1,21 @@
-//! The figures of LIMITING.md 7 and 10.5 and of DESIGN.md 10, as assertions: a few seeds in every
-//! test run, and the whole table on request.
+//! The goals of the limiter as assertions: one or two seeds in every test run, and the whole table
+//! of all rows on request.
+//!
+//! `cargo test --release --lib the_whole -- --ignored --nocapture` prints the table in about 13 s,
+//! over 10 seeds or over `SEEDS`. The output is deterministic. Docs of constants refer to its rows.
 
 use super::rivals::Rival;
 use super::scenario::{Report, Scenario, Tenant};
 use crate::budget::cost::{INPUT, OUTPUT, REQUESTS};
 use crate::types::Dimension;
 
-/// What a scenario must reach: on average over the seeds, and in the worst of them.
+/// The bounds of a scenario, on average over the seeds and in the worst of them.
 struct Goal {
     name: &'static str,
     scenario: Scenario,
-    /// Makespan over demand / limit, on average.
+    /// The makespan over demand / limit, on average.
     ratio: f64,
-    /// 429s: on average, in the worst run.
+    /// The 429s on average, and in the worst run.
     refused: (f64, usize),
 }
 
@@ -46,7 +49,7 @@ impl Goal {
             mean(&reports, |report| report.refused as f64),
         );
         let name = self.name;
-        // A few seeds stray from the average.
+        // The mean of a few seeds strays.
         let few = seeds < 5;
         let most = self.ratio + if few { 0.025 } else { 0.0 };
         assert!(ratio <= most, "{name}: {ratio:.3} of {most}");
@@ -73,7 +76,7 @@ fn unknown(scenario: Scenario) -> Scenario {
     }
 }
 
-/// Requests enforced over one second.
+/// The server counts requests over one second.
 fn per_second(scenario: Scenario) -> Scenario {
     let depth = (1.0 / scenario.rate(REQUESTS)).max(1.0);
     Scenario {
@@ -120,7 +123,7 @@ fn strict(scenario: Scenario) -> Scenario {
     }
 }
 
-/// The limits are learned from headers, or known; nothing is promised.
+/// One client without limits of its own; the server's limits are learned from headers, or known.
 fn alone() -> Vec<Goal> {
     const NONE: (f64, usize) = (0.0, 0);
     vec![
@@ -136,7 +139,7 @@ fn alone() -> Vec<Goal> {
     ]
 }
 
-/// The promise is what the server allows, or half of it.
+/// The client's own limits are those of the server, or half of them.
 fn promised() -> Vec<Goal> {
     const NONE: (f64, usize) = (0.0, 0);
     let of = |scenario: Scenario| unknown(scenario).promising(1.0);
@@ -183,7 +186,7 @@ fn promised() -> Vec<Goal> {
     ]
 }
 
-/// Servers with quirks of their own.
+/// Servers that differ from the documented one.
 fn odd_servers() -> Vec<Goal> {
     let second = per_second(Scenario::rpm(5_000));
     let hidden = Scenario {
@@ -261,7 +264,7 @@ fn odd_servers() -> Vec<Goal> {
     ]
 }
 
-/// Others use the same limits.
+/// Other clients use the same limits.
 fn shared() -> Vec<Goal> {
     let steady = |scenario| tenant(Tenant::Steady(0.3), scenario);
     let bursts = |share, scenario| tenant(Tenant::Switching(share), scenario);
@@ -362,7 +365,7 @@ fn storms() -> Vec<Goal> {
     ]
 }
 
-/// Others who do the same work.
+/// The usual alternatives to this crate, at the same work.
 fn rivals() -> Vec<(&'static str, Scenario)> {
     let mut all = Vec::new();
     for (sdk2, sdk5, tutorial, scenario) in [
@@ -469,8 +472,8 @@ fn retrying_without_a_budget_loses_jobs() {
     assert!(report.lost > 50 && report.refused > 300, "{report:?}");
 }
 
-/// With a floor that is the same for all, the small requests of three processes kept the bucket so low
-/// that a fifth of it was not there for 17 minutes, and 39 refusals.
+/// With the same floor for all requests, the small requests of three processes kept the level so
+/// low that a request of a fifth of the capacity waited for 17 minutes and met 39 refusals.
 #[test]
 fn large_request_is_not_starved_by_processes() {
     let report = processes(4, Scenario::itpm(5_000)).seed(10).run();

@@ -1,5 +1,4 @@
-//! What must hold whatever happens: with estimates that are upper bounds, the server can refuse
-//! nothing (LIMITING.md 5.2).
+//! Invariants under random load: with estimates that are upper bounds the server refuses nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -33,14 +32,14 @@ impl Charging {
     }
 }
 
-/// A request with a promise that is at least the truth.
+/// A request whose promise is at least its actual cost.
 struct Request {
     hold: BucketHold,
     promise: f64,
     actual: f64,
     arrives: f64,
     ends: f64,
-    /// What the server holds charged to it.
+    /// What the server has charged for the request so far.
     charged: f64,
     ended: bool,
 }
@@ -53,7 +52,7 @@ enum Moment {
     End,
 }
 
-/// One bucket at the server, its server, and someone who sends as hard as it allows.
+/// One bucket of the server, its model, and a client that sends as fast as the model allows.
 struct AdversarialRun {
     charging: Charging,
     server: ServerBuckets,
@@ -90,7 +89,7 @@ impl AdversarialRun {
         }
     }
 
-    /// Brings the server to `now`; the smallest steps are between moments.
+    /// Moves the server on to `now`; output is charged in steps from moment to moment.
     fn advance(&mut self, now: f64) {
         let passed = now - self.at;
         self.level = (self.level + passed * LIMIT / 60.0).min(LIMIT);
@@ -109,12 +108,12 @@ impl AdversarialRun {
     }
 
     fn plan(&mut self, time: f64, request: usize, moment: Moment) {
-        // Microseconds, rounded up: exact order, and never before the time.
+        // Whole microseconds have an exact order; rounded up, no moment is early.
         let key = ((time * 1e6).ceil() as u64, request, moment as u8);
         self.moments.push(Reverse(key));
     }
 
-    /// Lets happen what happens until `end`.
+    /// Handles all moments until `end`.
     fn wait(&mut self, end: f64) {
         while let Some(Reverse((time, place, moment))) = self.moments.peek().copied() {
             let time = time as f64 / 1e6;
@@ -168,7 +167,8 @@ impl AdversarialRun {
         }
     }
 
-    /// Free and promised are never more than what the server has, and has charged to us.
+    /// Asserts that available and reserved cost are at most the server's level plus its charges to the
+    /// requests in flight.
     fn check(&self) {
         let (free, promised) = self.server.level(self.charging.dimension());
         let charged: f64 = self
@@ -185,14 +185,14 @@ impl AdversarialRun {
         );
     }
 
-    /// Twenty minutes of bursts and spells of rest; returns how many were admitted.
+    /// Runs twenty minutes of bursts and rests; returns the number of admitted requests.
     fn run_to_end(&mut self) -> usize {
         while self.at < 1_200.0 {
             let burst = self.at + self.rng.f64() * 60.0;
             let largest = LIMIT * [0.002, 0.02, 0.3][self.rng.usize(..3)];
             while self.at < burst {
                 let actual = 1.0 + (self.rng.f64() * largest).floor();
-                // Half are exact, half up to twelve times too high.
+                // Half of the promises are exact, half up to twelve times too high.
                 let promise = match self.rng.bool() {
                     true => actual,
                     false => (actual * (1.0 + 11.0 * self.rng.f64())).min(LIMIT),
@@ -217,7 +217,7 @@ impl AdversarialRun {
         if d == OUTPUT {
             charge.cost[MAX_OUTPUT] = promise;
         }
-        // What is not exact says so; the output's promise is held until it is produced.
+        // An inexact input has a variance; the promised output is uncharged until it is produced.
         if d == INPUT && promise > actual {
             charge.variance[d] = promise * promise;
         }
@@ -226,7 +226,7 @@ impl AdversarialRun {
                 Room::Now => break,
                 Room::At(time, _) => self.wait(time),
                 Room::AfterEvent(_) => {
-                    let Reverse((time, ..)) = self.moments.peek().expect("something in flight");
+                    let Reverse((time, ..)) = self.moments.peek().expect("a request in flight");
                     let time = *time as f64 / 1e6;
                     self.wait(time.max(self.at));
                 }

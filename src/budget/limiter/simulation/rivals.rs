@@ -1,4 +1,4 @@
-//! What others do: retry as the official SDKs, and the budget of the common tutorial.
+//! The usual alternatives: the retries of the official SDKs, and the budget of a common tutorial.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,11 @@ use crate::budget::cost::{Each, INPUT};
 
 #[derive(Debug, Clone)]
 pub(super) enum Rival {
-    /// Sends at once, and retries so often by itself, as the official SDKs do.
+    /// Sends at once and retries so many times, as the official SDKs do.
     Sdk(usize),
-    /// Checks a window of input tokens before it sends, records after the answer, looks every two seconds; retries
-    /// four times with exponential backoff.
+    /// Checks a window of input tokens every two seconds before it sends, records the input after
+    /// the response, and retries four times with exponential backoff. The window has the time and
+    /// the input of each request.
     Tutorial(VecDeque<(f64, f64)>),
 }
 
@@ -20,7 +21,7 @@ impl Rival {
         Rival::Tutorial(VecDeque::new())
     }
 
-    /// How long a request of that estimated input must wait; `None` to send now.
+    /// Returns how long a request with this estimated input must wait; `None` to send now.
     pub(super) fn wait_before_sending(
         &mut self,
         now: f64,
@@ -44,7 +45,7 @@ impl Rival {
         }
     }
 
-    /// How long to wait after the refusal of that number; `None` to give up.
+    /// Returns how long to wait after that many attempts were refused; `None` to give up.
     pub(super) fn backoff(
         &self,
         attempts: usize,

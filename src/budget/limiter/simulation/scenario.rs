@@ -1,4 +1,4 @@
-//! What a simulated run consists of, and what comes out of it.
+//! The settings of a simulated run, and its report.
 
 use fastrand::Rng;
 
@@ -11,50 +11,50 @@ use crate::budget::limits::Limits;
 pub(super) struct Scenario {
     pub(super) jobs: usize,
     pub(super) threads: usize,
-    /// Independent processes that share the jobs and the threads.
+    /// Independent processes, which share the jobs and the threads.
     pub(super) clients: usize,
-    /// Per minute: requests, input, output.
+    /// Limits per minute: requests, input tokens, output tokens.
     pub(super) limits: Each<f64>,
-    /// How many seconds' worth each bucket holds.
+    /// The capacity of each bucket, in seconds of its refill.
     pub(super) depth: Each<f64>,
-    /// The requests header shows a minute's bucket although the real one is shallower.
+    /// Whether the requests header shows a bucket of a minute although the real one is shallower.
     pub(super) hides_depth: bool,
     pub(super) reserves_most: bool,
-    /// Growth is limited, as seen from so many requests per second; 0 for not at all.
+    /// Requests per second from which growth is limited; 0 for no limit.
     pub(super) growth_baseline: f64,
     pub(super) tenant: Tenant,
-    /// From when to when, and how likely a 529 is.
+    /// Start and end in seconds, and the probability of a 529.
     pub(super) storm: Option<(f64, f64, f64)>,
     pub(super) sends_headers: bool,
-    /// The headers come after a tenth of an answer's time, however long that is, and show the buckets
-    /// as they were when the request arrived.
+    /// Whether the headers come after a tenth of the response's duration, however long that is, and
+    /// show the buckets of the request's arrival.
     pub(super) has_slow_headers: bool,
-    /// Refusals do not say why, as those of a gateway in front of the API.
+    /// Whether refusals give no reason, as those of a gateway in front of the API.
     pub(super) explains_nothing: bool,
-    /// The client is told the limits beforehand.
+    /// Whether the client knows the limits beforehand.
     pub(super) knows_limits: bool,
-    /// What the client promises.
+    /// The client's own limits.
     pub(super) promise: Limits,
     pub(super) rival: Option<Rival>,
     pub(super) max_tokens: u64,
-    /// Median and largest of the input; median of the output; its tokens per second, where that
-    /// decides how long an answer takes.
+    /// Median and largest input; median output; output tokens per second, where they decide how long
+    /// a response takes.
     pub(super) input: (f64, f64),
     pub(super) output: f64,
     pub(super) speed: Option<f64>,
-    /// By what the guess of the input is too high.
+    /// Median factor between the guessed and the actual input.
     pub(super) guess_factor: f64,
     pub(super) seed: u64,
 }
 
-/// Others who use the same limits: they take their share first.
+/// Other clients with the same limits, which take their share first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Tenant {
     Nobody,
     Steady(f64),
-    /// That share for 30 s, nothing for 30 s.
+    /// The share for 30 s, then nothing for 30 s, and so on.
     Switching(f64),
-    /// Requests like ours at random times.
+    /// Requests like those of the client, at random times.
     Random(f64),
 }
 
@@ -114,7 +114,7 @@ impl Scenario {
         }
     }
 
-    /// Answers of minutes.
+    /// Responses that take minutes.
     pub(super) fn long(jobs: usize) -> Scenario {
         Scenario {
             output: 4_000.0,
@@ -124,7 +124,7 @@ impl Scenario {
         }
     }
 
-    /// The promise is the server's limits, or a share of them.
+    /// Sets the client's own limits to a share of the server's.
     pub(super) fn promising(self, share: f64) -> Scenario {
         let [requests, input, output] = self.limits.map(|limit| (limit * share) as u64);
         let promise = Limits::per_minute()
@@ -171,21 +171,22 @@ fn lognormal(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
     median * (sigma * normal).exp()
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Report {
-    /// The makespan over demand / limit of the scarcest dimension, or over the promise.
+    /// The makespan over demand / limit of the scarcest dimension; the limit is the client's own one
+    /// if that is lower.
     pub(super) ratio: f64,
     pub(super) makespan: f64,
     pub(super) refused: usize,
     pub(super) overloaded: usize,
     pub(super) lost: usize,
-    /// Sent into the storm, and how long after it the tenth success began.
+    /// Requests sent during the storm, and the seconds after it until the tenth response began.
     pub(super) sent_in_storm: usize,
     pub(super) tenth_after: f64,
     pub(super) longest_wait: f64,
-    /// The worst 60 s over the promise, or over the limits: as admitted and as charged; and the
-    /// share of the run that was above it.
+    /// The worst 60 s over the client's own limit, or else the server's: as admitted and as charged;
+    /// and the share of the run above 1.
     pub(super) admitted: Each<f64>,
     pub(super) charged: Each<f64>,
     pub(super) above: Each<f64>,

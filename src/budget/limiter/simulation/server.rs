@@ -1,4 +1,4 @@
-//! A model of the server: token buckets, and what may be unusual about them.
+//! A model of the server: token buckets, and the ways in which servers differ.
 
 use fastrand::Rng;
 
@@ -7,10 +7,10 @@ use crate::types::{RateLimit, RateLimits};
 
 use super::scenario::{Job, Scenario, Tenant};
 
-/// Why the server did not take a request.
+/// Why the server refused a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum ServerRefusal {
-    /// A bucket is empty; it has room after so many seconds.
+    /// A bucket is empty: its dimension, and the seconds until it has room.
     Limit(usize, f64),
     Growth,
     Overloaded,
@@ -20,17 +20,17 @@ pub(super) struct Server {
     scenario: Scenario,
     depth: Each<f64>,
     level: Each<f64>,
-    /// What the requests header shows where the real, shallow bucket is hidden.
+    /// The level that the requests header shows where the real, shallow bucket is hidden.
     shown_requests: f64,
     at: f64,
-    /// Output tokens per second of all answers under way.
+    /// Output tokens per second of all responses in progress.
     producing: f64,
-    /// Answers under way.
+    /// Responses in progress.
     open: usize,
-    /// For the limit of growth: when a request was last taken, and the two averages.
+    /// For the limit of growth: the time of the last accepted request, and the two averages.
     growth: (f64, f64, f64),
     rng: Rng,
-    /// Charges by time, for the books.
+    /// All charges with their times.
     pub(super) charges: Vec<(f64, Each<f64>)>,
 }
 
@@ -52,7 +52,7 @@ impl Server {
         }
     }
 
-    /// Moves on to `now`, in steps over which tenants do not change.
+    /// Moves on to `now`, in steps over which the tenant does not change.
     pub(super) fn advance(&mut self, now: f64) {
         while self.at < now {
             let step = match self.scenario.tenant {
@@ -80,7 +80,7 @@ impl Server {
         }
     }
 
-    /// A foreign request takes what it takes.
+    /// Charges a request of another client.
     pub(super) fn foreign(&mut self, now: f64, job: &Job) {
         self.advance(now);
         let cost = [1.0, job.input as f64, job.output as f64];
@@ -124,8 +124,8 @@ impl Server {
         Ok(())
     }
 
-    /// Requests per second, averaged over 5 s, may be 2.5 times those averaged over 20 s, or half
-    /// the steady rate.
+    /// Returns whether the requests per second averaged over 5 s exceed 2.5 times those averaged over
+    /// 20 s, and half of the rate from which growth is limited.
     fn grows_too_fast(&mut self, now: f64) -> bool {
         let (at, fast, slow) = self.growth;
         let fast = fast * ((at - now) / 5.0).exp() + 1.0 / 5.0;
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// The headers of an answer, as the real ones: tokens rounded to thousands.
+    /// Returns the headers of a response; as in real ones, tokens are rounded to thousands.
     pub(super) fn headers(&mut self, now: f64, wait: Option<f64>) -> RateLimits {
         self.advance(now);
         let mut limits = RateLimits {
@@ -199,7 +199,7 @@ impl Tenant {
         }
     }
 
-    /// The share on average.
+    /// Returns the mean share.
     pub(super) fn mean(self) -> f64 {
         match self {
             Tenant::Nobody => 0.0,

@@ -1,4 +1,4 @@
-//! The course of a simulated run: events in virtual time, client threads, the wire.
+//! A simulated run: events in virtual time, the threads of the clients, the network.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -18,7 +18,7 @@ use super::rivals::Rival;
 use super::scenario::{Job, Report, Scenario, Tenant};
 use super::server::{Server, ServerRefusal};
 
-/// Something that happens; ordered by time, then by number.
+/// An event; ordered by time, then by number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Event {
     time: f64,
@@ -28,9 +28,9 @@ struct Event {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum EventKind {
-    /// A client's head asks again.
+    /// The head of a client's queue tries again.
     Wake(usize),
-    /// A rival's job may go on.
+    /// A job of a rival may be sent.
     Ready(usize, usize),
     Arrive(usize),
     Refuse(usize, ServerRefusal),
@@ -65,16 +65,16 @@ struct Client {
     done: usize,
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug, Clone, Copy)]
 struct Flight {
     client: usize,
     job: usize,
     key: Option<SlabKey>,
-    /// When its answer begins and ends.
+    /// When the response begins and ends.
     begins: f64,
     ends: f64,
-    /// What its headers will say, where that is decided on arrival.
+    /// The headers of the response, where they are those of the request's arrival.
     headers: Option<LimitHeaders>,
 }
 
@@ -154,7 +154,7 @@ impl World {
         }
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.time;
-            assert!(self.now < 1e6, "it hangs");
+            assert!(self.now < 1e6, "the run hangs");
             self.handle(event.kind);
             let done: usize = self.clients.iter().map(|client| client.done).sum();
             if done + self.report.lost == self.jobs.len() {
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    /// Gives idle threads their next jobs.
+    /// Gives the idle threads their next jobs.
     fn start_jobs(&mut self, client: usize) {
         while self.clients[client].idle > 0 && self.next_job < self.jobs.len() {
             let job = self.next_job;
@@ -216,7 +216,7 @@ impl World {
         self.admit_waiting(client);
     }
 
-    /// Lets the head ask, and those behind it, as long as they are granted.
+    /// Admits jobs from the head of the queue, until one must wait.
     fn admit_waiting(&mut self, at: usize) {
         loop {
             let client = &mut self.clients[at];
@@ -236,7 +236,7 @@ impl World {
                     self.send(at, job, Some(key));
                 }
                 Err(NotNow::NotBefore(time, _)) => {
-                    assert!(time > self.now, "it spins");
+                    assert!(time > self.now, "the run spins");
                     client.wake = time;
                     self.schedule_at(time, EventKind::Wake(at));
                     return;
@@ -317,7 +317,7 @@ impl World {
         let Some(key) = key else {
             return self.rival_refused(at, job, headers.retry_after.map(|wait| wait.as_secs_f64()));
         };
-        // It counts as a request, and no more.
+        // A refused request counts as a request, without tokens.
         self.admitted[flight].1 = [1.0, 0.0, 0.0];
         let client = &mut self.clients[at];
         let (limiter, gate) = (&mut client.limiter, &mut client.gate);
@@ -501,7 +501,7 @@ fn mean_cost(jobs: &[Job]) -> Each<f64> {
         .map(|d| jobs.iter().map(|job| job.cost()[d]).sum::<f64>() / jobs.len() as f64)
 }
 
-/// The largest sum in 60 s over `limit`, and for how many seconds it was above 1.
+/// Returns the largest sum of 60 s over `limit`, and the seconds for which that was above 1.
 fn worst_minute(log: &[(f64, Each<f64>)], d: usize, limit: f64) -> (f64, f64) {
     let (mut worst, mut sum, mut above): (f64, f64, f64) = (0.0, 0.0, 0.0);
     let mut oldest = 0;

@@ -41,12 +41,12 @@
 //!
 //! # Tuning
 //!
-//! The constants of each machine are at the end of its file. Each doc ends with the rows of
-//! [`simulation`](self) that move when the constant is halved and doubled, on average over 10
-//! seeds: the ratio by at least 0.01, 429s or 529s by at least 10 % (0.7 and 2), a jump of the
-//! longest wait to the double. Smaller movements are noise, since any change of timing shifts every
-//! later event. The values are flat optima of the simulation, which is a model: prefer changes that
-//! no row objects to.
+//! The constants of each machine are at the end of its file. Each doc ends with the rows of the
+//! simulation's table that move when the constant is halved and doubled, on average over the seeds:
+//! the ratio of makespan to demand / limit by at least 0.01, 429s by at least 0.7 and 10 %, 529s by
+//! at least 2 and 10 %. Smaller movements are noise, since any change of timing shifts all later
+//! events. `simulation/goals.rs` prints the table. The simulation is a model: a constant at which
+//! no row moves is at a flat optimum there, or no scenario reaches it.
 
 mod math;
 

@@ -469,7 +469,7 @@ const MAX_CHARGING_MISMATCH: f64 = 0.1;
 /// Weight of the surprise by the other way of charging: the other way must explain three quarters.
 const OTHER_CHARGING_WEIGHT: f64 = 4.0;
 
-/// Relative tolerance of levels: a sum of floats may miss a full bucket by a hair for ever.
+/// Relative tolerance of levels: a sum of floats may miss a full bucket by a hair and never reach it.
 const SUM_TOLERANCE: f64 = 1e-9;
 
 /// Seconds added to computed times, so that the level is surely reached by then.
@@ -488,7 +488,7 @@ mod tests {
         }
     }
 
-    fn told(limit: f64, remaining: f64) -> HeaderValues {
+    fn values(limit: f64, remaining: f64) -> HeaderValues {
         HeaderValues {
             limit: Some(limit),
             remaining: Some(remaining),
@@ -498,7 +498,7 @@ mod tests {
     /// Headers of the input bucket only.
     fn input(limit: f64, remaining: f64) -> LimitHeaders {
         let mut headers = LimitHeaders::default();
-        headers.values[INPUT] = told(limit, remaining);
+        headers.values[INPUT] = values(limit, remaining);
         headers
     }
 
@@ -610,7 +610,7 @@ mod tests {
         let mut server = ServerBuckets::new();
         server.assume_limits(&[Some(6_000.0), None, None]);
         let mut headers = LimitHeaders::default();
-        headers.values[REQUESTS] = told(6_000.0, 5_000.0);
+        headers.values[REQUESTS] = values(6_000.0, 5_000.0);
         let mut learn_from_refusal = |now| {
             server.refill(now);
             server.learn_from_refusal(&charge(0.0, 0.0, 0.0), Some(Dimension::Requests), &headers)
@@ -637,8 +637,8 @@ mod tests {
         server.refill(113.0);
         assert!(limit(&server) > 50_000.0);
         let text = Refusal::Limit(Some(Dimension::InputTokens), Some(30_000.0));
-        if let Refusal::Limit(Some(dimension), Some(told)) = text {
-            server.set_stated_limit(dimension, told);
+        if let Refusal::Limit(Some(dimension), Some(limit)) = text {
+            server.set_stated_limit(dimension, limit);
         }
         assert_eq!(limit(&server), 30_000.0);
     }
@@ -684,7 +684,7 @@ mod tests {
     /// Headers of the output bucket only.
     fn output(remaining: f64) -> LimitHeaders {
         let mut headers = LimitHeaders::default();
-        headers.values[OUTPUT] = told(60_000.0, remaining);
+        headers.values[OUTPUT] = values(60_000.0, remaining);
         headers
     }
 

@@ -452,27 +452,42 @@ pub(super) fn dimension_of(bucket: usize) -> usize {
 pub(super) const FULL_MINUTE: f64 = 1.0;
 
 /// Factor of the margins after refusals for each success: half in 69 successes.
+///
+/// Moves, at 0.995: `30% tenant, no headers` 429s 95.6 → 85.7.
 const REFUSAL_MARGIN_DECAY: f64 = 0.99;
 
 /// Tokens of `max_tokens` that the first header must cover to prove anything: several times the
 /// rounding of the header.
+///
+/// Moves no row: the first `max_tokens` of the scenarios are larger.
 const MIN_RESERVED_EVIDENCE: f64 = 3_000.0;
 
 /// Share of the `max_tokens` sent so far that must be gone from the first header: not all requests
 /// may have arrived.
+///
+/// Moves no row: all requests have arrived at the first header of the scenarios.
 const ARRIVED_SHARE: f64 = 0.7;
 
 /// Mismatch at which the other way of charging is believed, as a share of the capacity; also the
 /// most that one header can add.
+///
+/// Moves, halved: `40% tenant in bursts, output` 429s 0.0 → 0.8. Doubled: `max_tokens reserved,
+/// promised` 429s 0.8 → 0.0.
 const MAX_CHARGING_MISMATCH: f64 = 0.1;
 
 /// Weight of the surprise by the other way of charging: the other way must explain three quarters.
+///
+/// Moves no row: flat between the half and the double.
 const OTHER_CHARGING_WEIGHT: f64 = 4.0;
 
 /// Relative tolerance of levels: a sum of floats may miss a full bucket by a hair and never reach it.
+///
+/// Moves no row: numeric; far below every level that matters.
 const SUM_TOLERANCE: f64 = 1e-9;
 
 /// Seconds added to computed times, so that the level is surely reached by then.
+///
+/// Moves no row: numeric; far below every time that matters.
 const TIME_TOLERANCE: f64 = 1e-6;
 
 #[cfg(test)]

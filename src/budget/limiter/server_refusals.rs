@@ -142,36 +142,59 @@ impl ServerBuckets {
 
 /// Refusals within this many seconds are one round: all of them answer requests that were sent
 /// before the first refusal was known.
+///
+/// Moves, doubled: `unknown, no headers` 429s 67.0 → 82.0; `mute, input` 429s 65.7 → 75.7; 1
+/// more.
 const REFUSAL_ROUND: f64 = 2.0;
 
 /// A `remaining` of requests below this is an empty bucket.
 const ONE_REQUEST: f64 = 1.0;
 
 /// Share of the reserved output that the server has not produced yet when it refuses.
+///
+/// Moves no row: no refusal of the scenarios finds the level that wrong.
 const OUTPUT_TO_COME: f64 = 0.5;
 
 /// Tokens that must remain at a refusal for output to prove that `max_tokens` is charged: above the
 /// rounding of the header.
+///
+/// Moves no row: refusals of the scenarios for output leave nothing, or much.
 const MIN_LEFT_AS_PROOF: f64 = 1_000.0;
 
 /// Wait in seconds that is taken for a missing `retry-after`.
+///
+/// Moves no row: all refusals of the scenarios have a `retry-after`.
 const DEFAULT_RETRY_AFTER: f64 = 1.0;
 
 /// Margin that each round of refusals adds, as a share of the capacity.
+///
+/// Moves no row: refusals of the scenarios are too rare.
 const REFUSAL_MARGIN_STEP: f64 = 0.01;
 
 /// Margin that each round of refusals adds, as a share of the cost of the refused request.
+///
+/// Moves no row: refusals of the scenarios are too rare.
 const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
 
 /// A guessed limit as a share of the use when the server refused, and its factor for each further
 /// round of refusals.
+///
+/// Moves, at 0.68: `mute, requests` 429s 80.7 → 34.7; `unknown, no headers` 429s 67.0 → 27.0; 1
+/// more. At 0.95: `unknown, no headers` 429s 67.0 → 220.0; `mute, requests` 429s 80.7 → 247.0;
+/// 1 more.
 const GUESS_OF_USE: f64 = 0.85;
 
 /// Upper bound of a guessed limit in multiples of the use when the server refuses again.
+///
+/// Moves, halved: `mute, input` 429s 65.7 → 40.7; `mute, requests` 429s 80.7 → 53.7; 1 more.
 const MAX_GUESS_OF_USE: f64 = 2.0;
 
 /// Capacity of a guessed bucket in minutes of its limit.
+///
+/// Moves no row: flat between the half and the double.
 const GUESSED_MINUTES: f64 = 0.25;
 
 /// The lowest limits of any tier and model per minute: requests, input tokens, output tokens.
+///
+/// Moves no row: the limits of the scenarios are far above.
 const LOWEST_LIMITS: Each<f64> = [5.0, 10_000.0, 2_000.0];

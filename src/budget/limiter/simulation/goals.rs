@@ -5,7 +5,7 @@
 //! over 10 seeds or over `SEEDS`. The output is deterministic. Docs of constants refer to its rows.
 
 use super::rivals::Rival;
-use super::scenario::{Report, Scenario, Tenant};
+use super::scenario::{Report, Scenario, Storm, Tenant};
 use crate::budget::cost::{INPUT, OUTPUT, REQUESTS};
 use crate::types::Dimension;
 
@@ -90,8 +90,15 @@ fn tenant(tenant: Tenant, scenario: Scenario) -> Scenario {
 }
 
 fn storm(odds: f64, scenario: Scenario) -> Scenario {
-    let storm = Some((120.0, 180.0, odds));
-    Scenario { storm, ..scenario }
+    let storm = Storm {
+        from: 120.0,
+        to: 180.0,
+        odds,
+    };
+    Scenario {
+        storm: Some(storm),
+        ..scenario
+    }
 }
 
 fn processes(clients: usize, scenario: Scenario) -> Scenario {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use fastrand::Rng;
 
-use super::scenario::{Scenario, Tenant};
+use super::scenario::{Scenario, Storm, Tenant};
 use crate::budget::cost::{Cost, INPUT, OUTPUT};
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::overload_gate::OverloadGate;
@@ -291,7 +291,11 @@ fn a_million_upper_bounds_are_never_refused() {
 #[test]
 fn settled_runs_leave_only_the_charged_cost() {
     let storm = Scenario {
-        storm: Some((20.0, 40.0, 0.5)),
+        storm: Some(Storm {
+            from: 20.0,
+            to: 40.0,
+            odds: 0.5,
+        }),
         ..Scenario::itpm(300)
     };
     let tenant = Scenario {

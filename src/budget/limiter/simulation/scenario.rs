@@ -23,8 +23,7 @@ pub(super) struct Scenario {
     /// Requests per second from which growth is limited; 0 for no limit.
     pub(super) growth_baseline: f64,
     pub(super) tenant: Tenant,
-    /// Start and end in seconds, and the probability of a 529.
-    pub(super) storm: Option<(f64, f64, f64)>,
+    pub(super) storm: Option<Storm>,
     pub(super) sends_headers: bool,
     /// Whether the headers come after a tenth of the response's duration, however long that is, and
     /// show the buckets of the request's arrival.
@@ -37,14 +36,24 @@ pub(super) struct Scenario {
     pub(super) promise: Limits,
     pub(super) rival: Option<Rival>,
     pub(super) max_tokens: u64,
-    /// Median and largest input; median output; output tokens per second, where they decide how long
-    /// a response takes.
-    pub(super) input: (f64, f64),
-    pub(super) output: f64,
+    pub(super) median_input: f64,
+    pub(super) max_input: f64,
+    pub(super) median_output: f64,
+    /// Output tokens per second, where they decide how long a response takes.
     pub(super) speed: Option<f64>,
     /// Median factor between the guessed and the actual input.
     pub(super) guess_factor: f64,
     pub(super) seed: u64,
+}
+
+/// A time of overload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storm {
+    /// Start and end in seconds.
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// The probability of a 529.
+    pub(super) odds: f64,
 }
 
 /// Other clients with the same limits, which take their share first.
@@ -87,8 +96,9 @@ impl Scenario {
             promise: Limits::per_minute(),
             rival: None,
             max_tokens: 4_096,
-            input: (1_500.0, 100_000.0),
-            output: 250.0,
+            median_input: 1_500.0,
+            max_input: 100_000.0,
+            median_output: 250.0,
             speed: None,
             guess_factor: 1.0,
             seed: 1,
@@ -109,7 +119,7 @@ impl Scenario {
 
     pub(super) fn tier1(jobs: usize) -> Scenario {
         Scenario {
-            input: (1_500.0, 25_000.0),
+            max_input: 25_000.0,
             ..Scenario::new([50.0, 30_000.0, 8_000.0], jobs)
         }
     }
@@ -117,7 +127,7 @@ impl Scenario {
     /// Responses that take minutes.
     pub(super) fn long(jobs: usize) -> Scenario {
         Scenario {
-            output: 4_000.0,
+            median_output: 4_000.0,
             speed: Some(60.0),
             max_tokens: 32_000,
             ..Scenario::new([1_000.0, 2_000_000.0, 80_000.0], jobs)
@@ -146,9 +156,8 @@ impl Scenario {
     }
 
     pub(super) fn job(&self, rng: &mut Rng) -> Job {
-        let (median, largest) = self.input;
-        let input = lognormal(rng, median, 1.2).clamp(1.0, largest);
-        let output = lognormal(rng, self.output, 0.9);
+        let input = lognormal(rng, self.median_input, 1.2).clamp(1.0, self.max_input);
+        let output = lognormal(rng, self.median_output, 0.9);
         let output = output.clamp(1.0, self.max_tokens as f64).floor();
         let service = match self.speed {
             Some(speed) => 1.0 + output / speed,

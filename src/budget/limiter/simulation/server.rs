@@ -5,7 +5,7 @@ use fastrand::Rng;
 use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS};
 use crate::types::{RateLimit, RateLimits};
 
-use super::scenario::{Job, Scenario, Tenant};
+use super::scenario::{Job, Scenario, Storm, Tenant};
 
 /// Why the server refused a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,11 +27,20 @@ pub(super) struct Server {
     producing: f64,
     /// Responses in progress.
     open: usize,
-    /// For the limit of growth: the time of the last accepted request, and the two averages.
-    growth: (f64, f64, f64),
+    growth: Growth,
     rng: Rng,
     /// All charges with their times.
     pub(super) charges: Vec<(f64, Each<f64>)>,
+}
+
+/// The requests per second as the limit of growth sees them.
+#[derive(Default)]
+struct Growth {
+    /// The time of the last accepted request.
+    at: f64,
+    /// The average over 5 s, and over 20 s.
+    fast: f64,
+    slow: f64,
 }
 
 impl Server {
@@ -46,7 +55,7 @@ impl Server {
             at: 0.0,
             producing: 0.0,
             open: 0,
-            growth: (0.0, 0.0, 0.0),
+            growth: Growth::default(),
             rng,
             charges: Vec::new(),
         }
@@ -91,7 +100,7 @@ impl Server {
 
     pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), ServerRefusal> {
         self.advance(now);
-        if let Some((from, to, odds)) = self.scenario.storm {
+        if let Some(Storm { from, to, odds }) = self.scenario.storm {
             if (from..to).contains(&now) && self.rng.f64() < odds {
                 return Err(ServerRefusal::Overloaded);
             }
@@ -127,12 +136,16 @@ impl Server {
     /// Returns whether the requests per second averaged over 5 s exceed 2.5 times those averaged over
     /// 20 s, and half of the rate from which growth is limited.
     fn grows_too_fast(&mut self, now: f64) -> bool {
-        let (at, fast, slow) = self.growth;
+        let Growth { at, fast, slow } = &self.growth;
         let fast = fast * ((at - now) / 5.0).exp() + 1.0 / 5.0;
         let slow = slow * ((at - now) / 20.0).exp() + 1.0 / 20.0;
         let too_fast = fast > (2.5 * slow).max(0.5 * self.scenario.growth_baseline);
         if !too_fast {
-            self.growth = (now, fast, slow);
+            self.growth = Growth {
+                at: now,
+                fast,
+                slow,
+            };
         }
         too_fast
     }

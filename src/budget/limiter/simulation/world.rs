@@ -15,7 +15,7 @@ use crate::budget::limits::Limits;
 use crate::types::{Dimension, RateLimits, Usage};
 
 use super::rivals::Rival;
-use super::scenario::{Job, Report, Scenario, Tenant};
+use super::scenario::{Job, Report, Scenario, Storm, Tenant};
 use super::server::{Server, ServerRefusal};
 
 /// An event; ordered by time, then by number.
@@ -255,7 +255,7 @@ impl World {
         let truth = &self.jobs[job];
         let cost = [1.0, truth.input as f64, truth.output as f64];
         self.admitted.push((self.now, cost));
-        if let Some((from, to, _)) = self.scenario.storm {
+        if let Some(Storm { from, to, .. }) = self.scenario.storm {
             self.report.sent_in_storm += usize::from((from..to).contains(&self.now));
         }
         self.flights.push(Flight {
@@ -349,10 +349,10 @@ impl World {
         let duration = (ends - begins).max(1e-3);
         self.server
             .start_output(self.now, job.output as f64 / duration);
-        if self.scenario.storm.is_some_and(|(_, to, _)| self.now > to) {
+        if self.scenario.storm.is_some_and(|storm| self.now > storm.to) {
             self.begun_after_storm += 1;
             if self.begun_after_storm == 10 {
-                let to = self.scenario.storm.map_or(0.0, |(_, to, _)| to);
+                let to = self.scenario.storm.map_or(0.0, |storm| storm.to);
                 self.report.tenth_after = self.now - to;
             }
         }

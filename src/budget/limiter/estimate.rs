@@ -231,8 +231,8 @@ fn band(max_tokens: u64) -> usize {
 
 /// Bytes of a prompt per input token before anything is learned: English prose and code have 3 to 4.
 ///
-/// Moves, halved: `storm 1.0, promised` tenth success 8.7 → 7.1 s. Doubled: `storm 0.9,
-/// promised` 529s 22 → 19, tenth success 7.6 → 5.5 s; `storm 1.0, promised` 529s 21 → 18.
+/// Moves (3 seeds), halved: `storm 1.0, promised` tenth success 8.7 → 7.1 s. Doubled: `storm
+/// 0.9, promised` 529s 22 → 19, tenth success 7.6 → 5.5 s; `storm 1.0, promised` 529s 21 → 18.
 const BYTES_PER_TOKEN: f64 = 3.5;
 
 /// Upper bound of a learned factor of the input: a token of text is hardly shorter than a byte.
@@ -247,9 +247,9 @@ const PRIOR_RATIO_DEVIATION: f64 = 0.25;
 
 /// Outputs that must have finished before their mean replaces the prior.
 ///
-/// Moves, halved: `max_tokens reserved, promised` 429s 0.7 → 0.0; `output 500` ratio 0.889 →
-/// 0.879. Doubled: `output 500` ratio 0.889 → 0.907; `max_tokens reserved, promised` 429s 0.7 →
-/// 0.0; 1 more.
+/// Moves (3 seeds), halved: `max_tokens reserved, promised` 429s 0.7 → 0.0; `output 500` ratio
+/// 0.889 → 0.879. Doubled: `output 500` ratio 0.889 → 0.907; `max_tokens reserved, promised`
+/// 429s 0.7 → 0.0; 1 more.
 const MIN_OUTPUT_SAMPLES: u32 = 3;
 
 /// Prior of the output as a share of `max_tokens`.
@@ -259,9 +259,9 @@ const PRIOR_OUTPUT_SHARE: f64 = 0.5;
 
 /// Upper bound in tokens of the prior of the output.
 ///
-/// Moves, halved: `max_tokens reserved, promised` 429s 0.7 → 0.0; `output 500` ratio 0.889 →
-/// 0.878. Doubled: `storm 1.0` tenth success 6.4 → 4.2 s; `storm 0.9` tenth success 6.0 → 4.2
-/// s; 3 more.
+/// Moves (3 seeds), halved: `max_tokens reserved, promised` 429s 0.7 → 0.0; `output 500` ratio
+/// 0.889 → 0.878. Doubled: `storm 1.0` tenth success 6.4 → 4.2 s; `storm 0.9` tenth success 6.0
+/// → 4.2 s; 3 more.
 const MAX_PRIOR_OUTPUT: f64 = 1_024.0;
 
 /// Deviation of the prior of the output, as a share of it.
@@ -271,18 +271,18 @@ const PRIOR_OUTPUT_DEVIATION: f64 = 0.5;
 
 /// With fewer finished outputs than this the window counts up to [`PROMISE_OF_FEW`] tokens.
 ///
-/// Moves, doubled: `max_tokens reserved, promised` ratio 1.132 → 1.148.
+/// Moves (3 seeds), doubled: `max_tokens reserved, promised` ratio 1.132 → 1.148.
 const FEW_OUTPUTS: u32 = 5;
 
 /// Output tokens that the window counts while hardly any output has finished.
 ///
-/// Moves, doubled: `long answers 500, promised` ratio 1.133 → 1.152.
+/// Moves (3 seeds), doubled: `long answers 500, promised` ratio 1.133 → 1.152.
 const PROMISE_OF_FEW: u64 = 4_096;
 
 /// From this many finished outputs on, the window counts their mean without the unfinished ones.
 ///
-/// Moves, halved: `long answers 500, promised` charged 1.48 → 1.54. Doubled: `long answers 500,
-/// promised` charged 1.48 → 1.42.
+/// Moves (3 seeds), halved: `long answers 500, promised` charged 1.48 → 1.54. Doubled: `long
+/// answers 500, promised` charged 1.48 → 1.42.
 const MANY_OUTPUTS: u32 = 30;
 
 /// Samples that are enough to reject a request for its size, and to use a learned factor of the
@@ -293,9 +293,9 @@ const MIN_RELIABLE_SAMPLES: u32 = 5;
 
 /// Samples that a mean remembers.
 ///
-/// Moves, halved: `storm 0.9, promised` tenth success 7.6 → 5.8 s; `long answers 500, promised`
-/// ratio 1.13 → 1.15; 2 more. Doubled: `max_tokens reserved, promised` 429s 0.7 → 0.0; `30%
-/// tenant at random` 429s 0.0 → 0.7; 2 more.
+/// Moves (3 seeds), halved: `storm 0.9, promised` tenth success 7.6 → 5.8 s; `long answers 500,
+/// promised` ratio 1.13 → 1.15; 2 more. Doubled: `max_tokens reserved, promised` 429s 0.7 →
+/// 0.0; `30% tenant at random` 429s 0.0 → 0.7; 2 more.
 const MAX_SAMPLES: u32 = 100;
 
 /// Standard deviations that a bound is away from its mean: about 2 % of normal values are beyond.

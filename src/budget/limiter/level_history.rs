@@ -77,7 +77,7 @@ fn span_number(time: Time) -> i64 {
 
 /// Spans per second: half a second is finer than the delay between request and header.
 ///
-/// Moves, doubled: `30% tenant at random` ratio 0.98 → 1.00.
+/// Moves (3 seeds), doubled: `30% tenant at random` ratio 0.98 → 1.00.
 const SPANS_PER_SECOND: f64 = 2.0;
 
 /// Spans that are kept: ten minutes, as long as any response takes to begin.

@@ -143,8 +143,8 @@ impl ServerBuckets {
 /// Refusals within this many seconds are one round: all of them answer requests that were sent
 /// before the first refusal was known.
 ///
-/// Moves, doubled: `unknown, no headers` 429s 67.0 → 82.0; `mute, input` 429s 65.7 → 75.7; 1
-/// more.
+/// Moves (3 seeds), doubled: `unknown, no headers` 429s 67.0 → 82.0; `mute, input` 429s 65.7 →
+/// 75.7; 1 more.
 const REFUSAL_ROUND: f64 = 2.0;
 
 /// A `remaining` of requests below this is an empty bucket.
@@ -179,14 +179,15 @@ const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
 /// A guessed limit as a share of the use when the server refused, and its factor for each further
 /// round of refusals.
 ///
-/// Moves, at 0.68: `mute, requests` 429s 80.7 → 34.7; `unknown, no headers` 429s 67.0 → 27.0; 1
-/// more. At 0.95: `unknown, no headers` 429s 67.0 → 220.0; `mute, requests` 429s 80.7 → 247.0;
-/// 1 more.
+/// Moves (3 seeds), at 0.68: `mute, requests` 429s 80.7 → 34.7; `unknown, no headers` 429s 67.0
+/// → 27.0; 1 more. At 0.95: `unknown, no headers` 429s 67.0 → 220.0; `mute, requests` 429s 80.7
+/// → 247.0; 1 more.
 const GUESS_OF_USE: f64 = 0.85;
 
 /// Upper bound of a guessed limit in multiples of the use when the server refuses again.
 ///
-/// Moves, halved: `mute, input` 429s 65.7 → 40.7; `mute, requests` 429s 80.7 → 53.7; 1 more.
+/// Moves (3 seeds), halved: `mute, input` 429s 65.7 → 40.7; `mute, requests` 429s 80.7 → 53.7;
+/// 1 more.
 const MAX_GUESS_OF_USE: f64 = 2.0;
 
 /// Capacity of a guessed bucket in minutes of its limit.

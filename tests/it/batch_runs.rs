@@ -18,7 +18,7 @@ use crate::support::{HANG, KEY, Lab, builder, seconds, server};
 const PATH: &str = "/v1/messages/batches";
 
 #[test]
-fn results_come_in_the_order_of_the_input() {
+fn results_keep_the_input_order() {
     let lab = Lab::new();
     let run = lab
         .client
@@ -45,7 +45,7 @@ fn results_come_in_the_order_of_the_input() {
 }
 
 #[test]
-fn entries_may_be_borrowed() {
+fn run_accepts_borrowed_entries() {
     let lab = Lab::new();
     let entries = entries(3);
     let borrowed = entries.iter().map(|(id, request)| (id.as_str(), request));
@@ -53,7 +53,7 @@ fn entries_may_be_borrowed() {
 }
 
 #[test]
-fn what_expired_or_failed_at_the_server_is_submitted_again() {
+fn expired_and_failed_entries_are_resubmitted() {
     let lab = Lab::new();
     let asked: Mutex<HashMap<String, usize>> = Mutex::default();
     lab.server.batch_outcomes(move |id| {
@@ -98,7 +98,7 @@ fn what_expired_or_failed_at_the_server_is_submitted_again() {
 }
 
 #[test]
-fn a_run_whose_answer_got_lost_takes_the_batch_that_was_created() {
+fn lost_create_response_adopts_the_created_batch() {
     let lab = Lab::new();
     lab.client
         .batches()
@@ -113,7 +113,7 @@ fn a_run_whose_answer_got_lost_takes_the_batch_that_was_created() {
 }
 
 #[test]
-fn what_another_thread_created_is_not_taken_for_the_lost_one() {
+fn batch_of_another_thread_is_not_adopted() {
     let lab = Lab::new();
     let batches = lab.client.batches();
     batches.create(entries(3)).expect("another batch");
@@ -128,7 +128,7 @@ fn what_another_thread_created_is_not_taken_for_the_lost_one() {
 }
 
 #[test]
-fn strays_twins_and_gaps_are_told_of_and_the_rest_is_delivered() {
+fn unknown_double_and_missing_results_are_reported() {
     let lab = Lab::new();
     let line = |id: &str| {
         json!({"custom_id": id, "result": {"type": "succeeded", "message": {"content":
@@ -179,7 +179,7 @@ fn strays_twins_and_gaps_are_told_of_and_the_rest_is_delivered() {
 }
 
 #[test]
-fn what_came_before_a_download_broke_for_good_is_delivered() {
+fn broken_download_delivers_its_earlier_results() {
     let lab = Lab::new();
     lab.server
         .answer_with(|request| match request.path.ends_with("000001/results") {
@@ -211,7 +211,7 @@ fn what_came_before_a_download_broke_for_good_is_delivered() {
 }
 
 #[test]
-fn an_error_names_the_batches_that_there_are() {
+fn error_names_the_created_batches() {
     let lab = Lab::new();
     lab.server.on("POST", PATH, Reply::canned());
     let refusal = Reply::error_code(
@@ -239,7 +239,7 @@ fn an_error_names_the_batches_that_there_are() {
 // Journals.
 
 #[test]
-fn the_same_call_with_the_same_journal_creates_nothing_twice() {
+fn second_run_with_a_journal_creates_no_batch() {
     let (lab, place) = (Lab::new(), Place::new("same"));
     let run = |count| {
         lab.client
@@ -272,7 +272,7 @@ fn the_same_call_with_the_same_journal_creates_nothing_twice() {
 }
 
 #[test]
-fn a_batch_that_was_refused_may_be_mended() {
+fn refused_batch_can_be_corrected_and_rerun() {
     let (lab, place) = (Lab::new(), Place::new("refused"));
     let run = |count| {
         lab.client
@@ -302,7 +302,7 @@ fn a_batch_that_was_refused_may_be_mended() {
 }
 
 #[test]
-fn a_deadline_holds_for_all_batches_of_a_run() {
+fn deadline_covers_all_batches_of_a_run() {
     let lab = Lab::new();
     lab.server.batch_polls(usize::MAX);
     let batches = lab.client.batches().batch_size(1).deadline(seconds(100));
@@ -318,7 +318,7 @@ fn a_deadline_holds_for_all_batches_of_a_run() {
 }
 
 #[test]
-fn a_journal_holds_no_key_and_no_request() {
+fn journal_holds_no_key_and_no_request() {
     let (lab, place) = (Lab::new(), Place::new("secret"));
     let batches = lab.client.batches().journal(&place.0);
     drop(batches.run(entries(3)).expect("a run"));
@@ -332,7 +332,7 @@ fn a_journal_holds_no_key_and_no_request() {
 
 #[cfg(any(target_os = "linux", windows))]
 #[test]
-fn a_journal_in_use_is_refused() {
+fn journal_in_use_is_refused() {
     let (lab, place) = (Lab::new(), Place::new("in-use"));
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
@@ -370,7 +370,7 @@ fn a_journal_in_use_is_refused() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_used_is_a_clear_error() {
+fn unusable_journal_is_a_clear_error() {
     let (lab, place) = (Lab::new(), Place::new("unusable"));
     fs::write(&place.0, "my only copy").expect("a file");
     let missing = place.0.with_extension("missing").join("journal");
@@ -395,7 +395,7 @@ fn a_journal_that_cannot_be_used_is_a_clear_error() {
 }
 
 #[test]
-fn of_two_batches_that_may_be_the_killed_one_none_is_taken() {
+fn ambiguous_batches_after_a_kill_are_not_adopted() {
     let (lab, place) = (Lab::new(), Place::new("several"));
     let stall = Reply::canned().stall_before_headers();
     lab.server.on("POST", PATH, stall);
@@ -430,7 +430,7 @@ fn of_two_batches_that_may_be_the_killed_one_none_is_taken() {
 }
 
 #[test]
-fn a_stranger_that_was_taken_for_the_killed_one_is_found_out() {
+fn foreign_batch_adopted_after_a_kill_is_detected() {
     let (lab, place) = (Lab::new(), Place::new("stranger"));
     // The server never acts on it.
     lab.server
@@ -464,7 +464,7 @@ fn a_stranger_that_was_taken_for_the_killed_one_is_found_out() {
 }
 
 #[test]
-fn a_stranger_is_found_out_without_a_journal_too() {
+fn foreign_batch_is_detected_without_a_journal() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| builder);
     // The server never acts on it.
@@ -501,7 +501,7 @@ enum Kill {
 }
 
 #[test]
-fn a_run_that_is_killed_anywhere_ends_with_each_entry_once() {
+fn killed_run_delivers_each_entry_once() {
     let whole = kill(None, 0);
     let requests = whole.requests;
     assert!((25..60).contains(&requests), "{requests} requests");
@@ -594,11 +594,11 @@ fn shape(path: &str) -> String {
     }
 }
 
-const CHILD: &str = "batch_runs::child_that_may_be_killed";
+const CHILD: &str = "batch_runs::child_to_kill";
 
 #[test]
 #[ignore = "started by another test, in a process of its own"]
-fn child_that_may_be_killed() {
+fn child_to_kill() {
     let Some((client, journal)) = as_child() else {
         return;
     };

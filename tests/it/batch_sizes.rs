@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 256_000_000;
 
 #[test]
 #[ignore = "builds 256 MB twice: large"]
-fn a_batch_of_256_mb_is_sent_and_one_byte_more_is_refused() {
+fn a_batch_of_256_mb_is_the_largest_sent() {
     let lab = Lab::new();
     lab.server.keep_requests(false);
     let batch = json!({"id": "b", "processing_status": "in_progress"});
@@ -68,14 +68,14 @@ fn a_batch_of_256_mb_is_sent_and_one_byte_more_is_refused() {
 
 #[test]
 #[ignore = "sends 100,000 requests and prints the memory that takes: large"]
-fn a_batch_of_100_000_requests_takes_its_body_and_no_more() {
+fn a_batch_of_100_000_takes_the_memory_of_its_body() {
     let server = server();
     server.keep_requests(false);
     server.batch_polls(0);
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args([
             "--exact",
-            "batch_sizes::child_that_weighs_itself",
+            "batch_sizes::child_that_measures_its_memory",
             "--ignored",
             "--nocapture",
         ])
@@ -94,7 +94,7 @@ fn a_batch_of_100_000_requests_takes_its_body_and_no_more() {
 
 #[test]
 #[ignore = "started by another test, in a process of its own"]
-fn child_that_weighs_itself() {
+fn child_that_measures_its_memory() {
     const COUNT: usize = 100_000;
     let Ok(url) = std::env::var("BATCH_SIZES_URL") else {
         return;

@@ -15,7 +15,7 @@ use crate::support::{HANG, Lab, PROMPT, is_stretched, request, seconds};
 const PATH: &str = "/v1/messages/batches";
 
 #[test]
-fn a_batch_is_created_waited_for_and_read() {
+fn batch_is_created_awaited_and_read() {
     let lab = Lab::new();
     let batches = lab.client.batches();
     let batch = batches.create(entries(3)).expect("a batch");
@@ -53,7 +53,7 @@ fn a_batch_is_created_waited_for_and_read() {
 }
 
 #[test]
-fn the_order_of_the_results_is_the_same_in_every_run() {
+fn result_order_is_the_same_in_every_run() {
     let order = || {
         let lab = Lab::new();
         let batches = lab.client.batches();
@@ -68,7 +68,7 @@ fn the_order_of_the_results_is_the_same_in_every_run() {
 }
 
 #[test]
-fn what_cannot_be_a_batch_is_refused_before_it_is_sent() {
+fn invalid_batch_is_refused_unsent() {
     let lab = Lab::new();
     let refused = |entries: Vec<(&str, MessageRequest)>, words: &str| {
         let error = lab.client.batches().create(entries).expect_err(words);
@@ -100,7 +100,7 @@ fn what_cannot_be_a_batch_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn a_batch_goes_on_until_it_is_canceled_and_is_then_deleted() {
+fn batch_runs_until_canceled_and_is_then_deleted() {
     let lab = Lab::new();
     lab.server.batch_polls(usize::MAX);
     let batches = lab.client.batches();
@@ -136,7 +136,7 @@ fn a_batch_goes_on_until_it_is_canceled_and_is_then_deleted() {
 }
 
 #[test]
-fn a_deletion_whose_answer_got_lost_is_a_deletion() {
+fn delete_succeeds_if_its_response_is_lost() {
     let lab = Lab::new();
     let batches = lab.client.batches();
     let id = batches.create(entries(1)).expect("a batch").id;
@@ -152,7 +152,7 @@ fn a_deletion_whose_answer_got_lost_is_a_deletion() {
 }
 
 #[test]
-fn batches_are_listed_newest_first() {
+fn list_yields_newest_batches_first() {
     let lab = Lab::new();
     let batches = lab.client.batches();
     let mut made: Vec<String> = (1..=5)
@@ -173,7 +173,7 @@ fn batches_are_listed_newest_first() {
 }
 
 #[test]
-fn each_way_in_which_a_request_can_end_is_told_apart() {
+fn outcomes_of_requests_are_distinguished() {
     let lab = Lab::new();
     lab.server.batch_outcomes(|id| match id {
         "key-0" => BatchOutcome::Message("said".into()),
@@ -221,7 +221,7 @@ fn each_way_in_which_a_request_can_end_is_told_apart() {
 }
 
 #[test]
-fn a_wait_looks_as_often_as_the_server_suggests() {
+fn wait_polls_as_often_as_the_server_suggests() {
     let lab = Lab::new();
     lab.server.batch_polls(4);
     let seen = Mutex::new(Vec::new());
@@ -246,7 +246,7 @@ fn a_wait_looks_as_often_as_the_server_suggests() {
 }
 
 #[test]
-fn without_a_suggestion_looks_come_further_and_further_apart() {
+fn wait_polls_ever_less_often_by_default() {
     let lab = Lab::new();
     let running = |_: &RecordedRequest| Reply::json(200, batch("b", "in_progress"));
     lab.server.answer_with(running);
@@ -271,7 +271,7 @@ fn without_a_suggestion_looks_come_further_and_further_apart() {
 }
 
 #[test]
-fn a_wait_survives_looks_that_fail() {
+fn wait_survives_failed_polls() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::none()));
     let id = lab.client.batches().create(entries(1)).expect("a batch").id;
     lab.server.push_all([
@@ -306,7 +306,7 @@ fn a_wait_survives_looks_that_fail() {
 }
 
 #[test]
-fn a_shutdown_ends_a_wait() {
+fn shutdown_ends_a_wait() {
     let lab = Lab::on(ManualClock::held(), |builder| builder);
     lab.server.batch_polls(usize::MAX);
     let id = lab.client.batches().create(entries(1)).expect("a batch").id;
@@ -321,7 +321,7 @@ fn a_shutdown_ends_a_wait() {
 // Creating a batch once.
 
 #[test]
-fn a_batch_whose_answer_got_lost_is_not_created_again() {
+fn lost_create_response_creates_no_second_batch() {
     let lab = Lab::new();
     lab.client
         .batches()
@@ -344,7 +344,7 @@ fn a_batch_whose_answer_got_lost_is_not_created_again() {
 }
 
 #[test]
-fn a_batch_is_found_also_when_the_list_was_out_of_reach_for_a_while() {
+fn created_batch_is_found_after_failed_lists() {
     let policy = RetryPolicy::new().initial_backoff(seconds(5));
     let lab = Lab::with(|builder| builder.retry(policy));
     let mut created = batch("b", "in_progress");
@@ -369,7 +369,7 @@ fn a_batch_is_found_also_when_the_list_was_out_of_reach_for_a_while() {
 }
 
 #[test]
-fn a_batch_that_was_never_created_is_sent_again_after_a_look() {
+fn missing_batch_is_resent_after_a_list() {
     let lab = Lab::new();
     lab.client
         .batches()
@@ -385,7 +385,7 @@ fn a_batch_that_was_never_created_is_sent_again_after_a_look() {
 }
 
 #[test]
-fn a_policy_without_repeats_leaves_it_at_the_look() {
+fn no_repeats_means_a_list_and_no_resend() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_repeats(0)));
     lab.server
         .on("POST", PATH, Reply::status(200).reset_before_headers());
@@ -404,7 +404,7 @@ fn a_policy_without_repeats_leaves_it_at_the_look() {
 }
 
 #[test]
-fn several_batches_that_may_be_it_are_named() {
+fn ambiguous_batches_are_named() {
     let lab = Lab::new();
     let listed = json!({"data": [batch("b2", "in_progress"), batch("b1", "in_progress")],
         "has_more": false});
@@ -428,7 +428,7 @@ fn several_batches_that_may_be_it_are_named() {
 }
 
 #[test]
-fn a_refusal_is_not_looked_into_and_limits_are_waited_out() {
+fn refusal_causes_no_list_and_limits_are_awaited() {
     let lab = Lab::new();
     lab.server.push_all([
         Reply::rate_limited(20),
@@ -446,7 +446,7 @@ fn a_refusal_is_not_looked_into_and_limits_are_waited_out() {
 }
 
 #[test]
-fn a_server_error_is_looked_into_and_tried_again() {
+fn server_error_causes_a_list_and_a_retry() {
     let lab = Lab::new();
     lab.server.on(
         "POST",
@@ -458,7 +458,7 @@ fn a_server_error_is_looked_into_and_tried_again() {
 }
 
 #[test]
-fn where_no_time_is_left_to_look_the_error_says_what_may_be_there() {
+fn error_without_time_to_list_names_the_risk() {
     let server = crate::support::server();
     server.on("POST", PATH, Reply::canned().stall_before_headers());
     // In real time, because the deadline ends the attempt itself.
@@ -475,7 +475,7 @@ fn where_no_time_is_left_to_look_the_error_says_what_may_be_there() {
 }
 
 #[test]
-fn a_server_that_someone_else_gave_up_on_is_given_time() {
+fn list_after_a_gateway_timeout_is_delayed() {
     for status in [408, 502, 504, 522, 524] {
         let lab = Lab::new();
         lab.server
@@ -498,7 +498,7 @@ fn a_server_that_someone_else_gave_up_on_is_given_time() {
 }
 
 #[test]
-fn a_deadline_ends_a_creation() {
+fn deadline_ends_a_create() {
     let lab = Lab::with(|builder| builder.deadline(seconds(2)));
     lab.server.on(
         "POST",
@@ -537,7 +537,7 @@ fn ended(lab: &Lab, total: u64, results: Reply) -> String {
 }
 
 #[test]
-fn one_bad_line_does_not_spoil_the_rest() {
+fn bad_result_line_leaves_the_rest_intact() {
     let lab = Lab::new();
     let lines = [
         good("a"),
@@ -592,7 +592,7 @@ fn one_bad_line_does_not_spoil_the_rest() {
 }
 
 #[test]
-fn a_download_that_is_cut_goes_on_where_it_was() {
+fn cut_download_resumes_where_it_stopped() {
     let body: String = (0..200)
         .map(|index| good(&format!("k{index}")) + "\n")
         .collect();
@@ -625,7 +625,7 @@ fn a_download_that_is_cut_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_download_cut_at_any_byte_gives_each_result_once() {
+fn download_cut_at_any_byte_yields_results_once() {
     let body = good("a") + "\n\n" + &good("\u{20ac}") + "\r\n" + &good("c");
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().initial_backoff(seconds(1))));
     let id = ended(&lab, 3, Reply::json(200, &body));
@@ -646,7 +646,7 @@ fn a_download_cut_at_any_byte_gives_each_result_once() {
 }
 
 #[test]
-fn a_download_that_is_cut_for_good_is_an_error_and_no_end() {
+fn download_cut_for_good_is_an_error() {
     let body: String = (0..9)
         .map(|index| good(&format!("k{index}")) + "\n")
         .collect();
@@ -689,7 +689,7 @@ fn a_download_that_is_cut_for_good_is_an_error_and_no_end() {
 }
 
 #[test]
-fn what_signs_the_address_of_the_results_is_not_told() {
+fn signature_of_the_results_url_is_not_shown() {
     let lab = Lab::new();
     let mut moved = batch("b", "ended");
     moved["results_url"] = format!("{}/moved/b?sign=hidden", lab.server.base_url()).into();
@@ -703,7 +703,7 @@ fn what_signs_the_address_of_the_results_is_not_told() {
 }
 
 #[test]
-fn a_download_that_is_another_one_after_a_cut_is_an_error() {
+fn download_that_changed_after_a_cut_is_an_error() {
     let lab = Lab::new();
     let body = |ids: &[&str]| ids.iter().map(|id| good(id) + "\n").collect::<String>();
     let id = ended(&lab, 3, Reply::json(200, body(&["b", "a", "c"])));
@@ -730,7 +730,7 @@ fn a_download_that_is_another_one_after_a_cut_is_an_error() {
 }
 
 #[test]
-fn the_key_goes_to_no_other_place_than_the_base_url() {
+fn results_url_elsewhere_gets_no_key() {
     let stranger = crate::support::server();
     let lab = Lab::new();
     for url in [
@@ -771,7 +771,7 @@ fn the_key_goes_to_no_other_place_than_the_base_url() {
 }
 
 #[test]
-fn results_that_are_gone_are_an_error_that_says_so() {
+fn results_that_are_gone_are_a_clear_error() {
     let lab = Lab::new();
     lab.server.push(Reply::json(200, batch("b", "ended")));
     let error = lab.client.batches().results("b").expect_err("gone");

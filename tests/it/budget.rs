@@ -80,7 +80,7 @@ fn pause(seconds: u64) -> RateLimits {
 }
 
 #[test]
-fn a_fresh_budget_lets_one_request_find_out_the_limits() {
+fn fresh_budget_sends_one_request_to_learn_limits() {
     let budget = Budget::new();
     let first = granted(&budget);
     let second = budget.try_reserve(&class(), small()).expect("it can fit");
@@ -90,7 +90,7 @@ fn a_fresh_budget_lets_one_request_find_out_the_limits() {
 }
 
 #[test]
-fn requests_over_the_limit_wait_and_say_how_long() {
+fn requests_over_the_limit_wait_and_report_it() {
     let limits = Limits::per_minute().requests(1);
     let budget = Budget::new().limits(class(), limits);
     granted(&budget).settle(&usage(10, 5), None);
@@ -118,7 +118,7 @@ fn requests_over_the_limit_wait_and_say_how_long() {
 }
 
 #[test]
-fn what_a_pause_keeps_beyond_the_deadline_fails_as_its_cause_does() {
+fn pause_beyond_the_deadline_fails_with_its_cause() {
     let soon = Some(Duration::from_secs(5));
     let kind = |budget: &Budget| {
         let error = budget.reserve(&class(), small(), soon).expect_err("late");
@@ -135,7 +135,7 @@ fn what_a_pause_keeps_beyond_the_deadline_fails_as_its_cause_does() {
 }
 
 #[test]
-fn a_request_larger_than_the_limit_is_refused_at_once() {
+fn request_over_the_limit_fails_at_once() {
     let budget = Budget::new().default_limits(Limits::per_minute().input_tokens(1_000));
     let large = Cost::request().input_tokens(5_000).max_tokens(10);
     let error = budget
@@ -149,7 +149,7 @@ fn a_request_larger_than_the_limit_is_refused_at_once() {
 }
 
 #[test]
-fn limits_of_a_class_hold_for_its_fast_mode_unless_that_has_some() {
+fn fast_mode_inherits_the_limits_of_its_class() {
     let class = class();
     let requests = |requests| Limits::per_minute().requests(requests);
     let may = |budget: &Budget, class: &ModelClass| {
@@ -171,7 +171,7 @@ fn limits_of_a_class_hold_for_its_fast_mode_unless_that_has_some() {
 }
 
 #[test]
-fn what_was_never_sent_costs_nothing_and_what_is_dropped_stays_charged() {
+fn unsent_is_refunded_and_dropped_stays_charged() {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(60_000));
     granted(&budget).fail(Delivery::NotSent);
     assert_eq!(budget.snapshot()[0].requests.used, 0);
@@ -207,7 +207,7 @@ fn queue_for(
 }
 
 #[test]
-fn threads_are_let_go_in_the_order_in_which_they_came() {
+fn threads_are_admitted_first_come_first_served() {
     let budget = Budget::new();
     // Nothing is known of the limits, so that one goes at a time.
     let first = granted(&budget);
@@ -231,7 +231,7 @@ fn threads_are_let_go_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn limits_that_are_lifted_let_all_waiting_threads_go() {
+fn lifted_limits_admit_all_waiting_threads() {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
     granted(&budget).settle(&usage(1, 1), None);
     let order = Arc::default();
@@ -250,7 +250,7 @@ fn limits_that_are_lifted_let_all_waiting_threads_go() {
 }
 
 #[test]
-fn an_endless_deadline_is_none() {
+fn endless_deadline_equals_no_deadline() {
     let budget = Budget::new();
     let first = granted(&budget);
     let own = budget.clone();
@@ -263,7 +263,7 @@ fn an_endless_deadline_is_none() {
 }
 
 #[test]
-fn a_panic_in_a_callback_passes_the_baton() {
+fn callback_panic_lets_the_next_waiter_proceed() {
     let budget = Budget::new().limits(class(), Limits::per_minute().requests(1));
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
@@ -286,7 +286,7 @@ fn a_panic_in_a_callback_passes_the_baton() {
 }
 
 #[test]
-fn closures_that_are_replaced_may_hold_reservations() {
+fn replaced_callbacks_may_hold_reservations() {
     let budget = spent(10);
     let own = budget.clone();
     ends(move || {
@@ -319,7 +319,7 @@ fn closures_that_are_replaced_may_hold_reservations() {
 }
 
 #[test]
-fn a_thread_that_panics_with_a_reservation_hands_its_turn_on() {
+fn panicking_thread_releases_its_reservation() {
     let budget = Budget::new();
     // Nothing is known of the limits, so that one goes at a time.
     let first = granted(&budget);
@@ -367,7 +367,7 @@ fn a_thread_that_panics_with_a_reservation_hands_its_turn_on() {
 }
 
 #[test]
-fn nothing_is_overtaken_whatever_its_size() {
+fn no_request_is_overtaken_whatever_its_size() {
     let budget = Budget::new();
     // Nothing is known of the limits, so that one goes at a time.
     let first = granted(&budget);
@@ -387,7 +387,7 @@ fn nothing_is_overtaken_whatever_its_size() {
 }
 
 #[test]
-fn small_requests_do_not_pass_a_large_one_that_waits() {
+fn small_requests_do_not_overtake_a_large_one() {
     let limits = Limits::per_minute().input_tokens(60_000);
     let budget = spent(50_000).limits(class(), limits);
     granted(&budget).fail(Delivery::NotSent);
@@ -414,7 +414,7 @@ fn heard(order: &Mutex<Vec<usize>>) -> usize {
 }
 
 #[test]
-fn a_large_request_waits_no_longer_than_what_it_lacks_takes_to_come_in() {
+fn large_request_waits_only_for_its_missing_tokens() {
     // The server says that 10,000 of 60,000 are left: 1,000 come in each second.
     let mut headers = requests(1_000, 999);
     headers.input_tokens = group(60_000, 10_000);
@@ -436,7 +436,7 @@ fn a_large_request_waits_no_longer_than_what_it_lacks_takes_to_come_in() {
 }
 
 #[test]
-fn a_refusal_with_a_pause_holds_back_its_class_and_no_other() {
+fn refusal_pauses_only_its_class() {
     let budget = Budget::new();
     let other = ModelClass::of("claude-opus-5");
     granted(&budget).settle(&usage(10, 5), None);
@@ -464,7 +464,7 @@ fn a_refusal_with_a_pause_holds_back_its_class_and_no_other() {
 }
 
 #[test]
-fn of_many_pauses_the_longest_holds() {
+fn longest_of_many_pauses_holds() {
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), None);
     let open: Vec<_> = (0..20).map(|_| granted(&budget)).collect();
@@ -481,7 +481,7 @@ fn of_many_pauses_the_longest_holds() {
 }
 
 #[test]
-fn answers_without_headers_leave_nothing_to_wait_for() {
+fn responses_without_headers_cause_no_wait() {
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), Some(&RateLimits::default()));
     let open: Vec<_> = (0..100).map(|_| granted(&budget)).collect();
@@ -494,7 +494,7 @@ fn answers_without_headers_leave_nothing_to_wait_for() {
 }
 
 #[test]
-fn headers_of_requests_alone_pace_requests_and_nothing_else() {
+fn request_headers_pace_requests_only() {
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), Some(&requests(60, 59)));
     let snapshot = &budget.snapshot()[0];
@@ -516,7 +516,7 @@ fn headers_of_requests_alone_pace_requests_and_nothing_else() {
 }
 
 #[test]
-fn resets_in_the_past_and_in_the_future_change_nothing() {
+fn reset_times_change_nothing() {
     // As a wall clock shows them that was set back or forth: time here never goes by the wall.
     let now = SystemTime::now();
     let hour = seconds(3_600);
@@ -546,7 +546,7 @@ fn resets_in_the_past_and_in_the_future_change_nothing() {
 }
 
 #[test]
-fn limits_that_change_in_the_middle_of_a_run_hold_from_then_on() {
+fn limits_changed_during_a_run_apply_at_once() {
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), None);
     let answers = [
@@ -588,7 +588,7 @@ fn soon_enough(budget: &Budget) -> Duration {
 }
 
 #[test]
-fn odd_headers_neither_hang_nor_panic_nor_stop_the_run() {
+fn odd_headers_neither_hang_nor_panic() {
     let odd = [0, 1, 59, 1 << 40, u64::MAX];
     let pairs = odd
         .into_iter()

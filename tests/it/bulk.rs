@@ -15,7 +15,7 @@ use anthropic_blocking::{
 use crate::support::*;
 
 #[test]
-fn each_key_comes_once_with_its_own_answer() {
+fn each_key_yields_its_own_message_once() {
     let lab = Lab::new();
     let run = swift(&lab.client, 16).run(jobs(300)).expect("a run");
     let answers = texts(run);
@@ -30,7 +30,7 @@ fn each_key_comes_once_with_its_own_answer() {
 }
 
 #[test]
-fn there_are_as_many_requests_at_once_as_permitted_and_never_more() {
+fn concurrency_reaches_but_never_exceeds_its_limit() {
     const MOST: usize = 6;
     let lab = primed();
     let (open, most, full) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), gate());
@@ -51,7 +51,7 @@ fn there_are_as_many_requests_at_once_as_permitted_and_never_more() {
 }
 
 #[test]
-fn a_map_keeps_the_order_and_a_panic_is_the_error_of_its_item() {
+fn map_keeps_order_and_reports_a_panic_as_error() {
     let lab = Lab::new();
     let results = swift(&lab.client, 8).map(0..100, |client, number| {
         assert!(number != 17, "seventeen is too many");
@@ -78,7 +78,7 @@ fn a_map_keeps_the_order_and_a_panic_is_the_error_of_its_item() {
 }
 
 #[test]
-fn one_failure_never_ends_the_rest() {
+fn one_failure_leaves_the_rest_running() {
     let lab = Lab::new();
     lab.server
         .answer_with(|request| match number(request) % 10 {
@@ -98,7 +98,7 @@ fn one_failure_never_ends_the_rest() {
 }
 
 #[test]
-fn what_dooms_all_stops_the_run_at_once() {
+fn fatal_failure_stops_the_run_at_once() {
     let spend = Reply::error_code(
         429,
         "rate_limit_error",
@@ -141,7 +141,7 @@ fn what_dooms_all_stops_the_run_at_once() {
 }
 
 #[test]
-fn a_setting_that_one_item_of_a_map_made_is_its_error_only() {
+fn invalid_setting_of_one_item_fails_only_that_item() {
     let lab = Lab::new();
     let results = swift(&lab.client, 2).map(0..20, |client, number| {
         if number == 3 {
@@ -164,7 +164,7 @@ fn a_setting_that_one_item_of_a_map_made_is_its_error_only() {
 }
 
 #[test]
-fn what_was_not_sent_says_why() {
+fn unsent_items_name_the_reason() {
     let lab = primed();
     lab.server.push(Reply::error(
         401,
@@ -185,7 +185,7 @@ fn what_was_not_sent_says_why() {
 }
 
 #[test]
-fn what_failed_and_was_to_be_tried_again_when_the_run_was_stopped_keeps_its_failure() {
+fn stop_before_a_retry_keeps_the_failure() {
     for (reply, kind, delivery) in [
         (
             Reply::overloaded(),
@@ -219,7 +219,7 @@ fn what_failed_and_was_to_be_tried_again_when_the_run_was_stopped_keeps_its_fail
 }
 
 #[test]
-fn a_run_within_a_run_is_stopped_with_it() {
+fn nested_run_stops_with_the_outer_run() {
     let lab = primed();
     let (hold, arrived) = (gate(), Arc::new(AtomicBool::new(false)));
     let (may_go, has_arrived) = (Arc::clone(&hold), Arc::clone(&arrived));
@@ -260,7 +260,7 @@ fn a_run_within_a_run_is_stopped_with_it() {
 }
 
 #[test]
-fn answers_and_errors_in_flight_are_still_delivered() {
+fn results_in_flight_are_delivered_after_a_stop() {
     let lab = primed();
     let (hold, holding) = (gate(), Arc::new(AtomicUsize::new(0)));
     let (may_go, held) = (Arc::clone(&hold), Arc::clone(&holding));
@@ -293,7 +293,7 @@ fn answers_and_errors_in_flight_are_still_delivered() {
 }
 
 #[test]
-fn stopping_finishes_what_is_under_way() {
+fn stop_finishes_requests_in_flight() {
     let lab = primed();
     let hold = gate();
     let may_go = Arc::clone(&hold);
@@ -316,7 +316,7 @@ fn stopping_finishes_what_is_under_way() {
 // Lazy input.
 
 #[test]
-fn no_more_is_pulled_than_answers_are_taken() {
+fn input_is_pulled_only_as_results_are_taken() {
     const THREADS: usize = 4;
     let lab = primed();
     let pulled = Arc::new(AtomicUsize::new(0));
@@ -346,7 +346,7 @@ fn no_more_is_pulled_than_answers_are_taken() {
 }
 
 #[test]
-fn a_million_items_are_never_in_memory() {
+fn million_items_are_never_all_in_memory() {
     let lab = primed();
     let pulled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&pulled);
@@ -364,7 +364,7 @@ fn a_million_items_are_never_in_memory() {
 }
 
 #[test]
-fn dropping_a_run_cuts_what_is_being_streamed() {
+fn dropped_run_cuts_its_streams() {
     let lab = primed();
     lab.server.answer_with(|_| {
         // Some seconds of text.
@@ -385,7 +385,7 @@ fn dropping_a_run_cuts_what_is_being_streamed() {
 }
 
 #[test]
-fn a_panic_of_the_iterator_goes_on_in_the_consumer() {
+fn input_iterator_panic_reaches_the_consumer() {
     let lab = Lab::new();
     let requests = jobs(50).inspect(|(key, _)| assert!(key != "key-20", "no twenty"));
     let mut run = swift(&lab.client, 4).run(requests).expect("a run");
@@ -403,7 +403,7 @@ fn a_panic_of_the_iterator_goes_on_in_the_consumer() {
 }
 
 #[test]
-fn shutting_the_client_down_ends_a_run() {
+fn client_shutdown_ends_a_run() {
     let lab = primed();
     lab.server.answer_with(|request| match number(request) {
         0..5 => Reply::canned(),
@@ -430,7 +430,7 @@ fn shutting_the_client_down_ends_a_run() {
 }
 
 #[test]
-fn one_thread_is_enough_and_nothing_is_little() {
+fn run_works_with_one_thread_and_with_no_items() {
     let lab = Lab::new();
     let run = lab
         .client
@@ -449,7 +449,7 @@ fn one_thread_is_enough_and_nothing_is_little() {
 }
 
 #[test]
-fn four_threads_begin_and_the_others_follow() {
+fn run_begins_with_four_threads_and_adds_more() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| builder);
     lab.ask().expect("an answer");
@@ -478,7 +478,7 @@ fn four_threads_begin_and_the_others_follow() {
 }
 
 #[test]
-fn requests_that_wait_for_another_class_of_models_hold_no_thread_back() {
+fn waiting_model_class_blocks_no_other_class() {
     for is_map in [false, true] {
         let lab = Lab::on(ManualClock::held(), |builder| builder);
         let busy = |_| MessageRequest::new("claude-opus-5", 64).user("Hello?");
@@ -540,7 +540,7 @@ fn requests_that_wait_for_another_class_of_models_hold_no_thread_back() {
 // One goes ahead.
 
 #[test]
-fn one_request_of_a_prefix_goes_ahead_until_its_answer_begins() {
+fn one_request_per_prefix_goes_first() {
     let lab = primed();
     let hold = gate();
     let (may_go, began) = (Arc::clone(&hold), AtomicBool::new(false));
@@ -568,7 +568,7 @@ fn one_request_of_a_prefix_goes_ahead_until_its_answer_begins() {
 }
 
 #[test]
-fn a_mark_in_each_question_does_not_tell_prefixes_apart() {
+fn cache_mark_in_the_question_is_no_new_prefix() {
     let lab = primed();
     let hold = gate();
     let may_go = Arc::clone(&hold);
@@ -594,7 +594,7 @@ fn a_mark_in_each_question_does_not_tell_prefixes_apart() {
 }
 
 #[test]
-fn prefixes_do_not_wait_for_each_other_and_none_for_nothing() {
+fn prefixes_do_not_wait_for_each_other() {
     for (is_warm, expected) in [(true, 3), (false, 6)] {
         let lab = primed();
         let hold = gate();
@@ -628,7 +628,7 @@ fn prefixes_do_not_wait_for_each_other_and_none_for_nothing() {
 }
 
 #[test]
-fn when_the_one_ahead_fails_another_goes() {
+fn failed_prefix_leader_is_replaced() {
     let lab = primed();
     lab.server
         .push_all([Reply::error(400, "invalid_request_error", "odd")]);
@@ -650,7 +650,7 @@ fn when_the_one_ahead_fails_another_goes() {
 }
 
 #[test]
-fn the_one_ahead_is_retried_like_any_other() {
+fn prefix_leader_is_retried_like_any_request() {
     let lab = primed();
     lab.server.push_all([
         Reply::overloaded(),
@@ -679,7 +679,7 @@ fn the_one_ahead_is_retried_like_any_other() {
 // Money.
 
 #[test]
-fn a_run_stops_before_it_could_cost_more_than_its_limit() {
+fn run_stops_before_exceeding_its_spend_limit() {
     for threads in [1, 4, 16] {
         let lab = primed();
         // A dollar for a thousand tokens of either kind: some 0.1 for the input at most, 0.5 for
@@ -710,7 +710,7 @@ fn a_run_stops_before_it_could_cost_more_than_its_limit() {
 }
 
 #[test]
-fn what_a_request_can_cost_at_most_counts_pages_images_fast_mode_and_geography() {
+fn worst_case_cost_counts_all_price_factors() {
     let plain = || MessageRequest::new("claude-opus-5", 100).user("Hello?");
     let with = |block| MessageRequest::new("claude-opus-5", 100).user(vec![block]);
     let pdf = with(ContentBlock::pdf(&[7; 30_000]));
@@ -748,7 +748,7 @@ fn what_a_request_can_cost_at_most_counts_pages_images_fast_mode_and_geography()
 }
 
 #[test]
-fn what_fast_mode_has_cost_is_counted_twice() {
+fn fast_mode_costs_count_twice() {
     let cost = |request: MessageRequest| {
         let lab = primed();
         let mut run = lab.client.bulk().run([(0, request)]).expect("a run");
@@ -760,7 +760,7 @@ fn what_fast_mode_has_cost_is_counted_twice() {
 }
 
 #[test]
-fn a_model_without_a_price_stops_a_run_that_must_not_cost_much() {
+fn unpriced_model_stops_a_run_with_a_spend_limit() {
     let lab = primed();
     let items = [(0, MessageRequest::new("gpt-5", 10).user("Hello?"))];
     let mut run = lab
@@ -776,7 +776,7 @@ fn a_model_without_a_price_stops_a_run_that_must_not_cost_much() {
 }
 
 #[test]
-fn a_map_begins_nothing_once_its_limit_is_spent() {
+fn map_starts_nothing_once_its_limit_is_spent() {
     let lab = primed();
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
     let bulk = swift(&lab.client, 1).prices(prices).spend_limit(0.1);
@@ -794,7 +794,7 @@ fn a_map_begins_nothing_once_its_limit_is_spent() {
 }
 
 #[test]
-fn a_spend_limit_that_is_no_amount_is_an_error_before_anything_is_sent() {
+fn invalid_spend_limit_fails_before_sending() {
     let lab = primed();
     for (limit, said) in [
         (f64::NAN, "NaN"),
@@ -834,7 +834,7 @@ fn a_spend_limit_that_is_no_amount_is_an_error_before_anything_is_sent() {
 // Progress.
 
 #[test]
-fn progress_adds_up_is_rare_and_comes_at_the_end() {
+fn progress_adds_up_and_is_reported_at_the_end() {
     let (lab, told) = (primed(), Arc::new(Mutex::new(Vec::<Progress>::new())));
     lab.server
         .answer_with(|request| match number(request) % 10 {
@@ -871,7 +871,7 @@ fn progress_adds_up_is_rare_and_comes_at_the_end() {
 }
 
 #[test]
-fn a_report_that_panics_costs_no_answer() {
+fn progress_panic_loses_no_message() {
     let lab = primed();
     let bulk = swift(&lab.client, 4).on_progress(|_| panic!("no bar to draw on"));
     assert_eq!(texts(bulk.run(jobs(30)).expect("a run")).len(), 30);
@@ -879,7 +879,7 @@ fn a_report_that_panics_costs_no_answer() {
 }
 
 #[test]
-fn a_panic_while_the_time_left_is_told_costs_no_answer_and_no_report() {
+fn estimate_panic_loses_no_message_and_no_report() {
     let (lab, is_to_panic) = (primed(), Arc::new(AtomicBool::new(false)));
     let panics = Arc::clone(&is_to_panic);
     drop(lab.client.budget().clone().classify(move |model| {
@@ -904,7 +904,7 @@ fn a_panic_while_the_time_left_is_told_costs_no_answer_and_no_report() {
 }
 
 #[test]
-fn a_panic_while_an_item_waits_is_its_error_and_holds_back_no_other() {
+fn wait_callback_panic_fails_only_its_item() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(4)));
     let calls = AtomicUsize::new(0);
     drop(lab.client.budget().clone().on_wait(move |_| {
@@ -953,7 +953,7 @@ fn huge_inputs_and_times_do_not_panic() {
 // Limits.
 
 #[test]
-fn under_limits_none_is_lost_and_none_refused() {
+fn run_under_limits_loses_none_and_meets_no_429() {
     let server = server();
     // One request a millisecond flows in, and it stores half a second of them.
     server.limit(

@@ -17,7 +17,7 @@ use crate::killed::{Place, as_child, child, tear};
 use crate::support::*;
 
 #[test]
-fn a_second_run_does_what_the_first_did_not_come_to() {
+fn second_run_completes_the_first() {
     for is_dropped in [true, false] {
         let (lab, place) = (Lab::new(), Place::new("bulk-half"));
         let bulk = swift(&lab.client, 4).journal(&place.0);
@@ -51,7 +51,7 @@ fn a_second_run_does_what_the_first_did_not_come_to() {
 }
 
 #[test]
-fn answers_that_were_kept_and_not_taken_come_out_of_the_next_run() {
+fn recorded_but_untaken_results_come_next_run() {
     let (lab, place) = (Lab::new(), Place::new("bulk-taken"));
     let bulk = swift(&lab.client, 4).journal(&place.0);
     let mut first = bulk.run(jobs(100)).expect("a run");
@@ -70,7 +70,7 @@ fn answers_that_were_kept_and_not_taken_come_out_of_the_next_run() {
 }
 
 #[test]
-fn a_replay_hands_out_the_same_answers_again() {
+fn replay_yields_equal_messages() {
     let (lab, place) = (Lab::new(), Place::new("bulk-replay"));
     let bulk = swift(&lab.client, 4).journal(&place.0);
     let json = |message| serde_json::to_value(message).expect("JSON");
@@ -101,7 +101,7 @@ fn a_replay_hands_out_the_same_answers_again() {
 
 /// What could not be read again out of a journal is not taken from the server either.
 #[test]
-fn an_answer_of_many_levels_survives_a_replay_or_is_refused() {
+fn deep_message_survives_replay_or_is_refused() {
     let (lab, place) = (Lab::new(), Place::new("bulk-levels"));
     // Beside the levels of the message, its content and its block.
     let answer = |levels: usize| {
@@ -132,7 +132,7 @@ fn an_answer_of_many_levels_survives_a_replay_or_is_refused() {
 }
 
 #[test]
-fn failures_are_tried_again_and_twins_are_errors() {
+fn failures_are_retried_and_double_keys_are_errors() {
     let (lab, place) = (Lab::new(), Place::new("bulk-failures"));
     let bulk = swift(&lab.client, 2).journal(&place.0);
     lab.server
@@ -164,7 +164,7 @@ fn failures_are_tried_again_and_twins_are_errors() {
 }
 
 #[test]
-fn requests_have_keys_of_their_own() {
+fn requests_have_distinct_keys() {
     let (lab, place) = (Lab::new(), Place::new("bulk-fingerprints"));
     let bulk = swift(&lab.client, 4).journal(&place.0);
     let items = |count| (0..count).map(|number| (ask(number).fingerprint(), ask(number)));
@@ -174,7 +174,7 @@ fn requests_have_keys_of_their_own() {
 }
 
 #[test]
-fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
+fn torn_line_is_repaired_and_broken_one_reported() {
     let (lab, place) = (Lab::new(), Place::new("bulk-torn"));
     let bulk = swift(&lab.client, 2).journal(&place.0);
     texts(bulk.run(jobs(5)).expect("a run"));
@@ -192,7 +192,7 @@ fn a_torn_line_is_repaired_and_a_broken_one_told_of() {
 }
 
 #[test]
-fn what_others_wrote_meanwhile_is_left_as_it_is() {
+fn lines_of_other_writers_are_left_intact() {
     let (lab, place) = (Lab::new(), Place::new("bulk-others"));
     let hold = gate();
     let may_go = std::sync::Arc::clone(&hold);
@@ -218,7 +218,7 @@ fn what_others_wrote_meanwhile_is_left_as_it_is() {
 
 /// What a power cut leaves where pages came to the disk out of order.
 #[test]
-fn lines_with_zeros_are_passed_over_and_asked_for_again() {
+fn lines_with_zeros_are_skipped_and_rerun() {
     let (lab, place) = (Lab::new(), Place::new("bulk-zeros"));
     let bulk = swift(&lab.client, 1).journal(&place.0);
     texts(bulk.run(jobs(6)).expect("a run"));
@@ -236,7 +236,7 @@ fn lines_with_zeros_are_passed_over_and_asked_for_again() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_used_is_a_clear_error() {
+fn unusable_journal_is_a_clear_error() {
     let (lab, place) = (Lab::new(), Place::new("bulk-unusable"));
     let batches = lab.client.batches().journal(&place.0);
     batches.run([("a", ask(1))]).expect("a run").for_each(drop);
@@ -264,7 +264,7 @@ fn a_journal_that_cannot_be_used_is_a_clear_error() {
 
 #[cfg(any(target_os = "linux", windows))]
 #[test]
-fn a_journal_in_use_is_refused_and_free_after_the_run() {
+fn journal_is_locked_during_its_run() {
     let (lab, place) = (Lab::new(), Place::new("bulk-in-use"));
     let hold = gate();
     let may_go = std::sync::Arc::clone(&hold);
@@ -291,7 +291,7 @@ fn a_journal_in_use_is_refused_and_free_after_the_run() {
 
 #[cfg(unix)]
 #[test]
-fn a_new_journal_is_for_its_owner_only() {
+fn new_journal_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let (lab, place) = (Lab::new(), Place::new("bulk-owner"));
     let run = lab.client.bulk().journal(&place.0).run(jobs(1));
@@ -304,7 +304,7 @@ fn a_new_journal_is_for_its_owner_only() {
 }
 
 #[test]
-fn a_journal_holds_neither_key_nor_question() {
+fn journal_holds_neither_key_nor_prompt() {
     let (lab, place) = (Lab::new(), Place::new("bulk-secret"));
     lab.server.answer_with(|_| Reply::message("fine"));
     let bulk = lab.client.bulk().journal(&place.0);
@@ -322,7 +322,7 @@ fn a_journal_holds_neither_key_nor_question() {
 const ITEMS: usize = 24;
 
 #[test]
-fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
+fn killed_run_ends_with_each_key_once() {
     let mut rng = Rng::with_seed(24);
     let (mut torn, mut done_before) = (0, 0);
     for seed in 0..50 {
@@ -359,11 +359,11 @@ fn a_run_that_is_killed_anywhere_ends_with_each_key_once() {
     assert!(torn > 10 && done_before > 100, "{torn}, {done_before}");
 }
 
-const CHILD: &str = "bulk_journal::child_that_may_be_killed";
+const CHILD: &str = "bulk_journal::child_to_kill";
 
 #[test]
 #[ignore = "started by another test, in a process of its own"]
-fn child_that_may_be_killed() {
+fn child_to_kill() {
     let Some((client, journal)) = as_child() else {
         return;
     };

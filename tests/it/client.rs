@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{KEY, Lab, PROMPT, builder, closed_port, keyless, request, seconds, server};
 
 #[test]
-fn each_unusable_setting_is_refused_with_a_text_of_its_own() {
+fn each_invalid_setting_has_its_own_error_text() {
     let key = || Client::builder().api_key("k");
     let url = |url: &str| key().base_url(url);
     let header = |name: &str, value: &str| key().header(name, value);
@@ -174,7 +174,7 @@ const UNENCODED: &str = "the proxy's URL is invalid: nothing may follow its host
                          name or a password # / ? and the like must be percent-encoded";
 
 #[test]
-fn proxies_with_encoded_passwords_or_without_a_scheme_are_fine() {
+fn proxy_accepts_encoded_password_or_no_scheme() {
     for url in [
         "http://user:12%2334%2F@proxy.example:3128/",
         "http://user:p@ss:word@proxy.example:3128",
@@ -189,7 +189,7 @@ fn proxies_with_encoded_passwords_or_without_a_scheme_are_fine() {
 }
 
 #[test]
-fn options_that_cannot_be_sent_are_refused_by_their_setters() {
+fn setters_refuse_unsendable_options() {
     let refused = |options: anthropic_blocking::Result<Options>| {
         let error = options.map(drop).expect_err("an unusable header");
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -229,7 +229,7 @@ fn values<'a>(request: &'a RecordedRequest, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_call_carries_the_headers_of_the_api_once_each() {
+fn call_carries_each_api_header_once() {
     let server = server();
     let client = builder(&server).build().expect("valid settings");
     client.messages().create(&request()).expect("an answer");
@@ -307,7 +307,7 @@ fn exactly_one_credential_is_sent() {
 }
 
 #[test]
-fn headers_betas_version_and_user_agent_are_sent_as_set() {
+fn headers_are_sent_as_set() {
     let request = sent(|builder| {
         builder
             .api_key("k")
@@ -337,7 +337,7 @@ fn headers_betas_version_and_user_agent_are_sent_as_set() {
 }
 
 #[test]
-fn a_path_in_the_base_url_is_a_prefix_of_every_path() {
+fn base_url_path_prefixes_every_path() {
     for (prefix, slash) in [("/claude", ""), ("/claude", "/"), ("/a/b", "//"), ("", "/")] {
         let server = server();
         let url = format!("{}{prefix}{slash}", server.base_url());
@@ -368,7 +368,7 @@ fn a_path_in_the_base_url_is_a_prefix_of_every_path() {
 }
 
 #[test]
-fn a_path_that_nobody_knows_is_blamed_on_the_base_url() {
+fn unknown_path_error_names_the_base_url() {
     let server = server();
     let advice = |prefix: &str, reply: Reply| {
         let url = format!("{}{prefix}", server.base_url());
@@ -404,7 +404,7 @@ fn a_path_that_nobody_knows_is_blamed_on_the_base_url() {
 }
 
 #[test]
-fn a_request_is_sent_as_it_was_built() {
+fn request_is_sent_as_built() {
     let full = MessageRequest::new("claude-opus-5", 500)
         .system("Be brief.")
         .user(PROMPT)
@@ -442,7 +442,7 @@ fn a_request_is_sent_as_it_was_built() {
 }
 
 #[test]
-fn counting_sends_only_what_counts() {
+fn count_tokens_sends_only_relevant_fields() {
     let lab = Lab::new();
     let request = request()
         .system("Be brief.")
@@ -472,7 +472,7 @@ fn counting_sends_only_what_counts() {
 }
 
 #[test]
-fn raw_calls_send_and_return_what_they_are_given() {
+fn raw_calls_pass_json_through() {
     let lab = Lab::new();
     let raw = lab.client.raw();
     lab.server.push_all([
@@ -525,7 +525,7 @@ fn raw_calls_send_and_return_what_they_are_given() {
 }
 
 #[test]
-fn raw_bytes_are_sent_as_they_are_under_their_content_type() {
+fn raw_bytes_are_sent_with_their_content_type() {
     let lab = Lab::new();
     lab.server
         .push_all([Reply::status(500), Reply::json(200, "{}")]);
@@ -548,7 +548,7 @@ fn raw_bytes_are_sent_as_they_are_under_their_content_type() {
 }
 
 #[test]
-fn paths_that_are_none_are_refused_before_anything_is_sent() {
+fn invalid_paths_are_refused_unsent() {
     let lab = Lab::new();
     for path in [
         "",
@@ -589,7 +589,7 @@ fn paths_that_are_none_are_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn answers_in_one_piece_that_may_take_over_ten_minutes_are_refused_with_the_way_out() {
+fn unstreamed_call_over_ten_minutes_is_refused() {
     let long = |max_tokens| MessageRequest::new("claude-opus-5", max_tokens).user("Write a book.");
     let lab = Lab::with(|builder| builder.stream_underneath(false));
     lab.client
@@ -632,7 +632,7 @@ fn answers_in_one_piece_that_may_take_over_ten_minutes_are_refused_with_the_way_
 }
 
 #[test]
-fn a_proxy_that_was_set_is_asked_for_a_tunnel() {
+fn explicit_proxy_gets_a_connect_request() {
     let (proxy, server) = (server(), server());
     proxy.push(Reply::status(200));
     let password = "http://user:password@";
@@ -653,7 +653,7 @@ fn a_proxy_that_was_set_is_asked_for_a_tunnel() {
 }
 
 #[test]
-fn the_proxy_is_named_where_nothing_is_reached_through_it() {
+fn connection_error_names_the_proxy() {
     let through = |proxy: String| {
         let builder = Client::builder().api_key(KEY);
         let builder = builder.base_url("https://api.example").proxy(proxy);
@@ -685,7 +685,7 @@ fn the_proxy_is_named_where_nothing_is_reached_through_it() {
 }
 
 /// The environment of a process cannot be changed safely while it has threads, so this asks a
-/// process of its own: `asks_as_the_environment_says`.
+/// process of its own: `child_that_uses_the_environment`.
 #[track_caller]
 fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
     output_in_environment(server, variables).is_ok()
@@ -698,7 +698,7 @@ fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Res
     command.args([
         "--ignored",
         "--exact",
-        "client::asks_as_the_environment_says",
+        "client::child_that_uses_the_environment",
     ]);
     for name in ["API_KEY", "AUTH_TOKEN", "CUSTOM_HEADERS"] {
         command.env_remove(format!("ANTHROPIC_{name}"));
@@ -723,8 +723,8 @@ fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Res
 const CHILD: &str = "ANTHROPIC_BLOCKING_TEST_CHILD";
 
 #[test]
-#[ignore = "the other half of the_environment_is_followed"]
-fn asks_as_the_environment_says() {
+#[ignore = "the other half of environment_variables_are_followed"]
+fn child_that_uses_the_environment() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
@@ -733,7 +733,7 @@ fn asks_as_the_environment_says() {
 }
 
 #[test]
-fn the_environment_is_followed() {
+fn environment_variables_are_followed() {
     let server = server();
     let headers = "X-Team: a:b\n\nx-other:c";
     let with_key = [
@@ -760,7 +760,7 @@ fn the_environment_is_followed() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_trimmed_and_an_unusable_one_is_named() {
+fn environment_proxy_is_trimmed_or_named_as_invalid() {
     let (proxy, target) = (server(), server());
     let elsewhere = ("ANTHROPIC_BASE_URL", "https://api.example");
     let key = ("ANTHROPIC_API_KEY", "key");

@@ -11,7 +11,7 @@ use crate::matrix::*;
 use crate::support::{millis, seconds};
 
 #[test]
-fn every_status_with_every_body_has_its_kind_and_its_attempts() {
+fn status_and_body_determine_kind_and_attempts() {
     use ErrorKind::*;
     let rows = [
         (400, "invalid_request_error", InvalidRequest, false),
@@ -162,7 +162,7 @@ fn redirects_are_not_followed() {
 }
 
 #[test]
-fn limits_that_no_wait_cures_are_final() {
+fn limits_that_never_reset_are_final() {
     let asking = |reply: Reply| {
         reply
             .header("retry-after", "5")
@@ -267,7 +267,7 @@ fn limits_that_no_wait_cures_are_final() {
 }
 
 #[test]
-fn causes_with_a_code_of_their_own_are_told_apart() {
+fn causes_with_their_own_code_are_distinguished() {
     let once = |status, reply, kind| [answered(status, reply, kind, Wait::Over)];
     let invalid = |message| Reply::error(400, "invalid_request_error", message);
     let on_hold = coded(400, "invalid_request_error", "organization_on_hold");
@@ -339,7 +339,7 @@ fn causes_with_a_code_of_their_own_are_told_apart() {
 }
 
 #[test]
-fn the_servers_word_on_retries_goes_before_the_status() {
+fn should_retry_header_overrides_the_status() {
     let api = |status, kind| Reply::error(status, kind, "m");
     let yes = |reply: Reply| reply.header("x-should-retry", "true");
     let no = |reply: Reply| reply.header("x-should-retry", "false");
@@ -461,7 +461,7 @@ fn the_servers_word_on_retries_goes_before_the_status() {
 }
 
 #[test]
-fn a_success_is_a_success_whatever_its_headers_say() {
+fn success_ignores_retry_headers() {
     let odd = |name: &str, value: &str| Reply::message("Seven.").header(name, value);
     check([
         case("retry-after", [served(odd("retry-after", "3600"))]),
@@ -515,7 +515,7 @@ fn a_success_is_a_success_whatever_its_headers_say() {
 }
 
 #[test]
-fn an_error_after_status_200_is_treated_like_its_status() {
+fn error_after_status_200_acts_like_its_own_status() {
     let envelope = |kind: &str| {
         Reply::json(
             200,
@@ -616,7 +616,7 @@ fn an_error_after_status_200_is_treated_like_its_status() {
 }
 
 #[test]
-fn an_answer_that_is_none_fails_at_once() {
+fn unusable_response_fails_at_once() {
     let once = |reply| [answered(200, reply, ErrorKind::Decode, Wait::Over)];
     let typed: &[Way] = &[Plain, Streamed, Events, Count];
     check([

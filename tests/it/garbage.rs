@@ -11,7 +11,7 @@ use fastrand::Rng;
 use crate::support::{KEY, PROMPT, builder, ends, request, seconds, server};
 
 #[test]
-fn a_call_ends_whatever_comes_back_and_tells_no_key() {
+fn call_ends_on_any_response_and_shows_no_key() {
     ends(|| {
         let server = server();
         let answer = Arc::new(Mutex::new(Vec::new()));
@@ -133,7 +133,7 @@ fn spoil(bytes: &mut Vec<u8>, rng: &mut Rng) {
 }
 
 #[test]
-fn the_test_server_answers_on_after_any_request() {
+fn test_server_survives_any_request() {
     ends(|| {
         let server = server();
         let body = r#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"a"}]}"#;

@@ -25,7 +25,7 @@ fn impatient(client: &Client) -> Client {
 }
 
 #[test]
-fn a_429_holds_back_its_class_and_no_other() {
+fn rate_limit_pauses_only_its_class() {
     let lab = Lab::new();
     lab.server.push(Reply::rate_limited(20));
     let refused = impatient(&lab.client).messages().create(&request());
@@ -37,7 +37,7 @@ fn a_429_holds_back_its_class_and_no_other() {
 }
 
 #[test]
-fn a_429_that_no_pause_helps_holds_back_nobody() {
+fn final_429_pauses_nobody() {
     for reply in [
         Reply::rate_limited(20).header("x-should-retry", "false"),
         Reply::error_code(429, "rate_limit_error", "enforced_spend_limit_reached", "m")
@@ -51,7 +51,7 @@ fn a_429_that_no_pause_helps_holds_back_nobody() {
 }
 
 #[test]
-fn an_overload_holds_back_all_classes_of_the_host() {
+fn overload_pauses_all_classes_of_the_host() {
     let lab = Lab::new();
     lab.server.push(Reply::overloaded());
     let refused = impatient(&lab.client).messages().create(&request());
@@ -61,7 +61,7 @@ fn an_overload_holds_back_all_classes_of_the_host() {
 }
 
 #[test]
-fn a_deadline_before_the_end_of_a_pause_fails_at_once() {
+fn deadline_before_the_pause_ends_fails_at_once() {
     let lab = Lab::new();
     lab.server
         .push_all([Reply::rate_limited(20), Reply::overloaded()]);
@@ -91,7 +91,7 @@ fn a_deadline_before_the_end_of_a_pause_fails_at_once() {
 }
 
 #[test]
-fn own_limits_are_kept_and_say_what_is_waited_for() {
+fn own_limits_are_kept_and_waits_are_reported() {
     let limits = Limits::per_minute().requests(2);
     let lab = Lab::with(|builder| builder.limits(limits));
     for _ in 0..2 {
@@ -106,7 +106,7 @@ fn own_limits_are_kept_and_say_what_is_waited_for() {
 }
 
 #[test]
-fn what_can_never_fit_is_refused_unsent() {
+fn request_over_own_limits_is_refused_unsent() {
     let limits = Limits::per_minute().input_tokens(100);
     let lab = Lab::with(|builder| builder.limits(limits));
     let exact = Options::new().input_estimate(InputEstimate::Exact(101));
@@ -124,7 +124,7 @@ fn what_can_never_fit_is_refused_unsent() {
 }
 
 #[test]
-fn a_request_larger_than_the_server_permits_ends_after_its_429() {
+fn request_over_server_limits_fails_after_one_429() {
     let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Exact(60_000)));
     lab.server.push(Reply::rate_limited(20));
     let error = lab.fail();
@@ -139,7 +139,7 @@ fn a_request_larger_than_the_server_permits_ends_after_its_429() {
 }
 
 #[test]
-fn a_request_that_is_too_large_for_a_full_bucket_by_our_guess_is_not_sent_again() {
+fn request_over_a_full_bucket_is_not_resent() {
     let lab = Lab::new();
     let refused = limited("This would exceed the rate limit of 1,000 input tokens per minute")
         .header("anthropic-ratelimit-input-tokens-limit", "1000")
@@ -160,7 +160,7 @@ fn a_request_that_is_too_large_for_a_full_bucket_by_our_guess_is_not_sent_again(
 }
 
 #[test]
-fn input_is_counted_where_that_is_asked_for() {
+fn input_is_counted_if_requested() {
     let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Counted));
     lab.server.push_all([
         Reply::json(200, r#"{"input_tokens":777}"#),
@@ -181,7 +181,7 @@ fn input_is_counted_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_plan_says_how_long_a_list_takes_and_what_it_costs() {
+fn plan_estimates_time_and_cost() {
     let limits = Limits::per_minute().requests(10);
     let lab = Lab::with(|builder| {
         let builder = builder.limits(limits);
@@ -206,7 +206,7 @@ fn a_plan_says_how_long_a_list_takes_and_what_it_costs() {
 }
 
 #[test]
-fn two_clients_may_share_a_budget() {
+fn two_clients_share_a_budget() {
     let clock = ManualClock::new();
     let first = Lab::on(clock.clone(), |builder| {
         builder.limits(Limits::per_minute().requests(1))
@@ -226,7 +226,7 @@ fn two_clients_may_share_a_budget() {
 }
 
 #[test]
-fn shutdown_wakes_those_who_wait_in_line() {
+fn shutdown_wakes_the_queue() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| {
         builder.limits(Limits::per_minute().requests(1))
@@ -251,7 +251,7 @@ fn shutdown_wakes_those_who_wait_in_line() {
 }
 
 #[test]
-fn the_account_is_settled_whatever_becomes_of_an_answer() {
+fn reservation_is_settled_however_a_call_ends() {
     let lab = Lab::new();
     let used = || {
         let snapshot = lab.client.budget().snapshot();
@@ -278,7 +278,7 @@ fn the_account_is_settled_whatever_becomes_of_an_answer() {
 }
 
 #[test]
-fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
+fn totals_count_broken_responses() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_attempts(2)));
     lab.server.push_all([
         Reply::rate_limited(1),
@@ -311,7 +311,7 @@ fn totals_count_attempts_failures_and_tokens_of_broken_answers() {
 }
 
 #[test]
-fn totals_count_refusals_in_the_middle_of_a_stream_that_is_handed_out() {
+fn totals_count_errors_inside_streams() {
     let lab = Lab::new();
     for kind in ["rate_limit_error", "overloaded_error", "api_error"] {
         let script = StreamScript::text("one two three").error_after(5, kind, "m");
@@ -327,7 +327,7 @@ fn totals_count_refusals_in_the_middle_of_a_stream_that_is_handed_out() {
 }
 
 #[test]
-fn fast_mode_and_other_models_have_limits_of_their_own() {
+fn fast_mode_and_models_have_separate_limits() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(1)));
     let mut fast = request();
     fast.speed = Some("fast".into());
@@ -347,7 +347,7 @@ fn fast_mode_and_other_models_have_limits_of_their_own() {
 }
 
 #[test]
-fn a_class_that_the_caller_chose_stands_in_fast_mode_as_well() {
+fn chosen_class_applies_in_fast_mode_too() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(10)));
     let all = ModelClass::named("all");
     let budget = lab.client.budget().clone();
@@ -363,7 +363,7 @@ fn a_class_that_the_caller_chose_stands_in_fast_mode_as_well() {
 }
 
 #[test]
-fn a_retried_request_keeps_its_place_before_those_that_came_later() {
+fn retried_request_keeps_its_place_in_the_queue() {
     // The first request is refused; seven others wait behind it meanwhile, and there is room for
     // one.
     let clock = ManualClock::held();
@@ -400,7 +400,7 @@ fn a_retried_request_keeps_its_place_before_those_that_came_later() {
 }
 
 #[test]
-fn nobody_waits_longer_for_a_refusal_than_max_wait() {
+fn refusal_comes_within_max_wait() {
     let lab = Lab::new();
     lab.server.push_all([
         limited("m").header("retry-after", "1e16"),
@@ -426,7 +426,7 @@ fn nobody_waits_longer_for_a_refusal_than_max_wait() {
 }
 
 #[test]
-fn a_pause_that_is_longer_than_their_patience_ends_the_wait_of_all_in_line() {
+fn pause_beyond_max_wait_ends_all_queued_waits() {
     let limits = Limits::per_minute().requests(1);
     let lab = Lab::on(ManualClock::held(), |builder| builder.limits(limits));
     let (budget, class) = (lab.client.budget(), ModelClass::of("claude-haiku-4-5"));
@@ -468,7 +468,7 @@ fn a_pause_that_is_longer_than_their_patience_ends_the_wait_of_all_in_line() {
 }
 
 #[test]
-fn own_limits_do_not_use_up_what_a_refused_call_will_wait_for_the_server() {
+fn own_limits_do_not_consume_max_wait() {
     let policy = RetryPolicy::new().max_wait(seconds(30));
     let limits = Limits::per_minute().requests(1);
     let lab = Lab::with(|builder| builder.limits(limits).retry(policy));
@@ -479,7 +479,7 @@ fn own_limits_do_not_use_up_what_a_refused_call_will_wait_for_the_server() {
 }
 
 #[test]
-fn an_absurd_usage_locks_nobody_out() {
+fn absurd_usage_blocks_nobody() {
     for output in [u64::from(u32::MAX), u64::MAX] {
         let limits = Limits::per_minute().requests(1_000).output_tokens(8_000);
         let lab = Lab::with(|builder| builder.limits(limits).stream_underneath(false));
@@ -495,7 +495,7 @@ fn an_absurd_usage_locks_nobody_out() {
 }
 
 #[test]
-fn retry_after_on_a_success_is_no_pause_also_when_its_answer_breaks() {
+fn retry_after_on_a_success_is_no_pause() {
     let lab = Lab::new();
     let late = StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
     lab.server
@@ -514,7 +514,7 @@ fn retry_after_on_a_success_is_no_pause_also_when_its_answer_breaks() {
 }
 
 #[test]
-fn an_answer_that_is_dropped_again_and_again_is_not_paid_for_endlessly() {
+fn dropped_responses_are_not_repeated_endlessly() {
     let lab = Lab::new();
     let late = || StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
     lab.server.answer_with(move |_| Reply::stream(late()));
@@ -526,7 +526,7 @@ fn an_answer_that_is_dropped_again_and_again_is_not_paid_for_endlessly() {
 }
 
 #[test]
-fn a_wait_is_announced_also_when_it_turns_out_long_later() {
+fn wait_that_grows_long_is_announced() {
     let clock = ManualClock::held();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
@@ -553,7 +553,7 @@ fn a_wait_is_announced_also_when_it_turns_out_long_later() {
 }
 
 #[test]
-fn a_gateway_without_headers_is_asked_at_full_speed() {
+fn gateway_without_headers_gets_full_speed() {
     let server: TestServer = server();
     let client = builder(&server).build().expect("valid settings");
     for _ in 0..100 {

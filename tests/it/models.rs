@@ -9,7 +9,7 @@ use crate::support::{Lab, seconds};
 const PATH: &str = "/v1/models";
 
 #[test]
-fn all_models_come_page_by_page() {
+fn list_yields_models_of_all_pages() {
     let lab = Lab::new();
     let list = lab.client.models().list().limit(2);
     assert_eq!(
@@ -34,7 +34,7 @@ fn all_models_come_page_by_page() {
 }
 
 #[test]
-fn only_the_pages_that_are_needed_are_asked_for() {
+fn list_requests_only_the_pages_needed() {
     let lab = Lab::new();
     let mut list = lab.client.models().list().limit(2);
     list.next().expect("a model").expect("readable");
@@ -43,7 +43,7 @@ fn only_the_pages_that_are_needed_are_asked_for() {
 }
 
 #[test]
-fn a_model_is_found_by_its_alias_and_written_as_it_came() {
+fn model_is_found_by_alias_and_round_trips() {
     let lab = Lab::new();
     let model = lab
         .client
@@ -72,7 +72,7 @@ fn a_model_is_found_by_its_alias_and_written_as_it_came() {
 }
 
 #[test]
-fn pages_are_turned_backwards_too() {
+fn list_pages_backwards() {
     let lab = Lab::new();
     lab.server.push_all([
         page(json!([{"id": "c"}, {"id": "d"}]), "c", "d", true),
@@ -84,7 +84,7 @@ fn pages_are_turned_backwards_too() {
 }
 
 #[test]
-fn lists_of_ids_end_where_the_official_clients_end_them() {
+fn id_lists_end_like_the_official_clients() {
     for last in [
         page(json!([]), "x", "x", true),
         page(json!([]), "x", "x", false),
@@ -110,7 +110,7 @@ fn lists_of_ids_end_where_the_official_clients_end_them() {
 }
 
 #[test]
-fn an_empty_page_of_tokens_may_have_a_successor() {
+fn empty_token_page_may_have_a_next_page() {
     let lab = Lab::new();
     for page in [
         json!({"data": [{"id": "a"}], "next_page": "p+1"}),
@@ -136,7 +136,7 @@ fn an_empty_page_of_tokens_may_have_a_successor() {
 }
 
 #[test]
-fn a_list_by_path_may_begin_where_its_query_says() {
+fn raw_list_may_begin_at_its_query() {
     for (path, first, second) in [
         ("?after_id=z", "after_id=z", "after_id=a"),
         (
@@ -166,7 +166,7 @@ fn a_list_by_path_may_begin_where_its_query_says() {
 }
 
 #[test]
-fn lists_by_path_are_read_to_their_ends_however_their_pages_are_turned() {
+fn raw_list_follows_every_paging_scheme() {
     let lab = Lab::new();
     let list = lab.client.raw().pages::<ModelInfo>("/v1/models?x=y");
     assert_eq!(ids(list.limit(2)).len(), 5);
@@ -189,7 +189,7 @@ fn lists_by_path_are_read_to_their_ends_however_their_pages_are_turned() {
 }
 
 #[test]
-fn a_list_that_is_no_path_is_refused_and_the_key_goes_nowhere() {
+fn raw_list_refuses_what_is_no_path() {
     let (lab, stranger) = (Lab::new(), crate::support::server());
     for path in [
         format!("@{}/v1/files", stranger.address()),
@@ -209,7 +209,7 @@ fn a_list_that_is_no_path_is_refused_and_the_key_goes_nowhere() {
 }
 
 #[test]
-fn an_item_that_cannot_be_read_is_an_error_of_its_own() {
+fn unreadable_item_is_its_own_error() {
     let lab = Lab::new();
     lab.server.push(page(
         json!([{"id": "a"}, {"no_id": 1}, 7, {"id": "b"}]),
@@ -226,7 +226,7 @@ fn an_item_that_cannot_be_read_is_an_error_of_its_own() {
 }
 
 #[test]
-fn a_page_that_could_not_be_had_is_the_last_item() {
+fn failed_page_is_the_last_item() {
     let lab = Lab::new();
     lab.server.push_all([
         page(json!([{"id": "a"}]), "a", "a", true),
@@ -241,7 +241,7 @@ fn a_page_that_could_not_be_had_is_the_last_item() {
 }
 
 #[test]
-fn a_failed_page_is_tried_again() {
+fn failed_page_is_retried() {
     let lab = Lab::new();
     lab.server
         .push_all([Reply::overloaded(), Reply::canned().reset_before_headers()]);
@@ -251,7 +251,7 @@ fn a_failed_page_is_tried_again() {
 }
 
 #[test]
-fn empty_pages_in_circles_are_an_error() {
+fn empty_pages_in_a_circle_are_an_error() {
     let lab = Lab::new();
     lab.server.answer_with(|request| {
         let next = if request.query.as_deref() == Some("page=a") {
@@ -270,7 +270,7 @@ fn empty_pages_in_circles_are_an_error() {
 }
 
 #[test]
-fn a_list_that_goes_in_circles_is_an_error() {
+fn list_in_a_circle_is_an_error() {
     let lab = Lab::new();
     lab.server
         .answer_with(|_| page(json!([{"id": "a"}]), "a", "a", true));

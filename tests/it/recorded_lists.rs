@@ -13,7 +13,7 @@ use crate::support::{Lab, seconds};
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn recorded_models_come_back_typed() {
+fn models_come_back_typed() {
     let (list, one) = (Recorded::read("25_"), Recorded::read("26_"));
     let lab = Lab::new();
     lab.server.push_all([list.reply(), one.reply()]);
@@ -34,7 +34,7 @@ fn recorded_models_come_back_typed() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn recorded_batches_come_back_typed() {
+fn batches_come_back_typed() {
     let create = Recorded::read("27_");
     let lab = Lab::new();
     lab.server.push(create.reply());
@@ -93,7 +93,7 @@ fn recorded_batches_come_back_typed() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn recorded_results_come_back_typed_whatever_they_are_called() {
+fn results_come_back_typed_under_any_custom_id() {
     for (file, content_type) in [("32_", "application/x-jsonl"), ("33_", "text/html")] {
         let results = Recorded::read(file);
         assert_eq!(results.header("content-type"), Some(content_type));

@@ -67,7 +67,7 @@ const OTHER_REQUESTS: [(&str, &str); 2] = [
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn exchanges_come_back_as_the_right_value_or_error() {
+fn responses_become_the_right_value_or_error() {
     let (mut count, mut failed, mut other_requests) = (0, BTreeSet::new(), BTreeSet::new());
     for exchange in exchanges() {
         let name = exchange.name.as_str();
@@ -109,7 +109,7 @@ fn exchanges_come_back_as_the_right_value_or_error() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn batch_results_hold_messages_that_are_written_as_they_came() {
+fn batch_result_messages_round_trip() {
     let mut count = 0;
     for exchange in exchanges() {
         if !exchange.name.contains("jsonl") {
@@ -338,7 +338,7 @@ const REAL_SUCCESSES: [(&str, f64); 2] = [
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn real_failures_are_known_for_what_they_are_and_waited_out() {
+fn real_failures_are_classified_and_awaited() {
     let items = read_json("real_headers.json");
     let mut count = 0;
     for item in list(&items["items"]) {
@@ -429,7 +429,7 @@ fn check_wait(sleeps: &[Duration], least: f64, most: f64, at: &str) {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn retry_after_on_a_success_is_reported_and_not_waited_for() {
+fn retry_after_on_a_success_is_not_awaited() {
     let items = read_json("real_headers.json");
     for (id, asked) in REAL_SUCCESSES {
         let item = list(&items["items"]).iter().find(|item| item["id"] == id);
@@ -585,7 +585,7 @@ struct Row {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn retry_after_is_read_as_the_official_clients_read_it() {
+fn retry_after_is_parsed_like_official_clients() {
     let mut unseen: Vec<_> = OTHER_WAITS.iter().map(|row| (row.0, row.1)).collect();
     let rows = rows();
     assert_eq!(rows.len(), 16 + 51 + WORDED.len());
@@ -751,7 +751,7 @@ const OTHER_RETRIES: [(u16, Option<&str>, &str); 12] = {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn each_status_is_retried_as_the_official_clients_retry_it() {
+fn statuses_are_retried_like_official_clients() {
     let tables = read_json("retry_cases.json");
     let rows = list(&tables["measured_should_retry"]["rows"]);
     assert_eq!(rows.len(), 222);
@@ -860,7 +860,7 @@ const COUNT: &str = "x-stainless-retry-count";
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn cases_of_the_typescript_client_end_as_there() {
+fn typescript_client_cases_end_alike() {
     let tables = read_json("retry_cases.json");
     assert_eq!(list(&tables["typescript"]["rules"]).len(), 6);
     let cases = list(&tables["typescript"]["tests"]);
@@ -910,7 +910,7 @@ fn cases_of_the_typescript_client_end_as_there() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn cases_of_the_java_client_end_as_there() {
+fn java_client_cases_end_alike() {
     let tables = read_json("retry_cases.json");
     let cases = list(&tables["java"]["cases"]);
     assert_eq!(cases.len(), 6);
@@ -977,7 +977,7 @@ fn cases_of_the_java_client_end_as_there() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn cases_of_the_go_client_end_as_there() {
+fn go_client_cases_end_alike() {
     let tables = read_json("retry_cases.json");
     assert_eq!(list(&tables["go"]["rules"]).len(), 4);
     let cases = list(&tables["go"]["cases"]);
@@ -1013,7 +1013,7 @@ fn cases_of_the_go_client_end_as_there() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn cases_of_the_ruby_client_end_as_there() {
+fn ruby_client_cases_end_alike() {
     let tables = read_json("retry_cases.json");
     let cases = list(&tables["ruby"]["cases"]);
     assert_eq!(cases.len(), 7);
@@ -1105,7 +1105,7 @@ enum Arrival {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn streams_come_to_what_the_official_client_makes_of_them() {
+fn streams_accumulate_like_the_official_client() {
     let streams = streams();
     let calls = AtomicUsize::new(0);
     in_parallel(&streams, |seed, recorded| {
@@ -1137,7 +1137,7 @@ fn streams_come_to_what_the_official_client_makes_of_them() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn streams_that_arrive_byte_by_byte_come_to_the_same() {
+fn streams_arriving_byte_by_byte_accumulate_alike() {
     let streams = streams();
     let calls = AtomicUsize::new(0);
     in_parallel(&streams, |_, recorded| {
@@ -1158,7 +1158,7 @@ fn streams_that_arrive_byte_by_byte_come_to_the_same() {
 
 #[test]
 #[ignore = "needs the recordings, their folder in ANTHROPIC_RECORDINGS"]
-fn streams_cut_anywhere_are_errors_with_what_had_arrived() {
+fn cut_streams_are_errors_with_partial_content() {
     let streams = streams();
     let cuts = AtomicUsize::new(0);
     in_parallel(&streams, |seed, recorded| {

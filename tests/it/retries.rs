@@ -20,7 +20,7 @@ fn broken() -> Reply {
 }
 
 #[test]
-fn shutdown_wakes_a_thread_that_waits_for_an_hour() {
+fn shutdown_wakes_a_long_sleep() {
     let system: fn(ClientBuilder, &ManualClock) -> ClientBuilder = |builder, _| builder;
     for with_clock in [system, |builder, clock| builder.clock(clock)] {
         let (server, clock) = (server(), ManualClock::held());
@@ -49,7 +49,7 @@ fn shutdown_wakes_a_thread_that_waits_for_an_hour() {
 }
 
 #[test]
-fn shutdown_cuts_a_thread_that_waits_for_a_stalled_socket() {
+fn shutdown_cuts_a_stalled_socket() {
     let stream = || StreamScript::text("One two three");
     let replies = [
         Reply::message("x").stall_before_headers(),
@@ -84,7 +84,7 @@ fn shutdown_cuts_a_thread_that_waits_for_a_stalled_socket() {
 }
 
 #[test]
-fn shutdown_ends_a_stream_that_was_handed_out() {
+fn shutdown_ends_an_open_stream() {
     let server = server();
     server.push(Reply::stream(
         StreamScript::text("One two three").stall_after(5),
@@ -119,7 +119,7 @@ fn is_shut_down(error: &Error, attempts: usize) {
 }
 
 #[test]
-fn the_deadline_covers_attempts_and_sleeps_and_fails_before_a_sleep_that_is_too_long() {
+fn deadline_covers_attempts_and_sleeps() {
     let lab = Lab::with(|builder| {
         let policy = RetryPolicy::new()
             .initial_backoff(seconds(40))
@@ -142,7 +142,7 @@ fn the_deadline_covers_attempts_and_sleeps_and_fails_before_a_sleep_that_is_too_
 }
 
 #[test]
-fn a_wait_just_shorter_than_the_deadline_is_waited() {
+fn wait_just_within_the_deadline_is_taken() {
     let with = |deadline| {
         let lab = Lab::with(|builder| builder.deadline(deadline));
         lab.server.push(broken().header("retry-after", "30"));
@@ -153,7 +153,7 @@ fn a_wait_just_shorter_than_the_deadline_is_waited() {
 }
 
 #[test]
-fn a_call_whose_deadline_is_over_sends_nothing() {
+fn expired_deadline_sends_nothing() {
     let lab = Lab::new();
     let late = lab.client.with(Options::new().deadline(Duration::ZERO));
     let error = late
@@ -167,7 +167,7 @@ fn a_call_whose_deadline_is_over_sends_nothing() {
 }
 
 #[test]
-fn a_refusal_whose_body_stalls_is_known_by_its_status_long_before_the_time_limits() {
+fn refusal_with_a_stalled_body_is_known_by_status() {
     let server = server();
     server.answer_with(|_| Reply::error(400, "invalid_request_error", "a long story").stall(10));
     let ask = |streams| {
@@ -184,7 +184,7 @@ fn a_refusal_whose_body_stalls_is_known_by_its_status_long_before_the_time_limit
 }
 
 #[test]
-fn the_deadline_cuts_a_stalled_attempt_and_nothing_is_repeated() {
+fn deadline_cuts_a_stalled_attempt() {
     let stream = || StreamScript::text("One two three");
     for (reply, streams) in [
         (Reply::message("x").stall_before_headers(), true),
@@ -218,7 +218,7 @@ fn the_deadline_cuts_a_stalled_attempt_and_nothing_is_repeated() {
 }
 
 #[test]
-fn a_storm_of_failures_is_met_with_ten_quick_retries_and_then_with_slow_ones() {
+fn failure_storm_gets_ten_quick_retries_then_slow() {
     let quick = RetryPolicy::new()
         .initial_backoff(millis(1))
         .max_backoff(seconds(1));
@@ -279,7 +279,7 @@ fn many_threads_survive_one_failure_each() {
 }
 
 #[test]
-fn a_tiny_retry_after_makes_no_hot_loop() {
+fn tiny_retry_after_makes_no_hot_loop() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_wait(seconds(30))));
     lab.server.answer_with(|_| {
         Reply::error(429, "rate_limit_error", "slow down").header("retry-after-ms", "1")
@@ -294,7 +294,7 @@ fn a_tiny_retry_after_makes_no_hot_loop() {
 }
 
 #[test]
-fn a_retry_after_on_a_stream_that_broke_is_no_reason_to_wait() {
+fn retry_after_on_a_broken_stream_is_ignored() {
     let lab = Lab::with(|builder| builder);
     let broken = StreamScript::text("a b").cut_after(5);
     lab.server
@@ -309,7 +309,7 @@ fn a_retry_after_on_a_stream_that_broke_is_no_reason_to_wait() {
 }
 
 #[test]
-fn an_answer_that_failed_in_its_middle_is_not_asked_for_again_if_repeats_are_forbidden() {
+fn max_repeats_zero_forbids_repeating_broken_bodies() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_repeats(0)));
     let script = StreamScript::text("a b c").error_after(5, "overloaded_error", "Overloaded");
     lab.server.push(Reply::stream(script));
@@ -322,7 +322,7 @@ fn an_answer_that_failed_in_its_middle_is_not_asked_for_again_if_repeats_are_for
 }
 
 #[test]
-fn the_jitter_never_makes_a_feasible_wait_miss_the_deadline() {
+fn jitter_never_makes_a_wait_miss_the_deadline() {
     for seed in 0..20 {
         let lab = Lab::with(|builder| builder.seed(seed).deadline(seconds(20)));
         lab.server.push(Reply::rate_limited(19));
@@ -331,7 +331,7 @@ fn the_jitter_never_makes_a_feasible_wait_miss_the_deadline() {
 }
 
 #[test]
-fn endless_settings_are_fine() {
+fn endless_settings_are_accepted() {
     let lab = Lab::with(|builder| {
         builder
             .timeout(Duration::MAX)
@@ -345,7 +345,7 @@ fn endless_settings_are_fine() {
 }
 
 #[test]
-fn waiting_for_limits_and_overloads_ends_at_max_wait() {
+fn waits_for_limits_and_overloads_end_at_max_wait() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_wait(seconds(60))));
     lab.server.push_all([
         Reply::rate_limited(20),
@@ -375,7 +375,7 @@ fn waiting_for_limits_and_overloads_ends_at_max_wait() {
 }
 
 #[test]
-fn no_policy_tries_once_and_waits_never() {
+fn policy_none_tries_once_and_never_waits() {
     for (reply, kind) in [
         (Reply::rate_limited(1), ErrorKind::RateLimit),
         (
@@ -425,7 +425,7 @@ fn no_policy_tries_once_and_waits_never() {
 }
 
 #[test]
-fn an_answer_lists_every_attempt_and_the_wait_before_it() {
+fn meta_lists_each_attempt_and_its_wait() {
     let lab = Lab::new();
     lab.server.push_all([
         Reply::overloaded(),
@@ -479,7 +479,7 @@ fn an_answer_lists_every_attempt_and_the_wait_before_it() {
 }
 
 #[test]
-fn an_attempt_says_how_long_it_took() {
+fn attempt_reports_its_duration() {
     let server = server();
     server.push(Reply::message("x").delay(millis(30)));
     let client = builder(&server).build().expect("valid settings");
@@ -488,7 +488,7 @@ fn an_attempt_says_how_long_it_took() {
 }
 
 #[test]
-fn rate_limits_are_read_from_the_last_answer() {
+fn rate_limits_come_from_the_last_response() {
     let lab = Lab::new();
     let left =
         |left: &str| Reply::message("x").header("anthropic-ratelimit-requests-remaining", left);
@@ -515,7 +515,7 @@ fn rate_limits_are_read_from_the_last_answer() {
 }
 
 #[test]
-fn a_copy_with_other_settings_leaves_the_original_alone() {
+fn copy_with_settings_leaves_the_original_alone() {
     let lab = Lab::with(|builder| builder.beta("a").header("x-team", "one"));
     let options = Options::new()
         .retry(RetryPolicy::none())
@@ -543,7 +543,7 @@ fn a_copy_with_other_settings_leaves_the_original_alone() {
 }
 
 #[test]
-fn a_copy_has_its_own_times() {
+fn copy_has_its_own_timeouts() {
     let lab = Lab::new();
     let mute = || Reply::message("x").stall_before_headers();
     for options in [
@@ -563,7 +563,7 @@ fn a_copy_has_its_own_times() {
 }
 
 #[test]
-fn jitter_is_random_but_the_same_for_the_same_seed() {
+fn jitter_is_reproducible_from_its_seed() {
     let waits = |seed, calls: usize| {
         let lab = Lab::with(|builder| builder.seed(seed));
         for _ in 0..calls {
@@ -582,7 +582,7 @@ fn jitter_is_random_but_the_same_for_the_same_seed() {
 }
 
 #[test]
-fn the_prompt_is_sent_unchanged_at_each_attempt() {
+fn each_attempt_sends_the_prompt_unchanged() {
     let lab = Lab::new();
     lab.server.push_all([
         Reply::overloaded(),

@@ -21,7 +21,7 @@ const ANSWER: &str = "the answer that stays between us";
 const SECRETS: [&str; 6] = [KEY, TOKEN, VALUE, PASSWORD, PROMPT, ANSWER];
 
 #[test]
-fn a_redirect_to_another_port_never_carries_the_key() {
+fn redirect_to_another_port_gets_no_key() {
     let (here, other) = (server(), server());
     let elsewhere = format!("{}/v1/messages", other.base_url());
     let with_key: fn(&TestServer) -> ClientBuilder = builder;
@@ -56,7 +56,7 @@ fn a_redirect_to_another_port_never_carries_the_key() {
 }
 
 #[test]
-fn no_log_line_shows_a_secret() {
+fn log_lines_show_no_secret() {
     let lines = Lines::capture();
     let tunes: [fn(ClientBuilder) -> ClientBuilder; 3] = [
         |builder| builder,
@@ -186,7 +186,7 @@ fn drive(server: &TestServer, client: &Client) {
 }
 
 #[test]
-fn nothing_that_can_be_printed_shows_a_secret() {
+fn debug_and_display_show_no_secret() {
     let server = server();
     let builder = keyless(&server)
         .api_key(KEY)
@@ -220,7 +220,7 @@ fn nothing_that_can_be_printed_shows_a_secret() {
 }
 
 #[test]
-fn errors_of_settings_do_not_show_them() {
+fn setting_errors_show_no_secret() {
     let server = server();
     let url = |prefix: &str| format!("{prefix}{KEY}@gateway.example/");
     let builders = [
@@ -278,7 +278,7 @@ fn errors_of_settings_do_not_show_them() {
 }
 
 #[test]
-fn a_key_that_the_server_repeats_is_not_shown() {
+fn key_echoed_in_an_error_is_not_shown() {
     let server = server();
     for (builder, secret) in [
         (keyless(&server).api_key(KEY), KEY),
@@ -323,7 +323,7 @@ fn a_key_that_the_server_repeats_is_not_shown() {
 }
 
 #[test]
-fn a_key_that_stands_in_a_success_or_a_header_is_not_shown() {
+fn key_echoed_in_a_success_or_header_is_not_shown() {
     let server = server();
     let client = keyless(&server).api_key(KEY).build();
     let client = client.expect("valid settings");
@@ -355,7 +355,7 @@ fn a_key_that_stands_in_a_success_or_a_header_is_not_shown() {
 }
 
 #[test]
-fn the_key_goes_unencrypted_to_loopback_only() {
+fn plain_http_key_goes_to_loopback_only() {
     let to = |url: &str| Client::builder().api_key(KEY).base_url(url);
     for url in [
         "http://127.0.0.1:9",
@@ -385,7 +385,7 @@ fn the_key_goes_unencrypted_to_loopback_only() {
 }
 
 #[test]
-fn the_key_goes_unencrypted_through_proxies_on_loopback_only() {
+fn plain_http_key_uses_loopback_proxies_only() {
     let through = |proxy: &str| {
         let builder = Client::builder().api_key(KEY).proxy(proxy);
         builder.base_url("http://localhost:8080")

@@ -59,7 +59,7 @@ fn drain(stream: &mut MessageStream) -> (Vec<String>, Option<Error>) {
 }
 
 #[test]
-fn events_come_typed_and_in_order_and_fold_into_the_message() {
+fn events_arrive_typed_and_fold_into_the_message() {
     let Setup { server, client, .. } = setup();
     let script = StreamScript::new()
         .message_start(25)
@@ -102,7 +102,7 @@ fn events_come_typed_and_in_order_and_fold_into_the_message() {
 }
 
 #[test]
-fn a_stream_asks_for_a_stream_and_so_does_create() {
+fn stream_and_create_both_request_streaming() {
     let Setup { server, client, .. } = setup();
     client
         .messages()
@@ -120,7 +120,7 @@ fn a_stream_asks_for_a_stream_and_so_does_create() {
 }
 
 #[test]
-fn create_and_final_message_give_what_the_plain_exchange_gives() {
+fn streamed_and_plain_calls_yield_equal_messages() {
     let Setup { server, client, .. } = setup();
     server.answer_with(|_| Reply::message("the same words"));
     let streamed = client.messages().create(&request()).expect("whole");
@@ -142,7 +142,7 @@ fn create_and_final_message_give_what_the_plain_exchange_gives() {
 }
 
 #[test]
-fn connections_are_used_again_after_a_stream() {
+fn connection_is_reused_after_a_stream() {
     let Setup { server, client, .. } = setup();
     for _ in 0..10 {
         client.messages().create(&request()).expect("whole");
@@ -164,7 +164,7 @@ fn endless(with_pings: bool) -> Reply {
 }
 
 #[test]
-fn a_complete_answer_does_not_wait_for_the_end_of_its_body() {
+fn complete_message_does_not_await_body_end() {
     let none = Options::new();
     // A deadline as far as the idle timeout, beyond what counts as a hang.
     for options in [none.clone(), none.deadline(Duration::from_secs(150))] {
@@ -190,8 +190,7 @@ fn a_complete_answer_does_not_wait_for_the_end_of_its_body() {
 }
 
 #[test]
-fn a_body_that_does_not_end_although_others_did_holds_up_one_call_and_no_longer_than_its_deadline()
-{
+fn unfinished_body_delays_one_call_within_deadline() {
     let Setup { server, client, .. } = setup();
     client.messages().create(&request()).expect("whole");
     server.push_all([endless(false), endless(false)]);
@@ -205,7 +204,7 @@ fn a_body_that_does_not_end_although_others_did_holds_up_one_call_and_no_longer_
 }
 
 #[test]
-fn connections_are_used_again_after_bodies_that_end_with_a_marker_and_in_pieces() {
+fn connection_is_reused_after_chunked_bodies() {
     let Setup { server, client, .. } = setup();
     for _ in 0..10 {
         let script = StreamScript::text("a b c");
@@ -218,7 +217,7 @@ fn connections_are_used_again_after_bodies_that_end_with_a_marker_and_in_pieces(
 }
 
 #[test]
-fn an_overload_inside_a_stream_is_retried_until_content_was_handed_out() {
+fn stream_overload_is_retried_before_content() {
     let overloaded =
         |k| StreamScript::text("some words").error_after(k, "overloaded_error", "Overloaded");
     // As the first event, and before the first content: nobody notices.
@@ -268,7 +267,7 @@ fn an_overload_inside_a_stream_is_retried_until_content_was_handed_out() {
 }
 
 #[test]
-fn create_retries_an_overload_wherever_it_comes_in_the_stream() {
+fn create_retries_an_overload_anywhere_in_a_stream() {
     for k in [0, 1, 2, 5, 7] {
         let Setup {
             server,
@@ -287,7 +286,7 @@ fn create_retries_an_overload_wherever_it_comes_in_the_stream() {
 }
 
 #[test]
-fn what_the_head_of_a_success_says_about_retries_does_not_hold_for_an_error_in_the_stream() {
+fn stream_error_ignores_retry_headers_of_its_success() {
     let Setup { server, client, .. } = setup();
     let script = StreamScript::new().message_start(3);
     let script = script.error("overloaded_error", "Overloaded");
@@ -300,7 +299,7 @@ fn what_the_head_of_a_success_says_about_retries_does_not_hold_for_an_error_in_t
 }
 
 #[test]
-fn each_error_in_a_stream_has_the_kind_of_its_status() {
+fn stream_error_has_the_kind_of_its_status() {
     for (kind, expected, retried) in [
         ("invalid_request_error", ErrorKind::InvalidRequest, false),
         ("authentication_error", ErrorKind::Auth, false),
@@ -332,7 +331,7 @@ fn each_error_in_a_stream_has_the_kind_of_its_status() {
 }
 
 #[test]
-fn an_error_that_ends_a_stream_without_an_empty_line_keeps_its_kind() {
+fn unterminated_error_event_keeps_its_kind() {
     let Setup {
         server,
         clock,
@@ -352,7 +351,7 @@ fn an_error_that_ends_a_stream_without_an_empty_line_keeps_its_kind() {
 }
 
 #[test]
-fn a_stream_that_ends_early_never_passes_for_an_answer() {
+fn stream_that_ends_early_is_an_error() {
     let events = 9;
     for k in 0..events {
         let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
@@ -371,7 +370,7 @@ fn a_stream_that_ends_early_never_passes_for_an_answer() {
 }
 
 #[test]
-fn a_broken_stream_carries_text_and_usage_so_far() {
+fn broken_stream_carries_text_and_usage_so_far() {
     let Setup { server, client, .. } = setup();
     let script = StreamScript::new()
         .message_start(77)
@@ -393,7 +392,7 @@ fn a_broken_stream_carries_text_and_usage_so_far() {
 }
 
 #[test]
-fn what_a_broken_stream_used_is_counted_whatever_its_events_look_like() {
+fn broken_stream_usage_is_counted_with_odd_events() {
     let Setup { server, client, .. } = setup();
     let mut script = StreamScript::new().message_start(3).event(
         "content_block_start",
@@ -425,7 +424,7 @@ fn what_a_broken_stream_used_is_counted_whatever_its_events_look_like() {
 }
 
 #[test]
-fn a_cut_before_content_is_repeated_once_and_can_be_forbidden() {
+fn cut_before_content_is_repeated_once_if_allowed() {
     let cut = || Reply::stream(StreamScript::text("words").cut_after(1));
     let Setup { server, client, .. } = setup();
     server.push_all([cut(), cut(), cut()]);
@@ -443,7 +442,7 @@ fn a_cut_before_content_is_repeated_once_and_can_be_forbidden() {
 }
 
 #[test]
-fn a_silent_stream_meets_the_idle_timeout() {
+fn silent_stream_hits_the_idle_timeout() {
     let idle = Duration::from_millis(40);
     let Setup { server, client, .. } =
         setup_with(|builder| builder.idle_timeout(idle).retry(RetryPolicy::none()));
@@ -459,7 +458,7 @@ fn a_silent_stream_meets_the_idle_timeout() {
 }
 
 #[test]
-fn pings_keep_a_stream_alive_for_as_long_as_they_come() {
+fn pings_keep_a_stream_alive() {
     // Forty silent spells, each a small part of the idle timeout, together far beyond it.
     let idle = Duration::from_millis(500);
     let Setup { server, client, .. } = setup_with(|builder| builder.idle_timeout(idle));
@@ -476,7 +475,7 @@ fn pings_keep_a_stream_alive_for_as_long_as_they_come() {
 }
 
 #[test]
-fn the_deadline_ends_a_stream_that_never_ends() {
+fn deadline_ends_an_endless_stream() {
     let Setup { server, client, .. } = setup();
     let endless = StreamScript::new()
         .message_start(5)
@@ -495,7 +494,7 @@ fn the_deadline_ends_a_stream_that_never_ends() {
 }
 
 #[test]
-fn dropping_a_stream_cuts_its_connection() {
+fn dropped_stream_cuts_its_connection() {
     let Setup { server, client, .. } = setup();
     server.push(Reply::stream(
         StreamScript::text("one two three").stall_after(4),
@@ -508,7 +507,7 @@ fn dropping_a_stream_cuts_its_connection() {
 }
 
 #[test]
-fn shutdown_ends_a_stream_that_waits() {
+fn shutdown_ends_a_waiting_stream() {
     let Setup { server, client, .. } = setup();
     server.push(Reply::stream(
         StreamScript::text("one two three").stall_after(5),
@@ -521,7 +520,7 @@ fn shutdown_ends_a_stream_that_waits() {
 }
 
 #[test]
-fn a_stream_moves_to_another_thread() {
+fn stream_moves_to_another_thread() {
     let setup = setup();
     let mut stream = setup
         .client
@@ -536,7 +535,7 @@ fn a_stream_moves_to_another_thread() {
 }
 
 #[test]
-fn a_whole_message_where_a_stream_was_asked_for_is_fine() {
+fn plain_message_is_accepted_for_a_stream() {
     let body = serde_json::json!({"id":"msg_1","type":"message","role":"assistant","model":"m",
         "content":[{"type":"text","text":"whole"},{"type":"tool_use","id":"t","name":"n",
         "input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,
@@ -576,7 +575,7 @@ fn a_whole_message_where_a_stream_was_asked_for_is_fine() {
 }
 
 #[test]
-fn odd_framings_give_the_same_message() {
+fn odd_framings_yield_the_same_message() {
     let scripts = || StreamScript::text("a b c");
     for (name, reply) in [
         ("CRLF", Reply::stream(scripts().crlf())),
@@ -615,7 +614,7 @@ fn odd_framings_give_the_same_message() {
 }
 
 #[test]
-fn what_is_no_stream_is_an_error_with_words() {
+fn non_stream_response_is_a_clear_error() {
     for (reply, kind, words) in [
         (
             Reply::html(200, "Sign in"),
@@ -654,7 +653,7 @@ fn what_is_no_stream_is_an_error_with_words() {
 }
 
 #[test]
-fn an_endless_event_is_refused() {
+fn endless_event_is_refused() {
     let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
     let huge = vec![b'x'; 17 << 20];
     let script = StreamScript::new().raw("data: ").raw(huge).raw("\n\n");
@@ -668,7 +667,7 @@ fn an_endless_event_is_refused() {
 }
 
 #[test]
-fn partial_shows_what_has_arrived_while_iterating() {
+fn partial_shows_what_has_arrived() {
     let Setup { server, client, .. } = setup();
     server.push(Reply::stream(
         StreamScript::new()
@@ -692,7 +691,7 @@ fn partial_shows_what_has_arrived_while_iterating() {
 }
 
 #[test]
-fn a_stream_without_content_keeps_all_but_what_was_said() {
+fn stream_without_content_keeps_everything_else() {
     let Setup { server, client, .. } = setup();
     let script = || {
         StreamScript::new()
@@ -721,7 +720,7 @@ fn a_stream_without_content_keeps_all_but_what_was_said() {
 }
 
 #[test]
-fn an_endless_answer_is_refused_before_it_fills_the_memory() {
+fn endless_message_is_refused_before_memory_fills() {
     let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
     let endless = || {
         StreamScript::new()
@@ -746,7 +745,7 @@ fn an_endless_answer_is_refused_before_it_fills_the_memory() {
 }
 
 #[test]
-fn answers_and_tool_inputs_are_read_into_types_of_the_callers() {
+fn text_and_tool_inputs_parse_into_caller_types() {
     #[derive(Debug, PartialEq, serde::Deserialize)]
     struct Town {
         name: String,
@@ -768,7 +767,7 @@ fn answers_and_tool_inputs_are_read_into_types_of_the_callers() {
 }
 
 #[test]
-fn a_message_of_blocks_is_the_same_in_one_piece_and_streamed() {
+fn blocks_are_equal_plain_and_streamed() {
     let server = TestServer::start().expect("a port");
     let call = ToolUseBlock::new("toolu_1", "temperature", json!({"town": "Lima"}));
     let search = json!({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search",

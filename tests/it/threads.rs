@@ -14,7 +14,7 @@ const THREADS: usize = 64;
 const REQUESTS: usize = 10_000;
 
 #[test]
-fn a_held_clock_notes_the_sleep_of_each_thread_once() {
+fn held_clock_records_each_sleep_once() {
     let server = server();
     let clock = ManualClock::held();
     // The second client waits as long as the first.
@@ -40,7 +40,7 @@ fn a_held_clock_notes_the_sleep_of_each_thread_once() {
 }
 
 #[test]
-fn each_of_ten_thousand_requests_from_64_threads_gets_its_own_answer() {
+fn ten_thousand_requests_get_their_own_messages() {
     let server = server();
     server.keep_requests(false);
     server.answer_with(|request| Reply::message(asked(request)));
@@ -56,7 +56,7 @@ fn each_of_ten_thousand_requests_from_64_threads_gets_its_own_answer() {
 }
 
 #[test]
-fn requests_that_fail_are_repeated_and_none_is_lost_or_doubled() {
+fn failed_requests_are_neither_lost_nor_doubled() {
     const EACH: usize = 1_000;
     let server = server();
     server.keep_requests(false);
@@ -88,7 +88,7 @@ fn requests_that_fail_are_repeated_and_none_is_lost_or_doubled() {
 }
 
 #[test]
-fn clones_and_copies_share_their_connections() {
+fn clones_and_copies_share_connections() {
     let server = server();
     let client = builder(&server).build().expect("valid settings");
     let request = MessageRequest::new("claude-haiku-4-5", 256).user("1");

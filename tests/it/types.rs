@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::support::{Lab, request};
 
 #[test]
-fn one_odd_block_does_not_cost_the_answer() {
+fn odd_block_leaves_the_message_readable() {
     let odd = [
         json!({"type":"text","text":null}),
         json!({"type":"tool_use","id":null,"name":"n","input":{}}),
@@ -44,7 +44,7 @@ fn one_odd_block_does_not_cost_the_answer() {
 }
 
 #[test]
-fn content_that_is_no_list_of_objects_is_no_message() {
+fn content_must_be_a_list_of_objects() {
     for content in [
         json!(null),
         json!("a"),
@@ -61,7 +61,7 @@ fn content_that_is_no_list_of_objects_is_no_message() {
 }
 
 #[test]
-fn blocks_that_programs_build_have_the_documented_shape() {
+fn built_blocks_have_the_documented_shape() {
     let blocks: [(ContentBlock, Value); 10] = [
         (
             ContentBlock::search_result("s", "t", "x"),
@@ -114,7 +114,7 @@ fn blocks_that_programs_build_have_the_documented_shape() {
 }
 
 #[test]
-fn message_for_a_test_is_an_answer() {
+fn message_for_tests_is_complete() {
     let mut message = Message::for_test("a");
     message.usage = Usage::new(3, 4);
     assert_eq!(message.text(), "a");
@@ -136,7 +136,7 @@ fn message_for_a_test_is_an_answer() {
 }
 
 #[test]
-fn what_threads_share_can_be_shared() {
+fn shared_types_are_send_and_sync() {
     fn is_shared<T: Send + Sync + 'static>() {}
     fn is_moved<T: Send + 'static>() {}
     is_shared::<Client>();
@@ -152,7 +152,7 @@ fn what_threads_share_can_be_shared() {
 }
 
 #[test]
-fn an_iterator_at_its_end_stays_there() {
+fn iterators_are_fused() {
     fn end<T>(mut items: impl FusedIterator<Item = T>) -> usize {
         let count = items.by_ref().count();
         assert!(items.next().is_none());
@@ -175,7 +175,7 @@ fn an_iterator_at_its_end_stays_there() {
 }
 
 #[test]
-fn json_nested_without_end_is_an_error_and_no_overflow() {
+fn deeply_nested_json_is_an_error() {
     for levels in [128, 100_000] {
         for (open, close) in [
             ("[", "]"),
@@ -226,7 +226,7 @@ fn json_nested_without_end_is_an_error_and_no_overflow() {
 }
 
 #[test]
-fn an_error_names_the_field_that_is_odd() {
+fn error_names_the_odd_field() {
     let lab = Lab::new();
     let answer = json!({"type": "message", "content": "secret", "role": "assistant"});
     lab.server.push(Reply::json(200, answer));
@@ -247,7 +247,7 @@ fn refused<T: DeserializeOwned + Debug>(text: &str) {
 const MOST_BLOCKS: usize = 62;
 
 #[test]
-fn blocks_are_read_as_deep_in_each_other_as_json_can_be() {
+fn blocks_nest_as_deep_as_json_can() {
     // The stack of a thread, which is that of no test where tests run one by one.
     let reader = thread::Builder::new().stack_size(2 << 20).spawn(|| {
         for block in [
@@ -280,7 +280,7 @@ fn inside(block: ContentBlock) -> Vec<ContentBlock> {
 }
 
 #[test]
-fn blocks_deep_in_each_other_take_no_longer_than_they_are_long() {
+fn nested_blocks_parse_in_linear_time() {
     let long = format!(r#"{{"type":"x","y":[{}0]}}"#, "0,".repeat(20_000));
     for block in [
         r#"{"type":"search_result","source":"s","title":"t","content":["#,
@@ -303,7 +303,7 @@ fn blocks_deep_in_each_other_take_no_longer_than_they_are_long() {
 }
 
 #[test]
-fn one_odd_element_keeps_the_list_as_it_was() {
+fn odd_element_keeps_the_list_unchanged() {
     for content in [
         json!([{"type":"text","text":"a","citations":[]}, "odd", {"type":"future"}]),
         json!([{"type":"text","text":"a"}, 5]),
@@ -333,7 +333,7 @@ fn same<T: DeserializeOwned + Serialize>(text: &str) -> T {
 }
 
 #[test]
-fn the_result_of_a_call_names_its_id_and_its_toolset() {
+fn tool_result_names_its_call_and_toolset() {
     let call = json!({"type": "tool_use", "id": "toolu_1", "name": "click", "input": {},
         "toolset_name": "browser"});
     let call: ToolUseBlock = serde_json::from_value(call).expect("a call");
@@ -350,7 +350,7 @@ fn the_result_of_a_call_names_its_id_and_its_toolset() {
 }
 
 #[test]
-fn answers_that_the_server_does_not_take_back_do_not_spoil_a_conversation() {
+fn unreturnable_messages_do_not_break_a_dialogue() {
     let lab = Lab::new();
     let cut = StreamScript::new()
         .message_start(5)
@@ -396,7 +396,7 @@ fn answers_that_the_server_does_not_take_back_do_not_spoil_a_conversation() {
 }
 
 #[test]
-fn turns_of_the_model_are_sent_as_the_server_takes_them() {
+fn model_turns_are_sent_as_the_server_accepts() {
     let text = |text: &str| json!({"type":"text","text":text});
     let call = |input: Value| json!({"type":"tool_use","id":"t","name":"n","input":input});
     let invalid = |text: &str| json!({"INVALID_JSON": text});

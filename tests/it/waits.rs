@@ -9,7 +9,7 @@ use crate::matrix::*;
 use crate::support::{millis, seconds};
 
 #[test]
-fn rate_limits_are_waited_out() {
+fn rate_limits_are_awaited() {
     let asked = |seconds_| Wait::Asked(seconds(seconds_));
     let concurrent = "Number of concurrent connections has exceeded your rate limit";
     check([
@@ -75,7 +75,7 @@ fn rate_limits_are_waited_out() {
 }
 
 #[test]
-fn retry_after_is_understood_in_all_its_forms() {
+fn retry_after_is_parsed_in_all_forms() {
     // The clock shows 2026-01-01 00:00:00 UTC, a Thursday.
     let waits = |value: &str, wait| {
         let reply = limited("m").header("retry-after", value);
@@ -132,7 +132,7 @@ fn retry_after_is_understood_in_all_its_forms() {
 }
 
 #[test]
-fn a_wait_longer_than_permitted_fails_at_once_and_says_so() {
+fn wait_over_max_wait_fails_at_once() {
     const LONGEST: Duration = Duration::from_secs(4_294_967);
     let asks = |value: &str| limit(limited("m").header("retry-after", value), Wait::Over);
     let year = "Thu, 31 Dec 2026 00:00:00 GMT";
@@ -191,7 +191,7 @@ fn a_wait_longer_than_permitted_fails_at_once_and_says_so() {
 }
 
 #[test]
-fn overloads_are_waited_out_and_use_no_attempt() {
+fn overloads_do_not_count_as_attempts() {
     let overloaded = || answered(529, Reply::overloaded(), ErrorKind::Overloaded, Wait::Gate);
     let failed = || {
         let reply = Reply::error(500, "api_error", "m");
@@ -278,7 +278,7 @@ fn overloads_are_waited_out_and_use_no_attempt() {
 }
 
 #[test]
-fn failures_are_tried_again_until_the_attempts_are_used_up() {
+fn failures_are_retried_until_attempts_run_out() {
     let failed = |status, reply| answered(status, reply, ErrorKind::Server, Wait::Backoff);
     let internal = || {
         failed(

@@ -11,7 +11,7 @@ use crate::matrix::*;
 use crate::support::{HANG, KEY, builder, closed_port, ends, millis, request, seconds, server};
 
 #[test]
-fn a_connection_that_breaks_after_the_request_was_sent_is_repeated_once() {
+fn connection_broken_after_sending_is_repeated_once() {
     use Delivery::Unknown;
     use ErrorKind::Connection;
     let lost = |reply: Reply| silent(reply, Connection, Unknown, Wait::Backoff);
@@ -107,7 +107,7 @@ fn a_connection_that_breaks_after_the_request_was_sent_is_repeated_once() {
 }
 
 #[test]
-fn a_stream_that_breaks_before_its_content_was_handed_out_is_repeated_once() {
+fn stream_broken_before_content_is_repeated_once() {
     let text = || StreamScript::text("One two three");
     let step = |script| Step {
         ..broken(Reply::stream(script), ErrorKind::Stream, Wait::Backoff)
@@ -161,7 +161,7 @@ fn a_stream_that_breaks_before_its_content_was_handed_out_is_repeated_once() {
 }
 
 #[test]
-fn a_whole_stream_whose_connection_stays_open_is_an_answer_and_delays_one_call_at_most() {
+fn open_connection_delays_at_most_one_call() {
     let server = TestServer::start().expect("a server on loopback");
     server.answer_with(|_| Reply::stream(StreamScript::text("Seven.").stall_after(usize::MAX)));
     let client = builder(&server).idle_timeout(seconds(1));
@@ -173,7 +173,7 @@ fn a_whole_stream_whose_connection_stays_open_is_an_answer_and_delays_one_call_a
 }
 
 #[test]
-fn what_is_not_http_fails_at_once() {
+fn non_http_response_fails_at_once() {
     let flood = "x".repeat(200_000);
     let many: String = (0..5_000).map(|n| format!("x-{n}: 1\r\n")).collect();
     let rows = [
@@ -219,7 +219,7 @@ fn what_is_not_http_fails_at_once() {
 
 #[cfg(feature = "gzip")]
 #[test]
-fn what_is_not_compressed_although_it_says_so_fails_at_once() {
+fn falsely_compressed_response_fails_at_once() {
     let reply = Reply::json(200, MESSAGE).header("content-encoding", "gzip");
     let step = broken(reply, ErrorKind::Decode, Wait::Over);
     check([case("plain", [step])
@@ -228,7 +228,7 @@ fn what_is_not_compressed_although_it_says_so_fails_at_once() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_and_asked_once_more() {
+fn silent_server_times_out_and_is_retried_once() {
     use ErrorKind::Timeout;
     // A server that stalls sends nothing however long it is waited for.
     let short = |builder: ClientBuilder| builder.timeout(millis(100)).idle_timeout(millis(100));
@@ -307,7 +307,7 @@ fn a_silent_server_is_given_up_and_asked_once_more() {
 }
 
 #[test]
-fn a_file_that_comes_slowly_is_read_to_its_end() {
+fn slow_file_is_read_to_its_end() {
     // Never silent for long, and longer than the idle timeout in all.
     let server = server();
     server.push(Reply::json(200, "x".repeat(200)).dribble(10, millis(50)));
@@ -319,7 +319,7 @@ fn a_file_that_comes_slowly_is_read_to_its_end() {
 }
 
 #[test]
-fn an_error_whose_body_stalls_is_what_its_status_says() {
+fn error_with_a_stalled_body_keeps_its_status() {
     let reply = Reply::error(500, "api_error", "m").stall(10);
     let step = answered(500, reply, ErrorKind::Server, Wait::Over);
     // The time of a stall, and enough for what comes before it.
@@ -364,7 +364,7 @@ fn expect_unsent(
 }
 
 #[test]
-fn a_refused_connection_is_tried_again_because_nothing_was_sent() {
+fn refused_connection_is_retried() {
     let url = format!("http://127.0.0.1:{}", closed_port());
     let forbid = |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0));
     let error = expect_unsent(&url, forbid, "small", ErrorKind::Connection, 5);
@@ -388,7 +388,7 @@ fn parrot(bytes: &'static [u8]) -> String {
 }
 
 #[test]
-fn a_handshake_that_fails_is_tried_again_because_nothing_was_sent() {
+fn failed_handshake_is_retried() {
     let url = format!("https://{}", parrot(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let forbid =
         |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0).max_attempts(2));
@@ -415,7 +415,7 @@ fn a_handshake_that_fails_is_tried_again_because_nothing_was_sent() {
 }
 
 #[test]
-fn a_handshake_that_is_not_answered_ends_with_the_connect_timeout() {
+fn stalled_handshake_hits_the_connect_timeout() {
     let url = format!("https://{}", parrot(b""));
     let forbid = |builder: ClientBuilder| {
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
@@ -449,7 +449,7 @@ fn socks(pieces: &'static [&'static [u8]]) -> String {
 }
 
 #[test]
-fn a_socks_proxy_that_refuses_is_told_from_one_that_cannot_connect() {
+fn socks_refusal_differs_from_a_failed_connect() {
     let ask = |pieces, post: bool| {
         let builder = Client::builder().api_key(KEY).clock(&ManualClock::new());
         let builder = builder.base_url("https://api.example").proxy(socks(pieces));
@@ -499,7 +499,7 @@ fn large() -> String {
 }
 
 #[test]
-fn a_request_that_is_reset_while_it_is_sent_was_not_sent() {
+fn reset_while_sending_counts_as_unsent() {
     let server = TestServer::start().expect("a server on loopback");
     server.keep_requests(false);
     server.push_all([
@@ -525,7 +525,7 @@ fn a_request_that_is_reset_while_it_is_sent_was_not_sent() {
 }
 
 #[test]
-fn a_server_that_stops_reading_is_given_up_and_nothing_was_sent() {
+fn server_that_stops_reading_counts_as_unsent() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("its address"));
     let impatient = |builder: ClientBuilder| {
@@ -543,7 +543,7 @@ fn a_server_that_stops_reading_is_given_up_and_nothing_was_sent() {
 }
 
 #[test]
-fn a_request_with_an_empty_body_is_repeated_once_like_any_other() {
+fn request_with_an_empty_body_is_repeated_once() {
     let server = server();
     server.answer_with(|_| Reply::status(200).reset_before_headers());
     let builder = builder(&server).clock(&ManualClock::new());
@@ -557,7 +557,7 @@ fn a_request_with_an_empty_body_is_repeated_once_like_any_other() {
 }
 
 #[test]
-fn a_connection_that_died_in_the_pool_is_not_used() {
+fn dead_pooled_connection_is_not_used() {
     for last in [
         Reply::message("Seven.")
             .close()
@@ -586,7 +586,7 @@ fn a_connection_that_died_in_the_pool_is_not_used() {
 }
 
 #[test]
-fn a_pooled_connection_that_breaks_at_its_second_request_is_repeated_on_another() {
+fn broken_pooled_connection_is_replaced() {
     let server = TestServer::start().expect("a server on loopback");
     server.push_all([
         Reply::message("Seven."),
@@ -606,7 +606,7 @@ fn a_pooled_connection_that_breaks_at_its_second_request_is_repeated_on_another(
 }
 
 #[test]
-fn an_answer_that_was_read_whole_leaves_its_connection_to_the_next() {
+fn fully_read_response_frees_its_connection() {
     let server = TestServer::start().expect("a server on loopback");
     let client = builder(&server)
         .clock(&ManualClock::new())
@@ -641,7 +641,7 @@ fn an_answer_that_was_read_whole_leaves_its_connection_to_the_next() {
 }
 
 #[test]
-fn an_answer_that_comes_before_the_request_is_read_is_heard() {
+fn early_response_is_read() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("its address"));
     let hasty = thread::spawn(move || {
@@ -675,7 +675,7 @@ fn swallow(mut socket: TcpStream) {
 }
 
 #[test]
-fn an_answer_that_ends_with_its_connection_and_too_early_is_asked_for_once_more() {
+fn truncated_response_is_retried_once() {
     let cut_off = format!("HTTP/1.1 200 OK\r\n\r\n{}", &MESSAGE[..60]);
     let step = || {
         broken(
@@ -691,7 +691,7 @@ fn an_answer_that_ends_with_its_connection_and_too_early_is_asked_for_once_more(
 }
 
 #[test]
-fn an_answer_may_have_a_large_head_but_no_endless_one() {
+fn large_response_head_is_accepted_endless_refused() {
     ends(|| {
         for (length, fits) in [(30_000, true), (70_000, false), (1_000_000, false)] {
             let server = server();

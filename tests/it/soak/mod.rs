@@ -293,7 +293,7 @@ const MODELS: [&str; 4] = [
 ];
 
 #[test]
-fn thousands_of_calls_with_every_fault_end_as_they_must() {
+fn thousands_of_calls_survive_every_fault() {
     run(&Settings {
         requests: 3_000,
         seed: 1,
@@ -303,6 +303,6 @@ fn thousands_of_calls_with_every_fault_end_as_they_must() {
 
 #[test]
 #[ignore = "a million requests: minutes, in a process of its own"]
-fn a_million_requests_end_as_they_must_and_nothing_grows() {
+fn million_requests_survive_and_nothing_grows() {
     println!("{}", run(&Settings::read(&[])));
 }

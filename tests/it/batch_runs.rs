@@ -11,8 +11,8 @@ use anthropic_blocking::{BatchRun, ErrorKind, Result};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::batches::entries;
-use crate::killed::{Place, as_child, child, tear};
+use crate::support::child::{Place, as_child, child, tear};
+use crate::support::jobs::entries;
 use crate::support::{HANG, KEY, Lab, builder, seconds, server};
 
 const PATH: &str = "/v1/messages/batches";

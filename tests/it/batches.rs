@@ -10,6 +10,7 @@ use anthropic_blocking::{
 };
 use serde_json::{Value, json};
 
+use crate::support::jobs::entries;
 use crate::support::{HANG, Lab, PROMPT, is_stretched, request, seconds};
 
 const PATH: &str = "/v1/messages/batches";
@@ -783,17 +784,6 @@ fn results_that_are_gone_are_a_clear_error() {
 }
 
 // Helpers.
-
-pub fn entries(count: usize) -> Vec<(String, MessageRequest)> {
-    let entry = |index| {
-        let request = MessageRequest::new("claude-haiku-4-5", 256);
-        (
-            format!("key-{index}"),
-            request.user(format!("question {index}")),
-        )
-    };
-    (0..count).map(entry).collect()
-}
 
 /// A batch of one request that was created a hundred years from now.
 fn batch(id: &str, status: &str) -> Value {

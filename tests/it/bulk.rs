@@ -1,17 +1,19 @@
 //! Many requests over threads: each once, what dooms all, lazy input, one ahead, money, progress.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anthropic_blocking::testing::{ManualClock, RecordedRequest, Reply, ServerLimits};
+use anthropic_blocking::testing::{ManualClock, Reply, ServerLimits};
 use anthropic_blocking::{
-    BulkRun, CacheControl, Client, ContentBlock, Delivery, ErrorKind, Limits, Message,
-    MessageRequest, ModelClass, Price, Prices, Progress, Result,
+    BulkRun, CacheControl, Client, ContentBlock, Delivery, ErrorKind, Limits, MessageRequest,
+    ModelClass, Price, Prices, Progress, Result,
 };
 
+use crate::support::gate::{gate, wait_until};
+use crate::support::jobs::{ask, jobs, number, swift, texts};
 use crate::support::*;
 
 #[test]
@@ -986,84 +988,10 @@ fn primed() -> Lab {
     lab
 }
 
-/// A bulk whose threads begin at once.
-pub fn swift(client: &Client, threads: usize) -> anthropic_blocking::Bulk<'_> {
-    client.bulk().concurrency(threads).ramp_up(Duration::ZERO)
-}
-
-pub fn ask(number: impl std::fmt::Display) -> MessageRequest {
-    MessageRequest::new("claude-haiku-4-5", 64).user(format!("question {number}"))
-}
-
 /// The same with a system prompt that is to be cached.
 fn prefixed(number: usize, prefix: &str) -> MessageRequest {
     let system = ContentBlock::text(prefix).cached(CacheControl::ephemeral());
     ask(number).system(vec![system])
-}
-
-pub fn jobs(count: usize) -> impl ExactSizeIterator<Item = (String, MessageRequest)> + Send {
-    (0..count).map(|number| (format!("key-{number}"), ask(number)))
-}
-
-/// The number in the question of a request.
-pub fn number(request: &RecordedRequest) -> usize {
-    let text = request.text();
-    let rest = text.split("question ").nth(1).unwrap_or_default();
-    let end = rest.find(|c: char| !c.is_ascii_digit());
-    let number = &rest[..end.unwrap_or(rest.len())];
-    number.parse().unwrap_or(usize::MAX)
-}
-
-/// What was answered to each key, which comes once.
-#[track_caller]
-pub fn texts(
-    run: impl IntoIterator<Item = (String, Result<Message>)>,
-) -> BTreeMap<String, Result<String, ErrorKind>> {
-    let mut texts = BTreeMap::new();
-    for (key, answer) in run {
-        let text = answer
-            .map(|message| message.text())
-            .map_err(|error| error.kind());
-        let twin = texts.insert(key.clone(), text);
-        assert!(twin.is_none(), "{key} comes twice");
-    }
-    texts
-}
-
-/// Waits for a condition; only a hang takes long.
-#[track_caller]
-pub fn wait_until(is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < HANG, "it never comes");
-        thread::yield_now();
-    }
-}
-
-/// Holds who passes until it is opened.
-#[derive(Default)]
-pub struct Gate {
-    is_open: Mutex<bool>,
-    opened: Condvar,
-}
-
-pub fn gate() -> Arc<Gate> {
-    Arc::default()
-}
-
-impl Gate {
-    pub fn open(&self) {
-        *self.is_open.lock().expect("no panic") = true;
-        self.opened.notify_all();
-    }
-
-    pub fn pass(&self) {
-        let is_open = self.is_open.lock().expect("no panic");
-        let _open = self
-            .opened
-            .wait_timeout_while(is_open, HANG, |is_open| !*is_open)
-            .expect("no panic");
-    }
 }
 
 #[expect(dead_code, reason = "checked by the compiler")]

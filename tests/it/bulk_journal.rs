@@ -12,8 +12,9 @@ use anthropic_blocking::{ErrorKind, MessageRequest};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::bulk::{ask, gate, jobs, number, swift, texts};
-use crate::killed::{Place, as_child, child, tear};
+use crate::support::child::{Place, as_child, child, tear};
+use crate::support::gate::gate;
+use crate::support::jobs::{ask, jobs, number, swift, texts};
 use crate::support::*;
 
 #[test]

@@ -10,7 +10,6 @@ mod client;
 mod faults;
 mod garbage;
 mod interop;
-mod killed;
 mod limits;
 mod matrix;
 mod models;

@@ -1,5 +1,9 @@
 //! Helpers: a server, a client with a clock that waits without waiting, requests, bounds.
 
+pub mod child;
+pub mod gate;
+pub mod jobs;
+
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;

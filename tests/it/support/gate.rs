@@ -1,0 +1,43 @@
+//! Waiting for a condition, and replies that wait for a test.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use super::HANG;
+
+/// Waits for a condition; only a hang takes long.
+#[track_caller]
+pub fn wait_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < HANG, "it never comes");
+        thread::yield_now();
+    }
+}
+
+/// Holds who passes until it is opened.
+#[derive(Default)]
+pub struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+pub fn gate() -> Arc<Gate> {
+    Arc::default()
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.is_open.lock().expect("no panic") = true;
+        self.opened.notify_all();
+    }
+
+    pub fn pass(&self) {
+        let is_open = self.is_open.lock().expect("no panic");
+        let _open = self
+            .opened
+            .wait_timeout_while(is_open, HANG, |is_open| !*is_open)
+            .expect("no panic");
+    }
+}

@@ -11,7 +11,7 @@ use anthropic_blocking::{BatchRun, ErrorKind, Result};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::support::child::{Place, as_child, child, tear};
+use crate::support::child::{TemporaryFile, as_child, child, tear};
 use crate::support::jobs::entries;
 use crate::support::{HANG, KEY, Lab, builder, seconds, server};
 
@@ -240,14 +240,8 @@ fn error_names_the_created_batches() {
 
 #[test]
 fn second_run_with_a_journal_creates_no_batch() {
-    let (lab, place) = (Lab::new(), Place::new("same"));
-    let run = |count| {
-        lab.client
-            .batches()
-            .batch_size(2)
-            .journal(&place.0)
-            .run(entries(count))
-    };
+    let (lab, file) = (Lab::new(), TemporaryFile::new("same"));
+    let run = |count| run_in_pairs(&lab, &file, count);
     check(run(5).expect("a run"), 5);
     lab.server.take_requests();
     check(run(5).expect("the same"), 5);
@@ -266,21 +260,15 @@ fn second_run_with_a_journal_creates_no_batch() {
     }
     let mut changed = entries(5);
     changed[3].1 = changed[3].1.clone().system("Be brief.");
-    let batches = lab.client.batches().batch_size(2).journal(&place.0);
+    let batches = lab.client.batches().batch_size(2).journal(&file.path);
     batches.run(changed).expect_err("other requests");
     assert_eq!(lab.server.batch_count(), 3);
 }
 
 #[test]
 fn refused_batch_can_be_corrected_and_rerun() {
-    let (lab, place) = (Lab::new(), Place::new("refused"));
-    let run = |count| {
-        lab.client
-            .batches()
-            .batch_size(2)
-            .journal(&place.0)
-            .run(entries(count))
-    };
+    let (lab, file) = (Lab::new(), TemporaryFile::new("refused"));
+    let run = |count| run_in_pairs(&lab, &file, count);
     lab.server.on("POST", PATH, Reply::canned());
     lab.server.on(
         "POST",
@@ -319,10 +307,10 @@ fn deadline_covers_all_batches_of_a_run() {
 
 #[test]
 fn journal_holds_no_key_and_no_request() {
-    let (lab, place) = (Lab::new(), Place::new("secret"));
-    let batches = lab.client.batches().journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("secret"));
+    let batches = lab.client.batches().journal(&file.path);
     drop(batches.run(entries(3)).expect("a run"));
-    let text = fs::read_to_string(&place.0).expect("the journal");
+    let text = fs::read_to_string(&file.path).expect("the journal");
     assert!(text.contains("msgbatch_test_000001"));
     for secret in [KEY, "question", "key-1", "haiku"] {
         assert!(!text.contains(secret), "{text}");
@@ -333,11 +321,11 @@ fn journal_holds_no_key_and_no_request() {
 #[cfg(any(target_os = "linux", windows))]
 #[test]
 fn journal_in_use_is_refused() {
-    let (lab, place) = (Lab::new(), Place::new("in-use"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("in-use"));
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let (lab, place) = (&lab, &place);
+        let (lab, file) = (&lab, &file);
         scope.spawn(move || {
             let entries = entries(2).into_iter().inspect(|(id, _)| {
                 if id == "key-1" {
@@ -345,14 +333,14 @@ fn journal_in_use_is_refused() {
                     may_go_on.recv().expect("someone says so");
                 }
             });
-            let run = lab.client.batches().journal(&place.0).run(entries);
+            let run = lab.client.batches().journal(&file.path).run(entries);
             check(run.expect("a run"), 2);
         });
         has_begun.recv().expect("a run that has begun");
         let error = lab
             .client
             .batches()
-            .journal(&place.0)
+            .journal(&file.path)
             .run(entries(2))
             .expect_err("in use");
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -361,7 +349,7 @@ fn journal_in_use_is_refused() {
     check(
         lab.client
             .batches()
-            .journal(&place.0)
+            .journal(&file.path)
             .run(entries(2))
             .expect("free again"),
         2,
@@ -371,11 +359,11 @@ fn journal_in_use_is_refused() {
 
 #[test]
 fn unusable_journal_is_a_clear_error() {
-    let (lab, place) = (Lab::new(), Place::new("unusable"));
-    fs::write(&place.0, "my only copy").expect("a file");
-    let missing = place.0.with_extension("missing").join("journal");
+    let (lab, file) = (Lab::new(), TemporaryFile::new("unusable"));
+    fs::write(&file.path, "my only copy").expect("a file");
+    let missing = file.path.with_extension("missing").join("journal");
     for (path, words) in [
-        (&place.0, "is not a journal of batches"),
+        (&file.path, "is not a journal of batches"),
         (&missing, "cannot be opened"),
     ] {
         let error = lab
@@ -388,7 +376,7 @@ fn unusable_journal_is_a_clear_error() {
         assert!(error.to_string().contains(words), "{error}");
     }
     assert_eq!(
-        fs::read_to_string(&place.0).expect("the file"),
+        fs::read_to_string(&file.path).expect("the file"),
         "my only copy"
     );
     assert_eq!(lab.server.request_count(), 0);
@@ -396,16 +384,10 @@ fn unusable_journal_is_a_clear_error() {
 
 #[test]
 fn ambiguous_batches_after_a_kill_are_not_adopted() {
-    let (lab, place) = (Lab::new(), Place::new("several"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("several"));
     let stall = Reply::canned().stall_before_headers();
     lab.server.on("POST", PATH, stall);
-    let client = lab.client.clone();
-    let path = place.0.clone();
-    let killed =
-        std::thread::spawn(move || client.batches().journal(path).run(entries(2)).is_err());
-    assert!(lab.server.wait_for_requests(2, HANG));
-    lab.client.shutdown();
-    assert!(killed.join().expect("no panic"));
+    shut_down_while_creating(&lab, &file);
     let again = builder(&lab.server)
         .clock(&lab.clock)
         .build()
@@ -417,7 +399,7 @@ fn ambiguous_batches_after_a_kill_are_not_adopted() {
         .expect("a batch of the same size");
     let error = again
         .batches()
-        .journal(&place.0)
+        .journal(&file.path)
         .run(entries(2))
         .expect_err("two of them");
     let text = error.to_string();
@@ -431,17 +413,11 @@ fn ambiguous_batches_after_a_kill_are_not_adopted() {
 
 #[test]
 fn foreign_batch_adopted_after_a_kill_is_detected() {
-    let (lab, place) = (Lab::new(), Place::new("stranger"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("stranger"));
     // The server never acts on it.
     lab.server
         .on("POST", PATH, Reply::status(200).stall_before_headers());
-    let client = lab.client.clone();
-    let path = place.0.clone();
-    let killed =
-        std::thread::spawn(move || client.batches().journal(path).run(entries(2)).is_err());
-    assert!(lab.server.wait_for_requests(2, HANG));
-    lab.client.shutdown();
-    assert!(killed.join().expect("no panic"));
+    shut_down_while_creating(&lab, &file);
     let other = builder(&lab.server).build().expect("a client");
     let strange = entries(3).into_iter().skip(1);
     other.batches().create(strange).expect("a stranger");
@@ -449,7 +425,7 @@ fn foreign_batch_adopted_after_a_kill_is_detected() {
         .clock(&lab.clock)
         .build()
         .expect("a client");
-    let run = || again.batches().journal(&place.0).run(entries(2));
+    let run = || again.batches().journal(&file.path).run(entries(2));
     let error = run().expect_err("a stranger");
     assert_eq!(error.kind(), ErrorKind::Config);
     let words = "msgbatch_test_000001 was taken for a batch that got lost, but is another one; run \
@@ -531,7 +507,7 @@ struct Story {
 #[track_caller]
 fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
     let server = server();
-    let place = Place::new(&format!("kill-{seed}-{}", at.is_some()));
+    let file = TemporaryFile::new(&format!("kill-{seed}-{}", at.is_some()));
     let expired = AtomicUsize::new(0);
     server.batch_outcomes(move |id| match id {
         "key-3" if expired.fetch_add(1, Ordering::SeqCst) == 0 => BatchOutcome::Expired,
@@ -554,17 +530,17 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
     });
     let mut killed_at = None;
     if at.is_some() {
-        let mut child = child(CHILD, &server, &place.0);
+        let mut child = child(CHILD, &server, &file.path);
         killed_at = killing.recv_timeout(HANG).ok();
         child.kill().expect("a child to kill");
         child.wait().expect("its end");
         assert!(server.wait_for_open_connections(0, HANG));
         if at.is_some_and(|at| at.1 == Kill::Torn) {
-            tear(&place.0, &mut Rng::with_seed(seed));
+            tear(&file.path, &mut Rng::with_seed(seed));
         }
     }
     let before = server.request_count();
-    let mut last = child(CHILD, &server, &place.0);
+    let mut last = child(CHILD, &server, &file.path);
     let said: Vec<String> = BufReader::new(last.stdout.take().expect("it is piped"))
         .lines()
         .map(|line| line.expect("text"))
@@ -618,6 +594,25 @@ fn child_to_kill() {
 }
 
 // Helpers.
+
+/// Runs so many entries, two in a batch, with this journal.
+fn run_in_pairs(lab: &Lab, file: &TemporaryFile, count: usize) -> Result<BatchRun> {
+    let batches = lab.client.batches().batch_size(2).journal(&file.path);
+    batches.run(entries(count))
+}
+
+/// Starts a run of two entries and shuts its client down while the server stalls the creation, so
+/// that the journal does not tell whether the batch exists.
+#[track_caller]
+fn shut_down_while_creating(lab: &Lab, file: &TemporaryFile) {
+    let client = lab.client.clone();
+    let path = file.path.clone();
+    let killed =
+        std::thread::spawn(move || client.batches().journal(path).run(entries(2)).is_err());
+    assert!(lab.server.wait_for_requests(2, HANG));
+    lab.client.shutdown();
+    assert!(killed.join().expect("no panic"));
+}
 
 #[track_caller]
 fn check(run: BatchRun, count: usize) {

@@ -1,13 +1,13 @@
 //! Batches as large as they may be: what they estimate_size, and where they are refused.
 
 use std::fs;
-use std::process::Command;
 use std::time::Instant;
 
 use anthropic_blocking::testing::Reply;
 use anthropic_blocking::{Client, ErrorKind, MessageRequest};
 use serde_json::json;
 
+use crate::support::child::command;
 use crate::support::{Lab, server};
 
 /// How many bytes a body has beyond the prompts of its two requests.
@@ -72,13 +72,8 @@ fn a_batch_of_100_000_takes_the_memory_of_its_body() {
     let server = server();
     server.keep_requests(false);
     server.batch_polls(0);
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            "batch_sizes::child_that_measures_its_memory",
-            "--ignored",
-            "--nocapture",
-        ])
+    let output = command("batch_sizes::child_that_measures_its_memory")
+        .arg("--nocapture")
         .env("BATCH_SIZES_URL", server.base_url())
         .output()
         .expect("a child");

@@ -12,7 +12,7 @@ use anthropic_blocking::{
     ModelClass, Price, Prices, Progress, Result,
 };
 
-use crate::support::gate::{gate, wait_until};
+use crate::support::gate::{gate, hold_replies, wait_until};
 use crate::support::jobs::{ask, jobs, number, swift, texts};
 use crate::support::*;
 
@@ -297,12 +297,7 @@ fn results_in_flight_are_delivered_after_a_stop() {
 #[test]
 fn stop_finishes_requests_in_flight() {
     let lab = primed();
-    let hold = gate();
-    let may_go = Arc::clone(&hold);
-    lab.server.answer_with(move |_| {
-        may_go.pass();
-        Reply::canned()
-    });
+    let hold = hold_replies(&lab.server);
     let run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     let stop = run.stopper();
@@ -455,12 +450,7 @@ fn run_begins_with_four_threads_and_adds_more() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| builder);
     lab.ask().expect("an answer");
-    let hold = gate();
-    let may_go = Arc::clone(&hold);
-    lab.server.answer_with(move |_| {
-        may_go.pass();
-        Reply::canned()
-    });
+    let hold = hold_replies(&lab.server);
     let bulk = lab.client.bulk().concurrency(8).ramp_up(seconds(60));
     let run = bulk.run(jobs(30)).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
@@ -572,12 +562,7 @@ fn one_request_per_prefix_goes_first() {
 #[test]
 fn cache_mark_in_the_question_is_no_new_prefix() {
     let lab = primed();
-    let hold = gate();
-    let may_go = Arc::clone(&hold);
-    lab.server.answer_with(move |_| {
-        may_go.pass();
-        Reply::canned()
-    });
+    let hold = hold_replies(&lab.server);
     let marked = |text: String| ContentBlock::text(text).cached(CacheControl::ephemeral());
     let items = (0..4).map(move |number| {
         let request =
@@ -599,12 +584,7 @@ fn cache_mark_in_the_question_is_no_new_prefix() {
 fn prefixes_do_not_wait_for_each_other() {
     for (is_warm, expected) in [(true, 3), (false, 6)] {
         let lab = primed();
-        let hold = gate();
-        let may_go = Arc::clone(&hold);
-        lab.server.answer_with(move |_| {
-            may_go.pass();
-            Reply::canned()
-        });
+        let hold = hold_replies(&lab.server);
         // Two of each of two prefixes, one without, one of another.
         let prefixes = ["a", "b", "a", "b", "", ""];
         let items = prefixes.iter().enumerate().map(|(number, prefix)| {
@@ -634,12 +614,7 @@ fn failed_prefix_leader_is_replaced() {
     let lab = primed();
     lab.server
         .push_all([Reply::error(400, "invalid_request_error", "odd")]);
-    let hold = gate();
-    let may_go = Arc::clone(&hold);
-    lab.server.answer_with(move |_| {
-        may_go.pass();
-        Reply::canned()
-    });
+    let hold = hold_replies(&lab.server);
     let items = (0..6).map(|number| (number, prefixed(number, "a long prefix")));
     let mut run = swift(&lab.client, 3).run(items).expect("a run");
     let first = run.next().expect("the first").1;

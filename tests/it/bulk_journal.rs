@@ -12,16 +12,16 @@ use anthropic_blocking::{ErrorKind, MessageRequest};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::support::child::{Place, as_child, child, tear};
-use crate::support::gate::gate;
+use crate::support::child::{TemporaryFile, as_child, child, tear};
+use crate::support::gate::{gate, hold_replies};
 use crate::support::jobs::{ask, jobs, number, swift, texts};
 use crate::support::*;
 
 #[test]
 fn second_run_completes_the_first() {
     for is_dropped in [true, false] {
-        let (lab, place) = (Lab::new(), Place::new("bulk-half"));
-        let bulk = swift(&lab.client, 4).journal(&place.0);
+        let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-half"));
+        let bulk = swift(&lab.client, 4).journal(&file.path);
         let mut first = bulk.run(jobs(100)).expect("a run");
         for _ in 0..50 {
             first.next().expect("an answer").1.expect("well");
@@ -39,28 +39,28 @@ fn second_run_completes_the_first() {
             );
             // It has ended: its journal is free, whether it is dropped or not.
         }
-        let before = keys(&place.0);
+        let before = keys(&file.path);
         assert!((50..=58).contains(&before.len()), "{}", before.len());
         let new_only = bulk.replay(false);
         let second = new_only.run(jobs(100)).expect("a run");
         let answers = texts(second);
         assert!(answers.keys().all(|key| !before.contains_key(key)));
         assert_eq!(answers.len() + before.len(), 100);
-        assert_each_once(&place.0, 100);
+        assert_each_once(&file.path, 100);
         assert_eq!(new_only.run(jobs(100)).expect("a run").count(), 0);
     }
 }
 
 #[test]
 fn recorded_but_untaken_results_come_next_run() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-taken"));
-    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-taken"));
+    let bulk = swift(&lab.client, 4).journal(&file.path);
     let mut first = bulk.run(jobs(100)).expect("a run");
     for _ in 0..10 {
         first.next().expect("an answer").1.expect("well");
     }
     drop(first);
-    let kept = keys(&place.0).len() as u64;
+    let kept = keys(&file.path).len() as u64;
     let mut second = bulk.run(jobs(100)).expect("a run");
     let answers = texts(&mut second);
     assert_eq!(answers.len(), 100);
@@ -72,8 +72,8 @@ fn recorded_but_untaken_results_come_next_run() {
 
 #[test]
 fn replay_yields_equal_messages() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-replay"));
-    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-replay"));
+    let bulk = swift(&lab.client, 4).journal(&file.path);
     let json = |message| serde_json::to_value(message).expect("JSON");
     let once: BTreeMap<String, Value> = bulk
         .run(jobs(20))
@@ -103,7 +103,7 @@ fn replay_yields_equal_messages() {
 /// What could not be read again out of a journal is not taken from the server either.
 #[test]
 fn deep_message_survives_replay_or_is_refused() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-levels"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-levels"));
     // Beside the levels of the message, its content and its block.
     let answer = |levels: usize| {
         let input = "[".repeat(levels) + &"]".repeat(levels);
@@ -117,7 +117,7 @@ fn deep_message_survives_replay_or_is_refused() {
             format!(r#"{{"type":"message_start","message":{}}}"#, answer(97)),
         )),
     ]);
-    let bulk = swift(&lab.client, 1).journal(&place.0);
+    let bulk = swift(&lab.client, 1).journal(&file.path);
     let mut answers = bulk.run(jobs(3)).expect("a run");
     let whole = answers.next().expect("the first").1.expect("not too deep");
     for (_, refused) in answers {
@@ -134,8 +134,8 @@ fn deep_message_survives_replay_or_is_refused() {
 
 #[test]
 fn failures_are_retried_and_double_keys_are_errors() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-failures"));
-    let bulk = swift(&lab.client, 2).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-failures"));
+    let bulk = swift(&lab.client, 2).journal(&file.path);
     lab.server
         .push_all((0..3).map(|_| Reply::error(400, "invalid_request_error", "odd")));
     let count = |answers: BTreeMap<_, Result<String, _>>| {
@@ -145,7 +145,7 @@ fn failures_are_retried_and_double_keys_are_errors() {
     assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (7, 3));
     assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (10, 0));
     assert_eq!(lab.server.request_count(), 13);
-    assert_each_once(&place.0, 10);
+    assert_each_once(&file.path, 10);
 
     let twins = [("a", ask(1)), ("b", ask(2)), ("a", ask(3))];
     let errors: Vec<_> = bulk
@@ -161,13 +161,13 @@ fn failures_are_retried_and_double_keys_are_errors() {
         error.to_string().contains("the key \"a\" comes twice"),
         "{error}"
     );
-    assert_each_once(&place.0, 12);
+    assert_each_once(&file.path, 12);
 }
 
 #[test]
 fn requests_have_distinct_keys() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-fingerprints"));
-    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-fingerprints"));
+    let bulk = swift(&lab.client, 4).journal(&file.path);
     let items = |count| (0..count).map(|number| (ask(number).fingerprint(), ask(number)));
     assert_eq!(texts(bulk.run(items(20)).expect("a run")).len(), 20);
     assert_eq!(texts(bulk.run(items(25)).expect("a run")).len(), 25);
@@ -176,14 +176,14 @@ fn requests_have_distinct_keys() {
 
 #[test]
 fn torn_line_is_repaired_and_broken_one_reported() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-torn"));
-    let bulk = swift(&lab.client, 2).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-torn"));
+    let bulk = swift(&lab.client, 2).journal(&file.path);
     texts(bulk.run(jobs(5)).expect("a run"));
-    append(&place.0, "{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
+    append(&file.path, "{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
     assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 6);
     assert_eq!(lab.server.request_count(), 6);
-    assert_each_once(&place.0, 6);
-    append(&place.0, "{\"key\":\n");
+    assert_each_once(&file.path, 6);
+    append(&file.path, "{\"key\":\n");
     let error = bulk.run(jobs(6)).expect_err("a broken line");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(
@@ -194,7 +194,7 @@ fn torn_line_is_repaired_and_broken_one_reported() {
 
 #[test]
 fn lines_of_other_writers_are_left_intact() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-others"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-others"));
     let hold = gate();
     let may_go = std::sync::Arc::clone(&hold);
     lab.server.answer_with(move |request| {
@@ -203,31 +203,31 @@ fn lines_of_other_writers_are_left_intact() {
         }
         Reply::canned()
     });
-    let bulk = swift(&lab.client, 1).journal(&place.0);
+    let bulk = swift(&lab.client, 1).journal(&file.path);
     let mut run = bulk.run(jobs(5)).expect("a run");
     run.next().expect("an answer").1.expect("well");
     // As a run would on a system that does not lock, or in another container.
-    let text = fs::read_to_string(&place.0).expect("a journal");
+    let text = fs::read_to_string(&file.path).expect("a journal");
     let line = text.lines().last().expect("an answer");
-    append(&place.0, &line.replace("key-0", "key-7"));
-    append(&place.0, "\n");
+    append(&file.path, &line.replace("key-0", "key-7"));
+    append(&file.path, "\n");
     hold.open();
     assert_eq!(run.count(), 4);
-    assert!(keys(&place.0).contains_key("key-7"));
-    assert_each_once(&place.0, 6);
+    assert!(keys(&file.path).contains_key("key-7"));
+    assert_each_once(&file.path, 6);
 }
 
 /// What a power cut leaves where pages came to the disk out of order.
 #[test]
 fn lines_with_zeros_are_skipped_and_rerun() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-zeros"));
-    let bulk = swift(&lab.client, 1).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-zeros"));
+    let bulk = swift(&lab.client, 1).journal(&file.path);
     texts(bulk.run(jobs(6)).expect("a run"));
-    let mut bytes = fs::read(&place.0).expect("a journal");
+    let mut bytes = fs::read(&file.path).expect("a journal");
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
     // The end of the second answer, and the beginning of the third.
     bytes[ends[2] - 20..ends[2] + 20].fill(0);
-    fs::write(&place.0, &bytes).expect("room");
+    fs::write(&file.path, &bytes).expect("room");
     for requests in [6 + 2, 6 + 2] {
         let answers = texts(bulk.run(jobs(6)).expect("a run"));
         assert_eq!(answers.len(), 6);
@@ -238,15 +238,15 @@ fn lines_with_zeros_are_skipped_and_rerun() {
 
 #[test]
 fn unusable_journal_is_a_clear_error() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-unusable"));
-    let batches = lab.client.batches().journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-unusable"));
+    let batches = lab.client.batches().journal(&file.path);
     batches.run([("a", ask(1))]).expect("a run").for_each(drop);
-    let before = fs::read(&place.0).expect("a journal");
+    let before = fs::read(&file.path).expect("a journal");
     let requests = lab.server.request_count();
     let folder = std::env::temp_dir();
-    let missing = place.0.with_extension("missing").join("journal");
+    let missing = file.path.with_extension("missing").join("journal");
     for (path, words) in [
-        (&place.0, "is not a journal of bulk"),
+        (&file.path, "is not a journal of bulk"),
         (&folder, "cannot be opened"),
         (&missing, "cannot be opened"),
     ] {
@@ -259,21 +259,16 @@ fn unusable_journal_is_a_clear_error() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(words), "{error}");
     }
-    assert_eq!(fs::read(&place.0).expect("a journal"), before);
+    assert_eq!(fs::read(&file.path).expect("a journal"), before);
     assert_eq!(lab.server.request_count(), requests);
 }
 
 #[cfg(any(target_os = "linux", windows))]
 #[test]
 fn journal_is_locked_during_its_run() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-in-use"));
-    let hold = gate();
-    let may_go = std::sync::Arc::clone(&hold);
-    lab.server.answer_with(move |_| {
-        may_go.pass();
-        Reply::canned()
-    });
-    let bulk = swift(&lab.client, 4).journal(&place.0);
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-in-use"));
+    let hold = hold_replies(&lab.server);
+    let bulk = swift(&lab.client, 4).journal(&file.path);
     let first = bulk.run(jobs(9)).expect("a run");
     let error = bulk.run(jobs(9)).expect_err("in use");
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -287,17 +282,17 @@ fn journal_is_locked_during_its_run() {
         let run = bulk.run(jobs(count)).expect("free again");
         assert_eq!(texts(run).len(), count);
     }
-    assert_each_once(&place.0, 59);
+    assert_each_once(&file.path, 59);
 }
 
 #[cfg(unix)]
 #[test]
 fn new_journal_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
-    let (lab, place) = (Lab::new(), Place::new("bulk-owner"));
-    let run = lab.client.bulk().journal(&place.0).run(jobs(1));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-owner"));
+    let run = lab.client.bulk().journal(&file.path).run(jobs(1));
     assert_eq!(run.expect("a run").count(), 1);
-    let mode = fs::metadata(&place.0)
+    let mode = fs::metadata(&file.path)
         .expect("a journal")
         .permissions()
         .mode();
@@ -306,15 +301,15 @@ fn new_journal_is_readable_by_its_owner_only() {
 
 #[test]
 fn journal_holds_neither_key_nor_prompt() {
-    let (lab, place) = (Lab::new(), Place::new("bulk-secret"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-secret"));
     lab.server.answer_with(|_| Reply::message("fine"));
-    let bulk = lab.client.bulk().journal(&place.0);
+    let bulk = lab.client.bulk().journal(&file.path);
     let items = [(
         "a",
         MessageRequest::new("claude-haiku-4-5", 64).user(PROMPT),
     )];
     bulk.run(items).expect("a run").for_each(drop);
-    let text = fs::read_to_string(&place.0).expect("a journal");
+    let text = fs::read_to_string(&file.path).expect("a journal");
     assert!(text.contains("fine"));
     assert!(!text.contains(KEY) && !text.contains(PROMPT), "{text}");
     assert!(!format!("{bulk:?}").contains(KEY));
@@ -327,7 +322,7 @@ fn killed_run_ends_with_each_key_once() {
     let mut rng = Rng::with_seed(24);
     let (mut torn, mut done_before) = (0, 0);
     for seed in 0..50 {
-        let place = Place::new(&format!("bulk-kill-{seed}"));
+        let file = TemporaryFile::new(&format!("bulk-kill-{seed}"));
         let server = server();
         let (signal, killing) = mpsc::channel();
         let (at, count) = (rng.usize(0..ITEMS), AtomicUsize::new(0));
@@ -338,22 +333,22 @@ fn killed_run_ends_with_each_key_once() {
             let _ = signal.send(());
             Reply::canned().stall_before_headers()
         });
-        let mut killed = child(CHILD, &server, &place.0);
+        let mut killed = child(CHILD, &server, &file.path);
         killing.recv_timeout(HANG).expect("a request to kill at");
         killed.kill().expect("a child to kill");
         killed.wait().expect("its end");
-        if rng.bool() && keys(&place.0).len() > 1 {
-            tear(&place.0, &mut rng);
+        if rng.bool() && keys(&file.path).len() > 1 {
+            tear(&file.path, &mut rng);
             torn += 1;
         }
         server.answer_with(|request| Reply::message(format!("answer {}", number(request))));
         let client = builder(&server).build().expect("valid settings");
-        let bulk = swift(&client, 4).journal(&place.0);
+        let bulk = swift(&client, 4).journal(&file.path);
         let mut run = bulk.run(jobs(ITEMS)).expect("a run");
         let answers = texts(&mut run);
         assert_eq!(answers.len(), ITEMS, "seed {seed}");
         assert!(answers.values().all(|text| text.is_ok()), "seed {seed}");
-        assert_each_once(&place.0, ITEMS);
+        assert_each_once(&file.path, ITEMS);
         done_before += run.progress().skipped;
     }
     println!("{torn} of 50 torn, {done_before} answers were there before");

@@ -1,6 +1,5 @@
 //! How a client is built, and what it sends.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anthropic_blocking::testing::{RecordedRequest, Reply, TestServer};
@@ -9,6 +8,7 @@ use anthropic_blocking::{
 };
 use serde_json::{Value, json};
 
+use crate::support::child;
 use crate::support::{KEY, Lab, PROMPT, builder, closed_port, keyless, request, seconds, server};
 
 #[test]
@@ -694,12 +694,7 @@ fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
 /// The same, with what it said when it failed.
 #[track_caller]
 fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Result<(), String> {
-    let mut command = Command::new(std::env::current_exe().expect("this test's path"));
-    command.args([
-        "--ignored",
-        "--exact",
-        "client::child_that_uses_the_environment",
-    ]);
+    let mut command = child::command("client::child_that_uses_the_environment");
     for name in ["API_KEY", "AUTH_TOKEN", "CUSTOM_HEADERS"] {
         command.env_remove(format!("ANTHROPIC_{name}"));
     }

@@ -4,7 +4,7 @@ pub mod child;
 pub mod gate;
 pub mod jobs;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -98,11 +98,18 @@ pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// A listener on loopback, and its address.
+#[track_caller]
+pub fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
 /// A port on which nobody listens any more.
 #[track_caller]
 pub fn closed_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    listener().1.port()
 }
 
 /// The kinds that the attempts failed with, `None` for success.

@@ -1,14 +1,16 @@
 //! The fault matrix: connections that fail, break or fall silent, in each phase of an exchange.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 
 use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
 use anthropic_blocking::{Client, ClientBuilder, Delivery, Error, ErrorKind, Options, RetryPolicy};
 
 use crate::matrix::*;
-use crate::support::{HANG, KEY, builder, closed_port, ends, millis, request, seconds, server};
+use crate::support::{
+    HANG, KEY, builder, closed_port, ends, listener, millis, request, seconds, server,
+};
 
 #[test]
 fn connection_broken_after_sending_is_repeated_once() {
@@ -375,8 +377,7 @@ fn refused_connection_is_retried() {
 
 /// A listener that answers each connection with these bytes, whatever it hears; and its address.
 fn parrot(bytes: &'static [u8]) -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let address = listener.local_addr().expect("its address");
+    let (listener, address) = listener();
     thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.expect("a client");
@@ -432,8 +433,7 @@ fn stalled_handshake_hits_the_connect_timeout() {
 
 /// A SOCKS proxy that says this, piece by piece: an answer for each thing it is told.
 fn socks(pieces: &'static [&'static [u8]]) -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let address = listener.local_addr().expect("its address");
+    let (listener, address) = listener();
     thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.expect("a client");
@@ -526,8 +526,8 @@ fn reset_while_sending_counts_as_unsent() {
 
 #[test]
 fn server_that_stops_reading_counts_as_unsent() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let (listener, address) = listener();
+    let url = format!("http://{address}");
     let impatient = |builder: ClientBuilder| {
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
         builder.idle_timeout(millis(100)).retry(policy)
@@ -642,8 +642,8 @@ fn fully_read_response_frees_its_connection() {
 
 #[test]
 fn early_response_is_read() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let (listener, address) = listener();
+    let url = format!("http://{address}");
     let hasty = thread::spawn(move || {
         let (mut socket, _) = listener.accept().expect("a client");
         let body = r#"{"type":"error","error":{"type":"request_too_large","message":"m"}}"#;

@@ -9,10 +9,17 @@ use anthropic_blocking::Client;
 use anthropic_blocking::testing::{ManualClock, TestServer};
 use fastrand::Rng;
 
+/// A command that runs one ignored test of this program, in a process of its own.
+pub fn command(test: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.args(["--exact", test, "--ignored"]);
+    command
+}
+
 /// Starts an ignored test of this program, which gets its client and its journal from [`as_child`].
 pub fn child(test: &str, server: &TestServer, journal: &Path) -> Child {
-    Command::new(env::current_exe().expect("this program"))
-        .args(["--exact", test, "--ignored", "--nocapture"])
+    command(test)
+        .arg("--nocapture")
         .env(URL, server.base_url())
         .env(JOURNAL, journal)
         .stdout(Stdio::piped())
@@ -48,19 +55,23 @@ pub fn tear(path: &Path, rng: &mut Rng) {
 }
 
 /// A path for a journal, with nothing there before and after.
-pub struct Place(pub PathBuf);
+pub struct TemporaryFile {
+    pub path: PathBuf,
+}
 
-impl Place {
-    pub fn new(name: &str) -> Place {
+impl TemporaryFile {
+    pub fn new(name: &str) -> TemporaryFile {
         let name = format!("anthropic-blocking-it-{}-{name}", std::process::id());
-        let place = Place(std::env::temp_dir().join(name));
-        let _ = fs::remove_file(&place.0);
-        place
+        let file = TemporaryFile {
+            path: env::temp_dir().join(name),
+        };
+        let _ = fs::remove_file(&file.path);
+        file
     }
 }
 
-impl Drop for Place {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }

@@ -4,6 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use anthropic_blocking::testing::{Reply, TestServer};
+
 use super::HANG;
 
 /// Waits for a condition; only a hang takes long.
@@ -25,6 +27,17 @@ pub struct Gate {
 
 pub fn gate() -> Arc<Gate> {
     Arc::default()
+}
+
+/// Holds every reply of the server until the gate is opened.
+pub fn hold_replies(server: &TestServer) -> Arc<Gate> {
+    let gate = gate();
+    let held = Arc::clone(&gate);
+    server.answer_with(move |_| {
+        held.pass();
+        Reply::canned()
+    });
+    gate
 }
 
 impl Gate {

@@ -1,4 +1,4 @@
-//! Whole runs of batches: matched in order, submitted again, resumed after being killed.
+//! Runs of batches: results in input order, resubmission, resuming after a kill.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -117,7 +117,7 @@ fn batch_of_another_thread_is_not_adopted() {
     let lab = Lab::new();
     let batches = lab.client.batches();
     batches.create(entries(3)).expect("another batch");
-    // As if that had been between the look for the newest batch and the creation.
+    // As if the other batch had been created between listing the newest batch and creating ours.
     let empty = json!({"data": [], "has_more": false});
     lab.server.on("GET", PATH, Reply::json(200, empty));
     lab.server
@@ -202,7 +202,7 @@ fn broken_download_delivers_its_earlier_results() {
                 .map_err(|error| error.kind())
         })
         .collect();
-    // What is missing is still at the server.
+    // The server still has the missing results.
     let (ok, gap) = (|id: &str| Ok(id.to_owned()), Err(ErrorKind::Connection));
     assert_eq!(
         told,
@@ -414,7 +414,7 @@ fn ambiguous_batches_after_a_kill_are_not_adopted() {
 #[test]
 fn foreign_batch_adopted_after_a_kill_is_detected() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("stranger"));
-    // The server never acts on it.
+    // The server never acts on the request.
     lab.server
         .on("POST", PATH, Reply::status(200).stall_before_headers());
     shut_down_while_creating(&lab, &file);
@@ -443,12 +443,12 @@ fn foreign_batch_adopted_after_a_kill_is_detected() {
 fn foreign_batch_is_detected_without_a_journal() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| builder);
-    // The server never acts on it.
+    // The server never acts on the request.
     lab.server
         .on("POST", PATH, Reply::status(200).reset_before_headers());
     let client = lab.client.clone();
     let run = std::thread::spawn(move || client.batches().run(entries(2)).map(drop));
-    // No batch was created since, at the first look.
+    // The first list shows no new batch.
     assert!(clock.wait_for_sleeps(1, HANG));
     let other = builder(&lab.server).build().expect("a client");
     let strange = entries(3).into_iter().skip(1);
@@ -468,11 +468,11 @@ fn foreign_batch_is_detected_without_a_journal() {
 /// What happens at the request at which a run is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kill {
-    /// The server never acts on it.
+    /// The server never acts on the request.
     Before,
-    /// The server acts on it, and nobody hears of that.
+    /// The server acts on the request, and its response is lost.
     After,
-    /// As before it, and of what the run wrote last only a part reached the disk.
+    /// Like `Before`, and only a part of the last journal line reached the disk.
     Torn,
 }
 
@@ -503,7 +503,7 @@ struct Story {
     killed_at: String,
 }
 
-/// Runs a child until it is killed, then another one to the end; what the last one says is checked.
+/// Runs a child until it is killed, then a second child to the end, and checks the second's output.
 #[track_caller]
 fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
     let server = server();
@@ -559,7 +559,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
     }
 }
 
-/// The path of a request without the id in it.
+/// Returns the kind of path: `list`, `batch`, or the last part of a path with an id.
 fn shape(path: &str) -> String {
     let rest = path.strip_prefix(PATH).unwrap_or(path);
     let parts: Vec<&str> = rest.split('/').skip(1).collect();

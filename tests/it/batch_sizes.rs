@@ -1,4 +1,4 @@
-//! Batches as large as they may be: what they estimate_size, and where they are refused.
+//! Batches of the largest permitted size: the memory they take, and what is refused beyond it.
 
 use std::fs;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::child::command;
 use crate::support::{Lab, server};
 
-/// How many bytes a body has beyond the prompts of its two requests.
+/// Bytes of a body with two requests, apart from their prompts.
 const FRAME: usize = {
     let entry = r#"{"custom_id":"a","params":{"model":"m","max_tokens":1,"messages":[{"role":"user","content":""}]}}"#;
     r#"{"requests":[,]}"#.len() + 2 * entry.len()
@@ -159,7 +159,7 @@ fn child_that_measures_its_memory() {
     assert!(matching < mega(bytes) + 48.0, "{matching}");
 }
 
-/// The memory of this process in MB; the peak begins anew.
+/// Returns the memory of this process in MB, and resets its peak.
 fn rest() -> f64 {
     fs::write("/proc/self/clear_refs", "5").expect("Linux");
     memory("VmRSS:")

@@ -1,4 +1,4 @@
-//! Message batches: created once, waited for, read and matched.
+//! The endpoints of Message Batches: creation without duplicates, waiting, reading results.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -319,7 +319,7 @@ fn shutdown_ends_a_wait() {
     assert_eq!(error.kind(), ErrorKind::Shutdown);
 }
 
-// Creating a batch once.
+// Creation without duplicates.
 
 #[test]
 fn lost_create_response_creates_no_second_batch() {
@@ -462,7 +462,7 @@ fn server_error_causes_a_list_and_a_retry() {
 fn error_without_time_to_list_names_the_risk() {
     let server = crate::support::server();
     server.on("POST", PATH, Reply::canned().stall_before_headers());
-    // In real time, because the deadline ends the attempt itself.
+    // In real time: the deadline ends the attempt itself.
     let client = crate::support::builder(&server)
         .deadline(crate::support::millis(300))
         .build()
@@ -524,7 +524,7 @@ fn good(id: &str) -> String {
     GOOD.replace("ID", id)
 }
 
-/// Lets the server have a batch of so many requests that has ended, with this download of results.
+/// Gives the server an ended batch of `total` requests, whose results download is `results`.
 fn ended(lab: &Lab, total: u64, results: Reply) -> String {
     let mut batch = batch("b", "ended");
     batch["request_counts"] = json!({"succeeded": total});
@@ -785,7 +785,7 @@ fn results_that_are_gone_are_a_clear_error() {
 
 // Helpers.
 
-/// A batch of one request that was created a hundred years from now.
+/// A batch of one request, created a hundred years from now.
 fn batch(id: &str, status: &str) -> Value {
     json!({"id": id, "type": "message_batch", "processing_status": status,
         "request_counts": {"processing": 1}, "created_at": "2126-01-01T00:00:00Z",

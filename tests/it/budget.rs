@@ -1,4 +1,4 @@
-//! The budget by itself: waiting in order on real threads, deadlines, limits, what it says.
+//! The budget without a client: queue order on real threads, deadlines, limits, reports.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ fn granted_for(budget: &Budget, class: &ModelClass, cost: Cost) -> Reservation {
     }
 }
 
-/// How long a request must wait at least.
+/// Returns the minimum wait of a request that cannot be admitted now.
 #[track_caller]
 fn refused_for(budget: &Budget, cost: Cost) -> Duration {
     match budget.try_reserve(&class(), cost).expect("it can fit") {
@@ -51,8 +51,8 @@ fn refused_for(budget: &Budget, cost: Cost) -> Duration {
     }
 }
 
-/// A budget that spent so much input in this minute, before it had any limit: nothing is left to
-/// pace, only the past counts.
+/// A budget that spent these tokens in this minute, before it knew any limit: no pace is known,
+/// so only the tokens spent count.
 #[track_caller]
 fn spent(input: u64) -> Budget {
     let budget = Budget::new();
@@ -66,7 +66,7 @@ fn group(limit: u64, remaining: u64) -> Option<RateLimit> {
     Some(group)
 }
 
-/// Headers that tell of the bucket of requests only.
+/// Rate-limit headers for requests only.
 fn requests(limit: u64, remaining: u64) -> RateLimits {
     let mut headers = RateLimits::default();
     headers.requests = group(limit, remaining);
@@ -157,7 +157,7 @@ fn fast_mode_inherits_the_limits_of_its_class() {
         matches!(admission, Ok(Admission::Granted(_)))
     };
     let budget = Budget::new().limits(class.clone(), requests(1));
-    // Each by itself.
+    // Each class has a limit of its own.
     for class in [&class, &class.fast()] {
         assert!(may(&budget, class) && !may(&budget, class), "{class}");
     }
@@ -182,8 +182,8 @@ fn unsent_is_refunded_and_dropped_stays_charged() {
     assert_eq!(snapshot.requests.limit, Some(60_000));
 }
 
-/// Starts a thread that reserves, tells its number, and ends as if nothing had been sent; returns
-/// when it stands in the queue.
+/// Starts a thread that reserves, records its number, and ends as if nothing had been sent;
+/// returns once the thread waits in the queue.
 fn queue(budget: &Budget, number: usize, order: &Arc<Mutex<Vec<usize>>>) -> JoinHandle<()> {
     queue_for(budget, small(), number, order)
 }
@@ -209,7 +209,7 @@ fn queue_for(
 #[test]
 fn threads_are_admitted_first_come_first_served() {
     let budget = Budget::new();
-    // Nothing is known of the limits, so that one goes at a time.
+    // While the limits are unknown, one request is admitted at a time.
     let first = granted(&budget);
     let order = Arc::default();
     let threads: Vec<_> = (0..16)
@@ -306,7 +306,7 @@ fn replaced_callbacks_may_hold_reservations() {
         let budget = budget.limits(class(), Limits::per_minute().requests(3));
         let own = budget.clone();
         let waiting = thread::spawn(move || drop(own.reserve(&class(), small(), None)));
-        // It knows the closure, and sleeps.
+        // The thread holds the old closure, and sleeps.
         while waits.load(Ordering::SeqCst) == 0 || budget.snapshot()[0].waiting == 0 {
             thread::yield_now();
         }
@@ -321,7 +321,7 @@ fn replaced_callbacks_may_hold_reservations() {
 #[test]
 fn panicking_thread_releases_its_reservation() {
     let budget = Budget::new();
-    // Nothing is known of the limits, so that one goes at a time.
+    // While the limits are unknown, one request is admitted at a time.
     let first = granted(&budget);
     let threads: Vec<_> = (0..8)
         .map(|number| {
@@ -354,7 +354,7 @@ fn panicking_thread_releases_its_reservation() {
     assert_eq!(panicked, [true, true, true, false].repeat(2));
     let snapshot = &budget.snapshot()[0];
     assert_eq!((snapshot.waiting, snapshot.in_flight), (0, 0));
-    // What was not settled counts with all that it promised.
+    // Reservations that were not settled count with their full estimate.
     let used = [
         &snapshot.requests,
         &snapshot.input_tokens,
@@ -369,7 +369,7 @@ fn panicking_thread_releases_its_reservation() {
 #[test]
 fn no_request_is_overtaken_whatever_its_size() {
     let budget = Budget::new();
-    // Nothing is known of the limits, so that one goes at a time.
+    // While the limits are unknown, one request is admitted at a time.
     let first = granted(&budget);
     let order = Arc::default();
     let size = |number: usize| if number % 5 == 2 { 200_000 } else { 10 };
@@ -415,14 +415,14 @@ fn heard(order: &Mutex<Vec<usize>>) -> usize {
 
 #[test]
 fn large_request_waits_only_for_its_missing_tokens() {
-    // The server says that 10,000 of 60,000 are left: 1,000 come in each second.
+    // The server reports 10,000 of 60,000 tokens left: 1,000 refill each second.
     let mut headers = requests(1_000, 999);
     headers.input_tokens = group(60_000, 10_000);
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), Some(&headers));
     let wait = refused_for(&budget, tokens(30_000));
     assert!(wait <= seconds(21), "{wait:?}");
-    // In a window all that was spent leaves within a minute, however much waits before it.
+    // All that was spent leaves the window within a minute, however long the queue is.
     let limits = Limits::per_minute().input_tokens(60_000);
     let (budget, order) = (spent(50_000).limits(class(), limits), Arc::default());
     let mut threads = vec![queue_for(&budget, tokens(20_000), 0, &order)];
@@ -449,7 +449,7 @@ fn refusal_pauses_only_its_class() {
     assert!(wait <= seconds(3_601), "{wait:?}");
     let soon = budget.reserve(&class(), small(), Some(seconds(60)));
     assert!(soon.expect_err("a pause").is_retryable());
-    // A success of what was under way does not end it, a shorter pause neither.
+    // Neither the success of a request in flight nor a shorter pause ends the pause.
     let second = granted_for(&budget, &other, small());
     open.settle(&usage(10, 5), None);
     let wait = refused_for(&budget, small());
@@ -504,8 +504,8 @@ fn request_headers_pace_requests_only() {
         snapshot.output_tokens.server_limit,
     ];
     assert_eq!(servers, [Some(60), None, None]);
-    // Five million tokens are nothing where no limit of them is known; requests have their pace,
-    // but for one that goes alone.
+    // Five million tokens need no wait where no token limit is known; requests are paced,
+    // except a request that is alone.
     let large = || granted_for(&budget, &class(), tokens(5_000_000));
     large().settle(&usage(5_000_000, 5), None);
     let open = large();
@@ -517,7 +517,7 @@ fn request_headers_pace_requests_only() {
 
 #[test]
 fn reset_times_change_nothing() {
-    // As a wall clock shows them that was set back or forth: time here never goes by the wall.
+    // Reset times of a wall clock that was set back or forth: the budget never uses wall time.
     let now = SystemTime::now();
     let hour = seconds(3_600);
     for reset in [
@@ -536,7 +536,7 @@ fn reset_times_change_nothing() {
         let start = Instant::now();
         granted(&budget).settle(&usage(10, 5), Some(&headers));
         let wait = refused_for(&budget, tokens(2_400));
-        // 2,400 and a margin of 600 come in within three seconds.
+        // 2,400 tokens and a margin of 600 refill within three seconds.
         let expected = seconds(2)..=Duration::from_millis(3_001);
         assert!(
             expected.contains(&wait) || start.elapsed() > seconds(1),
@@ -552,7 +552,7 @@ fn limits_changed_during_a_run_apply_at_once() {
     let answers = [
         (1_000, 1_000),
         (10, 10),
-        // What no server says is not believed.
+        // Values that no server sends are ignored.
         (0, 10),
         (1_000_000, 1_000_000),
         (1, 1),
@@ -571,7 +571,7 @@ fn limits_changed_during_a_run_apply_at_once() {
     }
 }
 
-/// How long the next request waits; however odd the limits, it is a matter of minutes.
+/// Returns the wait of the next request, which is minutes at most however odd the limits are.
 #[track_caller]
 fn soon_enough(budget: &Budget) -> Duration {
     match budget.try_reserve(&class(), small()).expect("it can fit") {

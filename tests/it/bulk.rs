@@ -1,4 +1,4 @@
-//! Many requests over threads: each once, what dooms all, lazy input, one ahead, money, progress.
+//! Bulk runs: each request once, fatal failures, lazy input, prefix leaders, money, progress.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -130,7 +130,7 @@ fn fatal_failure_stops_the_run_at_once() {
         let ok = answers.values().filter(|text| text.is_ok()).count();
         let not_run = count(ErrorKind::NotRun);
         assert_eq!(ok, 10);
-        // One at least is told of; those that were in flight with it are told of as well.
+        // At least one fatal failure is delivered, and so are those in flight with it.
         assert!((400 - ok - 4..400 - ok).contains(&not_run), "{not_run}");
         if let Some(kind) = kind {
             assert_eq!(count(kind), 400 - ok - not_run);
@@ -174,7 +174,9 @@ fn unsent_items_name_the_reason() {
         "invalid x-api-key",
     ));
     let run = swift(&lab.client, 1).run(jobs(3)).expect("a run");
-    let errors: Vec<_> = run.map(|(_, answer)| answer.expect_err("doomed")).collect();
+    let errors: Vec<_> = run
+        .map(|(_, answer)| answer.expect_err("a fatal failure"))
+        .collect();
     assert_eq!(errors[0].kind(), ErrorKind::Auth);
     assert_eq!(errors[2].kind(), ErrorKind::NotRun);
     let text = errors[2].to_string();
@@ -282,7 +284,7 @@ fn results_in_flight_are_delivered_after_a_stop() {
     let mut run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
     let (key, first) = run.next().expect("the first answer");
     assert_eq!(
-        (&*key, first.expect_err("doomed").kind()),
+        (&*key, first.expect_err("a fatal failure").kind()),
         ("key-0", ErrorKind::Auth)
     );
     hold.open();
@@ -333,7 +335,7 @@ fn input_is_pulled_only_as_results_are_taken() {
     }
     assert_eq!(run.progress().total, None);
     drop(run);
-    // The iterator is gone when the last thread is.
+    // The input iterator is dropped with the last thread.
     wait_until(|| Arc::strong_count(&alive) == 1);
     let (requests, pulled) = (lab.server.request_count(), pulled.load(Ordering::SeqCst));
     assert!(
@@ -353,7 +355,7 @@ fn million_items_are_never_all_in_memory() {
     });
     let mut run = swift(&lab.client, 3).run(million).expect("a run");
     assert_eq!(run.progress().total, Some(1_000_000));
-    // Until all threads wait for the answers to be taken.
+    // Wait until all threads are blocked on the results being taken.
     wait_until(|| lab.server.request_count() > 6);
     run.next().expect("an answer").1.expect("well");
     run.stop();
@@ -364,7 +366,7 @@ fn million_items_are_never_all_in_memory() {
 fn dropped_run_cuts_its_streams() {
     let lab = primed();
     lab.server.answer_with(|_| {
-        // Some seconds of text.
+        // Some seconds of text in a stream.
         Reply::message("word ".repeat(2_000)).dribble(64, millis(10))
     });
     for warm_first in [true, false] {
@@ -407,7 +409,7 @@ fn client_shutdown_ends_a_run() {
         _ => Reply::canned().stall_before_headers(),
     });
     let run = swift(&lab.client, 4).run(jobs(40)).expect("a run");
-    // One thread waits for the five answers to be taken.
+    // One thread waits for the five results to be taken.
     assert!(lab.server.wait_for_requests(1 + 5 + 3, HANG));
     lab.client.shutdown();
     let answers = ends(move || texts(run));
@@ -454,9 +456,9 @@ fn run_begins_with_four_threads_and_adds_more() {
     let bulk = lab.client.bulk().concurrency(8).ramp_up(seconds(60));
     let run = bulk.run(jobs(30)).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
-    // Of the second to the fourth for nothing, then of the fifth.
+    // Threads two to four sleep for zero seconds; then the fifth sleeps.
     assert!(clock.wait_for_sleeps(4, HANG));
-    // A doubling in ten seconds, in four steps.
+    // Doubling four threads takes ten seconds, in four steps.
     let sleep = clock.sleeps()[3];
     assert!(sleep > seconds(2) && sleep < seconds(3), "{sleep:?}");
     clock.advance(seconds(3));
@@ -501,7 +503,7 @@ fn waiting_model_class_blocks_no_other_class() {
         let hold = gate();
         let may_go = Arc::clone(&hold);
         lab.server.answer_with(move |request| {
-            // A map does not know what it asks before its first answer.
+            // A map does not know its model class before its first response.
             if number(request) > 0 {
                 may_go.pass();
             }
@@ -529,7 +531,7 @@ fn waiting_model_class_blocks_no_other_class() {
     }
 }
 
-// One goes ahead.
+// One request goes first.
 
 #[test]
 fn one_request_per_prefix_goes_first() {
@@ -541,7 +543,7 @@ fn one_request_per_prefix_goes_first() {
             return Reply::canned();
         }
         may_go.pass();
-        // The answer has begun, and does not go on.
+        // The response has begun, and stalls.
         Reply::message("word ".repeat(500)).stall(2_000)
     });
     let items = (0..8).map(|number| (number, prefixed(number, "a long prefix")));
@@ -585,7 +587,7 @@ fn prefixes_do_not_wait_for_each_other() {
     for (is_warm, expected) in [(true, 3), (false, 6)] {
         let lab = primed();
         let hold = hold_replies(&lab.server);
-        // Two of each of two prefixes, one without, one of another.
+        // Two requests of each of two prefixes, one without a prefix, one of a third.
         let prefixes = ["a", "b", "a", "b", "", ""];
         let items = prefixes.iter().enumerate().map(|(number, prefix)| {
             let request = match (*prefix, is_warm) {
@@ -642,7 +644,7 @@ fn prefix_leader_is_retried_like_any_request() {
     let calls = lab.client.totals().all.calls;
     assert_eq!(calls, 2, "the one before included");
 
-    // Where streams are not wanted, it is none either.
+    // Without streaming underneath, the leader is not streamed either.
     let plain = builder(&lab.server).stream_underneath(false);
     let plain = plain.build().expect("valid settings");
     lab.server.take_requests();
@@ -653,13 +655,13 @@ fn prefix_leader_is_retried_like_any_request() {
     assert!(body.get("stream").is_none_or(|stream| stream == false));
 }
 
-// Money.
+// Spend limits.
 
 #[test]
 fn run_stops_before_exceeding_its_spend_limit() {
     for threads in [1, 4, 16] {
         let lab = primed();
-        // A dollar for a thousand tokens of either kind: some 0.1 for the input at most, 0.5 for
+        // A dollar for a thousand tokens of either kind: some 0.1 at most for the input, 0.5 for
         // the output.
         let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
         let limit = 5.0;
@@ -673,7 +675,7 @@ fn run_stops_before_exceeding_its_spend_limit() {
         let ok = answers.iter().filter(|answer| answer.is_ok()).count();
         let cost = run.progress().cost.expect("a price");
         assert!(cost <= limit, "{cost}");
-        // As far as it can without a chance to exceed it.
+        // The run goes as far as it can without risking to exceed the limit.
         assert!(cost > limit - 1.0, "{cost}");
         assert_eq!(answers.len(), 500);
         assert!(ok > 100 && ok < 500, "{ok}");
@@ -692,8 +694,8 @@ fn worst_case_cost_counts_all_price_factors() {
     let with = |block| MessageRequest::new("claude-opus-5", 100).user(vec![block]);
     let pdf = with(ContentBlock::pdf(&[7; 30_000]));
     let image = with(ContentBlock::image("image/png", &[7; 30]));
-    // A thousandth of a dollar for a token of output, a millionth for one of input, or two where it
-    // is written to the cache.
+    // A token of output costs a thousandth of a dollar, a token of input a millionth, or two where
+    // it is written to the cache.
     let prices = Prices::none().set("claude-opus-5", Price::new(1.0, 1_000.0));
     for (request, limit, is_sent) in [
         (plain(), 0.105, true),
@@ -798,7 +800,7 @@ fn invalid_spend_limit_fails_before_sending() {
             );
         }
     }
-    // Nothing may be spent, or all.
+    // A limit of zero, and no limit.
     let nothing = swift(&lab.client, 2).spend_limit(0.0);
     let answers = texts(nothing.run(jobs(3)).expect("a run"));
     assert!(answers.values().all(|text| text.is_err()), "{answers:?}");
@@ -822,7 +824,7 @@ fn progress_adds_up_and_is_reported_at_the_end() {
     let bulk = swift(&lab.client, 4).on_progress(move |progress| {
         reports.lock().expect("no panic").push(progress.clone());
     });
-    // The clock stands still: a first report, and one at the end.
+    // The clock stands still: one report at the start, and one at the end.
     assert_eq!(texts(bulk.run(jobs(60)).expect("a run")).len(), 60);
     let reports = std::mem::take(&mut *told.lock().expect("no panic"));
     assert_eq!(reports.len(), 2, "{reports:?}");
@@ -834,7 +836,7 @@ fn progress_adds_up_and_is_reported_at_the_end() {
     assert_eq!(last.remaining, Some(Duration::ZERO));
     assert!(last.cost.is_some_and(|cost| cost > 0.0));
 
-    // A tenth of a second for each: a report for each, in order.
+    // Each request takes a tenth of a second: one report for each, in order.
     let clock = lab.clock.clone();
     let results = bulk.map(0..20, |client, number| {
         clock.advance(millis(100));
@@ -865,7 +867,7 @@ fn estimate_panic_loses_no_message_and_no_report() {
     }));
     let clock = lab.clock.clone();
     lab.server.answer_with(move |_| {
-        // Who asks next for the class is the report on this one.
+        // The progress report on this request is the next to use the class.
         is_to_panic.store(true, Ordering::SeqCst);
         clock.advance(millis(100));
         Reply::canned()
@@ -887,7 +889,7 @@ fn wait_callback_panic_fails_only_its_item() {
     drop(lab.client.budget().clone().on_wait(move |_| {
         assert!(calls.fetch_add(1, Ordering::SeqCst) >= 2, "nobody waits");
     }));
-    // With money for a few requests at a time, of which some 0.17 is at stake and 0.03 spent.
+    // The limit allows a few requests at a time: each reserves some 0.17 and costs 0.03.
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
     let bulk = swift(&lab.client, 3).prices(prices).spend_limit(0.8);
     let run = bulk.run(jobs(12)).expect("a run");
@@ -932,7 +934,7 @@ fn huge_inputs_and_times_do_not_panic() {
 #[test]
 fn run_under_limits_loses_none_and_meets_no_429() {
     let server = server();
-    // One request a millisecond flows in, and it stores half a second of them.
+    // The bucket refills one request a millisecond, and stores half a second of them.
     server.limit(
         ServerLimits::per_minute(60_000, 30_000_000, 6_000_000)
             .depth(millis(500))
@@ -955,7 +957,7 @@ fn run_under_limits_loses_none_and_meets_no_429() {
 
 // Helpers.
 
-/// A lab whose client has its first answer, so that it knows of no limits.
+/// A lab whose client has had its first response, so that it knows that there are no limits.
 #[track_caller]
 fn primed() -> Lab {
     let lab = Lab::new();
@@ -963,7 +965,7 @@ fn primed() -> Lab {
     lab
 }
 
-/// The same with a system prompt that is to be cached.
+/// Like `ask`, with a system prompt that is to be cached.
 fn prefixed(number: usize, prefix: &str) -> MessageRequest {
     let system = ContentBlock::text(prefix).cached(CacheControl::ephemeral());
     ask(number).system(vec![system])

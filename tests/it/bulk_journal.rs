@@ -1,4 +1,4 @@
-//! Journals of bulk runs: nothing is done twice, whenever and however a run ended.
+//! Journals of bulk runs: no request is sent twice, whenever and however a run ended.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -37,7 +37,7 @@ fn second_run_completes_the_first() {
                 rest.values()
                     .all(|text| ends.contains(&text.clone().map(|_| ())))
             );
-            // It has ended: its journal is free, whether it is dropped or not.
+            // The run has ended: its journal is free, whether the run is dropped or not.
         }
         let before = keys(&file.path);
         assert!((50..=58).contains(&before.len()), "{}", before.len());
@@ -92,7 +92,7 @@ fn replay_yields_equal_messages() {
     assert_eq!((progress.done, progress.skipped), (1, 20));
     assert_eq!(lab.server.request_count(), requests + 1);
 
-    // Also those that a stopped run does not come to.
+    // Also the keys that a stopped run does not reach.
     let run = bulk.run(jobs(30)).expect("a run");
     run.stop();
     let answers = texts(run);
@@ -100,11 +100,11 @@ fn replay_yields_equal_messages() {
     assert!((0..21).all(|number| answers[&format!("key-{number}")].is_ok()));
 }
 
-/// What could not be read again out of a journal is not taken from the server either.
+/// A message too deep to be read back from a journal is refused when the server sends it.
 #[test]
 fn deep_message_survives_replay_or_is_refused() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-levels"));
-    // Beside the levels of the message, its content and its block.
+    // In addition to the levels of the message, its content and its block.
     let answer = |levels: usize| {
         let input = "[".repeat(levels) + &"]".repeat(levels);
         format!(r#"{{"content":[{{"type":"tool_use","id":"t","name":"n","input":{input}}}]}}"#)
@@ -206,7 +206,7 @@ fn lines_of_other_writers_are_left_intact() {
     let bulk = swift(&lab.client, 1).journal(&file.path);
     let mut run = bulk.run(jobs(5)).expect("a run");
     run.next().expect("an answer").1.expect("well");
-    // As a run would on a system that does not lock, or in another container.
+    // As a second run would on a system without locks, or in another container.
     let text = fs::read_to_string(&file.path).expect("a journal");
     let line = text.lines().last().expect("an answer");
     append(&file.path, &line.replace("key-0", "key-7"));
@@ -217,7 +217,7 @@ fn lines_of_other_writers_are_left_intact() {
     assert_each_once(&file.path, 6);
 }
 
-/// What a power cut leaves where pages came to the disk out of order.
+/// A power cut leaves zeros where pages reached the disk out of order.
 #[test]
 fn lines_with_zeros_are_skipped_and_rerun() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-zeros"));
@@ -225,7 +225,7 @@ fn lines_with_zeros_are_skipped_and_rerun() {
     texts(bulk.run(jobs(6)).expect("a run"));
     let mut bytes = fs::read(&file.path).expect("a journal");
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
-    // The end of the second answer, and the beginning of the third.
+    // The end of the second record, and the beginning of the third.
     bytes[ends[2] - 20..ends[2] + 20].fill(0);
     fs::write(&file.path, &bytes).expect("room");
     for requests in [6 + 2, 6 + 2] {
@@ -272,12 +272,12 @@ fn journal_is_locked_during_its_run() {
     let first = bulk.run(jobs(9)).expect("a run");
     let error = bulk.run(jobs(9)).expect_err("in use");
     assert_eq!(error.kind(), ErrorKind::Config);
-    // It need not wait for the threads of the one before.
+    // The next run need not wait for the threads of the dropped run.
     drop(first);
     let second = bulk.run(jobs(9)).expect("free again");
     hold.open();
     assert_eq!(texts(second).len(), 9);
-    // Nor for anything when that one has come to its end.
+    // Nor need it wait after a run that reached its end.
     for count in 10..60 {
         let run = bulk.run(jobs(count)).expect("free again");
         assert_eq!(texts(run).len(), count);
@@ -372,7 +372,7 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).expect("room");
 }
 
-/// How often each key is in a journal, apart from a torn end.
+/// Counts how often each key is in a journal, apart from a torn last line.
 fn keys(path: &Path) -> BTreeMap<String, usize> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -214,7 +214,7 @@ fn setters_refuse_unsendable_options() {
     }
 }
 
-/// What one call with these settings sends.
+/// Returns the request that one call with these settings sends.
 #[track_caller]
 fn sent(tune: impl FnOnce(ClientBuilder) -> ClientBuilder) -> RecordedRequest {
     let server = server();
@@ -579,7 +579,7 @@ fn invalid_paths_are_refused_unsent() {
         }
     }
     assert_eq!(lab.server.connections(), 0);
-    // This looks like another host, and is a path of this one.
+    // This looks like another host, but is a path on the same host.
     lab.server.push(Reply::json(200, "1"));
     lab.client
         .raw()
@@ -675,7 +675,7 @@ fn connection_error_names_the_proxy() {
         proxy.address()
     );
     assert_eq!(error.to_string(), text);
-    // This may pass.
+    // These failures may be temporary.
     for status in [408, 429, 502, 503] {
         proxy.push(Reply::status(status));
         let error = through(proxy.base_url().to_owned());
@@ -684,14 +684,14 @@ fn connection_error_names_the_proxy() {
     }
 }
 
-/// The environment of a process cannot be changed safely while it has threads, so this asks a
-/// process of its own: `child_that_uses_the_environment`.
+/// The environment of a process cannot be changed safely while it has threads, so this runs a
+/// child process: `child_that_uses_the_environment`.
 #[track_caller]
 fn in_environment(server: &TestServer, variables: &[(&str, &str)]) -> bool {
     output_in_environment(server, variables).is_ok()
 }
 
-/// The same, with what it said when it failed.
+/// Like `in_environment`, but returns the output of a child that failed.
 #[track_caller]
 fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Result<(), String> {
     let mut command = child::command("client::child_that_uses_the_environment");
@@ -714,7 +714,7 @@ fn output_in_environment(server: &TestServer, variables: &[(&str, &str)]) -> Res
     }
 }
 
-/// Set where the server of a test listens, so that no real key is ever used.
+/// Set only by the parent test, whose server the child calls, so that no real key is ever used.
 const CHILD: &str = "ANTHROPIC_BLOCKING_TEST_CHILD";
 
 #[test]

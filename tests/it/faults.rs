@@ -1,5 +1,5 @@
-//! The fault matrix: status, body and headers, each with the kind of its error, its attempts, and
-//! its waits by the manual clock.
+//! The fault matrix for status, body and headers: the kind of each error, its attempts, and its
+//! waits on the manual clock.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn status_and_body_determine_kind_and_attempts() {
                 id: body.id,
                 ..answered(status, body.reply, failure, wait)
             };
-            // Each in another way: the ways differ in what they make of a success.
+            // Each row uses another kind of call: they differ in how they read a success.
             let ways = &ALL[cases.len() % ALL.len()..][..1];
             let count = if is_retried { 2 } else { 1 };
             let mut row = case(format!("{status}, {}", body.name), step.times(count))
@@ -69,7 +69,7 @@ fn status_and_body_determine_kind_and_attempts() {
     check(cases);
 }
 
-/// A body, and what the client must make of it whatever the status.
+/// A body, and what the client must read from it whatever the status.
 struct BodyForm {
     name: &'static str,
     reply: Reply,
@@ -545,7 +545,7 @@ fn error_after_status_200_acts_like_its_own_status() {
         [
             case(
                 name("overloaded"),
-                // What was dropped after content counts as an attempt.
+                // A stream dropped after content counts as an attempt.
                 step("overloaded_error", Overloaded, Wait::Gate)
                     .times(if form == "after content" { 4 } else { 6 }),
             )

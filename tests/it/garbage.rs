@@ -1,4 +1,4 @@
-//! Damaged bytes on the wire, in both directions; `src/fuzzing` has the checks below it.
+//! Damaged bytes on the wire, in both directions; `src/fuzzing` checks the layers below.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -72,12 +72,12 @@ fn check(error: &Error, seed: u64) {
         assert!(!text.contains(char::is_control), "seed {seed}: {text:?}");
         assert!(text.len() < 4_000, "seed {seed}: {} bytes", text.len());
     }
-    // What is wrong is not the settings, unless a redirect says so.
+    // The settings are not at fault, unless a redirect says so.
     let is_odd = error.kind() == ErrorKind::Config && error.status().is_none_or(|s| s < 300);
     assert!(!is_odd, "seed {seed}: {error}");
 }
 
-/// Whole answers of every kind.
+/// Complete responses of every kind.
 fn answers() -> Vec<String> {
     let message = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":2}}"#;
     let stream = format!(
@@ -150,7 +150,7 @@ fn test_server_survives_any_request() {
             socket
                 .set_read_timeout(Some(seconds(30)))
                 .expect("a timeout");
-            // It may close before it has read all of it.
+            // The server may close before it has read all of the request.
             let _ = socket.write_all(bytes);
             let _ = socket.shutdown(Shutdown::Write);
             let mut answer = Vec::new();

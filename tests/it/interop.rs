@@ -1,5 +1,5 @@
-//! The official Python and TypeScript clients talk to the test server: `tests/interop/` holds the
-//! programs, this file what the server answers them and what must have arrived there.
+//! The official Python and TypeScript clients call the test server: `tests/interop/` holds the
+//! programs, this file the server's responses and the requests that must have arrived.
 //!
 //! ```sh
 //! python3 -m venv /tmp/clients && /tmp/clients/bin/pip install "anthropic>=2,<3"
@@ -41,7 +41,7 @@ fn official_typescript_client_passes() {
     converse(node, "Anthropic/JS");
 }
 
-/// What each check must have sent: name, method, path, and how many requests.
+/// What each check must have sent: name, method, path, and number of requests.
 const CHECKS: [(&str, &str, &str, usize); 15] = [
     ("create", "POST", MESSAGES, 1),
     ("stream_text", "POST", MESSAGES, 1),
@@ -60,7 +60,7 @@ const CHECKS: [(&str, &str, &str, usize); 15] = [
     ("not_found", "GET", "/v1/models/no-such-model", 1),
 ];
 
-/// What the server says to a request; everything else is canned.
+/// Returns the server's response to a request; all other requests get a canned response.
 fn answer(request: &RecordedRequest) -> Reply {
     match (request.header("x-check"), retry_count(request)) {
         (Some("stream_blocks"), _) => Reply::stream(
@@ -102,7 +102,7 @@ fn answer(request: &RecordedRequest) -> Reply {
     }
 }
 
-/// Lets the program talk to a server, and looks at what both have to say.
+/// Runs the program against a server, and checks its output and the requests.
 #[track_caller]
 fn converse(mut command: Command, user_agent: &str) {
     let server = TestServer::start().expect("a test server");
@@ -146,7 +146,7 @@ fn converse(mut command: Command, user_agent: &str) {
     check_retries(&requests);
 }
 
-/// The retries must have counted up and must have waited as long as the server asked.
+/// Checks that the retry counts went up and that each wait was as long as the server asked.
 #[track_caller]
 fn check_retries(requests: &[RecordedRequest]) {
     let of = |name| {
@@ -178,13 +178,13 @@ fn check_headers(request: &RecordedRequest, user_agent: &str) {
     }
 }
 
-/// How many attempts went before this one, by what the client says.
+/// Returns how many attempts preceded this request, as its header says.
 fn retry_count(request: &RecordedRequest) -> u32 {
     let count = request.header("x-stainless-retry-count");
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// An interpreter without settings of this machine, and without a way to the network.
+/// An interpreter without this machine's settings and without access to the network.
 fn interpreter(name: &str, default: &str) -> Command {
     let path = std::env::var_os(format!("ANTHROPIC_INTEROP_{name}"));
     let mut command = Command::new(path.unwrap_or_else(|| default.into()));
@@ -210,7 +210,7 @@ fn program(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Runs a program for at most [`LONGEST`]: whether it succeeded, and all that it said.
+/// Runs a program for at most [`LONGEST`]; returns whether it succeeded, and its output.
 #[track_caller]
 fn run(mut command: Command) -> (bool, String) {
     let mut child = command
@@ -236,7 +236,7 @@ fn run(mut command: Command) -> (bool, String) {
     drop(send);
     let end = Instant::now() + LONGEST;
     let mut output = Vec::new();
-    // Ends when both pipes are closed, or with the time.
+    // Ends when both pipes are closed, or when the time is up.
     while let Ok(chunk) = receive.recv_timeout(end.saturating_duration_since(Instant::now())) {
         output.extend(chunk);
     }

@@ -1,4 +1,4 @@
-//! What the client does about limits: who waits for what, who does not, and what it says.
+//! How the client handles limits: which calls wait, which do not, and what is reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use anthropic_blocking::{
 use crate::matrix::limited;
 use crate::support::*;
 
-/// Asks another model than the usual one.
+/// Sends the usual prompt to the given model.
 fn ask(client: &Client, model: &str) -> Message {
     let request = MessageRequest::new(model, 256).user(PROMPT);
     client.messages().create(&request).expect("an answer")
@@ -165,7 +165,7 @@ fn input_is_counted_if_requested() {
     lab.server.push_all([
         Reply::json(200, r#"{"input_tokens":777}"#),
         Reply::message("Seven."),
-        // Where counting fails, the input is guessed.
+        // If counting fails, the input is estimated.
         Reply::error(404, "not_found_error", "no such endpoint"),
         Reply::message("Eight."),
     ]);
@@ -266,7 +266,7 @@ fn reservation_is_settled_however_a_call_ends() {
     assert_eq!(lab.client.budget().snapshot()[0].in_flight, 1);
     stream.final_message().expect("an answer");
     assert_eq!(used(), (2 * input, 2 * output));
-    // What is given up in the middle stays charged with all that was promised.
+    // A call abandoned in the middle stays charged with its whole reservation.
     drop(lab.client.messages().stream(&request()).expect("a stream"));
     let (input, output) = used();
     assert!(input > 0 && output > 100, "{input}, {output}");
@@ -364,8 +364,8 @@ fn chosen_class_applies_in_fast_mode_too() {
 
 #[test]
 fn retried_request_keeps_its_place_in_the_queue() {
-    // The first request is refused; seven others wait behind it meanwhile, and there is room for
-    // one.
+    // The first request is refused; seven others wait behind it, and there is room
+    // for one.
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| {
         builder.limits(Limits::per_minute().requests(2))
@@ -535,7 +535,7 @@ fn wait_that_grows_long_is_announced() {
         assert_eq!(wait.cause, WaitCause::Pause);
         counted.fetch_add(1, Ordering::SeqCst);
     }));
-    // The second call waits for the first answer at first, and then for the pause.
+    // The second call first waits for the first response, and then for the pause.
     lab.server.push(Reply::rate_limited(20).delay(millis(50)));
     let both: Vec<_> = (0..2)
         .map(|_| {

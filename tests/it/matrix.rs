@@ -1,4 +1,4 @@
-//! The machine of the fault matrix: rows that say what a server does, and what must come of it.
+//! The runner of the fault matrix: rows of what a server does, and the outcome that must follow.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{HANG, KEY, PROMPT, builder, is_stretched, millis, request, seconds};
 
-/// One row: what the server does at each attempt, and what must come of it.
+/// One row: what the server does at each attempt, and the outcome that must follow.
 pub struct Case {
     pub name: String,
     pub ways: &'static [Way],
@@ -22,7 +22,7 @@ pub struct Case {
 /// One attempt: what the server does, how the attempt must be recorded, and the wait after it.
 #[derive(Clone)]
 pub struct Step {
-    /// `None` for a good answer.
+    /// `None` for a good response.
     pub reply: Option<Reply>,
     pub delivery: Delivery,
     pub status: Option<u16>,
@@ -36,7 +36,7 @@ pub struct Step {
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Id {
-    /// The one that the test server gives by itself.
+    /// The id that the test server generates.
     Served,
     Missing,
     Own(&'static str),
@@ -45,35 +45,35 @@ pub enum Id {
 /// A wait between two attempts.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
-    /// There is no attempt after this.
+    /// No attempt follows.
     Over,
     /// The backoff of failures: decorrelated, from 1 s to 16 s.
     Backoff,
-    /// The backoff of overloads, which is drawn apart.
+    /// The backoff of overloads, which is drawn separately.
     Gate,
-    /// What the server asked for, and up to a tenth more.
+    /// The wait that the server asked for, and up to a tenth more.
     Asked(Duration),
-    /// The backoff of failures, or what the server asked for where that is longer.
+    /// The backoff of failures, or the wait that the server asked for if that is longer.
     BackoffOrAsked(Duration),
-    /// The same for overloads.
+    /// The backoff of overloads, or the wait that the server asked for if that is longer.
     GateOrAsked(Duration),
 }
 
-/// What the error must be, beside what its last attempt says. For success all is ignored.
+/// What the error must be, in addition to its last attempt. Ignored for a success.
 #[derive(Clone, Default)]
 pub struct End {
     pub is_retryable: bool,
     pub retry_after: Option<Duration>,
-    /// Parts of its text.
+    /// Parts of the error's text.
     pub says: Vec<String>,
     /// Whether the server's own error object must have been found.
     pub has_api_error: bool,
 }
 
-/// What is called.
+/// The method that is called.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Way {
-    /// `create`, with an answer in one piece.
+    /// `create`, with a response in one piece.
     Plain,
     /// `create`, streamed underneath.
     Streamed,
@@ -115,12 +115,12 @@ impl Way {
         Ok((answer.attempts().to_vec(), answer.request_id().cloned()))
     }
 
-    /// Whether the budget waits for limits and overloads: not for endpoints that it does not know.
+    /// Whether the budget waits for limits and overloads: only on endpoints that it knows.
     pub fn is_in_line(self) -> bool {
         !matches!(self, Get | Post | Delete)
     }
 
-    /// A good answer.
+    /// Returns a good response.
     pub fn good(self) -> Reply {
         match self {
             Plain | Streamed | Events => Reply::message("Seven."),
@@ -151,13 +151,13 @@ impl Case {
         self
     }
 
-    /// The last attempt is followed by one that succeeds.
+    /// Adds an attempt that succeeds.
     pub fn then_succeeds(mut self) -> Case {
         self.steps.push(good());
         self
     }
 
-    /// The error says that another try may help.
+    /// Expects the error to say that a retry may help.
     pub fn retryable(mut self) -> Case {
         self.end.is_retryable = true;
         self
@@ -178,7 +178,7 @@ impl Case {
         self
     }
 
-    /// Runs the row in each of its ways.
+    /// Runs the row in each of its ways, and returns the failures.
     fn complaints(&self) -> Vec<String> {
         let run = |way: &Way| {
             let outcome = self.run(*way);
@@ -208,7 +208,7 @@ impl Case {
             }
         };
         if last.is_hasty {
-            // The server may be behind.
+            // The server may not have read the last request yet.
             let _ = server.wait_for_requests(self.steps.len(), HANG);
         }
         let count = server.request_count();
@@ -280,8 +280,8 @@ impl Case {
 
     /// Checks the waits against their bounds. Backoffs are decorrelated: each lies between the
     /// shortest and three times the one before, and below the longest. Where the budget waits, a
-    /// pause is at most a tenth of a second longer than asked for, or two seconds where one follows
-    /// the other; and an overload is waited out for a quarter of a second to four.
+    /// pause is at most a tenth of a second longer than asked for, or two seconds where a second
+    /// pause follows; and the wait of an overload is a quarter of a second to four seconds.
     fn check_waits(&self, way: Way, waits: &[Duration]) -> Result<(), String> {
         let (shortest, longest) = (seconds(1), seconds(16));
         let expected = self.steps[..self.steps.len() - 1].iter();
@@ -331,7 +331,7 @@ impl Case {
     }
 }
 
-/// Whether two ways to add up waits agree, but for what a clock's rounding adds.
+/// Whether two sums of waits agree, apart from a clock's rounding.
 fn is_about(waited: Duration, slept: Duration) -> bool {
     waited.abs_diff(slept) < millis(1)
 }
@@ -365,7 +365,7 @@ impl Step {
     }
 }
 
-/// The server answers with a status that is no success; the wait follows.
+/// The server responds with a status that is no success; the wait follows.
 pub fn answered(status: u16, reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
     Step {
         reply: Some(reply),
@@ -378,7 +378,7 @@ pub fn answered(status: u16, reply: Reply, failure: ErrorKind, wait: Wait) -> St
     }
 }
 
-/// Nothing usable arrives; not even a status.
+/// Nothing usable arrives, not even a status.
 pub fn silent(reply: Reply, failure: ErrorKind, delivery: Delivery, wait: Wait) -> Step {
     Step {
         reply: Some(reply),
@@ -391,7 +391,7 @@ pub fn silent(reply: Reply, failure: ErrorKind, delivery: Delivery, wait: Wait) 
     }
 }
 
-/// The answer begins well and breaks.
+/// The response begins well and breaks.
 pub fn broken(reply: Reply, failure: ErrorKind, wait: Wait) -> Step {
     Step {
         delivery: Delivery::Unknown,
@@ -411,7 +411,7 @@ pub fn good() -> Step {
     }
 }
 
-/// A success that is not the usual one.
+/// A success with another response than the usual one.
 pub fn served(reply: Reply) -> Step {
     Step {
         reply: Some(reply),
@@ -430,7 +430,7 @@ pub fn text(error: impl std::fmt::Debug) -> String {
     format!("{error:?}")
 }
 
-/// How many different bodies arrived: a retry sends the very same one.
+/// Counts the different bodies that arrived: a retry sends an identical one.
 pub fn bodies(server: &TestServer) -> usize {
     let requests = server.requests().into_iter();
     let mut bodies: Vec<Vec<u8>> = requests.map(|request| request.body).collect();
@@ -447,8 +447,8 @@ pub fn check(rows: impl IntoIterator<Item = Case>) {
     assert!(count == 0, "{count} rows fail:\n{}", first.join("\n"));
 }
 
-/// Each cause is tried again once, after a second. Where the budget waits, an overload lasts less
-/// than that: a `max_wait` of 300 ms has room for one wait of it.
+/// Each cause is retried once, after a second. Where the budget waits, an overload lasts less
+/// than a second: a `max_wait` of 300 ms has room for one such wait.
 pub const TWO_ATTEMPTS: RetryPolicy = RetryPolicy::new()
     .max_attempts(2)
     .initial_backoff(Duration::from_secs(1))

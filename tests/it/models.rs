@@ -1,4 +1,4 @@
-//! Models, and the pages of lists.
+//! The models endpoints, and how lists follow their pages.
 
 use anthropic_blocking::testing::Reply;
 use anthropic_blocking::{ErrorKind, Lifecycle, Model, ModelInfo, Result};
@@ -298,7 +298,7 @@ fn ids(list: impl Iterator<Item = Result<ModelInfo>>) -> Vec<String> {
         .collect()
 }
 
-/// The queries so far; all must have been GETs without a body.
+/// Returns the queries so far, and checks that all requests were GETs without a body.
 fn queries(lab: &Lab) -> Vec<String> {
     let requests = lab.server.requests().into_iter();
     requests

@@ -1,4 +1,4 @@
-//! Recorded exchanges of models and batches; see `recordings.rs` for where they are.
+//! Recorded requests and responses of models and batches; `recordings.rs` says where they are.
 
 use std::path::PathBuf;
 
@@ -123,14 +123,14 @@ fn results_come_back_typed_under_any_custom_id() {
     }
 }
 
-/// A recorded request and its answer.
+/// A recorded request and its response.
 struct Recorded {
     request: Value,
     response: Value,
 }
 
 impl Recorded {
-    /// The one whose file begins so.
+    /// Returns the recording whose file name begins with `start`.
     #[track_caller]
     fn read(start: &str) -> Recorded {
         let folder = std::env::var_os("ANTHROPIC_RECORDINGS").expect("ANTHROPIC_RECORDINGS is set");
@@ -176,7 +176,7 @@ impl Recorded {
             .map(|(_, value)| value)
     }
 
-    /// Its headers, but for the framing, and its body.
+    /// Returns the recorded response: its headers except those of the framing, and its body.
     fn reply(&self) -> Reply {
         let left_out = [
             "content-length",
@@ -192,7 +192,7 @@ impl Recorded {
             )
     }
 
-    /// Checks that the last request was the recorded one, but for fields that say nothing.
+    /// Checks that the last request equals the recorded one, except for fields without effect.
     #[track_caller]
     fn check_sent(&self, lab: &Lab) {
         let sent = lab.server.take_requests().pop().expect("a request");

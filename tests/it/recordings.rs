@@ -1,6 +1,6 @@
-//! Real material that nobody on this project wrote: exchanges, headers, streams, and what the
-//! official clients make of them. It is no part of the crate; `ANTHROPIC_RECORDINGS` names its
-//! folder:
+//! Recordings of the real API, not written for this project: exchanges, headers, streams, and what
+//! the official clients make of them. They are no part of the crate; `ANTHROPIC_RECORDINGS` names
+//! their folder:
 //!
 //! ```sh
 //! ANTHROPIC_RECORDINGS=/its/folder cargo test -- --ignored record
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 // Exchanges.
 
-/// The recorded failures: how their names begin, what each is, and what its text advises.
+/// The recorded failures: the beginning of the file name, the error kind, and part of its text.
 const FAILURES: [(&str, ErrorKind, &str); 18] = {
     use ErrorKind::{Auth, InvalidRequest, NotFound, RateLimit};
     const MODEL: &str = "check the model's id";
@@ -53,7 +53,7 @@ const FAILURES: [(&str, ErrorKind, &str); 18] = {
     ]
 };
 
-/// The recorded requests that are not sent as they were recorded, and why.
+/// Recorded requests that we send with another body, and the reason.
 const OTHER_REQUESTS: [(&str, &str); 2] = [
     (
         "07_401_brotli",
@@ -127,7 +127,7 @@ fn batch_result_messages_round_trip() {
     assert_eq!(count, 4);
 }
 
-/// A recorded request and its answer.
+/// A recorded request and its response.
 struct Exchange {
     name: String,
     method: String,
@@ -137,7 +137,7 @@ struct Exchange {
     reply: Recorded,
 }
 
-/// How a message can be asked for.
+/// How a message can be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// `create` as it is by default.
@@ -146,11 +146,11 @@ enum Way {
     InOnePiece,
     /// `stream`, read to its end.
     Stream,
-    /// Another endpoint, for which there is one way only.
+    /// Another endpoint, which has one way only.
     Other,
 }
 
-/// What a call came back with.
+/// The value that a call returned.
 struct Answer {
     body: Vec<u8>,
     request_id: Option<String>,
@@ -158,7 +158,7 @@ struct Answer {
     attempts: usize,
 }
 
-/// All exchanges, in order.
+/// Returns all recorded exchanges, in order.
 fn exchanges() -> Vec<Exchange> {
     let folder = recordings().join("exchanges");
     let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -213,7 +213,7 @@ impl Exchange {
                 let count = client.messages().count_tokens(&self.request())?;
                 return Ok(Answer {
                     body: json!({"input_tokens": count}).to_string().into_bytes(),
-                    // A count is a number and says nothing of how it was obtained.
+                    // `count_tokens` returns a number, without attempts or headers.
                     request_id: self.reply.request_id(),
                     limits: self.reply.rate_limits(),
                     attempts: 1,
@@ -243,7 +243,7 @@ impl Exchange {
         })
     }
 
-    /// The recorded request, or another in place of one that cannot be made.
+    /// Returns the recorded request, or a substitute for a request that cannot be made.
     fn request(&self) -> MessageRequest {
         let mut request = self.request.clone();
         if request["max_tokens"].is_null() {
@@ -252,7 +252,7 @@ impl Exchange {
         serde_json::from_value(request).unwrap_or_else(|_| question())
     }
 
-    /// Whether this was sent, but for the field with which the client decides about streaming.
+    /// Whether this request was sent, apart from the `stream` field, which the client sets.
     fn is_request(&self, sent: &RecordedRequest) -> bool {
         let plain = |mut request: Value| {
             if let Value::Object(fields) = &mut request {
@@ -291,14 +291,14 @@ impl Exchange {
 enum After {
     /// The error comes back at once.
     Nothing,
-    /// Another attempt after our own backoff.
+    /// A retry follows after our own backoff.
     Backoff,
-    /// Another attempt after what the server asked for.
+    /// A retry follows after the wait that the server asked for.
     Pause(f64),
 }
 
-/// What the failures of `real_headers.json` are, and what comes after them; for each body where
-/// there are several.
+/// The error kinds of the failures in `real_headers.json`, and what follows; one entry per body
+/// where there are several bodies.
 const REAL: [(&str, &[(ErrorKind, After)]); 14] = {
     use After::{Backoff, Nothing, Pause};
     use ErrorKind::{Auth, Billing, InvalidRequest, Overloaded, RateLimit, Server};
@@ -330,7 +330,7 @@ const REAL: [(&str, &[(ErrorKind, After)]); 14] = {
     ]
 };
 
-/// The answers of `real_headers.json` that are no failures.
+/// The responses in `real_headers.json` that are no failures.
 const REAL_SUCCESSES: [(&str, f64); 2] = [
     ("200-retry-after-success", 31.0),
     ("200-batch-poll-retry-after", 10.0),
@@ -382,7 +382,7 @@ fn check_failure(recorded: &Recorded, kind: ErrorKind, after: After, way: Way, a
     let will_retry = !matches!(after, After::Nothing);
     assert_eq!(error.is_retryable(), will_retry, "{at}");
 
-    // Another client: this one's would begin with the pause that is left.
+    // A new client: the first call of the old one would begin with the rest of the pause.
     let stage = Stage::new();
     let client = stage.client(way);
     stage
@@ -466,16 +466,16 @@ fn retry_after_on_a_success_is_not_awaited() {
 /// How long a client waits after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wait {
-    /// These seconds; we add up to a tenth of a second, and give an overload a quarter at least.
+    /// For these seconds; we add up to 0.1 s, and wait at least 0.25 s for an overload.
     Asked(f64),
-    /// Its own backoff; ours is a second for a 429, by which all requests of the model pause.
+    /// For its own backoff; ours is one second for a 429, in which all requests of the model pause.
     Own,
-    /// Not at all: the client fails, or tries again at once.
+    /// Not at all: the client fails, or retries at once.
     Not,
 }
 
-/// Where we wait in another way than an official client: the table, the headers, how we wait, and
-/// why. Each difference has to show itself.
+/// Where we wait differently from an official client: the table, the headers, how we wait, and
+/// the reason. Each difference must occur in the test.
 const OTHER_WAITS: &[(&str, &str, Wait, &str)] = {
     use Wait::{Asked, Own};
     const LONG: &str = "it said that an earlier try fails, so that a long wait is not shortened";
@@ -554,7 +554,7 @@ const OTHER_WAITS: &[(&str, &str, Wait, &str)] = {
     ]
 };
 
-/// Rows that the rules of the TypeScript and Go clients say in words.
+/// Rows that state the rules of the TypeScript and Go clients.
 const WORDED: [(&str, &str, &str, Wait); 12] = [
     ("typescript", "retry-after-ms", "10", Wait::Asked(0.01)),
     ("typescript", "retry-after", "0.1", Wait::Asked(0.1)),
@@ -575,7 +575,7 @@ const WORDED: [(&str, &str, &str, Wait); 12] = [
     ),
 ];
 
-/// A row of a table: the client, the headers, how many attempts had failed before, the wait.
+/// A row of a table: the client, the headers, the number of earlier failed attempts, the wait.
 struct Row {
     table: &'static str,
     headers: Vec<(String, String)>,
@@ -645,7 +645,7 @@ fn rows() -> Vec<Row> {
             .iter()
             .map(|(name, value)| (name.clone(), text(value).to_owned()))
             .collect();
-        // The milliseconds go first.
+        // `retry-after-ms` takes precedence.
         headers.sort_by_key(|(name, _)| !name.ends_with("-ms"));
         let (left, wait) = (&row["remaining_retries"], &row["timeout_s"]);
         rows.push(Row::of_python("python", headers, left, wait));
@@ -681,11 +681,11 @@ impl Row {
     }
 }
 
-/// The wait after an answer with this status and the headers of the row. The backoff is of
-/// milliseconds, so that it is not taken for what the server asks for.
+/// Returns the wait after a response with this status and the row's headers. The backoff takes
+/// milliseconds, so that it cannot be confused with the wait that the server asks for.
 #[track_caller]
 fn wait_after(status: u16, row: &Row) -> Duration {
-    // Nine failures show what a thousand do; the client's brake for retries permits ten.
+    // Nine failures show what a thousand would; the client's retry budget permits ten.
     let failures = row.failures.min(9);
     let stage = Stage::new();
     let refusal = Recorded::of(status, &row.headers).reply();
@@ -728,7 +728,7 @@ fn fits(status: u16, wait: Duration, expected: Wait) -> bool {
 
 // What the official clients retry.
 
-/// Where we retry, or not, otherwise than the official clients: status, `x-should-retry`, and why.
+/// Where we retry differently from the official clients: status, `x-should-retry`, and the reason.
 const OTHER_RETRIES: [(u16, Option<&str>, &str); 12] = {
     const DONE: &str = "an answer of success is no failure, whatever else it says";
     const MONEY: &str = "no retry pays a bill";
@@ -796,10 +796,10 @@ fn is_retried(status: u16, should_retry: Option<&str>) -> bool {
     }
 }
 
-// The cases that the official clients test themselves with.
+// The official clients' own test cases.
 
-/// Where a case ends otherwise than with an official client: the client, what differs, and why.
-/// Each difference has to show itself.
+/// Where a case ends differently from an official client: the client, the difference, the reason.
+/// Each difference must occur in the test.
 const OTHER_ENDS: [(&str, &str, &str); 7] = {
     const TELEMETRY: &str = "counting retries in a header is the official clients' telemetry";
     [
@@ -830,7 +830,7 @@ const OTHER_ENDS: [(&str, &str, &str); 7] = {
     ]
 };
 
-/// The differences from one client that showed themselves.
+/// The differences from one client that occurred.
 struct Differences {
     client: &'static str,
     seen: BTreeSet<&'static str>,
@@ -855,7 +855,7 @@ impl Differences {
     }
 }
 
-/// What the official clients count their retries in.
+/// The header in which the official clients count their retries.
 const COUNT: &str = "x-stainless-retry-count";
 
 #[test]
@@ -903,7 +903,7 @@ fn typescript_client_cases_end_alike() {
     let sent = text(&cases[4]["sent"]).to_owned();
     let ours = counts_sent(Reply::status(429), Some(given));
     assert_eq!(ours, vec![Some(sent); 3]);
-    // They leave the header out when asked to, we always do.
+    // The official client omits the header on request; we always omit it.
     assert!(cases[5]["sent"].is_null());
     differences.all();
 }
@@ -956,7 +956,7 @@ fn java_client_cases_end_alike() {
         }
     }
     assert_eq!(cases[2]["returned_status"], 503);
-    // The backoff of both lies between 6 s and 8 s at times; that ours need not is said above.
+    // The official backoff lies between 6 s and 8 s; ours may differ, as listed above.
     assert_eq!(cases[3]["sleeps_5_and_6_ms_between"], json!([6000, 8000]));
 
     let given = text(&cases[4]["caller_header"][COUNT]);
@@ -991,14 +991,14 @@ fn go_client_cases_end_alike() {
         stage.server.push(Reply::message("Seven."));
         let message = stage.ask_with(quick(3)).expect("a message");
         differences.show("attempts", case["attempts"] == message.attempts().len());
-        // The server's wait at first; so that this makes no hot loop, ours grows to a second then.
+        // We first wait as the server asks; then our wait grows to a second, to avoid a hot loop.
         let sleeps = stage.clock.sleeps();
         assert!(is_between(sleeps[0], 0.1, 0.21), "{sleeps:?}");
         assert!(
             sleeps.iter().all(|sleep| is_between(*sleep, 0.1, 1.11)),
             "{sleeps:?}"
         );
-        // With room for two waits there are as many attempts as there.
+        // With room for two waits we make as many attempts as the official client.
         stage.server.push_all(vec![refusal.clone(); 3]);
         let policy = quick(3).max_wait(Duration::from_millis(350));
         let error = stage.ask_with(policy).expect_err("a 429");
@@ -1018,7 +1018,7 @@ fn ruby_client_cases_end_alike() {
     let cases = list(&tables["ruby"]["cases"]);
     assert_eq!(cases.len(), 7);
     let mut differences = Differences::of("ruby");
-    // The server fails with a 500 each time; the requests, and the waits between them.
+    // Returns the requests, and the waits between them, when the server always fails with a 500.
     let run = |client: RetryPolicy, call: Option<RetryPolicy>, header: Option<(&str, &str)>| {
         let stage = Stage::new();
         let mut client = stage.builder().retry(client).build().expect("a client");
@@ -1062,13 +1062,13 @@ fn ruby_client_cases_end_alike() {
     differences.all();
 }
 
-/// The header of a case that asks for a wait.
+/// Returns the header of a case that asks for a wait.
 fn asked_by(case: &Value) -> Option<(&'static str, &str)> {
     let mut names = ["retry-after", "retry-after-ms"].into_iter();
     names.find_map(|name| Some((name, case[name].as_str()?)))
 }
 
-/// What the three requests that two refusals make count their retries as.
+/// Returns the retry counts in the headers of the three requests that two refusals cause.
 fn counts_sent(refusal: Reply, given: Option<&str>) -> Vec<Option<String>> {
     let stage = Stage::new();
     let mut builder = stage.builder().retry(quick(3));
@@ -1086,7 +1086,7 @@ fn counts_sent(refusal: Reply, given: Option<&str>) -> Vec<Option<String>> {
 
 // Streams.
 
-/// The recorded stream that is not compared with what the official client makes of it.
+/// The recorded stream that is not compared with the official client's message.
 const NOT_COMPARED: (&str, &str) = (
     "f95fa102eb9124f97d6b2f8224329f0d94cd59f4e0652c716ab879bf41294f72",
     "a gateway sends `[DONE]` after message_stop, at which the official client fails",
@@ -1097,7 +1097,7 @@ const NOT_COMPARED: (&str, &str) = (
 enum Arrival {
     /// At once, with a length.
     Whole,
-    /// Each in an HTTP chunk of its own.
+    /// Each byte in its own HTTP chunk.
     Bytes,
     /// In HTTP chunks of random length.
     Chunks,
@@ -1141,7 +1141,7 @@ fn streams_arriving_byte_by_byte_accumulate_alike() {
     let streams = streams();
     let calls = AtomicUsize::new(0);
     in_parallel(&streams, |_, recorded| {
-        // A system call for each byte: enough is shown by the shorter ones.
+        // Each byte costs a system call, so only the shorter streams are used.
         if recorded.body.len() > 4000 {
             return;
         }
@@ -1198,10 +1198,10 @@ fn cut_streams_are_errors_with_partial_content() {
     println!("{} streams, {cuts} cuts", streams.len());
 }
 
-/// How often each stream is cut.
+/// Number of cuts of each stream.
 const CUTS: usize = 200;
 
-/// Reads the events of a stream that was cut behind this many, and returns its error.
+/// Reads a stream that was cut after this many events, and returns its error.
 #[track_caller]
 fn read_cut_stream(client: &Client, arrived: usize, at: &str) -> Error {
     let mut stream = match client.messages().stream(&question()) {
@@ -1227,18 +1227,18 @@ fn read_cut_stream(client: &Client, arrived: usize, at: &str) -> Error {
 struct RecordedStream {
     name: String,
     body: String,
-    /// What the plain and the beta types of the official client make of it; both null where it
+    /// The messages that the plain and the beta types of the official client make; null where it
     /// fails.
     finals: [Value; 2],
 }
 
-/// An event of a recorded stream, and where it ends.
+/// An event of a recorded stream, and the position of its end.
 struct RecordedEvent {
     end: usize,
     data: Value,
 }
 
-/// What a reader has seen of a message, by the plainest reading there is.
+/// What the events say of a message, by the simplest possible reading.
 #[derive(Default)]
 struct Seen {
     begun: bool,
@@ -1295,12 +1295,13 @@ impl RecordedStream {
             .body(self.body.as_bytes())
     }
 
-    /// The stream broken off after so many bytes. Most cuts are orderly ends, which leave the
-    /// connection to the next: a new one costs more than the stream.
+    /// Returns the stream, cut after this many bytes. Most cuts are orderly ends, which leave the
+    /// connection reusable: a new connection costs more than the stream.
     fn cut(&self, length: usize, round: usize) -> Reply {
         let begin = &self.body.as_bytes()[..length];
         match round {
-            // A reset discards what was not yet sent, which may be the rest of a longer body.
+            // A reset discards bytes that were not yet sent, which may be the rest of a longer
+            // body.
             0..16 if length < 16 * 1024 => self.with_length().reset_in_body(length),
             0..32 => self.with_length().truncate(length),
             32..48 => self.with_length().body(begin).close_delimited(),
@@ -1308,8 +1309,8 @@ impl RecordedStream {
         }
     }
 
-    /// How many bytes are enough for nothing to be missing: up to the last brace of
-    /// `message_stop`, since the line end and the empty line behind it say nothing.
+    /// Returns the number of bytes after which nothing is missing: up to the last brace of
+    /// `message_stop`, since the line end and the blank line after it carry no data.
     fn least_whole(&self) -> usize {
         let stop = self.body.find("\ndata: {\"type\":\"message_stop\"");
         let stop = stop.unwrap_or_else(|| panic!("{} has no end", self.name));
@@ -1351,8 +1352,8 @@ impl RecordedStream {
     }
 }
 
-/// The events of a recorded body; the data is null where it is no JSON. All recordings end their
-/// lines in LF and have one line of data an event.
+/// Returns the events of a recorded body; the data is null where it is no JSON. All recordings end
+/// their lines in LF and have one data line per event.
 fn events(body: &str) -> Vec<RecordedEvent> {
     let mut end = 0;
     let mut events = Vec::new();
@@ -1416,7 +1417,7 @@ impl Seen {
     }
 }
 
-/// Finds what of theirs, nulls aside, is missing or other in ours.
+/// Lists what is missing or different in our message, apart from nulls.
 fn compare(path: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) {
     match (ours, theirs) {
         (_, Value::Null) => {}
@@ -1436,7 +1437,7 @@ fn compare(path: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) {
     }
 }
 
-/// Finds what of ours, nulls aside, is in none of theirs.
+/// Lists what is in our message and in none of theirs, apart from nulls.
 fn surplus(path: &str, ours: &Value, theirs: &[&Value], faults: &mut Vec<String>) {
     match ours {
         Value::Object(ours) => {
@@ -1457,7 +1458,7 @@ fn surplus(path: &str, ours: &Value, theirs: &[&Value], faults: &mut Vec<String>
     }
 }
 
-/// Does something with each item, on as many threads as there are cores.
+/// Calls `work` with each item, on as many threads as there are cores.
 fn in_parallel<T: Sync>(items: &[T], work: impl Fn(usize, &T) + Sync) {
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(2, usize::from);
@@ -1478,14 +1479,14 @@ fn in_parallel<T: Sync>(items: &[T], work: impl Fn(usize, &T) + Sync) {
 
 // Helpers.
 
-/// A server, and a clock for its clients.
+/// A server, and the clock of its clients.
 struct Stage {
     server: TestServer,
     clock: ManualClock,
 }
 
 impl Stage {
-    /// The clock shows what the clock of `retry_cases.json` shows.
+    /// Sets the clock to the time that `retry_cases.json` assumes.
     fn new() -> Stage {
         Stage::at(CLOCK)
     }
@@ -1505,13 +1506,13 @@ impl Stage {
             .seed(1)
     }
 
-    /// Asks the question once, with this policy.
+    /// Makes one call with this policy.
     fn ask_with(&self, policy: RetryPolicy) -> Result<Message, Error> {
         let client = self.builder().retry(policy).build();
         client.expect("a client").messages().create(&question())
     }
 
-    /// A client that waits for as long as it is asked to.
+    /// Returns a client that waits as long as a server asks.
     fn client(&self, way: Way) -> Client {
         let policy = RetryPolicy::new()
             .initial_backoff(Duration::from_secs(1))
@@ -1529,7 +1530,7 @@ impl Stage {
 /// 2023-09-29 16:26:37.
 const CLOCK: u64 = 1_696_004_797;
 
-/// A policy whose own backoff is far below all that servers ask for.
+/// A policy whose own backoff is far shorter than every wait that servers ask for.
 fn quick(attempts: u32) -> RetryPolicy {
     RetryPolicy::new()
         .max_attempts(attempts)
@@ -1549,7 +1550,7 @@ fn ask(client: &Client, way: Way) -> Result<Message, Error> {
     }
 }
 
-/// An answer as it was recorded.
+/// A recorded response.
 struct Recorded {
     status: u16,
     headers: Vec<(String, String)>,
@@ -1585,7 +1586,7 @@ impl Recorded {
         }
     }
 
-    /// The status, the headers and the body, and nothing else.
+    /// Returns a reply with the recorded status, headers and body, and nothing else.
     fn reply(&self) -> Reply {
         let reply = Reply::status(self.status).body(self.body.as_slice());
         let headers = self.headers.iter();
@@ -1603,20 +1604,20 @@ impl Recorded {
         content_type.starts_with("text/event-stream")
     }
 
-    /// The body as JSON, or null; of a stream the data of its only event.
+    /// Returns the body as JSON, or null; of a stream the data of its only event.
     fn json(&self) -> Value {
         let body = String::from_utf8_lossy(&self.body);
         let data = body.lines().find_map(|line| line.strip_prefix("data: "));
         serde_json::from_str(data.unwrap_or(&body)).unwrap_or_default()
     }
 
-    /// The id of the header, or else of the body.
+    /// Returns the request id of the header, or else of the body.
     fn request_id(&self) -> Option<String> {
         let header = self.header("request-id").map(str::to_owned);
         header.or_else(|| self.json()["request_id"].as_str().map(str::to_owned))
     }
 
-    /// What the headers say, each group on its own.
+    /// Returns the rate limits in the headers, each group read separately.
     fn rate_limits(&self) -> RateLimits {
         let group = |name: &str| {
             let part = |part| self.header(&format!("anthropic-ratelimit-{name}-{part}"));
@@ -1637,7 +1638,7 @@ impl Recorded {
         limits
     }
 
-    /// Checks that an error says all that this answer said.
+    /// Checks that an error carries all that this response said.
     #[track_caller]
     fn check_error(&self, error: &Error, kind: ErrorKind, at: &str) {
         assert_eq!(error.kind(), kind, "{at}: {error:?}");
@@ -1663,7 +1664,7 @@ impl Recorded {
         assert_eq!(api.kind.as_str(), text(&sent["type"]), "{at}");
         assert_eq!(api.message, text(&sent["message"]), "{at}");
         assert_eq!(api.error_code(), sent["details"]["error_code"].as_str());
-        // The texts are cut at 400 characters, and have no full stop at their end.
+        // Error texts are cut at 400 characters, and have no full stop at their end.
         let message = api.message.chars().take(399).collect::<String>();
         assert!(said.contains(message.trim_end_matches('.')), "{at}: {said}");
         assert!(said.contains(api.kind.as_str()), "{at}: {said}");
@@ -1700,7 +1701,7 @@ fn list(value: &Value) -> &[Value] {
     list.unwrap_or_else(|| panic!("{value} is no list"))
 }
 
-/// Whether it lies between these seconds, but for what numbers lose in between.
+/// Whether a wait lies between these seconds, apart from rounding.
 fn is_between(wait: Duration, least: f64, most: f64) -> bool {
     let wait = wait.as_secs_f64();
     wait >= least - 1e-8 && wait <= most + 1e-8

@@ -236,7 +236,8 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
         "{sleeps:?}"
     );
     assert!(sleeps[10..].iter().all(is_slow), "{sleeps:?}");
-    // Copies share the brake, limits and overloads do not use it, time and success loosen it.
+    // Copies share the retry budget; limits and overloads do not use it; time and success refill
+    // it.
     let next_is_slow = |client: &Client| {
         let before = lab.clock.sleeps().len();
         client.messages().create(&request()).expect_err("a failure");

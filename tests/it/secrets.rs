@@ -1,4 +1,4 @@
-//! What must stay secret: the key, the token, headers of the caller, the prompt and the answer.
+//! What must stay secret: the key, the token, the caller's headers, the prompt and the reply.
 
 use std::cell::Cell;
 use std::error::Error as _;
@@ -61,7 +61,7 @@ fn log_lines_show_no_secret() {
     let tunes: [fn(ClientBuilder) -> ClientBuilder; 3] = [
         |builder| builder,
         |builder| builder.stream_underneath(false),
-        // Another path through ureq, which uses a thread of its own.
+        // A different path through ureq, with a thread of its own.
         |builder| builder.deadline(seconds(36_000)),
     ];
     for tune in tunes {
@@ -108,7 +108,7 @@ fn log_lines_show_no_secret() {
     for line in &lines {
         hides_all("a log line", line);
     }
-    // Their silence is worth something only where all of them are there.
+    // The absence of secrets proves something only if all log lines are captured.
     for (start, most) in [("ureq", 1_000), ("anthropic_blocking DEBUG", 100)] {
         let count = lines.iter().filter(|line| line.starts_with(start)).count();
         assert!(count > most, "{count} lines of {start}");
@@ -126,7 +126,7 @@ fn log_lines_show_no_secret() {
     }
 }
 
-/// Succeeds, fails and tries again in every way, and looks at each error.
+/// Makes calls that succeed, fail and are retried in every way, and checks each error.
 fn drive(server: &TestServer, client: &Client) {
     let stream = || StreamScript::text(ANSWER);
     let ask = || client.messages().create(&request());
@@ -285,7 +285,7 @@ fn key_echoed_in_an_error_is_not_shown() {
         (keyless(&server).auth_token(TOKEN), TOKEN),
     ] {
         let client = builder.build().expect("valid settings");
-        // So that a shortened text would end within it.
+        // A shortened text would end within the secret.
         let filler = "x".repeat(190);
         for (reply, shown) in [
             (
@@ -314,7 +314,7 @@ fn key_echoed_in_an_error_is_not_shown() {
             hides_all_in_debug(&error.api_error());
         }
     }
-    // What is that short is no key.
+    // A text this short is not a key.
     let client = keyless(&server).api_key("model").build();
     server.push(Reply::error(404, "not_found_error", "model: claude-0"));
     let client = client.expect("valid settings");
@@ -425,7 +425,7 @@ fn hides_all_in_debug(value: &impl Debug) {
     hides_all("{:#?}", &format!("{value:#?}"));
 }
 
-/// Looks at everything of an error that may be printed.
+/// Checks everything of an error that can be printed.
 #[track_caller]
 fn hides_all_in_error(error: &Error) {
     hides_all("the text", &error.to_string());
@@ -438,13 +438,13 @@ fn hides_all_in_error(error: &Error) {
     }
 }
 
-/// The log lines of one test, as long as it holds this: `target LEVEL text`.
+/// Collects the log lines of one test while this value lives: `target LEVEL text`.
 struct Lines {
     _only: MutexGuard<'static, ()>,
 }
 
 impl Lines {
-    /// Captures, at all levels, what this thread logs and what threads without a name do.
+    /// Captures, at all levels, the log lines of this thread and of threads without a name.
     fn capture() -> Lines {
         static LOGGER: Once = Once::new();
         static ONLY: Mutex<()> = Mutex::new(());
@@ -485,7 +485,7 @@ fn captured() -> MutexGuard<'static, Vec<String>> {
 struct Capture;
 
 impl Log for Capture {
-    /// The threads of other tests have names; one that a library starts has none.
+    /// The threads of other tests have names; a thread that a library starts has none.
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         let is_capturing = IS_CAPTURING.load(Ordering::SeqCst);
         is_capturing && (IS_OWN.get() || thread::current().name().is_none())

@@ -1,4 +1,4 @@
-//! Streams: what arrives, what breaks, what is begun again.
+//! Streams: what arrives, what breaks, what is retried.
 
 use std::thread;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn request() -> MessageRequest {
     MessageRequest::new("claude-haiku-4-5", 1024).user("hi")
 }
 
-/// Everything that a stream gives: kinds of events, and its error.
+/// Returns all that a stream yields: the kinds of its events, and its error.
 fn drain(stream: &mut MessageStream) -> (Vec<String>, Option<Error>) {
     let mut kinds = Vec::new();
     for event in stream.by_ref() {
@@ -154,7 +154,7 @@ fn connection_is_reused_after_a_stream() {
     assert_eq!(server.connections(), 1);
 }
 
-/// All of an answer, and a body that goes on without an end.
+/// A complete message in a body that never ends.
 fn endless(with_pings: bool) -> Reply {
     let script = StreamScript::text("all of it").stall_after(100);
     Reply::stream(match with_pings {
@@ -166,7 +166,7 @@ fn endless(with_pings: bool) -> Reply {
 #[test]
 fn complete_message_does_not_await_body_end() {
     let none = Options::new();
-    // A deadline as far as the idle timeout, beyond what counts as a hang.
+    // The deadline equals the idle timeout, and is longer than what counts as a hang.
     for options in [none.clone(), none.deadline(Duration::from_secs(150))] {
         for with_pings in [false, true] {
             let Setup { server, client, .. } = setup();
@@ -183,7 +183,7 @@ fn complete_message_does_not_await_body_end() {
                 texts
             });
             assert_eq!(texts, ["all of it"; 6]);
-            // It costs their connections.
+            // Their connections are lost.
             assert_eq!(server.connections(), 6);
         }
     }
@@ -220,7 +220,7 @@ fn connection_is_reused_after_chunked_bodies() {
 fn stream_overload_is_retried_before_content() {
     let overloaded =
         |k| StreamScript::text("some words").error_after(k, "overloaded_error", "Overloaded");
-    // As the first event, and before the first content: nobody notices.
+    // As the first event, and before the first content: the caller does not notice.
     for k in [0, 1, 2] {
         let Setup {
             server,
@@ -238,7 +238,7 @@ fn stream_overload_is_retried_before_content() {
             "{k}"
         );
     }
-    // In the middle: returned, with what had arrived.
+    // In the middle: the error is returned, with what had arrived.
     let Setup {
         server,
         clock,
@@ -400,12 +400,12 @@ fn broken_stream_usage_is_counted_with_odd_events() {
             "content_block": {"type": "text", "text": ""}}),
     );
     for _ in 0..100 {
-        // With a field that nobody knows yet.
+        // With an unknown field.
         let delta = json!({"type": "text_delta", "text": "x".repeat(400), "tone": "plain"});
         let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
         script = script.event("content_block_delta", event);
     }
-    // A server tool has read something since.
+    // A server tool has read more input since.
     let usage = json!({"input_tokens": 500, "output_tokens": 7});
     let end = json!({"type": "message_delta", "delta": {}, "usage": usage});
     let script = script.event("message_delta", end);
@@ -414,7 +414,7 @@ fn broken_stream_usage_is_counted_with_odd_events() {
     assert!(drain(&mut stream).1.is_some());
     let tokens = client.totals().all.tokens;
     assert_eq!((tokens.input, tokens.output), (500, 10_000));
-    // One that the caller drops used as much.
+    // A stream that the caller drops used as many tokens.
     server.push(Reply::stream(script.stall_after(103)));
     let mut stream = client.messages().stream(&request()).expect("a stream");
     while !matches!(stream.next(), Some(Ok(StreamEvent::MessageDelta(_)))) {}
@@ -459,7 +459,7 @@ fn silent_stream_hits_the_idle_timeout() {
 
 #[test]
 fn pings_keep_a_stream_alive() {
-    // Forty silent spells, each a small part of the idle timeout, together far beyond it.
+    // Forty pauses, each a small part of the idle timeout, together far longer than it.
     let idle = Duration::from_millis(500);
     let Setup { server, client, .. } = setup_with(|builder| builder.idle_timeout(idle));
     let mut script = StreamScript::new().message_start(5);

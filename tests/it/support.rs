@@ -1,4 +1,4 @@
-//! Helpers: a server, a client with a clock that waits without waiting, requests, bounds.
+//! Helpers: a server, a client whose clock jumps over sleeps, requests, bounds.
 
 pub mod child;
 pub mod gate;
@@ -14,13 +14,13 @@ use anthropic_blocking::{
     Attempt, Client, ClientBuilder, Error, ErrorKind, Message, MessageRequest, Result,
 };
 
-/// The key of every client here; nothing may ever show it.
+/// The API key of every client here; no output may ever show it.
 pub const KEY: &str = "sk-ant-api-0nobody-may-read-this";
 
-/// What every request asks; neither the client's logs nor its errors may show it.
+/// The prompt of every request; neither the client's logs nor its errors may show it.
 pub const PROMPT: &str = "the prompt that stays between us";
 
-/// How long something may take that takes no time: only a hang takes longer.
+/// Time limit for what should end at once: only a hang takes longer.
 pub const HANG: Duration = Duration::from_secs(60);
 
 /// A server, a client of it, and the client's clock.
@@ -37,13 +37,13 @@ impl Lab {
         Lab::with(|builder| builder)
     }
 
-    /// The same, with more settings.
+    /// Like [`Lab::new`], with more settings.
     #[track_caller]
     pub fn with(tune: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Lab {
         Lab::on(ManualClock::new(), tune)
     }
 
-    /// The same, with a clock of its own.
+    /// Like [`Lab::with`], with the given clock.
     #[track_caller]
     pub fn on(clock: ManualClock, tune: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Lab {
         let server = server();
@@ -56,12 +56,12 @@ impl Lab {
         }
     }
 
-    /// Asks the usual question.
+    /// Sends the usual request.
     pub fn ask(&self) -> Result<Message> {
         self.client.messages().create(&request())
     }
 
-    /// Asks the usual question, which must fail.
+    /// Sends the usual request, which must fail.
     #[track_caller]
     pub fn fail(&self) -> Error {
         match self.ask() {
@@ -76,12 +76,12 @@ pub fn server() -> TestServer {
     TestServer::start().expect("a server on loopback")
 }
 
-/// A client of this server, to be tuned and built.
+/// A builder for a client of this server.
 pub fn builder(server: &TestServer) -> ClientBuilder {
     keyless(server).api_key(KEY)
 }
 
-/// The same without a credential.
+/// Like [`builder`], without a credential.
 pub fn keyless(server: &TestServer) -> ClientBuilder {
     Client::builder().base_url(server.base_url()).seed(7)
 }
@@ -106,18 +106,18 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A port on which nobody listens any more.
+/// Returns a port on which nobody listens any more.
 #[track_caller]
 pub fn closed_port() -> u16 {
     listener().1.port()
 }
 
-/// The kinds that the attempts failed with, `None` for success.
+/// Returns the error kind of each attempt, `None` for a success.
 pub fn failures(attempts: &[Attempt]) -> Vec<Option<ErrorKind>> {
     attempts.iter().map(|attempt| attempt.failure).collect()
 }
 
-/// Runs this in a thread and panics when it does not end; a hang fails instead of hanging.
+/// Runs a closure in a thread and panics if it does not end, so that a hang fails the test.
 #[track_caller]
 pub fn ends<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
@@ -128,7 +128,7 @@ pub fn ends<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     }
 }
 
-/// Whether a wait that a server asked for was kept: never shorter, at most a tenth longer.
+/// Whether a wait is as long as the server asked: never shorter, at most a tenth longer.
 pub fn is_stretched(wait: Duration, asked: Duration) -> bool {
     wait >= asked && wait <= asked.mul_f64(1.1) + Duration::from_nanos(1)
 }

@@ -17,7 +17,7 @@ const REQUESTS: usize = 10_000;
 fn held_clock_records_each_sleep_once() {
     let server = server();
     let clock = ManualClock::held();
-    // The second client waits as long as the first.
+    // The second client sleeps as long as the first.
     let clients = [(); 2].map(|()| builder(&server).clock(&clock).build().expect("a client"));
     server.answer_with(|_| Reply::rate_limited(30));
     let mut calls = Vec::new();
@@ -28,7 +28,7 @@ fn held_clock_records_each_sleep_once() {
         }
     }
     assert!(clock.wait_for_sleeps(4, HANG), "{:?}", clock.sleeps());
-    // They look again and again meanwhile.
+    // The waiting threads look at the clock again and again, without a new sleep.
     assert!(!clock.wait_for_sleeps(5, millis(100)));
     for client in &clients {
         client.shutdown();
@@ -71,7 +71,7 @@ fn failed_requests_are_neither_lost_nor_doubled() {
             (1, 7) => Reply::rate_limited(30),
             (1, 17) => Reply::overloaded(),
             (1, 27) => Reply::message(question).close(),
-            // These take from the retry budget, which successes refill.
+            // These failures take from the retry budget, which successes refill.
             (1, 47) if number >= EACH / 2 => Reply::html(502, "502 Bad Gateway"),
             (1, 57) if number >= EACH / 2 => Reply::message(question).reset_before_headers(),
             _ => Reply::message(question),
@@ -98,7 +98,7 @@ fn clones_and_copies_share_connections() {
     assert_eq!(server.connections(), 1);
 }
 
-/// The one thing that was asked, found without the cost of reading JSON.
+/// Returns the only prompt of a request, found without the cost of parsing JSON.
 fn asked(request: &RecordedRequest) -> String {
     let body = request.text();
     let after = body.split_once(r#""content":""#).map(|(_, rest)| rest);
@@ -108,7 +108,7 @@ fn asked(request: &RecordedRequest) -> String {
     question.unwrap_or("nothing").to_owned()
 }
 
-/// Asks `0`, `1`, and so on, from all threads at once; how often each was answered with itself.
+/// Sends `0`, `1`, and so on, from all threads at once; counts how often each came back.
 fn ask_from_all_threads(client: &Client, count: usize) -> Vec<usize> {
     let answered: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
     let next = AtomicUsize::new(0);

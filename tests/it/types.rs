@@ -1,4 +1,4 @@
-//! The wire types, as programs meet them.
+//! The wire types as callers use them.
 
 use std::fmt::Debug;
 use std::iter::FusedIterator;
@@ -243,12 +243,12 @@ fn refused<T: DeserializeOwned + Debug>(text: &str) {
     serde_json::from_str::<T>(text).expect_err("nested too deep");
 }
 
-/// Two levels of JSON for each block, of at most 127.
+/// Blocks take two levels of JSON each, of at most 127.
 const MOST_BLOCKS: usize = 62;
 
 #[test]
 fn blocks_nest_as_deep_as_json_can() {
-    // The stack of a thread, which is that of no test where tests run one by one.
+    // A thread of known stack size: with one test thread, tests run on the main thread's stack.
     let reader = thread::Builder::new().stack_size(2 << 20).spawn(|| {
         for block in [
             r#"{"type":"search_result","source":"s","title":"t","content":["#,
@@ -296,7 +296,7 @@ fn nested_blocks_parse_in_linear_time() {
             });
             took.min().expect("some")
         };
-        // With a copy of what is inside on each level, sixty times as long.
+        // Copying the inner blocks on each level would take sixty times as long.
         let (shallow, deep) = (fastest(1), fastest(MOST_BLOCKS - 2));
         assert!(deep < 12 * shallow, "{deep:?} rather than {shallow:?}");
     }
@@ -323,7 +323,7 @@ fn odd_element_keeps_the_list_unchanged() {
     assert_eq!(block.citations, None);
 }
 
-/// Reads what must be written again as the same JSON.
+/// Parses a value, and checks that it serializes to equal JSON.
 #[track_caller]
 fn same<T: DeserializeOwned + Serialize>(text: &str) -> T {
     let read: T = serde_json::from_str(text).expect("the type");

@@ -1,4 +1,4 @@
-//! The fault matrix: limits, overloads and failures, and how long each is waited for.
+//! The fault matrix for limits, overloads and failures: how long each wait lasts.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The fault matrix: connections that fail, break or fall silent, in each phase of an exchange.
+//! The fault matrix for connections that fail, break or fall silent, in each phase of an attempt.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -232,7 +232,7 @@ fn falsely_compressed_response_fails_at_once() {
 #[test]
 fn silent_server_times_out_and_is_retried_once() {
     use ErrorKind::Timeout;
-    // A server that stalls sends nothing however long it is waited for.
+    // A server that stalls never sends anything.
     let short = |builder: ClientBuilder| builder.timeout(millis(100)).idle_timeout(millis(100));
     let mute = || {
         silent(
@@ -310,7 +310,7 @@ fn silent_server_times_out_and_is_retried_once() {
 
 #[test]
 fn slow_file_is_read_to_its_end() {
-    // Never silent for long, and longer than the idle timeout in all.
+    // No single pause is long, but the whole takes longer than the idle timeout.
     let server = server();
     server.push(Reply::json(200, "x".repeat(200)).dribble(10, millis(50)));
     let builder = builder(&server).idle_timeout(millis(700));
@@ -324,7 +324,7 @@ fn slow_file_is_read_to_its_end() {
 fn error_with_a_stalled_body_keeps_its_status() {
     let reply = Reply::error(500, "api_error", "m").stall(10);
     let step = answered(500, reply, ErrorKind::Server, Wait::Over);
-    // The time of a stall, and enough for what comes before it.
+    // Time for the stall, and enough for what precedes it.
     check([case("500", [step])
         .ways(&[Plain])
         .tune(|builder| builder.timeout(seconds(1)).retry(RetryPolicy::none()))
@@ -332,7 +332,7 @@ fn error_with_a_stalled_body_keeps_its_status() {
         .says(["status 500: "])]);
 }
 
-/// Calls a server that is not HTTP's, and checks the attempts.
+/// Calls a server that does not speak HTTP, and checks the attempts.
 #[track_caller]
 fn expect_unsent(
     base_url: &str,
@@ -375,7 +375,7 @@ fn refused_connection_is_retried() {
     assert_eq!(error.to_string(), text);
 }
 
-/// A listener that answers each connection with these bytes, whatever it hears; and its address.
+/// Starts a listener that sends these bytes to each connection, and returns its address.
 fn parrot(bytes: &'static [u8]) -> String {
     let (listener, address) = listener();
     thread::spawn(move || {
@@ -431,7 +431,7 @@ fn stalled_handshake_hits_the_connect_timeout() {
     );
 }
 
-/// A SOCKS proxy that says this, piece by piece: an answer for each thing it is told.
+/// Starts a SOCKS proxy that sends one of these pieces for each piece it receives.
 fn socks(pieces: &'static [&'static [u8]]) -> String {
     let (listener, address) = listener();
     thread::spawn(move || {
@@ -441,7 +441,7 @@ fn socks(pieces: &'static [&'static [u8]]) -> String {
                 let _ = socket.read(&mut [0; 1024]).expect("a client that speaks");
                 socket.write_all(piece).expect("a client that listens");
             }
-            // What is closed with something unread in it is reset, at no certain moment.
+            // Closing a socket with unread bytes resets it at an uncertain moment.
             let _ = socket.read(&mut [0; 1024]);
         }
     });
@@ -493,7 +493,7 @@ fn socks_refusal_differs_from_a_failed_connect() {
     }
 }
 
-/// More than the sockets of two sides hold.
+/// More bytes than the socket buffers of both sides hold.
 fn large() -> String {
     "x".repeat(12 << 20)
 }
@@ -668,7 +668,7 @@ fn early_response_is_read() {
     hasty.join().expect("no panic");
 }
 
-/// Reads and forgets what arrives, to the end.
+/// Reads and drops all bytes to the end.
 fn swallow(mut socket: TcpStream) {
     let mut bytes = vec![0; 1 << 20];
     while socket.read(&mut bytes).is_ok_and(|count| count > 0) {}

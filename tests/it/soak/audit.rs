@@ -1,4 +1,4 @@
-//! What must agree: what the callers were told, what the server did, what the client counted.
+//! The audit: the callers' results, the server's record and the client's totals must agree.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use super::report::Report;
 use super::table::CLOSED_SILENTLY;
 use super::{MOST_ATTEMPTS, MOST_INPUT, MOST_OUTPUT, lock};
 
-/// Compares what the callers of a round were told with what the server did.
+/// Compares the callers' results of one round with what the server did.
 pub struct Audit<'a> {
     report: &'a mut Report,
     desk: &'a Desk,
@@ -19,7 +19,7 @@ pub struct Audit<'a> {
     sums: Sums,
 }
 
-/// What the callers know, and by how much it may be less than what happened.
+/// Sums of the callers' results, and by how much they may fall short of what happened.
 #[derive(Default)]
 pub struct Sums {
     calls: u64,
@@ -28,17 +28,17 @@ pub struct Sums {
     rate_limited: u64,
     overloaded: u64,
     tokens: [u64; 2],
-    /// How many connections were closed without a word, and how many attempts were lost on them.
+    /// How many connections the server closed silently, and how many attempts were lost on them.
     closed: u64,
     lost: u64,
-    /// Attempts of counts that may have timed out before they arrived.
+    /// Attempts of `count_tokens` that may have timed out before they arrived.
     vague: u64,
-    /// Calls and attempts of which the callers know nothing.
+    /// Calls and attempts that were cut with their run: their callers know nothing of them.
     cut: u64,
     cut_attempts: u64,
-    /// What broken answers may have used.
+    /// Upper bounds of the tokens that broken responses may have used.
     broken: [u64; 2],
-    /// Of the limit mode: answers, what they used, refusals.
+    /// The server's limit mode: responses, the tokens they used, refusals.
     admitted: u64,
     charged: [u64; 2],
     limited: u64,
@@ -55,7 +55,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Each attempt of each call against the request that arrived for it.
+    /// Checks each attempt of each call against the request that arrived for it.
     pub fn attempts(&mut self) {
         let mut receipts: HashMap<u64, Vec<usize>> = HashMap::new();
         for shard in &self.desk.receipts {
@@ -90,7 +90,7 @@ impl<'a> Audit<'a> {
         });
         for (number, met) in receipts {
             count(&mut self.report.faults, &met, self.desk);
-            // The server may come to read what was given up in the round before.
+            // The server may still read requests that were given up in the round before.
             let is_late = met
                 .iter()
                 .all(|fault| self.desk.faults[*fault].comes == Comes::Stalled);
@@ -118,7 +118,8 @@ impl<'a> Audit<'a> {
             }
             Got::Error(ErrorKind::NotRun, _) => {
                 let may_be = matches!(call.way, Way::Run | Way::Map);
-                // It may have waited in line when the run was stopped: then it was a call.
+                // The request may have been queued when the run was stopped: then it counts as a
+                // call.
                 sums.cut += 1;
                 return match may_be && met.is_empty() {
                     true => Ok(()),
@@ -133,7 +134,7 @@ impl<'a> Audit<'a> {
         sums.overloaded += count_of(attempts, ErrorKind::Overloaded);
         let faults: Vec<&Fault> = met.iter().map(|fault| &self.desk.faults[*fault]).collect();
         if let Got::Counted = got {
-            // A count does not tell its attempts: they must be what the server saw.
+            // `count_tokens` does not return its attempts: they must be those that the server saw.
             let (last, before) = faults.split_last().ok_or("it was counted by nobody")?;
             let is_again = before.iter().any(|fault| fault.comes == Comes::Served);
             if last.comes != Comes::Served || is_again && !call.flag.is_hasty() {
@@ -200,7 +201,7 @@ impl<'a> Audit<'a> {
             }
             let is_timeout = attempt.failure == Some(ErrorKind::Timeout);
             if call.flag.is_hasty() && is_timeout && attempt.delivery == Delivery::Unknown {
-                // The server may have read it or not, and have answered in any way.
+                // The server may have read the request or not, and have sent any response.
                 continue;
             }
             let is_it = |(turn, fault): &(usize, &&Fault)| {
@@ -248,7 +249,7 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
-    /// The client's totals, against what the callers know.
+    /// Checks the client's totals against the callers' results.
     pub fn totals(&mut self, before: &Totals, after: &Totals) {
         let (before, after) = (&before.all, &after.all);
         let sums = &self.sums;
@@ -307,7 +308,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// The books of the limit mode, against what the callers were told; returns what was charged.
+    /// Checks the ledger of the limit mode against the callers' results; returns the charged
+    /// tokens.
     pub fn server_books(&mut self, server: &TestServer) -> [u64; 2] {
         let ledger = server.ledger();
         let charged = ledger
@@ -334,7 +336,7 @@ impl<'a> Audit<'a> {
     }
 }
 
-/// Whether this fault can have led to this attempt.
+/// Checks that this fault can have led to this attempt.
 pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Result<(), String> {
     let Attempt {
         delivery,
@@ -348,7 +350,7 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
         (Comes::Failed(way, code, kinds), Some(kind)) => {
             *delivery == way && *status == code && kinds.contains(kind)
         }
-        // It was dropped before it came to that.
+        // The stream was dropped before the fault.
         (Comes::Failed(_, Some(200), _), None) => call.way == Way::Half && *status == Some(200),
         (Comes::Limited, None) => *delivery == Delivery::Responded && *status == Some(200),
         (Comes::Limited, Some(ErrorKind::RateLimit)) => *status == Some(429),
@@ -372,8 +374,8 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
     Ok(())
 }
 
-/// Which of the attempts from this one on never arrived, if the others explain all that did: those
-/// that went out on a connection that the server had closed without a word.
+/// Returns which attempts from `from` on never arrived, if the others explain all that did: those
+/// sent on a connection that the server had closed silently.
 fn lost_on_the_way(
     call: Call,
     sent: &[&Attempt],

@@ -1,4 +1,4 @@
-//! What is asked, how, and what must come of it.
+//! The calls of the soak: what each sends, and which results are right.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{BULK_THREADS, HANG, MODELS, PATIENT, THREADS, lock};
 
-/// One call, known to both sides by its number.
+/// One call, which client and server know by its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub number: u64,
@@ -27,7 +27,7 @@ pub struct Call {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// `create`, in one piece.
+    /// `create`, with a response in one piece.
     Plain,
     /// `create`, streamed underneath.
     Streamed,
@@ -49,21 +49,21 @@ pub enum Way {
     Map,
 }
 
-/// What is special about a call; it travels with its number.
+/// What is special about a call; the request carries it beside the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flag {
     Nothing,
-    /// The server falls silent, and the client does not wait for long.
+    /// The server stalls, and the client has short timeouts.
     Stall,
-    /// With a deadline, which the jumping clock may pass at any time.
+    /// The call has a deadline, which the jumping clock may pass at any time.
     Deadline,
-    /// It may wait for little only.
+    /// The call has a short `max_wait`.
     Impatient,
-    /// A stream that is dropped.
+    /// The stream is dropped half-way.
     Half,
-    /// A part of a run that is dropped.
+    /// The call is part of a run that is dropped.
     Dropped,
-    /// Faults only that leave no doubt about what was charged.
+    /// The call meets only faults after which the charge is certain.
     Ledger,
 }
 
@@ -85,18 +85,19 @@ impl Flag {
             .map_or(".", |(_, word)| word)
     }
 
-    /// A time limit may pass before the server has read, or the client the answer.
+    /// Whether a timeout may pass before the server has read the request, or the client the
+    /// response.
     pub fn is_hasty(self) -> bool {
         matches!(self, Flag::Stall | Flag::Deadline)
     }
 }
 
-/// What one thread does at a time.
+/// The work of one thread at a time.
 pub enum Task {
     One(Call),
     Run(Vec<Call>),
     Map(Vec<Call>),
-    /// A run that is dropped after so many answers.
+    /// A run that is dropped after this many results.
     Dropped(Vec<Call>, usize),
 }
 
@@ -104,8 +105,8 @@ pub enum Task {
 pub struct Tasks {
     rng: Rng,
     next: u64,
-    /// How many more rounds have a large one: what the allocator keeps of those would hide what
-    /// grows.
+    /// How many more rounds have a large request: the memory that the allocator keeps of those
+    /// would hide growth.
     large: usize,
 }
 
@@ -118,7 +119,7 @@ impl Tasks {
         }
     }
 
-    /// Tasks with so many calls in all, and at first a large one.
+    /// Returns tasks with this many calls in all, the first with a large request.
     pub fn take(&mut self, calls: usize) -> Vec<Task> {
         let end = self.next + calls as u64;
         let mut tasks = Vec::new();
@@ -186,7 +187,7 @@ impl Task {
     }
 }
 
-/// The key of an item; while one lives, the item is under way.
+/// The key of an item; while the key lives, the item is in flight.
 pub struct Key(
     usize,
     #[expect(dead_code, reason = "it is counted")] Arc<()>,
@@ -198,7 +199,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Takes so many answers of a run, then drops it.
+/// Takes this many results of a run, then drops the run.
 pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome> {
     let alive = Arc::new(());
     let begun = Arc::new(AtomicUsize::new(0));
@@ -221,7 +222,7 @@ pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome>
         }
     }
     drop(run);
-    // Its threads end by themselves.
+    // The threads of the dropped run end without being joined.
     let start = Instant::now();
     while Arc::strong_count(&alive) > 1 && start.elapsed() < HANG {
         thread::sleep(Duration::from_millis(1));
@@ -244,7 +245,7 @@ pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome>
     finished
 }
 
-/// A batch, known to both sides by the number in its custom ids.
+/// A batch, which client and server know by the number in its custom ids.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchCall {
     pub number: u64,
@@ -252,13 +253,14 @@ pub struct BatchCall {
 }
 
 impl BatchCall {
-    /// No two of four in a row have the same size: a batch that got lost is known by it.
+    /// Gives four batches in a row different sizes: a lost batch is found by its size.
     pub fn new(number: u64) -> BatchCall {
         let size = 1 + number % 4 + 4 * Rng::with_seed(number).u64(0..10);
         BatchCall { number, size }
     }
 
-    /// Runs it and deletes it; the kind of the error where it fails, and else a complaint.
+    /// Runs the batch and deletes it; returns the kind of an error that a fault explains, or a
+    /// complaint.
     pub fn run(&self, site: &Site<'_>) -> std::result::Result<Option<ErrorKind>, String> {
         let call = |index| Call {
             number: index,
@@ -297,7 +299,7 @@ impl BatchCall {
     }
 }
 
-/// Whether the faults that batches meet explain an error.
+/// Checks that the faults of batches explain an error, and returns its kind.
 fn explained(error: &Error) -> std::result::Result<Option<ErrorKind>, String> {
     use ErrorKind::*;
     match error.kind() {
@@ -306,14 +308,14 @@ fn explained(error: &Error) -> std::result::Result<Option<ErrorKind>, String> {
     }
 }
 
-/// Where the calls go.
+/// The client that makes the calls, and its server.
 pub struct Site<'a> {
     pub client: &'a Client,
     pub server: &'a TestServer,
 }
 
 impl Call {
-    /// Whether it goes first and alone, and meets no fault: one for each model.
+    /// Whether the call goes first and alone, and meets no fault: one for each model.
     pub fn is_warm(self) -> bool {
         self.number < MODELS.len() as u64
     }
@@ -361,7 +363,7 @@ impl Call {
         MessageRequest::new(model, 4_096).user(question)
     }
 
-    /// What a good answer says: of many lengths, and nothing in it fits another call.
+    /// The text of a good response: of many lengths, and never right for another call.
     pub fn text(self) -> String {
         let mut rng = Rng::with_seed(self.number);
         let words = match rng.u32(0..200) {
@@ -376,7 +378,7 @@ impl Call {
         text
     }
 
-    /// What the limit mode answers.
+    /// The text of a response in the limit mode.
     fn canned_text(self) -> String {
         format!("You said: soak {} {} ", self.number, self.flag.word())
     }
@@ -431,7 +433,7 @@ impl Call {
         json!({"number": self.number, "text": self.text()})
     }
 
-    /// Reads event by event; what the deltas say must be what the answer says.
+    /// Reads event by event, and checks that the deltas add up to the message's text.
     fn events(self, client: &Client) -> Outcome {
         let mut stream = match client.messages().stream(&self.request()) {
             Ok(stream) => stream,
@@ -462,7 +464,7 @@ impl Call {
                 } else {
                     self.text()
                 };
-                // What is not streamed has no deltas.
+                // A response in one piece has no deltas.
                 match is_stopped && (said == text || said.is_empty()) {
                     true => outcome,
                     false => self.complaint(&format!("its events said {said:?}")),
@@ -489,8 +491,8 @@ impl Call {
         self.outcome(stream.attempts().to_vec(), Got::Half)
     }
 
-    /// An error: what it has of the answer must be the answer's beginning, and no less than what
-    /// was handed out.
+    /// Checks an error: its partial text must be a beginning of the right text, and no shorter than
+    /// the text handed out.
     fn failed(self, error: &Error, handed_out: usize) -> Outcome {
         let partial = error.partial().map(Message::text).unwrap_or_default();
         let is_part = self.text().starts_with(&partial) || self.canned_text().starts_with(&partial);
@@ -516,10 +518,10 @@ impl Call {
     }
 }
 
-/// What a call came to.
+/// The result of a call.
 pub struct Outcome {
     pub call: Call,
-    /// Where the answer tells them: a count does not.
+    /// Empty for calls that do not return their attempts, such as `count_tokens`.
     pub attempts: Vec<Attempt>,
     pub got: Got,
 }
@@ -533,16 +535,16 @@ pub enum Got {
     Raw,
     Half,
     Error(ErrorKind, String),
-    /// Its run was dropped: it may have been sent or not.
+    /// The run was dropped: the request may have been sent or not.
     Cut,
-    /// What may not be.
+    /// A result that must not occur.
     Wrong(String),
 }
 
 const LARGE: &str = "/v1/large";
 
-/// Runs the tasks. When none ends for so long that they must hang, the client is shut down, and
-/// what the calls then end with is no error that a fault explains.
+/// Runs the tasks. If none ends for so long that they must hang, the client is shut down; no fault
+/// explains the errors that the calls then return.
 pub fn on_all_threads(tasks: Vec<Task>, site: &Site<'_>) -> Vec<Outcome> {
     let tasks = Mutex::new(tasks.into_iter());
     let outcomes = Mutex::new(Vec::new());
@@ -557,7 +559,7 @@ pub fn on_all_threads(tasks: Vec<Task>, site: &Site<'_>) -> Vec<Outcome> {
                         break;
                     };
                     own.extend(task.run(site));
-                    // It is heard until the last thread is done.
+                    // The receiver lives until the last thread is done.
                     let _ = ended.send(());
                 }
                 lock(outcomes).extend(own);
@@ -577,7 +579,7 @@ pub fn on_all_threads(tasks: Vec<Task>, site: &Site<'_>) -> Vec<Outcome> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one call at a time can be.
+/// The methods that a single call can use.
 const WAYS: [Way; 9] = [
     Way::Plain,
     Way::Streamed,

@@ -1,4 +1,4 @@
-//! What the server does: faults, which request meets which, and the record of it.
+//! The server's side: the faults, which request meets which, and the record of them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,18 +14,18 @@ use super::calls::{Call, Flag, Way};
 use super::table::table;
 use super::{THREADS, lock};
 
-/// A thing that the server does, and what a client may make of it.
+/// A fault that the server makes, and the results that a client may report for it.
 pub struct Fault {
     pub name: String,
     pub weight: u32,
     pub shapes: &'static [Shape],
-    /// Leaves no doubt about what was charged, and asks for no wait.
+    /// Whether the charge is certain after this fault, and no wait is asked for.
     pub is_clear: bool,
     pub comes: Comes,
     pub reply: Box<dyn Fn(&Scene) -> Reply + Send + Sync>,
 }
 
-/// Makes a reply that needs nothing but the scene.
+/// Makes a reply from the scene alone.
 pub type Make = fn(&Scene) -> Reply;
 
 impl Fault {
@@ -57,20 +57,20 @@ impl Fault {
     }
 }
 
-/// What comes of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Comes {
-    /// The answer, whole.
+    /// The complete response.
     Served,
     /// A failure of one of these kinds.
     Failed(Delivery, Option<u16>, &'static [ErrorKind]),
-    /// The answer of the limit mode, or its refusal.
+    /// The response of the limit mode, or its refusal.
     Limited,
-    /// The server falls silent.
+    /// The server stalls.
     Stalled,
 }
 
-/// What kind of answer is wanted.
+/// The kind of response that a request expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Message,
@@ -79,7 +79,7 @@ pub enum Shape {
     Raw,
 }
 
-/// What a reply is made from.
+/// The data that a reply is made from.
 pub struct Scene {
     pub call: Call,
     pub shape: Shape,
@@ -100,7 +100,7 @@ impl Scene {
         }
     }
 
-    /// The answer's JSON, which the server would make by itself.
+    /// Returns the JSON of the message, as the server would write it.
     pub fn json(&self) -> String {
         let text = &self.text;
         json!({
@@ -115,7 +115,7 @@ impl Scene {
         StreamScript::text(&self.text)
     }
 
-    /// A place in the body of the answer, before its end.
+    /// Returns a random position in the body of the response, before its end.
     pub fn place(&self) -> usize {
         match self.shape {
             Shape::Count => self.below(12),
@@ -124,20 +124,21 @@ impl Scene {
         }
     }
 
-    /// How many events of the stream come before a fault: at least the end is missing.
+    /// Returns how many events of the stream precede a fault: at least the last is missing.
     pub fn events(&self) -> usize {
         let words = self.text.split(' ').count();
         self.below(words + 6)
     }
 }
 
-/// What the server knows: the faults, and which request met which.
+/// The server's plan and record: the faults, and which request met which.
 pub struct Desk {
     pub seed: u64,
     pub faults: Vec<Fault>,
     pub receipts: Vec<Mutex<HashMap<u64, Vec<usize>>>>,
-    /// How often each batch was created, and how many requests were about batches.
+    /// How often each batch was created.
     created: Mutex<HashMap<u64, u64>>,
+    /// Number of requests about batches so far.
     turns: AtomicU64,
 }
 
@@ -153,12 +154,12 @@ impl Desk {
         }
     }
 
-    /// How often the batch of this number was created.
+    /// Returns how often the batch with this number was created.
     pub fn created(&self, number: u64) -> u64 {
         lock(&self.created).remove(&number).unwrap_or(0)
     }
 
-    /// The answer of the API to a request about batches, or one that breaks, or none.
+    /// Returns the response to a request about batches: good, broken, or a failure.
     fn batch(&self, request: &RecordedRequest) -> Reply {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let good = Reply::canned();
@@ -223,7 +224,7 @@ impl Desk {
                 Flag::Stall => fault.comes == Comes::Stalled,
                 Flag::Ledger => fault.is_clear,
                 Flag::Nothing | Flag::Impatient => fault.comes != Comes::Stalled,
-                // Of these the caller cannot tell what the limit mode charged.
+                // The caller of such a call cannot tell what the limit mode charged.
                 _ => !matches!(fault.comes, Comes::Stalled | Comes::Limited),
             };
             is_fit && fault.shapes.contains(&shape)
@@ -254,7 +255,7 @@ pub fn server(desk: &Arc<Desk>) -> TestServer {
     server
 }
 
-/// The call that a request belongs to, and what it wants.
+/// Returns the call that a request belongs to, and the kind of response that it expects.
 pub fn asked(request: &RecordedRequest) -> Option<(Call, Shape)> {
     let body = String::from_utf8_lossy(&request.body);
     let large = request.header("x-soak");
@@ -273,7 +274,7 @@ pub fn asked(request: &RecordedRequest) -> Option<(Call, Shape)> {
     let number = words.next()?.parse().ok()?;
     let word = words.next()?;
     let (flag, _) = *Flag::ALL.iter().find(|(_, known)| *known == word)?;
-    // The way is the caller's alone; the server answers without it.
+    // Only the caller knows the method; the server does not need it.
     Some((
         Call {
             number,

@@ -1,10 +1,10 @@
 //! The soak: very many requests of every kind, from many threads, through one client and every
 //! fault that the test server has.
 //!
-//! Everything is drawn from a seed and the number of the request, which travels in the request: so
-//! the server knows which fault is next, the caller what it must be answered, and the bookkeeper
-//! which errors that fault can explain. The client's clock jumps over its waits. The smoke is a part
-//! of `cargo test`; the whole is run by itself, because it watches the process:
+//! Everything is drawn from a seed and the number of the request, which is part of the request: so
+//! the server knows which fault is next, the caller which response must come, and the audit which
+//! errors that fault can explain. The client's clock jumps over its waits. A short run is part
+//! of `cargo test`; the whole soak runs alone, because it measures its process:
 //!
 //! ```text
 //! cargo test --release --test it -- --ignored --nocapture soak    # SOAK_REQUESTS, SOAK_SEED
@@ -29,9 +29,9 @@ use self::calls::{BatchCall, Call, Flag, Site, Task, Tasks, Way, on_all_threads}
 use self::faults::{Desk, server};
 use self::report::{Report, Sample};
 
-/// How much is asked, and from which seed.
+/// The number of requests, and the seed.
 pub struct Settings {
-    /// At least so many requests arrive at the server.
+    /// At least this many requests arrive at the server.
     pub requests: usize,
     pub seed: u64,
     /// Whether memory, files and threads of the process are this run's alone.
@@ -39,8 +39,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of a run by itself: `--requests` and `--seed`, or else the variables
-    /// `SOAK_REQUESTS` and `SOAK_SEED`.
+    /// Reads the settings of a run alone in its process: `--requests` and `--seed`, or the
+    /// variables `SOAK_REQUESTS` and `SOAK_SEED`.
     pub fn read(arguments: &[String]) -> Settings {
         let number = |name: &str, otherwise: u64| {
             let flag = format!("--{name}");
@@ -61,17 +61,17 @@ impl Settings {
         }
     }
 
-    /// How many calls are made before the accounts are compared.
+    /// Returns how many calls are made before client and server are compared.
     fn round(&self) -> usize {
         (self.requests / ROUNDS).clamp(1_000, 20_000)
     }
 }
 
-/// Runs the soak and returns the table of what happened.
+/// Runs the soak, and returns a table of all counts.
 ///
 /// # Panics
 ///
-/// With the first complaints, if anything was not as it must be.
+/// Panics with the first complaints if a check failed.
 pub fn run(settings: &Settings) -> String {
     let start = Instant::now();
     let mut report = Report::default();
@@ -95,8 +95,8 @@ pub fn run(settings: &Settings) -> String {
     table
 }
 
-/// Rounds of calls of every kind, until enough requests have arrived; after each round nothing is
-/// under way, and all accounts must agree.
+/// Makes rounds of calls of every kind, until enough requests have arrived; after each round no
+/// call is in flight, and the callers, the client's totals and the server must agree.
 fn meet_every_fault(settings: &Settings, report: &mut Report) {
     let clock = ManualClock::new();
     let desk = Arc::new(Desk::new(settings.seed));
@@ -116,7 +116,7 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
     };
     let mut tasks = Tasks::new(settings.seed);
     let round = settings.round();
-    // What the allocator keeps of the first rounds would hide what grows.
+    // Batches run in the first rounds only: the memory that the allocator keeps would hide growth.
     let mut batches = 0..10;
     while server.request_count() < settings.requests && report.complaints.is_empty() {
         server.limit(tight(settings.seed));
@@ -136,7 +136,7 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
             run_batches(round, &site, &desk, report);
         }
     }
-    // Whatever was promised to requests in flight would be missing now.
+    // A reservation that was never settled would be missing from the limits now.
     clock.advance(Duration::from_secs(3_600));
     for class in client.budget().snapshot() {
         for (name, dimension) in [
@@ -144,7 +144,8 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
             ("input", class.input_tokens),
             ("output", class.output_tokens),
         ] {
-            // Answers to batches tell no limits: after a refusal they are guessed, and a quarter deep.
+            // Responses to batches carry no limits: after a refusal the limit is guessed, a quarter
+            // deep.
             let may_be_guess = class.class.as_str() == "batches";
             let is_full = |(limit, left): (u64, u64)| {
                 left == limit || may_be_guess && left.abs_diff(limit / 4) < 2
@@ -159,8 +160,8 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
     report.requests += server.request_count();
 }
 
-/// Batches from some threads at once: each result comes once and is the right one, and nothing is
-/// created twice, though the server creates some and does not say so.
+/// Runs batches from several threads: each result comes once and is the right one, and no batch is
+/// created twice, although the server creates some and loses the response.
 fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
     let runs: Vec<BatchCall> = (round * 4..round * 4 + 4).map(BatchCall::new).collect();
     let outcomes: Vec<_> = thread::scope(|scope| {
@@ -179,9 +180,9 @@ fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
     }
 }
 
-/// A run in which all is known: no wait, so that all of it stays in the budget's window, and no
-/// attempt of which the server could know more than the client. What the window and the totals
-/// say must be exactly what the server charged.
+/// Makes a run in which every charge is known: no waits, so that all requests stay in the budget's
+/// window, and no attempt of which the server could know more than the client. The window and the
+/// totals must equal exactly what the server charged.
 fn keep_books(settings: &Settings, report: &mut Report) {
     let clock = ManualClock::new();
     let desk = Arc::new(Desk::new(settings.seed));
@@ -212,7 +213,7 @@ fn keep_books(settings: &Settings, report: &mut Report) {
         let wide = ServerLimits::per_minute(1 << 40, 1 << 40, 1 << 40).headers(HeaderMode::None);
         server.limit(wide);
         let before = client.totals();
-        // With its first answer a class knows that this server shows no limits.
+        // After its first response a class knows that this server shows no limits.
         let warm = call(numbers.start).is_warm();
         let size = if warm { MODELS.len() } else { settings.round() };
         let calls = numbers.by_ref().take(size).map(call);
@@ -249,7 +250,7 @@ fn keep_books(settings: &Settings, report: &mut Report) {
     report.requests += server.request_count();
 }
 
-/// Nothing is under way: nothing may be in flight, and nobody wait.
+/// Checks that no request is in flight and none waits.
 fn at_rest(client: &Client, report: &mut Report) {
     for class in client.budget().snapshot() {
         let is_at_rest = class.in_flight == 0 && class.waiting == 0;
@@ -257,7 +258,7 @@ fn at_rest(client: &Client, report: &mut Report) {
     }
 }
 
-/// Limits that are met: the server's minute takes six milliseconds.
+/// Limits tight enough to be met: the server's minute takes six milliseconds.
 fn tight(seed: u64) -> ServerLimits {
     ServerLimits::per_minute(600, 40_000, 40_000)
         .scale(10_000.0)
@@ -269,19 +270,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Only a hang takes longer.
+/// Time limit: only a hang takes longer.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Waits for limits and overloads are never given up.
+/// Never gives up a wait for limits or overloads.
 const PATIENT: RetryPolicy = RetryPolicy::new().max_wait(Duration::MAX);
 
 const THREADS: usize = 32;
 const BULK_THREADS: usize = 4;
 const MOST_BULK: usize = 32;
 const ROUNDS: usize = 50;
-/// By the policy, where failures are tried again.
+/// Attempts of a call whose failures are retried, by the default policy.
 const MOST_ATTEMPTS: u64 = 5;
-/// What one answer can have used at most.
+/// Upper bounds of the tokens that one response can use.
 const MOST_INPUT: u64 = 100;
 const MOST_OUTPUT: u64 = 10_000;
 

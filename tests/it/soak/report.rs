@@ -1,4 +1,4 @@
-//! What is reported: counts, complaints, and what the process needed.
+//! The report: counts, complaints, and the memory, files and threads of the process.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ pub struct Report {
     pub attempts: u64,
     /// Requests that the server read after their call had given up.
     pub late: u64,
-    /// Attempts of which the server never saw anything, because it had closed their connection.
+    /// Attempts that the server never saw, because it had closed their connection.
     pub lost: u64,
     pub calls: BTreeMap<String, u64>,
     pub outcomes: BTreeMap<String, u64>,
@@ -92,8 +92,8 @@ impl Report {
         }
     }
 
-    /// The second half of the run may not need more than the first, by the median of its rounds, but
-    /// for a tenth and what allocators and the scheduler make of it.
+    /// Checks that the second half of the run needs no more than the first, by the median of its
+    /// rounds, apart from a tenth and a fixed slack for allocators and the scheduler.
     pub fn check_growth(&mut self) {
         let rounds = self.samples[1..].to_vec();
         let (first, second) = rounds.split_at(rounds.len() / 2);
@@ -117,7 +117,7 @@ impl Report {
         }
     }
 
-    /// With client and server gone, so are their threads and connections.
+    /// Checks that the threads and connections of the dropped client and server are gone.
     pub fn check_end(&mut self, before: Sample) {
         let start = Instant::now();
         let mut after = Sample::take();
@@ -181,7 +181,7 @@ impl Report {
 
 type Figure = fn(&Sample) -> u64;
 
-/// What the process uses; nothing where the system does not say.
+/// What the process uses; zero where the system does not say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     pub rss: u64,

@@ -1,4 +1,4 @@
-//! All that the server does to requests, and what a client may make of each.
+//! The table of faults: what the server does to requests, and the results that each may have.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::faults::{Comes, Fault, Make, Scene, Shape};
 
-/// All faults; the first is none, and the second none in the limit mode.
+/// Returns all faults; the first is no fault, the second no fault in the limit mode.
 pub fn table() -> Vec<Fault> {
     let mut faults = vec![
         Fault::new("none", 0, ALL, Comes::Served, Scene::good),
@@ -77,7 +77,7 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
         ("JSON instead of a stream", 5, |scene| {
             Reply::json(200, scene.json())
         }),
-        // It says all, and only its last event is not ended.
+        // The stream is complete, but its last event lacks the final blank line.
         ("stream without its last line", 5, |scene| {
             Reply::stream(scene.script().without_final_blank_line())
         }),
@@ -111,7 +111,7 @@ fn odd_stream(scene: &Scene) -> StreamScript {
     script
 }
 
-/// Every class of status, with bodies of all sorts, with and without the server's word on retries.
+/// Adds every class of status, with all sorts of bodies, with and without retry headers.
 fn statuses(faults: &mut Vec<Fault>) {
     use ErrorKind::*;
     for (status, kind, failure, weight) in [
@@ -198,7 +198,7 @@ fn statuses(faults: &mut Vec<Fault>) {
     ]);
 }
 
-/// What follows a status of success and is no answer.
+/// Adds responses with a success status and an unusable body.
 fn no_answers(faults: &mut Vec<Fault>) {
     use ErrorKind::*;
     for (kind, failure) in [
@@ -251,7 +251,7 @@ fn no_answers(faults: &mut Vec<Fault>) {
     add(faults, STREAMS, answered(200, &[Decode]), garbage);
 }
 
-/// Connections that break or fall silent.
+/// Adds connections that break or stall.
 fn breaks(faults: &mut Vec<Fault>) {
     let lost = Comes::Failed(Delivery::Unknown, None, &[ErrorKind::Connection]);
     let before_the_head: [(_, _, Make); 4] = [
@@ -281,7 +281,7 @@ fn breaks(faults: &mut Vec<Fault>) {
         ("reset in the body", 12, |scene| {
             scene.good().reset_in_body(scene.place())
         }),
-        // Only the answer's own form tells.
+        // Only the content of the body shows that the end is missing.
         ("cut without a length", 6, |scene| {
             scene.good().close_delimited().truncate(1 + scene.place())
         }),
@@ -332,15 +332,15 @@ fn answered(status: u16, kinds: &'static [ErrorKind]) -> Comes {
     Comes::Failed(Delivery::Responded, Some(status), kinds)
 }
 
-/// The server closes after the answer and does not say so: a request that the client sends on this
-/// connection before it notices is lost.
+/// The server closes the connection after its response without announcing it: a request that the
+/// client sends on this connection before it notices the close is lost.
 pub const CLOSED_SILENTLY: &str = "closed without a word";
 
 const ALL: &[Shape] = &[Shape::Message, Shape::Stream, Shape::Count, Shape::Raw];
-/// What has a text for an answer.
+/// Responses that contain a text.
 const TEXTS: &[Shape] = &[Shape::Message, Shape::Stream];
-/// What must be an answer of its kind.
+/// Responses that are parsed into a type.
 const TYPED: &[Shape] = &[Shape::Message, Shape::Stream, Shape::Count];
-/// What comes in one piece.
+/// Responses in one piece.
 const PIECES: &[Shape] = &[Shape::Message, Shape::Count, Shape::Raw];
 const STREAMS: &[Shape] = &[Shape::Stream];

@@ -1,4 +1,4 @@
-//! Runs in a process of their own, which can be killed, and their journals.
+//! Tests that run in a child process, which can be killed, and files for their journals.
 
 use std::env;
 use std::fs;
@@ -28,7 +28,7 @@ pub fn child(test: &str, server: &TestServer, journal: &Path) -> Child {
         .expect("a child")
 }
 
-/// `None` in a process that nobody started as a child.
+/// Returns the client and the journal of a child, or `None` in a process that is no child.
 pub fn as_child() -> Option<(Client, PathBuf)> {
     let url = env::var(URL).ok()?;
     let journal = env::var_os(JOURNAL).expect("both are set");
@@ -44,7 +44,7 @@ pub fn as_child() -> Option<(Client, PathBuf)> {
 const URL: &str = "ANTHROPIC_BLOCKING_CHILD_URL";
 const JOURNAL: &str = "ANTHROPIC_BLOCKING_CHILD_JOURNAL";
 
-/// Cuts the last line of a journal somewhere, as a crash in the middle of writing it would.
+/// Cuts the last line of a journal at a random byte, as a crash during the write would.
 pub fn tear(path: &Path, rng: &mut Rng) {
     let Ok(bytes) = fs::read(path) else { return };
     let before = bytes[..bytes.len().saturating_sub(1)]
@@ -54,7 +54,7 @@ pub fn tear(path: &Path, rng: &mut Rng) {
     fs::write(path, &bytes[..rng.usize(start..bytes.len().max(start + 1))]).expect("a journal");
 }
 
-/// A path for a journal, with nothing there before and after.
+/// The path of a temporary file, which is removed before and after the test.
 pub struct TemporaryFile {
     pub path: PathBuf,
 }

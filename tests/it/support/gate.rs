@@ -8,7 +8,7 @@ use anthropic_blocking::testing::{Reply, TestServer};
 
 use super::HANG;
 
-/// Waits for a condition; only a hang takes long.
+/// Waits until a condition holds, and panics after [`HANG`].
 #[track_caller]
 pub fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
@@ -18,7 +18,7 @@ pub fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
-/// Holds who passes until it is opened.
+/// Blocks each thread that passes until the gate is opened.
 #[derive(Default)]
 pub struct Gate {
     is_open: Mutex<bool>,

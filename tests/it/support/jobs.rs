@@ -6,7 +6,7 @@ use std::time::Duration;
 use anthropic_blocking::testing::RecordedRequest;
 use anthropic_blocking::{Client, ErrorKind, Message, MessageRequest, Result};
 
-/// A bulk whose threads begin at once.
+/// A bulk run whose threads all start at once.
 pub fn swift(client: &Client, threads: usize) -> anthropic_blocking::Bulk<'_> {
     client.bulk().concurrency(threads).ramp_up(Duration::ZERO)
 }
@@ -19,7 +19,7 @@ pub fn jobs(count: usize) -> impl ExactSizeIterator<Item = (String, MessageReque
     (0..count).map(|number| (format!("key-{number}"), ask(number)))
 }
 
-/// The number in the question of a request.
+/// Returns the number in the prompt of a request.
 pub fn number(request: &RecordedRequest) -> usize {
     let text = request.text();
     let rest = text.split("question ").nth(1).unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn number(request: &RecordedRequest) -> usize {
     number.parse().unwrap_or(usize::MAX)
 }
 
-/// What was answered to each key, which comes once.
+/// Returns the reply text or the error kind of each key, and checks that no key comes twice.
 #[track_caller]
 pub fn texts(
     run: impl IntoIterator<Item = (String, Result<Message>)>,

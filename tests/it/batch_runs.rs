@@ -11,7 +11,7 @@ use anthropic_blocking::{BatchRun, ErrorKind, Result};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::support::child::{TemporaryFile, as_child, child, tear};
+use crate::support::child::{TemporaryFile, as_child, child, cut_last_line};
 use crate::support::jobs::entries;
 use crate::support::{HANG, KEY, Lab, builder, seconds, server};
 
@@ -35,7 +35,7 @@ fn results_keep_the_input_order() {
         .client
         .batches()
         .run([entries(2), entries(2)].concat())
-        .expect_err("twins");
+        .expect_err("a double id");
     assert!(
         error
             .to_string()
@@ -149,7 +149,7 @@ fn unknown_double_and_missing_results_are_reported() {
     lab.server
         .on("GET", &path, Reply::json(200, lines.join("\n")));
     let run = lab.client.batches().run(entries(4)).expect("a run");
-    let told: Vec<String> = run
+    let results: Vec<String> = run
         .map(|item| match item {
             Ok(entry) => format!("{} {}", entry.custom_id, entry.result.as_str()),
             Err(error) => {
@@ -164,7 +164,7 @@ fn unknown_double_and_missing_results_are_reported() {
         })
         .collect();
     assert_eq!(
-        told,
+        results,
         [
             "there is a result for nobody, which was never requested",
             "line 3 is no result of a batch",
@@ -196,7 +196,7 @@ fn broken_download_delivers_its_earlier_results() {
         .batch_size(2)
         .run(entries(3))
         .expect("a run");
-    let told: Vec<_> = run
+    let results: Vec<_> = run
         .map(|item| {
             item.map(|entry| entry.custom_id)
                 .map_err(|error| error.kind())
@@ -205,7 +205,7 @@ fn broken_download_delivers_its_earlier_results() {
     // The server still has the missing results.
     let (ok, gap) = (|id: &str| Ok(id.to_owned()), Err(ErrorKind::Connection));
     assert_eq!(
-        told,
+        results,
         [Err(ErrorKind::Connection), gap, ok("key-1"), ok("key-2")]
     );
 }
@@ -413,20 +413,20 @@ fn ambiguous_batches_after_a_kill_are_not_adopted() {
 
 #[test]
 fn foreign_batch_adopted_after_a_kill_is_detected() {
-    let (lab, file) = (Lab::new(), TemporaryFile::new("stranger"));
+    let (lab, file) = (Lab::new(), TemporaryFile::new("foreign"));
     // The server never acts on the request.
     lab.server
         .on("POST", PATH, Reply::status(200).stall_before_headers());
     shut_down_while_creating(&lab, &file);
     let other = builder(&lab.server).build().expect("a client");
-    let strange = entries(3).into_iter().skip(1);
-    other.batches().create(strange).expect("a stranger");
+    let foreign = entries(3).into_iter().skip(1);
+    other.batches().create(foreign).expect("a foreign batch");
     let again = builder(&lab.server)
         .clock(&lab.clock)
         .build()
         .expect("a client");
     let run = || again.batches().journal(&file.path).run(entries(2));
-    let error = run().expect_err("a stranger");
+    let error = run().expect_err("a foreign batch");
     assert_eq!(error.kind(), ErrorKind::Config);
     let words = "msgbatch_test_000001 was taken for a batch that got lost, but is another one; run \
                  again with the same journal";
@@ -451,13 +451,13 @@ fn foreign_batch_is_detected_without_a_journal() {
     // The first list shows no new batch.
     assert!(clock.wait_for_sleeps(1, HANG));
     let other = builder(&lab.server).build().expect("a client");
-    let strange = entries(3).into_iter().skip(1);
-    other.batches().create(strange).expect("a stranger");
+    let foreign = entries(3).into_iter().skip(1);
+    other.batches().create(foreign).expect("a foreign batch");
     while !run.is_finished() {
         clock.advance(seconds(60));
         std::thread::yield_now();
     }
-    let error = run.join().expect("no panic").expect_err("a stranger");
+    let error = run.join().expect("no panic").expect_err("a foreign batch");
     let words =
         "is another one; take the results of the others by their ids, and submit the rest again";
     assert!(error.to_string().contains(words), "{error}");
@@ -478,17 +478,17 @@ enum Kill {
 
 #[test]
 fn killed_run_delivers_each_entry_once() {
-    let whole = kill(None, 0);
+    let whole = run_and_kill(None, 0);
     let requests = whole.requests;
     assert!((25..60).contains(&requests), "{requests} requests");
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for at in 0..requests {
         for kind in [Kill::Before, Kill::After, Kill::Torn] {
-            let story = kill(Some((at, kind)), at as u64);
-            assert!(story.was_killed, "{kind:?} request {at}");
-            assert_eq!(story.batches, 4, "{kind:?} request {at}");
+            let run = run_and_kill(Some((at, kind)), at as u64);
+            assert!(run.was_killed, "{kind:?} request {at}");
+            assert_eq!(run.batches, 4, "{kind:?} request {at}");
             *kinds
-                .entry(format!("{kind:?} {}", story.killed_at))
+                .entry(format!("{kind:?} {}", run.killed_at))
                 .or_default() += 1;
         }
     }
@@ -496,7 +496,7 @@ fn killed_run_delivers_each_entry_once() {
     println!("{requests} requests without a kill; killed {kinds:#?}");
 }
 
-struct Story {
+struct KilledRun {
     requests: usize,
     batches: usize,
     was_killed: bool,
@@ -505,7 +505,7 @@ struct Story {
 
 /// Runs a child until it is killed, then a second child to the end, and checks the second's output.
 #[track_caller]
-fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
+fn run_and_kill(at: Option<(usize, Kill)>, seed: u64) -> KilledRun {
     let server = server();
     let file = TemporaryFile::new(&format!("kill-{seed}-{}", at.is_some()));
     let expired = AtomicUsize::new(0);
@@ -520,7 +520,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
         match at.filter(|at| at.0 == number) {
             None => Reply::canned(),
             Some((_, kind)) => {
-                let _ = signal.send(format!("{} {}", request.method, shape(&request.path)));
+                let _ = signal.send(format!("{} {}", request.method, path_kind(&request.path)));
                 match kind {
                     Kill::After => Reply::canned().stall_before_headers(),
                     Kill::Before | Kill::Torn => Reply::status(200).stall_before_headers(),
@@ -536,7 +536,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
         child.wait().expect("its end");
         assert!(server.wait_for_open_connections(0, HANG));
         if at.is_some_and(|at| at.1 == Kill::Torn) {
-            tear(&file.path, &mut Rng::with_seed(seed));
+            cut_last_line(&file.path, &mut Rng::with_seed(seed));
         }
     }
     let before = server.request_count();
@@ -551,7 +551,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
         .map(|i| format!("key-{i} You said: question {i}"))
         .collect();
     assert_eq!(said, expected, "seed {seed}");
-    Story {
+    KilledRun {
         requests: server.request_count() - before,
         batches: server.batch_count(),
         was_killed: killed_at.is_some(),
@@ -560,7 +560,7 @@ fn kill(at: Option<(usize, Kill)>, seed: u64) -> Story {
 }
 
 /// Returns the kind of path: `list`, `batch`, or the last part of a path with an id.
-fn shape(path: &str) -> String {
+fn path_kind(path: &str) -> String {
     let rest = path.strip_prefix(PATH).unwrap_or(path);
     let parts: Vec<&str> = rest.split('/').skip(1).collect();
     match parts[..] {

@@ -117,11 +117,11 @@ fn child_that_measures_its_memory() {
     let batches = client.batches();
     assert_eq!(client.models().list().count(), 5);
 
-    let idle = rest();
+    let idle = reset_peak();
     let batch = batches.create(entries()).expect("a batch");
     let creating = peak() - idle;
     batches.wait(&batch.id).expect("its end");
-    let idle = rest();
+    let idle = reset_peak();
     let start = Instant::now();
     let mut results = batches.results(&batch.id).expect("results");
     let (mut count, mut bytes) = (0, 0);
@@ -134,10 +134,10 @@ fn child_that_measures_its_memory() {
     let took = start.elapsed();
     assert_eq!(count, COUNT);
 
-    let idle = rest();
+    let idle = reset_peak();
     let run = client.batches().run(entries()).expect("a run");
     let running = peak() - idle;
-    let idle_run = rest();
+    let idle_run = reset_peak();
     let last = run
         .map(|entry| entry.expect("a result"))
         .enumerate()
@@ -160,7 +160,7 @@ fn child_that_measures_its_memory() {
 }
 
 /// Returns the memory of this process in MB, and resets its peak.
-fn rest() -> f64 {
+fn reset_peak() -> f64 {
     fs::write("/proc/self/clear_refs", "5").expect("Linux");
     memory("VmRSS:")
 }

@@ -732,11 +732,11 @@ fn download_that_changed_after_a_cut_is_an_error() {
 
 #[test]
 fn results_url_elsewhere_gets_no_key() {
-    let stranger = crate::support::server();
+    let other_server = crate::support::server();
     let lab = Lab::new();
     for url in [
-        format!("{}{PATH}/b/results", stranger.base_url()),
-        format!("{}@{}/x", lab.server.base_url(), stranger.address()),
+        format!("{}{PATH}/b/results", other_server.base_url()),
+        format!("{}@{}/x", lab.server.base_url(), other_server.address()),
         format!("{}.evil.example/x", lab.server.base_url()),
         "https://api.anthropic.com/v1/messages/batches/b/results".to_owned(),
         "//evil.example/x".to_owned(),
@@ -755,7 +755,7 @@ fn results_url_elsewhere_gets_no_key() {
         let last = lab.server.take_requests().pop().expect("a request");
         assert_eq!(last.path, format!("{PATH}/b/results"), "{url}");
     }
-    assert_eq!(stranger.connections(), 0);
+    assert_eq!(other_server.connections(), 0);
     let mut moved = batch("b", "ended");
     moved["results_url"] = format!("{}/moved/b?x=1", lab.server.base_url()).into();
     lab.server

@@ -13,13 +13,13 @@ use anthropic_blocking::{
 };
 
 use crate::support::gate::{gate, hold_replies, wait_until};
-use crate::support::jobs::{ask, jobs, number, swift, texts};
+use crate::support::jobs::{ask, bulk_at_once, jobs, number, texts};
 use crate::support::*;
 
 #[test]
 fn each_key_yields_its_own_message_once() {
     let lab = Lab::new();
-    let run = swift(&lab.client, 16).run(jobs(300)).expect("a run");
+    let run = bulk_at_once(&lab.client, 16).run(jobs(300)).expect("a run");
     let answers = texts(run);
     assert_eq!(answers.len(), 300);
     for (key, text) in answers {
@@ -34,7 +34,7 @@ fn each_key_yields_its_own_message_once() {
 #[test]
 fn concurrency_reaches_but_never_exceeds_its_limit() {
     const MOST: usize = 6;
-    let lab = primed();
+    let lab = lab_without_limits();
     let (open, most, full) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), gate());
     let (seen, may_go) = (Arc::clone(&most), Arc::clone(&full));
     lab.server.answer_with(move |_| {
@@ -47,7 +47,9 @@ fn concurrency_reaches_but_never_exceeds_its_limit() {
         open.fetch_sub(1, Ordering::SeqCst);
         Reply::message("yes")
     });
-    let run = swift(&lab.client, MOST).run(jobs(120)).expect("a run");
+    let run = bulk_at_once(&lab.client, MOST)
+        .run(jobs(120))
+        .expect("a run");
     assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 120);
     assert_eq!(most.load(Ordering::SeqCst), MOST);
 }
@@ -55,7 +57,7 @@ fn concurrency_reaches_but_never_exceeds_its_limit() {
 #[test]
 fn map_keeps_order_and_reports_a_panic_as_error() {
     let lab = Lab::new();
-    let results = swift(&lab.client, 8).map(0..100, |client, number| {
+    let results = bulk_at_once(&lab.client, 8).map(0..100, |client, number| {
         assert!(number != 17, "seventeen is too many");
         if number == 18 {
             std::panic::panic_any(18);
@@ -88,7 +90,7 @@ fn one_failure_leaves_the_rest_running() {
             8 => Reply::error(404, "not_found_error", "no such model"),
             _ => Reply::canned(),
         });
-    let run = swift(&lab.client, 8).run(jobs(100)).expect("a run");
+    let run = bulk_at_once(&lab.client, 8).run(jobs(100)).expect("a run");
     for (key, text) in texts(run) {
         let expected = match key.as_bytes().last() {
             Some(b'7') => Err(ErrorKind::InvalidRequest),
@@ -116,14 +118,14 @@ fn fatal_failure_stops_the_run_at_once() {
         (spend.header("retry-after", "20"), Some(ErrorKind::Billing)),
         (on_hold, None),
     ] {
-        let lab = primed();
+        let lab = lab_without_limits();
         let count = AtomicUsize::new(0);
         lab.server
             .answer_with(move |_| match count.fetch_add(1, Ordering::SeqCst) {
                 0..10 => Reply::canned(),
                 _ => reply.clone(),
             });
-        let mut run = swift(&lab.client, 4).run(jobs(400)).expect("a run");
+        let mut run = bulk_at_once(&lab.client, 4).run(jobs(400)).expect("a run");
         let answers = texts(&mut run);
         assert_eq!(answers.len(), 400);
         let count = |kind| answers.values().filter(|text| **text == Err(kind)).count();
@@ -145,7 +147,7 @@ fn fatal_failure_stops_the_run_at_once() {
 #[test]
 fn invalid_setting_of_one_item_fails_only_that_item() {
     let lab = Lab::new();
-    let results = swift(&lab.client, 2).map(0..20, |client, number| {
+    let results = bulk_at_once(&lab.client, 2).map(0..20, |client, number| {
         if number == 3 {
             Client::builder()
                 .api_key("key")
@@ -167,13 +169,13 @@ fn invalid_setting_of_one_item_fails_only_that_item() {
 
 #[test]
 fn unsent_items_name_the_reason() {
-    let lab = primed();
+    let lab = lab_without_limits();
     lab.server.push(Reply::error(
         401,
         "authentication_error",
         "invalid x-api-key",
     ));
-    let run = swift(&lab.client, 1).run(jobs(3)).expect("a run");
+    let run = bulk_at_once(&lab.client, 1).run(jobs(3)).expect("a run");
     let errors: Vec<_> = run
         .map(|(_, answer)| answer.expect_err("a fatal failure"))
         .collect();
@@ -207,7 +209,7 @@ fn stop_before_a_retry_keeps_the_failure() {
         lab.ask().expect("an answer");
         let failing = reply.clone();
         lab.server.answer_with(move |_| failing.clone());
-        let mut run = swift(&lab.client, 1).run(jobs(2)).expect("a run");
+        let mut run = bulk_at_once(&lab.client, 1).run(jobs(2)).expect("a run");
         assert!(lab.server.wait_for_requests(2, HANG));
         assert!(clock.wait_for_sleeps(1, HANG));
         run.stop();
@@ -224,7 +226,7 @@ fn stop_before_a_retry_keeps_the_failure() {
 
 #[test]
 fn nested_run_stops_with_the_outer_run() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let (hold, arrived) = (gate(), Arc::new(AtomicBool::new(false)));
     let (may_go, has_arrived) = (Arc::clone(&hold), Arc::clone(&arrived));
     lab.server.answer_with(move |request| {
@@ -236,7 +238,7 @@ fn nested_run_stops_with_the_outer_run() {
         may_go.pass();
         Reply::canned()
     });
-    let bulk = swift(&lab.client, 2).on_progress(move |progress| {
+    let bulk = bulk_at_once(&lab.client, 2).on_progress(move |progress| {
         if progress.failed > 0 {
             hold.open();
         }
@@ -246,7 +248,7 @@ fn nested_run_stops_with_the_outer_run() {
             client.messages().create(&ask(0))?;
             return Ok(Vec::new());
         }
-        let inner = swift(client, 1).map(first..first + 3, |client, number| {
+        let inner = bulk_at_once(client, 1).map(first..first + 3, |client, number| {
             client.messages().create(&ask(number)).map(drop)
         });
         Ok(inner.into_iter().map(Result::err).collect())
@@ -265,7 +267,7 @@ fn nested_run_stops_with_the_outer_run() {
 
 #[test]
 fn results_in_flight_are_delivered_after_a_stop() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let (hold, holding) = (gate(), Arc::new(AtomicUsize::new(0)));
     let (may_go, held) = (Arc::clone(&hold), Arc::clone(&holding));
     lab.server.answer_with(move |request| {
@@ -281,7 +283,7 @@ fn results_in_flight_are_delivered_after_a_stop() {
             _ => Reply::canned(),
         }
     });
-    let mut run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
+    let mut run = bulk_at_once(&lab.client, 4).run(jobs(50)).expect("a run");
     let (key, first) = run.next().expect("the first answer");
     assert_eq!(
         (&*key, first.expect_err("a fatal failure").kind()),
@@ -298,9 +300,9 @@ fn results_in_flight_are_delivered_after_a_stop() {
 
 #[test]
 fn stop_finishes_requests_in_flight() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let hold = hold_replies(&lab.server);
-    let run = swift(&lab.client, 4).run(jobs(50)).expect("a run");
+    let run = bulk_at_once(&lab.client, 4).run(jobs(50)).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     let stop = run.stopper();
     thread::spawn(stop).join().expect("no panic");
@@ -317,7 +319,7 @@ fn stop_finishes_requests_in_flight() {
 #[test]
 fn input_is_pulled_only_as_results_are_taken() {
     const THREADS: usize = 4;
-    let lab = primed();
+    let lab = lab_without_limits();
     let pulled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&pulled);
     let alive = Arc::new(());
@@ -327,7 +329,9 @@ fn input_is_pulled_only_as_results_are_taken() {
         counter.fetch_add(1, Ordering::SeqCst);
         (number, ask(number))
     });
-    let mut run = swift(&lab.client, THREADS).run(endless).expect("a run");
+    let mut run = bulk_at_once(&lab.client, THREADS)
+        .run(endless)
+        .expect("a run");
     for taken in 1..=50 {
         assert!(run.next().expect("an answer").1.is_ok());
         let pulled = pulled.load(Ordering::SeqCst);
@@ -346,14 +350,14 @@ fn input_is_pulled_only_as_results_are_taken() {
 
 #[test]
 fn million_items_are_never_all_in_memory() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let pulled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&pulled);
     let million = (0..1_000_000).map(move |number| {
         counter.fetch_add(1, Ordering::SeqCst);
         (number, ask(number))
     });
-    let mut run = swift(&lab.client, 3).run(million).expect("a run");
+    let mut run = bulk_at_once(&lab.client, 3).run(million).expect("a run");
     assert_eq!(run.progress().total, Some(1_000_000));
     // Wait until all threads are blocked on the results being taken.
     wait_until(|| lab.server.request_count() > 6);
@@ -364,14 +368,14 @@ fn million_items_are_never_all_in_memory() {
 
 #[test]
 fn dropped_run_cuts_its_streams() {
-    let lab = primed();
+    let lab = lab_without_limits();
     lab.server.answer_with(|_| {
         // Some seconds of text in a stream.
         Reply::message("word ".repeat(2_000)).dribble(64, millis(10))
     });
     for warm_first in [true, false] {
         let before = lab.server.request_count();
-        let run = swift(&lab.client, 2)
+        let run = bulk_at_once(&lab.client, 2)
             .warm_first(warm_first)
             .run((0..9).map(|number| (number, prefixed(number, "a long prefix"))))
             .expect("a run");
@@ -387,7 +391,7 @@ fn dropped_run_cuts_its_streams() {
 fn input_iterator_panic_reaches_the_consumer() {
     let lab = Lab::new();
     let requests = jobs(50).inspect(|(key, _)| assert!(key != "key-20", "no twenty"));
-    let mut run = swift(&lab.client, 4).run(requests).expect("a run");
+    let mut run = bulk_at_once(&lab.client, 4).run(requests).expect("a run");
     let mut taken = BTreeSet::new();
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for (key, _) in &mut run {
@@ -403,12 +407,12 @@ fn input_iterator_panic_reaches_the_consumer() {
 
 #[test]
 fn client_shutdown_ends_a_run() {
-    let lab = primed();
+    let lab = lab_without_limits();
     lab.server.answer_with(|request| match number(request) {
         0..5 => Reply::canned(),
         _ => Reply::canned().stall_before_headers(),
     });
-    let run = swift(&lab.client, 4).run(jobs(40)).expect("a run");
+    let run = bulk_at_once(&lab.client, 4).run(jobs(40)).expect("a run");
     // One thread waits for the five results to be taken.
     assert!(lab.server.wait_for_requests(1 + 5 + 3, HANG));
     lab.client.shutdown();
@@ -422,7 +426,8 @@ fn client_shutdown_ends_a_run() {
             "{key}: {text:?}"
         );
     }
-    let mapped = swift(&lab.client, 4).map(0..9, |client, _| client.messages().create(&request()));
+    let mapped =
+        bulk_at_once(&lab.client, 4).map(0..9, |client, _| client.messages().create(&request()));
     for result in mapped {
         assert_eq!(result.expect_err("over").kind(), ErrorKind::NotRun);
     }
@@ -443,7 +448,7 @@ fn run_works_with_one_thread_and_with_no_items() {
     assert!(none.next().is_none() && none.next().is_none());
     let nothing = lab.client.bulk().map([(); 0], |_, ()| Ok(()));
     assert!(nothing.is_empty());
-    let many = swift(&lab.client, usize::MAX).run(jobs(3));
+    let many = bulk_at_once(&lab.client, usize::MAX).run(jobs(3));
     assert_eq!(texts(many.expect("a run")).len(), 3);
 }
 
@@ -482,7 +487,7 @@ fn waiting_model_class_blocks_no_other_class() {
         );
         drop(lab.client.budget().clone().limits(class, one));
         lab.ask().expect("an answer");
-        let others = swift(&lab.client, 1).run([(0, busy(0))]);
+        let others = bulk_at_once(&lab.client, 1).run([(0, busy(0))]);
         assert_eq!(others.expect("a run").count(), 1);
         let waiting: Vec<_> = (0..3)
             .map(|number| {
@@ -490,7 +495,7 @@ fn waiting_model_class_blocks_no_other_class() {
                 thread::spawn(move || client.messages().create(&busy(number)).map(drop))
             })
             .collect();
-        let in_line = || -> usize {
+        let queued = || -> usize {
             lab.client
                 .budget()
                 .snapshot()
@@ -498,7 +503,7 @@ fn waiting_model_class_blocks_no_other_class() {
                 .map(|c| c.waiting)
                 .sum()
         };
-        wait_until(|| in_line() == 3);
+        wait_until(|| queued() == 3);
 
         let hold = gate();
         let may_go = Arc::clone(&hold);
@@ -510,7 +515,7 @@ fn waiting_model_class_blocks_no_other_class() {
             Reply::canned()
         });
         thread::scope(|scope| {
-            let bulk = swift(&lab.client, 4);
+            let bulk = bulk_at_once(&lab.client, 4);
             let answers = scope.spawn(move || match is_map {
                 true => {
                     let ask = |client: &Client, number| client.messages().create(&ask(number));
@@ -519,7 +524,7 @@ fn waiting_model_class_blocks_no_other_class() {
                 false => bulk.run(jobs(9)).expect("a run").count(),
             });
             assert!(lab.server.wait_for_requests(2 + 1 + 4, HANG));
-            assert_eq!(in_line(), 3);
+            assert_eq!(queued(), 3);
             hold.open();
             assert_eq!(answers.join().expect("no panic"), 9);
         });
@@ -535,7 +540,7 @@ fn waiting_model_class_blocks_no_other_class() {
 
 #[test]
 fn one_request_per_prefix_goes_first() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let hold = gate();
     let (may_go, began) = (Arc::clone(&hold), AtomicBool::new(false));
     lab.server.answer_with(move |_| {
@@ -547,7 +552,7 @@ fn one_request_per_prefix_goes_first() {
         Reply::message("word ".repeat(500)).stall(2_000)
     });
     let items = (0..8).map(|number| (number, prefixed(number, "a long prefix")));
-    let mut run = swift(&lab.client, 4).run(items).expect("a run");
+    let mut run = bulk_at_once(&lab.client, 4).run(items).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 1, HANG));
     wait_until(|| run.progress().in_flight == 4);
     assert_eq!(lab.server.request_count(), 1 + 1);
@@ -563,7 +568,7 @@ fn one_request_per_prefix_goes_first() {
 
 #[test]
 fn cache_mark_in_the_question_is_no_new_prefix() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let hold = hold_replies(&lab.server);
     let marked = |text: String| ContentBlock::text(text).cached(CacheControl::ephemeral());
     let items = (0..4).map(move |number| {
@@ -574,7 +579,7 @@ fn cache_mark_in_the_question_is_no_new_prefix() {
             request.user(vec![marked(format!("question {number}"))]),
         )
     });
-    let run = swift(&lab.client, 4).run(items).expect("a run");
+    let run = bulk_at_once(&lab.client, 4).run(items).expect("a run");
     assert!(lab.server.wait_for_requests(1 + 1, HANG));
     wait_until(|| run.progress().in_flight == 4);
     assert_eq!(lab.server.request_count(), 1 + 1);
@@ -585,7 +590,7 @@ fn cache_mark_in_the_question_is_no_new_prefix() {
 #[test]
 fn prefixes_do_not_wait_for_each_other() {
     for (is_warm, expected) in [(true, 3), (false, 6)] {
-        let lab = primed();
+        let lab = lab_without_limits();
         let hold = hold_replies(&lab.server);
         // Two requests of each of two prefixes, one without a prefix, one of a third.
         let prefixes = ["a", "b", "a", "b", "", ""];
@@ -601,7 +606,7 @@ fn prefixes_do_not_wait_for_each_other() {
             true => items.chain([(6, ask(6))]).collect(),
             false => items.collect(),
         };
-        let (count, bulk) = (items.len(), swift(&lab.client, 7));
+        let (count, bulk) = (items.len(), bulk_at_once(&lab.client, 7));
         let run = bulk.warm_first(is_warm).run(items).expect("a run");
         assert!(lab.server.wait_for_requests(1 + expected, HANG));
         wait_until(|| run.progress().in_flight == count as u64);
@@ -613,12 +618,12 @@ fn prefixes_do_not_wait_for_each_other() {
 
 #[test]
 fn failed_prefix_leader_is_replaced() {
-    let lab = primed();
+    let lab = lab_without_limits();
     lab.server
         .push_all([Reply::error(400, "invalid_request_error", "odd")]);
     let hold = hold_replies(&lab.server);
     let items = (0..6).map(|number| (number, prefixed(number, "a long prefix")));
-    let mut run = swift(&lab.client, 3).run(items).expect("a run");
+    let mut run = bulk_at_once(&lab.client, 3).run(items).expect("a run");
     let first = run.next().expect("the first").1;
     assert_eq!(first.expect_err("odd").kind(), ErrorKind::InvalidRequest);
     assert!(lab.server.wait_for_requests(1 + 2, HANG));
@@ -630,7 +635,7 @@ fn failed_prefix_leader_is_replaced() {
 
 #[test]
 fn prefix_leader_is_retried_like_any_request() {
-    let lab = primed();
+    let lab = lab_without_limits();
     lab.server.push_all([
         Reply::overloaded(),
         Reply::message("word ".repeat(500)).truncate(3_000),
@@ -660,7 +665,7 @@ fn prefix_leader_is_retried_like_any_request() {
 #[test]
 fn run_stops_before_exceeding_its_spend_limit() {
     for threads in [1, 4, 16] {
-        let lab = primed();
+        let lab = lab_without_limits();
         // A dollar for a thousand tokens of either kind: some 0.1 at most for the input, 0.5 for
         // the output.
         let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
@@ -669,7 +674,7 @@ fn run_stops_before_exceeding_its_spend_limit() {
             let request = MessageRequest::new("claude-haiku-4-5", 500);
             (number, request.user(format!("question {number}")))
         });
-        let bulk = swift(&lab.client, threads).prices(prices.clone());
+        let bulk = bulk_at_once(&lab.client, threads).prices(prices.clone());
         let mut run = bulk.spend_limit(limit).run(items).expect("a run");
         let answers: Vec<_> = run.by_ref().map(|(_, answer)| answer).collect();
         let ok = answers.iter().filter(|answer| answer.is_ok()).count();
@@ -714,7 +719,7 @@ fn worst_case_cost_counts_all_price_factors() {
         (image.clone(), 0.26, false),
         (image, 0.27, true),
     ] {
-        let lab = primed();
+        let lab = lab_without_limits();
         let bulk = lab.client.bulk().prices(prices.clone()).spend_limit(limit);
         let mut run = bulk.run([(0, request.clone())]).expect("a run");
         let answer = run.next().expect("an answer").1;
@@ -729,7 +734,7 @@ fn worst_case_cost_counts_all_price_factors() {
 #[test]
 fn fast_mode_costs_count_twice() {
     let cost = |request: MessageRequest| {
-        let lab = primed();
+        let lab = lab_without_limits();
         let mut run = lab.client.bulk().run([(0, request)]).expect("a run");
         run.next().expect("an answer").1.expect("well");
         run.progress().cost.expect("a price")
@@ -740,7 +745,7 @@ fn fast_mode_costs_count_twice() {
 
 #[test]
 fn unpriced_model_stops_a_run_with_a_spend_limit() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let items = [(0, MessageRequest::new("gpt-5", 10).user("Hello?"))];
     let mut run = lab
         .client
@@ -756,9 +761,9 @@ fn unpriced_model_stops_a_run_with_a_spend_limit() {
 
 #[test]
 fn map_starts_nothing_once_its_limit_is_spent() {
-    let lab = primed();
+    let lab = lab_without_limits();
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
-    let bulk = swift(&lab.client, 1).prices(prices).spend_limit(0.1);
+    let bulk = bulk_at_once(&lab.client, 1).prices(prices).spend_limit(0.1);
     let results = bulk.map(0..100, |client, number| {
         client.messages().create(&ask(number))
     });
@@ -774,7 +779,7 @@ fn map_starts_nothing_once_its_limit_is_spent() {
 
 #[test]
 fn invalid_spend_limit_fails_before_sending() {
-    let lab = primed();
+    let lab = lab_without_limits();
     for (limit, said) in [
         (f64::NAN, "NaN"),
         (-0.5, "-0.5"),
@@ -782,7 +787,7 @@ fn invalid_spend_limit_fails_before_sending() {
     ] {
         let text =
             format!("a bulk run: a spend limit of {said}: give an amount in dollars, of 0 or more");
-        let bulk = swift(&lab.client, 2).spend_limit(limit);
+        let bulk = bulk_at_once(&lab.client, 2).spend_limit(limit);
         let error = bulk.run(jobs(3)).expect_err("no amount");
         assert_eq!(
             (error.kind(), error.to_string()),
@@ -801,11 +806,11 @@ fn invalid_spend_limit_fails_before_sending() {
         }
     }
     // A limit of zero, and no limit.
-    let nothing = swift(&lab.client, 2).spend_limit(0.0);
+    let nothing = bulk_at_once(&lab.client, 2).spend_limit(0.0);
     let answers = texts(nothing.run(jobs(3)).expect("a run"));
     assert!(answers.values().all(|text| text.is_err()), "{answers:?}");
     assert_eq!(lab.server.request_count(), 1);
-    let all = swift(&lab.client, 2).spend_limit(f64::INFINITY);
+    let all = bulk_at_once(&lab.client, 2).spend_limit(f64::INFINITY);
     let answers = texts(all.run(jobs(3)).expect("a run"));
     assert!(answers.values().all(|text| text.is_ok()), "{answers:?}");
 }
@@ -814,14 +819,17 @@ fn invalid_spend_limit_fails_before_sending() {
 
 #[test]
 fn progress_adds_up_and_is_reported_at_the_end() {
-    let (lab, told) = (primed(), Arc::new(Mutex::new(Vec::<Progress>::new())));
+    let (lab, told) = (
+        lab_without_limits(),
+        Arc::new(Mutex::new(Vec::<Progress>::new())),
+    );
     lab.server
         .answer_with(|request| match number(request) % 10 {
             3 => Reply::error(400, "invalid_request_error", "odd"),
             _ => Reply::canned(),
         });
     let reports = Arc::clone(&told);
-    let bulk = swift(&lab.client, 4).on_progress(move |progress| {
+    let bulk = bulk_at_once(&lab.client, 4).on_progress(move |progress| {
         reports.lock().expect("no panic").push(progress.clone());
     });
     // The clock stands still: one report at the start, and one at the end.
@@ -851,15 +859,15 @@ fn progress_adds_up_and_is_reported_at_the_end() {
 
 #[test]
 fn progress_panic_loses_no_message() {
-    let lab = primed();
-    let bulk = swift(&lab.client, 4).on_progress(|_| panic!("no bar to draw on"));
+    let lab = lab_without_limits();
+    let bulk = bulk_at_once(&lab.client, 4).on_progress(|_| panic!("no bar to draw on"));
     assert_eq!(texts(bulk.run(jobs(30)).expect("a run")).len(), 30);
     assert_eq!(bulk.map(0..30, |_, number| Ok(number)).len(), 30);
 }
 
 #[test]
 fn estimate_panic_loses_no_message_and_no_report() {
-    let (lab, is_to_panic) = (primed(), Arc::new(AtomicBool::new(false)));
+    let (lab, is_to_panic) = (lab_without_limits(), Arc::new(AtomicBool::new(false)));
     let panics = Arc::clone(&is_to_panic);
     drop(lab.client.budget().clone().classify(move |model| {
         assert!(!panics.swap(false, Ordering::SeqCst), "no class");
@@ -874,7 +882,7 @@ fn estimate_panic_loses_no_message_and_no_report() {
     });
     let reports = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&reports);
-    let bulk = swift(&lab.client, 1).on_progress(move |_| {
+    let bulk = bulk_at_once(&lab.client, 1).on_progress(move |_| {
         told.fetch_add(1, Ordering::SeqCst);
     });
     let answers = texts(bulk.run(jobs(5)).expect("a run"));
@@ -891,7 +899,7 @@ fn wait_callback_panic_fails_only_its_item() {
     }));
     // The limit allows a few requests at a time: each reserves some 0.17 and costs 0.03.
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
-    let bulk = swift(&lab.client, 3).prices(prices).spend_limit(0.8);
+    let bulk = bulk_at_once(&lab.client, 3).prices(prices).spend_limit(0.8);
     let run = bulk.run(jobs(12)).expect("a run");
     let (answers, errors): (Vec<_>, Vec<_>) = ends(move || run.collect::<Vec<_>>())
         .into_iter()
@@ -947,7 +955,7 @@ fn run_under_limits_loses_none_and_meets_no_429() {
         .input_tokens(30_000_000)
         .output_tokens(6_000_000);
     let client = builder(&server).limits(limits).build().expect("a client");
-    let answers = texts(swift(&client, 16).run(jobs(300)).expect("a run"));
+    let answers = texts(bulk_at_once(&client, 16).run(jobs(300)).expect("a run"));
     assert_eq!(answers.len(), 300);
     assert!(answers.values().all(|text| text.is_ok()));
     let ledger = server.ledger();
@@ -959,7 +967,7 @@ fn run_under_limits_loses_none_and_meets_no_429() {
 
 /// A lab whose client has had its first response, so that it knows that there are no limits.
 #[track_caller]
-fn primed() -> Lab {
+fn lab_without_limits() -> Lab {
     let lab = Lab::new();
     lab.ask().expect("an answer");
     lab

@@ -12,16 +12,16 @@ use anthropic_blocking::{ErrorKind, MessageRequest};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::support::child::{TemporaryFile, as_child, child, tear};
+use crate::support::child::{TemporaryFile, as_child, child, cut_last_line};
 use crate::support::gate::{gate, hold_replies};
-use crate::support::jobs::{ask, jobs, number, swift, texts};
+use crate::support::jobs::{ask, bulk_at_once, jobs, number, texts};
 use crate::support::*;
 
 #[test]
 fn second_run_completes_the_first() {
     for is_dropped in [true, false] {
         let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-half"));
-        let bulk = swift(&lab.client, 4).journal(&file.path);
+        let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
         let mut first = bulk.run(jobs(100)).expect("a run");
         for _ in 0..50 {
             first.next().expect("an answer").1.expect("well");
@@ -54,7 +54,7 @@ fn second_run_completes_the_first() {
 #[test]
 fn recorded_but_untaken_results_come_next_run() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-taken"));
-    let bulk = swift(&lab.client, 4).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
     let mut first = bulk.run(jobs(100)).expect("a run");
     for _ in 0..10 {
         first.next().expect("an answer").1.expect("well");
@@ -73,7 +73,7 @@ fn recorded_but_untaken_results_come_next_run() {
 #[test]
 fn replay_yields_equal_messages() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-replay"));
-    let bulk = swift(&lab.client, 4).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
     let json = |message| serde_json::to_value(message).expect("JSON");
     let once: BTreeMap<String, Value> = bulk
         .run(jobs(20))
@@ -117,7 +117,7 @@ fn deep_message_survives_replay_or_is_refused() {
             format!(r#"{{"type":"message_start","message":{}}}"#, answer(97)),
         )),
     ]);
-    let bulk = swift(&lab.client, 1).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 1).journal(&file.path);
     let mut answers = bulk.run(jobs(3)).expect("a run");
     let whole = answers.next().expect("the first").1.expect("not too deep");
     for (_, refused) in answers {
@@ -135,7 +135,7 @@ fn deep_message_survives_replay_or_is_refused() {
 #[test]
 fn failures_are_retried_and_double_keys_are_errors() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-failures"));
-    let bulk = swift(&lab.client, 2).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 2).journal(&file.path);
     lab.server
         .push_all((0..3).map(|_| Reply::error(400, "invalid_request_error", "odd")));
     let count = |answers: BTreeMap<_, Result<String, _>>| {
@@ -167,7 +167,7 @@ fn failures_are_retried_and_double_keys_are_errors() {
 #[test]
 fn requests_have_distinct_keys() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-fingerprints"));
-    let bulk = swift(&lab.client, 4).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
     let items = |count| (0..count).map(|number| (ask(number).fingerprint(), ask(number)));
     assert_eq!(texts(bulk.run(items(20)).expect("a run")).len(), 20);
     assert_eq!(texts(bulk.run(items(25)).expect("a run")).len(), 25);
@@ -177,7 +177,7 @@ fn requests_have_distinct_keys() {
 #[test]
 fn torn_line_is_repaired_and_broken_one_reported() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-torn"));
-    let bulk = swift(&lab.client, 2).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 2).journal(&file.path);
     texts(bulk.run(jobs(5)).expect("a run"));
     append(&file.path, "{\"key\":\"key-5\",\"message\":{\"id\":\"msg");
     assert_eq!(texts(bulk.run(jobs(6)).expect("a run")).len(), 6);
@@ -203,7 +203,7 @@ fn lines_of_other_writers_are_left_intact() {
         }
         Reply::canned()
     });
-    let bulk = swift(&lab.client, 1).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 1).journal(&file.path);
     let mut run = bulk.run(jobs(5)).expect("a run");
     run.next().expect("an answer").1.expect("well");
     // As a second run would on a system without locks, or in another container.
@@ -221,7 +221,7 @@ fn lines_of_other_writers_are_left_intact() {
 #[test]
 fn lines_with_zeros_are_skipped_and_rerun() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-zeros"));
-    let bulk = swift(&lab.client, 1).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 1).journal(&file.path);
     texts(bulk.run(jobs(6)).expect("a run"));
     let mut bytes = fs::read(&file.path).expect("a journal");
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
@@ -268,7 +268,7 @@ fn unusable_journal_is_a_clear_error() {
 fn journal_is_locked_during_its_run() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-in-use"));
     let hold = hold_replies(&lab.server);
-    let bulk = swift(&lab.client, 4).journal(&file.path);
+    let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
     let first = bulk.run(jobs(9)).expect("a run");
     let error = bulk.run(jobs(9)).expect_err("in use");
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -338,12 +338,12 @@ fn killed_run_ends_with_each_key_once() {
         killed.kill().expect("a child to kill");
         killed.wait().expect("its end");
         if rng.bool() && keys(&file.path).len() > 1 {
-            tear(&file.path, &mut rng);
+            cut_last_line(&file.path, &mut rng);
             torn += 1;
         }
         server.answer_with(|request| Reply::message(format!("answer {}", number(request))));
         let client = builder(&server).build().expect("valid settings");
-        let bulk = swift(&client, 4).journal(&file.path);
+        let bulk = bulk_at_once(&client, 4).journal(&file.path);
         let mut run = bulk.run(jobs(ITEMS)).expect("a run");
         let answers = texts(&mut run);
         assert_eq!(answers.len(), ITEMS, "seed {seed}");
@@ -363,7 +363,7 @@ fn child_to_kill() {
     let Some((client, journal)) = as_child() else {
         return;
     };
-    let bulk = swift(&client, 4).journal(journal);
+    let bulk = bulk_at_once(&client, 4).journal(journal);
     bulk.run(jobs(ITEMS)).expect("a run").for_each(drop);
 }
 

@@ -9,7 +9,9 @@ use anthropic_blocking::{
 use serde_json::{Value, json};
 
 use crate::support::child;
-use crate::support::{KEY, Lab, PROMPT, builder, closed_port, keyless, request, seconds, server};
+use crate::support::{
+    KEY, Lab, PROMPT, builder, builder_without_key, closed_port, request, seconds, server,
+};
 
 #[test]
 fn each_invalid_setting_has_its_own_error_text() {
@@ -218,7 +220,9 @@ fn setters_refuse_unsendable_options() {
 #[track_caller]
 fn sent(tune: impl FnOnce(ClientBuilder) -> ClientBuilder) -> RecordedRequest {
     let server = server();
-    let client = tune(keyless(&server)).build().expect("valid settings");
+    let client = tune(builder_without_key(&server))
+        .build()
+        .expect("valid settings");
     client.messages().create(&request()).expect("an answer");
     server.take_requests().remove(0)
 }
@@ -289,7 +293,7 @@ fn exactly_one_credential_is_sent() {
     assert_eq!(values(&own, "authorization"), ["Custom c"]);
     assert!(values(&own, "x-api-key").is_empty());
     let server = server();
-    let client = keyless(&server)
+    let client = builder_without_key(&server)
         .auth_token("t")
         .build()
         .expect("valid settings");

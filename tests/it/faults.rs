@@ -55,7 +55,7 @@ fn status_and_body_determine_kind_and_attempts() {
             let ways = &ALL[cases.len() % ALL.len()..][..1];
             let count = if is_retried { 2 } else { 1 };
             let mut row = case(format!("{status}, {}", body.name), step.times(count))
-                .tune(match ways[0].is_in_line() {
+                .tune(match ways[0].waits_in_queue() {
                     true => |builder| builder.retry(TWO_ATTEMPTS.max_wait(millis(300))),
                     false => |builder| builder.retry(TWO_ATTEMPTS),
                 })

@@ -23,7 +23,7 @@ fn call_ends_on_any_response_and_shows_no_key() {
             let mut rng = Rng::with_seed(seed);
             let mut bytes = answers[rng.usize(..answers.len())].clone().into_bytes();
             for _ in 0..rng.usize(..4) {
-                spoil(&mut bytes, &mut rng);
+                damage(&mut bytes, &mut rng);
             }
             *answer.lock().expect("no panic") = bytes;
             let client = builder(&server)
@@ -114,7 +114,7 @@ fn answers() -> Vec<String> {
     answers
 }
 
-fn spoil(bytes: &mut Vec<u8>, rng: &mut Rng) {
+fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let at = rng.usize(..=bytes.len());
     let end = (at + rng.usize(..20)).min(bytes.len());
     match rng.u8(..6) {
@@ -162,7 +162,7 @@ fn test_server_survives_any_request() {
             let mut rng = Rng::with_seed(seed);
             let mut bytes = requests[rng.usize(..3)].clone().into_bytes();
             for _ in 0..rng.usize(1..4) {
-                spoil(&mut bytes, &mut rng);
+                damage(&mut bytes, &mut rng);
             }
             let answer = send(&bytes);
             refused += usize::from(!answer.starts_with(b"HTTP/1.1 200"));

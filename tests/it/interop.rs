@@ -26,7 +26,7 @@ use anthropic_blocking::testing::{BatchOutcome, RecordedRequest, Reply, StreamSc
 fn official_python_client_passes() {
     let mut python = interpreter("PYTHON", "python3");
     python.arg(program("client.py"));
-    converse(python, "Anthropic/Python");
+    run_client(python, "Anthropic/Python");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn official_typescript_client_passes() {
     // A module from standard input finds packages from the working directory.
     node.args(["--input-type=module", "-"]).current_dir(modules);
     node.stdin(File::open(program("client.mjs")).expect("the program"));
-    converse(node, "Anthropic/JS");
+    run_client(node, "Anthropic/JS");
 }
 
 /// What each check must have sent: name, method, path, and number of requests.
@@ -104,7 +104,7 @@ fn answer(request: &RecordedRequest) -> Reply {
 
 /// Runs the program against a server, and checks its output and the requests.
 #[track_caller]
-fn converse(mut command: Command, user_agent: &str) {
+fn run_client(mut command: Command, user_agent: &str) {
     let server = TestServer::start().expect("a test server");
     server.answer_with(answer);
     server.batch_outcomes(|id| match id {

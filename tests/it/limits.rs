@@ -214,9 +214,9 @@ fn two_clients_share_a_budget() {
     let second = Lab::on(clock.clone(), |builder| {
         builder.budget(first.client.budget())
     });
-    let stranger = Lab::on(clock, |builder| builder);
+    let other = Lab::on(clock, |builder| builder);
     first.ask().expect("an answer");
-    assert!(stranger.ask().expect("an answer").waited().is_empty());
+    assert!(other.ask().expect("an answer").waited().is_empty());
     let waited = second.ask().expect("an answer").waited();
     assert!(waited.total() > seconds(59), "{waited:?}");
 

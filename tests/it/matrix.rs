@@ -116,7 +116,7 @@ impl Way {
     }
 
     /// Whether the budget waits for limits and overloads: only on endpoints that it knows.
-    pub fn is_in_line(self) -> bool {
+    pub fn waits_in_queue(self) -> bool {
         !matches!(self, Get | Post | Delete)
     }
 
@@ -292,13 +292,13 @@ impl Case {
             let slack = if index == 0 { millis(110) } else { seconds(2) };
             let (previous, asked) = match wait {
                 Wait::Over => return Err("a wait is missing in the row".to_owned()),
-                Wait::Asked(asked) if way.is_in_line() => {
+                Wait::Asked(asked) if way.waits_in_queue() => {
                     if *waited < asked || *waited > asked + slack {
                         return Err(format!("{waited:?} is no {wait:?}, in {waits:?}"));
                     }
                     continue;
                 }
-                Wait::Gate | Wait::GateOrAsked(_) if way.is_in_line() => {
+                Wait::Gate | Wait::GateOrAsked(_) if way.waits_in_queue() => {
                     let asked = match wait {
                         Wait::GateOrAsked(asked) => asked,
                         _ => Duration::ZERO,

@@ -190,9 +190,9 @@ fn raw_list_follows_every_paging_scheme() {
 
 #[test]
 fn raw_list_refuses_what_is_no_path() {
-    let (lab, stranger) = (Lab::new(), crate::support::server());
+    let (lab, other_server) = (Lab::new(), crate::support::server());
     for path in [
-        format!("@{}/v1/files", stranger.address()),
+        format!("@{}/v1/files", other_server.address()),
         ".evil.example/v1/files".to_owned(),
         "v1/files".to_owned(),
         "/v1/a b".to_owned(),
@@ -204,7 +204,7 @@ fn raw_list_refuses_what_is_no_path() {
         assert!(error.to_string().contains("is no path"), "{error}");
         assert!(list.next().is_none());
     }
-    assert_eq!(stranger.connections(), 0);
+    assert_eq!(other_server.connections(), 0);
     assert_eq!(lab.server.request_count(), 0);
 }
 

@@ -11,8 +11,8 @@ use anthropic_blocking::{
 };
 
 use crate::support::{
-    HANG, Lab, PROMPT, builder, closed_port, ends, failures, is_stretched, keyless, millis,
-    request, seconds, server,
+    HANG, Lab, PROMPT, builder, builder_without_key, closed_port, ends, failures, is_stretched,
+    millis, request, seconds, server,
 };
 
 fn broken() -> Reply {
@@ -412,7 +412,7 @@ fn policy_none_tries_once_and_never_waits() {
         assert!(lab.clock.sleeps().is_empty(), "{reply:?}");
     }
     let url = format!("http://127.0.0.1:{}", closed_port());
-    let client = keyless(&server())
+    let client = builder_without_key(&server())
         .api_key("k")
         .base_url(url)
         .retry(RetryPolicy::none());

@@ -12,7 +12,9 @@ use anthropic_blocking::{Client, ClientBuilder, Error, ErrorKind, Options, Resul
 use log::{LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
-use crate::support::{KEY, PROMPT, builder, closed_port, keyless, request, seconds, server};
+use crate::support::{
+    KEY, PROMPT, builder, builder_without_key, closed_port, request, seconds, server,
+};
 
 const TOKEN: &str = "token-0nobody-may-read-this-either";
 const VALUE: &str = "value-of-a-header-0for-one-gateway";
@@ -25,7 +27,8 @@ fn redirect_to_another_port_gets_no_key() {
     let (here, other) = (server(), server());
     let elsewhere = format!("{}/v1/messages", other.base_url());
     let with_key: fn(&TestServer) -> ClientBuilder = builder;
-    let with_token: fn(&TestServer) -> ClientBuilder = |server| keyless(server).auth_token(TOKEN);
+    let with_token: fn(&TestServer) -> ClientBuilder =
+        |server| builder_without_key(server).auth_token(TOKEN);
     for credential in [with_key, with_token] {
         let client = credential(&here)
             .header("x-gateway", VALUE)
@@ -68,15 +71,15 @@ fn log_lines_show_no_secret() {
         for with_token in [false, true] {
             let server = server();
             let builder = match with_token {
-                false => keyless(&server).api_key(KEY),
-                true => keyless(&server).auth_token(TOKEN),
+                false => builder_without_key(&server).api_key(KEY),
+                true => builder_without_key(&server).auth_token(TOKEN),
             };
             let builder = tune(builder).header("x-gateway", VALUE);
             let client = builder
                 .clock(&ManualClock::new())
                 .build()
                 .expect("valid settings");
-            drive(&server, &client);
+            make_every_call(&server, &client);
         }
     }
     let port = closed_port();
@@ -127,7 +130,7 @@ fn log_lines_show_no_secret() {
 }
 
 /// Makes calls that succeed, fail and are retried in every way, and checks each error.
-fn drive(server: &TestServer, client: &Client) {
+fn make_every_call(server: &TestServer, client: &Client) {
     let stream = || StreamScript::text(ANSWER);
     let ask = || client.messages().create(&request());
     server.push_all([
@@ -188,16 +191,16 @@ fn drive(server: &TestServer, client: &Client) {
 #[test]
 fn debug_and_display_show_no_secret() {
     let server = server();
-    let builder = keyless(&server)
+    let builder = builder_without_key(&server)
         .api_key(KEY)
         .header("x-gateway", VALUE)
         .proxy(format!("http://user:{PASSWORD}@127.0.0.1:1"));
     hides_all_in_debug(&builder);
-    hides_all_in_debug(&keyless(&server).auth_token(TOKEN));
-    let pem = keyless(&server).root_certificates(KEY);
+    hides_all_in_debug(&builder_without_key(&server).auth_token(TOKEN));
+    let pem = builder_without_key(&server).root_certificates(KEY);
     let bytes = format!("{:?}", KEY.as_bytes());
     assert!(!format!("{pem:?}").contains(&bytes[1..bytes.len() - 1]));
-    hides_all_in_debug(&keyless(&server).header("x-api-key", KEY));
+    hides_all_in_debug(&builder_without_key(&server).header("x-api-key", KEY));
     let client = builder.no_proxy().build().expect("valid settings");
     let options = Options::new()
         .header("x-gateway", VALUE)
@@ -224,43 +227,59 @@ fn setting_errors_show_no_secret() {
     let server = server();
     let url = |prefix: &str| format!("{prefix}{KEY}@gateway.example/");
     let builders = [
-        keyless(&server).api_key(format!("{KEY}\n")),
-        keyless(&server).api_key(format!("\"{KEY}\"\r\n")),
-        keyless(&server).api_key(format!("{KEY}\u{e9}")),
-        keyless(&server).api_key(format!("Bearer {KEY}")),
-        keyless(&server).auth_token(format!("{TOKEN} ")),
-        keyless(&server).auth_token(format!("{TOKEN}\0")),
-        keyless(&server).api_key(KEY).auth_token(TOKEN),
-        keyless(&server).api_key(KEY).header("X-Api-Key", KEY),
-        keyless(&server)
+        builder_without_key(&server).api_key(format!("{KEY}\n")),
+        builder_without_key(&server).api_key(format!("\"{KEY}\"\r\n")),
+        builder_without_key(&server).api_key(format!("{KEY}\u{e9}")),
+        builder_without_key(&server).api_key(format!("Bearer {KEY}")),
+        builder_without_key(&server).auth_token(format!("{TOKEN} ")),
+        builder_without_key(&server).auth_token(format!("{TOKEN}\0")),
+        builder_without_key(&server).api_key(KEY).auth_token(TOKEN),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .header("X-Api-Key", KEY),
+        builder_without_key(&server)
             .auth_token(TOKEN)
             .header("authorization", TOKEN),
-        keyless(&server)
+        builder_without_key(&server)
             .api_key(KEY)
             .header("x-gateway", format!("{VALUE}\n")),
-        keyless(&server).header("x-api-key", format!("{KEY}\n")),
-        keyless(&server).api_key(KEY).header("a b", VALUE),
-        keyless(&server).api_key(KEY).header("host", VALUE),
-        keyless(&server)
+        builder_without_key(&server).header("x-api-key", format!("{KEY}\n")),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .header("a b", VALUE),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .header("host", VALUE),
+        builder_without_key(&server)
             .api_key(KEY)
             .proxy(format!("nonsense://user:{PASSWORD}@host:1")),
-        keyless(&server)
+        builder_without_key(&server)
             .api_key(KEY)
             .proxy(format!("http://user:{PASSWORD}@")),
-        keyless(&server)
+        builder_without_key(&server)
             .api_key(KEY)
             .proxy(format!("http://user:#{PASSWORD}@proxy.example:1")),
-        keyless(&server).api_key(KEY).base_url(url("https://")),
-        keyless(&server).api_key(KEY).base_url(url("https://user:")),
-        keyless(&server).api_key(KEY).base_url(url("http://user:")),
-        keyless(&server).api_key(KEY).base_url(url("ftp://user:")),
-        keyless(&server)
+        builder_without_key(&server)
+            .api_key(KEY)
+            .base_url(url("https://")),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .base_url(url("https://user:")),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .base_url(url("http://user:")),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .base_url(url("ftp://user:")),
+        builder_without_key(&server)
             .api_key(KEY)
             .base_url(url("https://gate way:")),
-        keyless(&server)
+        builder_without_key(&server)
             .api_key(KEY)
             .base_url(format!("https://gateway.example/?key={KEY}")),
-        keyless(&server).api_key(KEY).root_certificates(KEY),
+        builder_without_key(&server)
+            .api_key(KEY)
+            .root_certificates(KEY),
     ];
     for (index, builder) in builders.into_iter().enumerate() {
         let error = builder.build().map(drop).expect_err("an unusable setting");
@@ -281,8 +300,8 @@ fn setting_errors_show_no_secret() {
 fn key_echoed_in_an_error_is_not_shown() {
     let server = server();
     for (builder, secret) in [
-        (keyless(&server).api_key(KEY), KEY),
-        (keyless(&server).auth_token(TOKEN), TOKEN),
+        (builder_without_key(&server).api_key(KEY), KEY),
+        (builder_without_key(&server).auth_token(TOKEN), TOKEN),
     ] {
         let client = builder.build().expect("valid settings");
         // A shortened text would end within the secret.
@@ -315,7 +334,7 @@ fn key_echoed_in_an_error_is_not_shown() {
         }
     }
     // A text this short is not a key.
-    let client = keyless(&server).api_key("model").build();
+    let client = builder_without_key(&server).api_key("model").build();
     server.push(Reply::error(404, "not_found_error", "model: claude-0"));
     let client = client.expect("valid settings");
     let error = client.messages().create(&request()).expect_err("no model");
@@ -325,7 +344,7 @@ fn key_echoed_in_an_error_is_not_shown() {
 #[test]
 fn key_echoed_in_a_success_or_header_is_not_shown() {
     let server = server();
-    let client = keyless(&server).api_key(KEY).build();
+    let client = builder_without_key(&server).api_key(KEY).build();
     let client = client.expect("valid settings");
     let error = |text: &str| json!({"type": "error", "error": {"type": "invalid_request_error", "message": text, KEY: 1}});
     let event = |text| StreamScript::new().event("error", error(text));

@@ -3,40 +3,14 @@
 use std::thread;
 use std::time::Duration;
 
-use anthropic_blocking::testing::{ManualClock, Reply, StreamScript, TestServer};
+use anthropic_blocking::testing::{Reply, StreamScript, TestServer};
 use anthropic_blocking::{
-    Client, ClientBuilder, ContentBlock, Delivery, Error, ErrorKind, MessageRequest, MessageStream,
-    Options, RetryPolicy, StopReason, StreamEvent, ThinkingBlock, ToolUseBlock,
+    Client, ContentBlock, Delivery, Error, ErrorKind, MessageRequest, MessageStream, Options,
+    RetryPolicy, StopReason, StreamEvent, ThinkingBlock, ToolUseBlock,
 };
 use serde_json::json;
 
-use crate::support::ends;
-
-struct Setup {
-    server: TestServer,
-    clock: ManualClock,
-    client: Client,
-}
-
-fn setup() -> Setup {
-    setup_with(|builder| builder)
-}
-
-fn setup_with(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Setup {
-    let server = TestServer::start().expect("a port");
-    let clock = ManualClock::new();
-    let builder = Client::builder()
-        .api_key("test")
-        .base_url(server.base_url())
-        .clock(&clock)
-        .seed(1);
-    let client = configure(builder).build().expect("valid settings");
-    Setup {
-        server,
-        clock,
-        client,
-    }
-}
+use crate::support::{Lab, ends};
 
 fn request() -> MessageRequest {
     MessageRequest::new("claude-haiku-4-5", 1024).user("hi")
@@ -60,7 +34,7 @@ fn drain(stream: &mut MessageStream) -> (Vec<String>, Option<Error>) {
 
 #[test]
 fn events_arrive_typed_and_fold_into_the_message() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let script = StreamScript::new()
         .message_start(25)
         .ping()
@@ -103,7 +77,7 @@ fn events_arrive_typed_and_fold_into_the_message() {
 
 #[test]
 fn stream_and_create_both_request_streaming() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     client
         .messages()
         .stream(&request())
@@ -114,14 +88,14 @@ fn stream_and_create_both_request_streaming() {
     for received in server.requests() {
         assert_eq!(received.json()["stream"], true);
     }
-    let Setup { server, client, .. } = setup_with(|builder| builder.stream_underneath(false));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.stream_underneath(false));
     client.messages().create(&request()).expect("whole");
     assert!(server.requests()[0].json().get("stream").is_none());
 }
 
 #[test]
 fn streamed_and_plain_calls_yield_equal_messages() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     server.answer_with(|_| Reply::message("the same words"));
     let streamed = client.messages().create(&request()).expect("whole");
     let finished = client
@@ -130,7 +104,7 @@ fn streamed_and_plain_calls_yield_equal_messages() {
         .expect("a stream")
         .final_message()
         .expect("whole");
-    let Setup { server, client, .. } = setup_with(|builder| builder.stream_underneath(false));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.stream_underneath(false));
     server.answer_with(|_| Reply::message("the same words"));
     let plain = client.messages().create(&request()).expect("whole");
     for message in [streamed, finished] {
@@ -143,7 +117,7 @@ fn streamed_and_plain_calls_yield_equal_messages() {
 
 #[test]
 fn connection_is_reused_after_a_stream() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     for _ in 0..10 {
         client.messages().create(&request()).expect("whole");
         let stream = client.messages().stream(&request()).expect("a stream");
@@ -169,7 +143,7 @@ fn complete_message_does_not_await_body_end() {
     // The deadline equals the idle timeout, and is longer than what counts as a hang.
     for options in [none.clone(), none.deadline(Duration::from_secs(150))] {
         for with_pings in [false, true] {
-            let Setup { server, client, .. } = setup();
+            let Lab { server, client, .. } = Lab::new();
             let client = client.with(options.clone());
             server.answer_with(move |_| endless(with_pings));
             let texts = ends(move || {
@@ -191,7 +165,7 @@ fn complete_message_does_not_await_body_end() {
 
 #[test]
 fn unfinished_body_delays_one_call_within_deadline() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     client.messages().create(&request()).expect("whole");
     server.push_all([endless(false), endless(false)]);
     ends(move || {
@@ -205,7 +179,7 @@ fn unfinished_body_delays_one_call_within_deadline() {
 
 #[test]
 fn connection_is_reused_after_chunked_bodies() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     for _ in 0..10 {
         let script = StreamScript::text("a b c");
         server.push(Reply::stream(script.clone().done_marker()));
@@ -222,11 +196,11 @@ fn stream_overload_is_retried_before_content() {
         |k| StreamScript::text("some words").error_after(k, "overloaded_error", "Overloaded");
     // As the first event, and before the first content: the caller does not notice.
     for k in [0, 1, 2] {
-        let Setup {
+        let Lab {
             server,
             clock,
             client,
-        } = setup();
+        } = Lab::new();
         server.push(Reply::stream(overloaded(k)));
         let stream = client.messages().stream(&request()).expect("a stream");
         assert_eq!(stream.attempts().len(), 2, "{k}");
@@ -239,11 +213,11 @@ fn stream_overload_is_retried_before_content() {
         );
     }
     // In the middle: the error is returned, with what had arrived.
-    let Setup {
+    let Lab {
         server,
         clock,
         client,
-    } = setup();
+    } = Lab::new();
     server.push(Reply::stream(overloaded(5)));
     let mut stream = client.messages().stream(&request()).expect("a stream");
     let (kinds, error) = drain(&mut stream);
@@ -269,11 +243,11 @@ fn stream_overload_is_retried_before_content() {
 #[test]
 fn create_retries_an_overload_anywhere_in_a_stream() {
     for k in [0, 1, 2, 5, 7] {
-        let Setup {
+        let Lab {
             server,
             clock,
             client,
-        } = setup();
+        } = Lab::new();
         let script =
             StreamScript::text("lost words").error_after(k, "overloaded_error", "Overloaded");
         server.push_all([Reply::stream(script), Reply::message("kept")]);
@@ -287,7 +261,7 @@ fn create_retries_an_overload_anywhere_in_a_stream() {
 
 #[test]
 fn stream_error_ignores_retry_headers_of_its_success() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let script = StreamScript::new().message_start(3);
     let script = script.error("overloaded_error", "Overloaded");
     let reply = Reply::stream(script).header("x-should-retry", "false");
@@ -312,7 +286,7 @@ fn stream_error_has_the_kind_of_its_status() {
         ("overloaded_error", ErrorKind::Overloaded, true),
         ("new_kind_of_error", ErrorKind::Server, true),
     ] {
-        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        let Lab { server, client, .. } = Lab::with(|builder| builder.retry(RetryPolicy::none()));
         server.push(Reply::stream(
             StreamScript::new().message_start(3).error(kind, "why"),
         ));
@@ -332,11 +306,11 @@ fn stream_error_has_the_kind_of_its_status() {
 
 #[test]
 fn unterminated_error_event_keeps_its_kind() {
-    let Setup {
+    let Lab {
         server,
         clock,
         client,
-    } = setup();
+    } = Lab::new();
     let script = StreamScript::new()
         .message_start(3)
         .error("overloaded_error", "Overloaded")
@@ -354,7 +328,7 @@ fn unterminated_error_event_keeps_its_kind() {
 fn stream_that_ends_early_is_an_error() {
     let events = 9;
     for k in 0..events {
-        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        let Lab { server, client, .. } = Lab::with(|builder| builder.retry(RetryPolicy::none()));
         let script = StreamScript::text("one two three").cut_after(k);
         server.push_all([Reply::stream(script.clone()), Reply::stream(script)]);
         let error = client.messages().create(&request()).expect_err("cut");
@@ -371,7 +345,7 @@ fn stream_that_ends_early_is_an_error() {
 
 #[test]
 fn broken_stream_carries_text_and_usage_so_far() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let script = StreamScript::new()
         .message_start(77)
         .text_block(["so ", "far"])
@@ -393,7 +367,7 @@ fn broken_stream_carries_text_and_usage_so_far() {
 
 #[test]
 fn broken_stream_usage_is_counted_with_odd_events() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let mut script = StreamScript::new().message_start(3).event(
         "content_block_start",
         json!({"type": "content_block_start", "index": 0,
@@ -426,7 +400,7 @@ fn broken_stream_usage_is_counted_with_odd_events() {
 #[test]
 fn cut_before_content_is_repeated_once_if_allowed() {
     let cut = || Reply::stream(StreamScript::text("words").cut_after(1));
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     server.push_all([cut(), cut(), cut()]);
     let error = client.messages().stream(&request()).expect_err("cut twice");
     assert_eq!(
@@ -434,7 +408,7 @@ fn cut_before_content_is_repeated_once_if_allowed() {
         (ErrorKind::Stream, 2)
     );
     let forbidden = RetryPolicy::new().max_repeats(0);
-    let Setup { server, client, .. } = setup_with(|builder| builder.retry(forbidden));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.retry(forbidden));
     server.push(cut());
     let error = client.messages().stream(&request()).expect_err("cut");
     assert_eq!(error.attempts().len(), 1);
@@ -444,8 +418,8 @@ fn cut_before_content_is_repeated_once_if_allowed() {
 #[test]
 fn silent_stream_hits_the_idle_timeout() {
     let idle = Duration::from_millis(40);
-    let Setup { server, client, .. } =
-        setup_with(|builder| builder.idle_timeout(idle).retry(RetryPolicy::none()));
+    let Lab { server, client, .. } =
+        Lab::with(|builder| builder.idle_timeout(idle).retry(RetryPolicy::none()));
     server.push(Reply::stream(
         StreamScript::text("one two three four").stall_after(5),
     ));
@@ -461,7 +435,7 @@ fn silent_stream_hits_the_idle_timeout() {
 fn pings_keep_a_stream_alive() {
     // Forty pauses, each a small part of the idle timeout, together far longer than it.
     let idle = Duration::from_millis(500);
-    let Setup { server, client, .. } = setup_with(|builder| builder.idle_timeout(idle));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.idle_timeout(idle));
     let mut script = StreamScript::new().message_start(5);
     for _ in 0..40 {
         script = script.pause(Duration::from_millis(20)).ping();
@@ -476,7 +450,7 @@ fn pings_keep_a_stream_alive() {
 
 #[test]
 fn deadline_ends_an_endless_stream() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let endless = StreamScript::new()
         .message_start(5)
         .text_block(["and so on"]);
@@ -495,7 +469,7 @@ fn deadline_ends_an_endless_stream() {
 
 #[test]
 fn dropped_stream_cuts_its_connection() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     server.push(Reply::stream(
         StreamScript::text("one two three").stall_after(4),
     ));
@@ -508,7 +482,7 @@ fn dropped_stream_cuts_its_connection() {
 
 #[test]
 fn shutdown_ends_a_waiting_stream() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     server.push(Reply::stream(
         StreamScript::text("one two three").stall_after(5),
     ));
@@ -521,12 +495,8 @@ fn shutdown_ends_a_waiting_stream() {
 
 #[test]
 fn stream_moves_to_another_thread() {
-    let setup = setup();
-    let mut stream = setup
-        .client
-        .messages()
-        .stream(&request())
-        .expect("a stream");
+    let lab = Lab::new();
+    let mut stream = lab.client.messages().stream(&request()).expect("a stream");
     let text: String = thread::spawn(move || stream.text_deltas().collect::<Result<_, _>>())
         .join()
         .expect("no panic")
@@ -541,7 +511,7 @@ fn plain_message_is_accepted_for_a_stream() {
         "input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,
         "usage":{"input_tokens":3,"output_tokens":4}});
     for content_type in [Some("application/json"), Some("text/plain"), None] {
-        let Setup { server, client, .. } = setup();
+        let Lab { server, client, .. } = Lab::new();
         let mut reply = Reply::json(200, &body).without_header("content-type");
         if let Some(content_type) = content_type {
             reply = reply.header("content-type", content_type);
@@ -602,7 +572,7 @@ fn odd_framings_yield_the_same_message() {
             Reply::stream(scripts()).without_header("content-type"),
         ),
     ] {
-        let Setup { server, client, .. } = setup();
+        let Lab { server, client, .. } = Lab::new();
         server.push(reply);
         let message = client
             .messages()
@@ -644,7 +614,7 @@ fn non_stream_response_is_a_clear_error() {
             "ended before its last event",
         ),
     ] {
-        let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+        let Lab { server, client, .. } = Lab::with(|builder| builder.retry(RetryPolicy::none()));
         server.push(reply);
         let error = client.messages().create(&request()).expect_err(words);
         assert_eq!(error.kind(), kind, "{error}");
@@ -654,7 +624,7 @@ fn non_stream_response_is_a_clear_error() {
 
 #[test]
 fn endless_event_is_refused() {
-    let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.retry(RetryPolicy::none()));
     let huge = vec![b'x'; 17 << 20];
     let script = StreamScript::new().raw("data: ").raw(huge).raw("\n\n");
     server.push(Reply::stream(script));
@@ -668,7 +638,7 @@ fn endless_event_is_refused() {
 
 #[test]
 fn partial_shows_what_has_arrived() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     server.push(Reply::stream(
         StreamScript::new()
             .message_start(8)
@@ -692,7 +662,7 @@ fn partial_shows_what_has_arrived() {
 
 #[test]
 fn stream_without_content_keeps_everything_else() {
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let script = || {
         StreamScript::new()
             .message_start(8)
@@ -721,7 +691,7 @@ fn stream_without_content_keeps_everything_else() {
 
 #[test]
 fn endless_message_is_refused_before_memory_fills() {
-    let Setup { server, client, .. } = setup_with(|builder| builder.retry(RetryPolicy::none()));
+    let Lab { server, client, .. } = Lab::with(|builder| builder.retry(RetryPolicy::none()));
     let endless = || {
         StreamScript::new()
             .message_start(5)
@@ -750,7 +720,7 @@ fn text_and_tool_inputs_parse_into_caller_types() {
     struct Town {
         name: String,
     }
-    let Setup { server, client, .. } = setup();
+    let Lab { server, client, .. } = Lab::new();
     let script = StreamScript::new()
         .message_start(5)
         .text_block(["{\"name\":", "\"Oslo\"}"])

@@ -78,11 +78,11 @@ pub fn server() -> TestServer {
 
 /// A builder for a client of this server.
 pub fn builder(server: &TestServer) -> ClientBuilder {
-    keyless(server).api_key(KEY)
+    builder_without_key(server).api_key(KEY)
 }
 
 /// Like [`builder`], without a credential.
-pub fn keyless(server: &TestServer) -> ClientBuilder {
+pub fn builder_without_key(server: &TestServer) -> ClientBuilder {
     Client::builder().base_url(server.base_url()).seed(7)
 }
 

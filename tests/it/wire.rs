@@ -376,13 +376,13 @@ fn refused_connection_is_retried() {
 }
 
 /// Starts a listener that sends these bytes to each connection, and returns its address.
-fn parrot(bytes: &'static [u8]) -> String {
+fn start_fixed_responder(bytes: &'static [u8]) -> String {
     let (listener, address) = listener();
     thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.expect("a client");
             socket.write_all(bytes).expect("a client that listens");
-            thread::spawn(|| swallow(socket));
+            thread::spawn(|| drain_socket(socket));
         }
     });
     address.to_string()
@@ -390,7 +390,10 @@ fn parrot(bytes: &'static [u8]) -> String {
 
 #[test]
 fn failed_handshake_is_retried() {
-    let url = format!("https://{}", parrot(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let url = format!(
+        "https://{}",
+        start_fixed_responder(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    );
     let forbid =
         |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0).max_attempts(2));
     let error = expect_unsent(&url, forbid, "small", ErrorKind::Connection, 2);
@@ -417,7 +420,7 @@ fn failed_handshake_is_retried() {
 
 #[test]
 fn stalled_handshake_hits_the_connect_timeout() {
-    let url = format!("https://{}", parrot(b""));
+    let url = format!("https://{}", start_fixed_responder(b""));
     let forbid = |builder: ClientBuilder| {
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
         builder.connect_timeout(millis(40)).retry(policy)
@@ -432,7 +435,7 @@ fn stalled_handshake_hits_the_connect_timeout() {
 }
 
 /// Starts a SOCKS proxy that sends one of these pieces for each piece it receives.
-fn socks(pieces: &'static [&'static [u8]]) -> String {
+fn start_socks_proxy(pieces: &'static [&'static [u8]]) -> String {
     let (listener, address) = listener();
     thread::spawn(move || {
         for socket in listener.incoming() {
@@ -452,7 +455,9 @@ fn socks(pieces: &'static [&'static [u8]]) -> String {
 fn socks_refusal_differs_from_a_failed_connect() {
     let ask = |pieces, post: bool| {
         let builder = Client::builder().api_key(KEY).clock(&ManualClock::new());
-        let builder = builder.base_url("https://api.example").proxy(socks(pieces));
+        let builder = builder
+            .base_url("https://api.example")
+            .proxy(start_socks_proxy(pieces));
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
         let client = builder.retry(policy).build().expect("valid settings");
         let answer = match post {
@@ -651,7 +656,7 @@ fn early_response_is_read() {
         socket
             .write_all(answer.as_bytes())
             .expect("a client that listens");
-        swallow(socket);
+        drain_socket(socket);
     });
     let builder = Client::builder().api_key(KEY).base_url(url);
     let client = builder
@@ -669,7 +674,7 @@ fn early_response_is_read() {
 }
 
 /// Reads and drops all bytes to the end.
-fn swallow(mut socket: TcpStream) {
+fn drain_socket(mut socket: TcpStream) {
     let mut bytes = vec![0; 1 << 20];
     while socket.read(&mut bytes).is_ok_and(|count| count > 0) {}
 }

@@ -6,7 +6,7 @@ use anthropic_blocking::testing::TestServer;
 use anthropic_blocking::{Attempt, Delivery, ErrorKind, Tokens, Totals};
 
 use super::calls::{Call, Flag, Got, Outcome, Way};
-use super::faults::{Comes, Desk, Fault, request_id};
+use super::faults::{Effect, Fault, FaultPlan, request_id};
 use super::report::Report;
 use super::table::CLOSED_SILENTLY;
 use super::{MOST_ATTEMPTS, MOST_INPUT, MOST_OUTPUT, lock};
@@ -14,7 +14,7 @@ use super::{MOST_ATTEMPTS, MOST_INPUT, MOST_OUTPUT, lock};
 /// Compares the callers' results of one round with what the server did.
 pub struct Audit<'a> {
     report: &'a mut Report,
-    desk: &'a Desk,
+    plan: &'a FaultPlan,
     outcomes: &'a [Outcome],
     sums: Sums,
 }
@@ -46,10 +46,10 @@ pub struct Sums {
 }
 
 impl<'a> Audit<'a> {
-    pub fn new(report: &'a mut Report, desk: &'a Desk, outcomes: &'a [Outcome]) -> Audit<'a> {
+    pub fn new(report: &'a mut Report, plan: &'a FaultPlan, outcomes: &'a [Outcome]) -> Audit<'a> {
         Audit {
             report,
-            desk,
+            plan,
             outcomes,
             sums: Sums::default(),
         }
@@ -57,17 +57,17 @@ impl<'a> Audit<'a> {
 
     /// Checks each attempt of each call against the request that arrived for it.
     pub fn attempts(&mut self) {
-        let mut receipts: HashMap<u64, Vec<usize>> = HashMap::new();
-        for shard in &self.desk.receipts {
-            receipts.extend(std::mem::take(&mut *lock(shard)));
+        let mut faults_met: HashMap<u64, Vec<usize>> = HashMap::new();
+        for shard in &self.plan.faults_met {
+            faults_met.extend(std::mem::take(&mut *lock(shard)));
         }
-        let count = |faults: &mut BTreeMap<String, u64>, met: &[usize], desk: &Desk| {
+        let count = |faults: &mut BTreeMap<String, u64>, met: &[usize], plan: &FaultPlan| {
             for fault in met {
-                *faults.entry(desk.faults[*fault].name.clone()).or_default() += 1;
+                *faults.entry(plan.faults[*fault].name.clone()).or_default() += 1;
             }
         };
-        let is_closing = |fault: &&usize| self.desk.faults[**fault].name == CLOSED_SILENTLY;
-        self.sums.closed = receipts.values().flatten().filter(is_closing).count() as u64;
+        let is_closing = |fault: &&usize| self.plan.faults[**fault].name == CLOSED_SILENTLY;
+        self.sums.closed = faults_met.values().flatten().filter(is_closing).count() as u64;
         let mut seen = HashMap::new();
         for outcome in self.outcomes {
             let call = outcome.call;
@@ -75,10 +75,10 @@ impl<'a> Audit<'a> {
                 self.report
                     .complain(format!("{call:?}: it came back twice"));
             }
-            let met = receipts.remove(&call.number).unwrap_or_default();
-            count(&mut self.report.faults, &met, self.desk);
+            let met = faults_met.remove(&call.number).unwrap_or_default();
+            count(&mut self.report.faults, &met, self.plan);
             if let Err(complaint) = self.check(outcome, &met) {
-                let names: Vec<&str> = met.iter().map(|f| &*self.desk.faults[*f].name).collect();
+                let names: Vec<&str> = met.iter().map(|f| &*self.plan.faults[*f].name).collect();
                 self.report
                     .complain(format!("{call:?}: {complaint}, after {names:?}"));
             }
@@ -88,12 +88,12 @@ impl<'a> Audit<'a> {
         self.report.check(lost <= closed, || {
             format!("{lost} requests never arrived, and {closed} connections were closed")
         });
-        for (number, met) in receipts {
-            count(&mut self.report.faults, &met, self.desk);
+        for (number, met) in faults_met {
+            count(&mut self.report.faults, &met, self.plan);
             // The server may still read requests that were given up in the round before.
             let is_late = met
                 .iter()
-                .all(|fault| self.desk.faults[*fault].comes == Comes::Stalled);
+                .all(|fault| self.plan.faults[*fault].effect == Effect::Stalled);
             self.report.late += u64::from(is_late);
             self.report
                 .check(is_late, || format!("nobody asked for {number}"));
@@ -132,17 +132,17 @@ impl<'a> Audit<'a> {
         sums.failed += u64::from(matches!(got, Got::Error(..)));
         sums.rate_limited += count_of(attempts, ErrorKind::RateLimit);
         sums.overloaded += count_of(attempts, ErrorKind::Overloaded);
-        let faults: Vec<&Fault> = met.iter().map(|fault| &self.desk.faults[*fault]).collect();
+        let faults: Vec<&Fault> = met.iter().map(|fault| &self.plan.faults[*fault]).collect();
         if let Got::Counted = got {
             // `count_tokens` does not return its attempts: they must be those that the server saw.
             let (last, before) = faults.split_last().ok_or("it was counted by nobody")?;
-            let is_again = before.iter().any(|fault| fault.comes == Comes::Served);
-            if last.comes != Comes::Served || is_again && !call.flag.is_hasty() {
+            let is_again = before.iter().any(|fault| fault.effect == Effect::Served);
+            if last.effect != Effect::Served || is_again && !call.flag.is_hasty() {
                 return Err("it was counted at a fault".to_owned());
             }
             sums.vague += u64::from(call.flag.is_hasty()) * MOST_ATTEMPTS;
-            let failures = before.iter().map(|fault| match fault.comes {
-                Comes::Failed(_, _, kinds) => Some(kinds[0]),
+            let failures = before.iter().map(|fault| match fault.effect {
+                Effect::Failed(_, _, kinds) => Some(kinds[0]),
                 _ => None,
             });
             for kind in failures.flatten() {
@@ -189,7 +189,7 @@ impl<'a> Audit<'a> {
             .collect();
         let lost = match call.flag.is_hasty() {
             true => Vec::new(),
-            false => lost_on_the_way(*call, &sent, &faults, 0).ok_or_else(|| {
+            false => count_lost_attempts(*call, &sent, &faults, 0).ok_or_else(|| {
                 format!("{} requests arrived, of those sent: {sent:?}", faults.len())
             })?,
         };
@@ -226,7 +226,7 @@ impl<'a> Audit<'a> {
             if attempt.failure.is_some() && is_used || matches!(got, Got::Half) {
                 sums.broken = [sums.broken[0] + MOST_INPUT, sums.broken[1] + MOST_OUTPUT];
             }
-            if fault.comes == Comes::Limited {
+            if fault.effect == Effect::Limited {
                 match attempt.failure {
                     None => sums.admitted += 1,
                     Some(ErrorKind::Overloaded) => sums.overloads += 1,
@@ -237,7 +237,7 @@ impl<'a> Audit<'a> {
         if let Got::Message { usage, is_canned } = got {
             let should_be = faults
                 .last()
-                .is_some_and(|fault| fault.comes == Comes::Limited);
+                .is_some_and(|fault| fault.effect == Effect::Limited);
             if *is_canned != should_be {
                 return Err("the answer of another attempt".to_owned());
             }
@@ -310,7 +310,7 @@ impl<'a> Audit<'a> {
 
     /// Checks the ledger of the limit mode against the callers' results; returns the charged
     /// tokens.
-    pub fn server_books(&mut self, server: &TestServer) -> [u64; 2] {
+    pub fn server_ledger(&mut self, server: &TestServer) -> [u64; 2] {
         let ledger = server.ledger();
         let charged = ledger
             .classes
@@ -345,16 +345,16 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
         request_id: id,
         ..
     } = attempt;
-    let is_explained = match (fault.comes, failure) {
-        (Comes::Served, None) => *delivery == Delivery::Responded && *status == Some(200),
-        (Comes::Failed(way, code, kinds), Some(kind)) => {
+    let is_explained = match (fault.effect, failure) {
+        (Effect::Served, None) => *delivery == Delivery::Responded && *status == Some(200),
+        (Effect::Failed(way, code, kinds), Some(kind)) => {
             *delivery == way && *status == code && kinds.contains(kind)
         }
         // The stream was dropped before the fault.
-        (Comes::Failed(_, Some(200), _), None) => call.way == Way::Half && *status == Some(200),
-        (Comes::Limited, None) => *delivery == Delivery::Responded && *status == Some(200),
-        (Comes::Limited, Some(ErrorKind::RateLimit)) => *status == Some(429),
-        (Comes::Limited, Some(ErrorKind::Overloaded)) => *status == Some(529),
+        (Effect::Failed(_, Some(200), _), None) => call.way == Way::Half && *status == Some(200),
+        (Effect::Limited, None) => *delivery == Delivery::Responded && *status == Some(200),
+        (Effect::Limited, Some(ErrorKind::RateLimit)) => *status == Some(429),
+        (Effect::Limited, Some(ErrorKind::Overloaded)) => *status == Some(529),
         _ => false,
     };
     if !is_explained {
@@ -376,7 +376,7 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
 
 /// Returns which attempts from `from` on never arrived, if the others explain all that did: those
 /// sent on a connection that the server had closed silently.
-fn lost_on_the_way(
+fn count_lost_attempts(
     call: Call,
     sent: &[&Attempt],
     faults: &[&Fault],
@@ -388,13 +388,13 @@ fn lost_on_the_way(
     let later = |lost: Vec<usize>| lost.into_iter().map(|number| number + 1);
     if let Some(fault) = faults.get(turn) {
         if explains(fault, call, turn as u64, attempt).is_ok() {
-            if let Some(lost) = lost_on_the_way(call, rest, faults, turn + 1) {
+            if let Some(lost) = count_lost_attempts(call, rest, faults, turn + 1) {
                 return Some(later(lost).collect());
             }
         }
     }
     let lost = may_be_lost(attempt)
-        .then(|| lost_on_the_way(call, rest, faults, turn))
+        .then(|| count_lost_attempts(call, rest, faults, turn))
         .flatten()?;
     Some(std::iter::once(0).chain(later(lost)).collect())
 }

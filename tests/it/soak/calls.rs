@@ -75,7 +75,7 @@ impl Flag {
         (Flag::Impatient, "impatient"),
         (Flag::Half, "half"),
         (Flag::Dropped, "dropped"),
-        (Flag::Ledger, "books"),
+        (Flag::Ledger, "ledger"),
     ];
 
     pub fn word(self) -> &'static str {

@@ -21,25 +21,25 @@ pub struct Fault {
     pub shapes: &'static [Shape],
     /// Whether the charge is certain after this fault, and no wait is asked for.
     pub is_clear: bool,
-    pub comes: Comes,
-    pub reply: Box<dyn Fn(&Scene) -> Reply + Send + Sync>,
+    pub effect: Effect,
+    pub reply: Box<dyn Fn(&ReplyContext) -> Reply + Send + Sync>,
 }
 
 /// Makes a reply from the scene alone.
-pub type Make = fn(&Scene) -> Reply;
+pub type Make = fn(&ReplyContext) -> Reply;
 
 impl Fault {
     pub fn new(
         name: &str,
         weight: u32,
         shapes: &'static [Shape],
-        comes: Comes,
-        reply: impl Fn(&Scene) -> Reply + Send + Sync + 'static,
+        effect: Effect,
+        reply: impl Fn(&ReplyContext) -> Reply + Send + Sync + 'static,
     ) -> Fault {
         use ErrorKind::{Overloaded, RateLimit};
-        let is_clear = match comes {
-            Comes::Limited => true,
-            Comes::Failed(Delivery::Responded, _, kinds) => {
+        let is_clear = match effect {
+            Effect::Limited => true,
+            Effect::Failed(Delivery::Responded, _, kinds) => {
                 let is_wait = kinds.contains(&RateLimit) || kinds.contains(&Overloaded);
                 let is_late = shapes == [Shape::Stream];
                 !is_wait && !is_late && !name.contains("retry-after")
@@ -51,7 +51,7 @@ impl Fault {
             weight,
             shapes,
             is_clear,
-            comes,
+            effect,
             reply: Box::new(reply),
         }
     }
@@ -59,7 +59,7 @@ impl Fault {
 
 /// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Comes {
+pub enum Effect {
     /// The complete response.
     Served,
     /// A failure of one of these kinds.
@@ -80,14 +80,14 @@ pub enum Shape {
 }
 
 /// The data that a reply is made from.
-pub struct Scene {
+pub struct ReplyContext {
     pub call: Call,
     pub shape: Shape,
     pub text: String,
     pub rng: RefCell<Rng>,
 }
 
-impl Scene {
+impl ReplyContext {
     pub fn below(&self, end: usize) -> usize {
         self.rng.borrow_mut().usize(0..end)
     }
@@ -132,23 +132,23 @@ impl Scene {
 }
 
 /// The server's plan and record: the faults, and which request met which.
-pub struct Desk {
+pub struct FaultPlan {
     pub seed: u64,
     pub faults: Vec<Fault>,
-    pub receipts: Vec<Mutex<HashMap<u64, Vec<usize>>>>,
+    pub faults_met: Vec<Mutex<HashMap<u64, Vec<usize>>>>,
     /// How often each batch was created.
     created: Mutex<HashMap<u64, u64>>,
     /// Number of requests about batches so far.
     turns: AtomicU64,
 }
 
-impl Desk {
-    pub fn new(seed: u64) -> Desk {
-        let receipts = (0..THREADS).map(|_| Mutex::default()).collect();
-        Desk {
+impl FaultPlan {
+    pub fn new(seed: u64) -> FaultPlan {
+        let faults_met = (0..THREADS).map(|_| Mutex::default()).collect();
+        FaultPlan {
             seed,
             faults: table(),
-            receipts,
+            faults_met,
             created: Mutex::default(),
             turns: AtomicU64::new(0),
         }
@@ -192,15 +192,15 @@ impl Desk {
         let Some((call, shape)) = asked(request) else {
             return Reply::error(400, "invalid_request_error", "not of the soak");
         };
-        let mut receipts = lock(&self.receipts[call.number as usize % THREADS]);
-        let met = receipts.entry(call.number).or_default();
+        let mut faults_met = lock(&self.faults_met[call.number as usize % THREADS]);
+        let met = faults_met.entry(call.number).or_default();
         let turn = met.len() as u64;
         let seed = (self.seed << 48) ^ (call.number << 8) ^ turn;
         let mut rng = Rng::with_seed(seed);
         let fault = self.choose(call, shape, turn, &mut rng);
         met.push(fault);
-        drop(receipts);
-        let scene = Scene {
+        drop(faults_met);
+        let scene = ReplyContext {
             call,
             shape,
             text: call.text(),
@@ -221,11 +221,11 @@ impl Desk {
         }
         let fits = |fault: &Fault| {
             let is_fit = match call.flag {
-                Flag::Stall => fault.comes == Comes::Stalled,
+                Flag::Stall => fault.effect == Effect::Stalled,
                 Flag::Ledger => fault.is_clear,
-                Flag::Nothing | Flag::Impatient => fault.comes != Comes::Stalled,
+                Flag::Nothing | Flag::Impatient => fault.effect != Effect::Stalled,
                 // The caller of such a call cannot tell what the limit mode charged.
-                _ => !matches!(fault.comes, Comes::Stalled | Comes::Limited),
+                _ => !matches!(fault.effect, Effect::Stalled | Effect::Limited),
             };
             is_fit && fault.shapes.contains(&shape)
         };
@@ -247,11 +247,11 @@ impl Desk {
     }
 }
 
-pub fn server(desk: &Arc<Desk>) -> TestServer {
+pub fn server(plan: &Arc<FaultPlan>) -> TestServer {
     let server = TestServer::start().expect("a server on loopback");
     server.keep_requests(false);
-    let desk = Arc::clone(desk);
-    server.answer_with(move |request| desk.answer(request));
+    let plan = Arc::clone(plan);
+    server.answer_with(move |request| plan.answer(request));
     server
 }
 

@@ -26,7 +26,7 @@ use anthropic_blocking::{Client, RetryPolicy};
 
 use self::audit::Audit;
 use self::calls::{BatchCall, Call, Flag, Site, Task, Tasks, Way, on_all_threads};
-use self::faults::{Desk, server};
+use self::faults::{FaultPlan, server};
 use self::report::{Report, Sample};
 
 /// The number of requests, and the seed.
@@ -77,7 +77,7 @@ pub fn run(settings: &Settings) -> String {
     let mut report = Report::default();
     let before = settings.is_alone.then(Sample::take);
     meet_every_fault(settings, &mut report);
-    keep_books(settings, &mut report);
+    check_exact_charges(settings, &mut report);
     if let Some(before) = before {
         report.samples.insert(0, before);
         report.check_growth();
@@ -99,8 +99,8 @@ pub fn run(settings: &Settings) -> String {
 /// call is in flight, and the callers, the client's totals and the server must agree.
 fn meet_every_fault(settings: &Settings, report: &mut Report) {
     let clock = ManualClock::new();
-    let desk = Arc::new(Desk::new(settings.seed));
-    let server = server(&desk);
+    let plan = Arc::new(FaultPlan::new(settings.seed));
+    let server = server(&plan);
     let client = Client::builder()
         .base_url(server.base_url())
         .api_key("test")
@@ -122,18 +122,18 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
         server.limit(tight(settings.seed));
         let totals = client.totals();
         let outcomes = on_all_threads(tasks.take(round), &site);
-        let mut audit = Audit::new(report, &desk, &outcomes);
+        let mut audit = Audit::new(report, &plan, &outcomes);
         audit.attempts();
         audit.totals(&totals, &client.totals());
-        audit.server_books(&server);
-        at_rest(&client, report);
+        audit.server_ledger(&server);
+        check_idle(&client, report);
         report.sample(settings);
         let most = THREADS + MOST_BULK * BULK_THREADS;
         let open = server.open_connections();
         report.check(open <= most, || format!("{open} connections are open"));
         let _ = clock.take_sleeps();
         if let Some(round) = batches.next() {
-            run_batches(round, &site, &desk, report);
+            run_batches(round, &site, &plan, report);
         }
     }
     // A reservation that was never settled would be missing from the limits now.
@@ -162,7 +162,7 @@ fn meet_every_fault(settings: &Settings, report: &mut Report) {
 
 /// Runs batches from several threads: each result comes once and is the right one, and no batch is
 /// created twice, although the server creates some and loses the response.
-fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
+fn run_batches(round: u64, site: &Site<'_>, plan: &FaultPlan, report: &mut Report) {
     let runs: Vec<BatchCall> = (round * 4..round * 4 + 4).map(BatchCall::new).collect();
     let outcomes: Vec<_> = thread::scope(|scope| {
         let spawn = |run| scope.spawn(move || BatchCall::run(run, site));
@@ -171,7 +171,7 @@ fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
     });
     for (run, outcome) in runs.iter().zip(outcomes) {
         let outcome = outcome.unwrap_or_else(|_| Err("it panicked".to_owned()));
-        let created = desk.created(run.number);
+        let created = plan.created(run.number);
         report.batch(&outcome, created);
         if let Err(complaint) = outcome {
             report.complain(format!("{run:?}: {complaint}"));
@@ -183,10 +183,10 @@ fn run_batches(round: u64, site: &Site<'_>, desk: &Desk, report: &mut Report) {
 /// Makes a run in which every charge is known: no waits, so that all requests stay in the budget's
 /// window, and no attempt of which the server could know more than the client. The window and the
 /// totals must equal exactly what the server charged.
-fn keep_books(settings: &Settings, report: &mut Report) {
+fn check_exact_charges(settings: &Settings, report: &mut Report) {
     let clock = ManualClock::new();
-    let desk = Arc::new(Desk::new(settings.seed));
-    let server = server(&desk);
+    let plan = Arc::new(FaultPlan::new(settings.seed));
+    let server = server(&plan);
     let none = RetryPolicy::new()
         .initial_backoff(Duration::ZERO)
         .max_backoff(Duration::ZERO);
@@ -221,12 +221,12 @@ fn keep_books(settings: &Settings, report: &mut Report) {
             true => calls.map(|call| call.run(&site)).collect(),
             false => on_all_threads(calls.map(Task::One).collect(), &site),
         };
-        let mut audit = Audit::new(report, &desk, &outcomes);
+        let mut audit = Audit::new(report, &plan, &outcomes);
         audit.attempts();
         audit.totals(&before, &client.totals());
-        let [input, output] = audit.server_books(&server);
+        let [input, output] = audit.server_ledger(&server);
         charged = [charged[0] + input, charged[1] + output];
-        at_rest(&client, report);
+        check_idle(&client, report);
         report.sample(settings);
     }
     let mut used = [0; 3];
@@ -251,7 +251,7 @@ fn keep_books(settings: &Settings, report: &mut Report) {
 }
 
 /// Checks that no request is in flight and none waits.
-fn at_rest(client: &Client, report: &mut Report) {
+fn check_idle(client: &Client, report: &mut Report) {
     for class in client.budget().snapshot() {
         let is_at_rest = class.in_flight == 0 && class.waiting == 0;
         report.check(is_at_rest, || format!("not at rest: {class:?}"));

@@ -6,13 +6,13 @@ use anthropic_blocking::testing::{Reply, StreamScript};
 use anthropic_blocking::{Delivery, ErrorKind};
 use serde_json::json;
 
-use super::faults::{Comes, Fault, Make, Scene, Shape};
+use super::faults::{Effect, Fault, Make, ReplyContext, Shape};
 
 /// Returns all faults; the first is no fault, the second no fault in the limit mode.
 pub fn table() -> Vec<Fault> {
     let mut faults = vec![
-        Fault::new("none", 0, ALL, Comes::Served, Scene::good),
-        Fault::new("limit mode", 120, TEXTS, Comes::Limited, |_| {
+        Fault::new("none", 0, ALL, Effect::Served, ReplyContext::good),
+        Fault::new("limit mode", 120, TEXTS, Effect::Limited, |_| {
             Reply::canned()
         }),
     ];
@@ -33,7 +33,7 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
             Reply::canned().dribble(1 + scene.below(60), Duration::ZERO)
         }),
     ];
-    add(faults, TEXTS, Comes::Limited, in_limit_mode);
+    add(faults, TEXTS, Effect::Limited, in_limit_mode);
     let everywhere: [(_, _, Make); 7] = [
         (CLOSED_SILENTLY, 3, |scene| {
             scene.good().close().without_header("connection")
@@ -55,7 +55,7 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
             scene.good().header("retry-after", "3600")
         }),
     ];
-    add(faults, ALL, Comes::Served, everywhere);
+    add(faults, ALL, Effect::Served, everywhere);
     let texts: [(_, _, Make); 2] = [
         ("raw, HTTP/1.0", 5, |scene| {
             Reply::raw(format!("HTTP/1.0 200 OK\r\n\r\n{}", scene.json())).close()
@@ -68,11 +68,11 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
             ))
         }),
     ];
-    add(faults, TEXTS, Comes::Served, texts);
+    add(faults, TEXTS, Effect::Served, texts);
     let of_another_type: [(_, _, Make); 1] = [("wrong content type", 5, |scene| {
         scene.good().header("content-type", "text/plain")
     })];
-    add(faults, PIECES, Comes::Served, of_another_type);
+    add(faults, PIECES, Effect::Served, of_another_type);
     let streams: [(_, _, Make); 3] = [
         ("JSON instead of a stream", 5, |scene| {
             Reply::json(200, scene.json())
@@ -83,10 +83,10 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
         }),
         ("odd stream", 20, |scene| Reply::stream(odd_stream(scene))),
     ];
-    add(faults, STREAMS, Comes::Served, streams);
+    add(faults, STREAMS, Effect::Served, streams);
 }
 
-fn odd_stream(scene: &Scene) -> StreamScript {
+fn odd_stream(scene: &ReplyContext) -> StreamScript {
     let words = scene.text.split_inclusive(' ');
     let mut script = StreamScript::new()
         .comment("hello")
@@ -134,7 +134,7 @@ fn statuses(faults: &mut Vec<Fault>) {
         (524, "api_error", &[Server], 4),
         (529, "overloaded_error", &[Overloaded], 10),
     ] {
-        let reply = move |scene: &Scene| {
+        let reply = move |scene: &ReplyContext| {
             let json = || Reply::error(status, kind, "m");
             let reply = match scene.below(8) {
                 0 => Reply::html(status, "A page"),
@@ -166,19 +166,19 @@ fn statuses(faults: &mut Vec<Fault>) {
         (503, &[Overloaded]),
         (500, &[Server]),
     ] {
-        let reply = move |scene: &Scene| {
+        let reply = move |scene: &ReplyContext| {
             let seconds = 1 + scene.below(40);
             Reply::status(status).header("retry-after", seconds.to_string())
         };
         let name = format!("{status} with retry-after");
         faults.push(Fault::new(&name, 8, ALL, answered(status, failure), reply));
     }
-    let with_limits = |scene: &Scene| Reply::rate_limited(scene.below(30) as u64);
-    let spent = |_: &Scene| {
+    let with_limits = |scene: &ReplyContext| Reply::rate_limited(scene.below(30) as u64);
+    let spent = |_: &ReplyContext| {
         let code = "enforced_spend_limit_reached";
         Reply::error_code(429, "rate_limit_error", code, "m")
     };
-    let redirect = |_: &Scene| Reply::status(307).header("location", "/v1/elsewhere");
+    let redirect = |_: &ReplyContext| Reply::status(307).header("location", "/v1/elsewhere");
     faults.extend([
         Fault::new(
             "429 with limits",
@@ -209,14 +209,14 @@ fn no_answers(faults: &mut Vec<Fault>) {
         ("new_error", &[Server]),
     ] {
         let error = json!({"type": "error", "error": {"type": kind, "message": "m"}});
-        let whole = move |_: &Scene| Reply::json(200, &error);
-        let late = move |scene: &Scene| {
+        let whole = move |_: &ReplyContext| Reply::json(200, &error);
+        let late = move |scene: &ReplyContext| {
             Reply::stream(scene.script().error_after(scene.events(), kind, "m"))
         };
-        let comes = answered(200, failure);
+        let effect = answered(200, failure);
         faults.extend([
-            Fault::new(&format!("{kind} as an answer"), 3, TEXTS, comes, whole),
-            Fault::new(&format!("{kind} in a stream"), 6, STREAMS, comes, late),
+            Fault::new(&format!("{kind} as an answer"), 3, TEXTS, effect, whole),
+            Fault::new(&format!("{kind} in a stream"), 6, STREAMS, effect, late),
         ]);
     }
     let typed: [(_, _, Make); 7] = [
@@ -253,7 +253,7 @@ fn no_answers(faults: &mut Vec<Fault>) {
 
 /// Adds connections that break or stall.
 fn breaks(faults: &mut Vec<Fault>) {
-    let lost = Comes::Failed(Delivery::Unknown, None, &[ErrorKind::Connection]);
+    let lost = Effect::Failed(Delivery::Unknown, None, &[ErrorKind::Connection]);
     let before_the_head: [(_, _, Make); 4] = [
         ("reset before the head", 12, |scene| {
             scene.good().reset_before_headers()
@@ -267,7 +267,7 @@ fn breaks(faults: &mut Vec<Fault>) {
         }),
     ];
     add(faults, ALL, lost, before_the_head);
-    let broken = Comes::Failed(Delivery::Unknown, Some(200), &[ErrorKind::Connection]);
+    let broken = Effect::Failed(Delivery::Unknown, Some(200), &[ErrorKind::Connection]);
     let in_the_body: [(_, _, Make); 5] = [
         ("truncated", 12, |scene| {
             scene.good().truncate(scene.place())
@@ -287,7 +287,7 @@ fn breaks(faults: &mut Vec<Fault>) {
         }),
     ];
     add(faults, PIECES, broken, in_the_body);
-    let broken = Comes::Failed(Delivery::Unknown, Some(200), &[ErrorKind::Stream]);
+    let broken = Effect::Failed(Delivery::Unknown, Some(200), &[ErrorKind::Stream]);
     let in_the_stream: [(_, _, Make); 4] = [
         ("stream truncated", 12, |scene| {
             scene.good().truncate(scene.place())
@@ -306,30 +306,30 @@ fn breaks(faults: &mut Vec<Fault>) {
     let silence: [(_, _, Make); 1] = [("silence before the head", 1, |scene| {
         scene.good().stall_before_headers()
     })];
-    add(faults, ALL, Comes::Stalled, silence);
+    add(faults, ALL, Effect::Stalled, silence);
     let silence: [(_, _, Make); 1] = [("silence in the body", 1, |scene| {
         scene.good().stall(scene.place())
     })];
-    add(faults, PIECES, Comes::Stalled, silence);
+    add(faults, PIECES, Effect::Stalled, silence);
     let silence: [(_, _, Make); 1] = [("silence in a stream", 1, |scene| {
         Reply::stream(scene.script().stall_after(scene.events()))
     })];
-    add(faults, STREAMS, Comes::Stalled, silence);
+    add(faults, STREAMS, Effect::Stalled, silence);
 }
 
 /// Adds faults: name, weight, reply.
 fn add<const N: usize>(
     faults: &mut Vec<Fault>,
     shapes: &'static [Shape],
-    comes: Comes,
+    effect: Effect,
     rows: [(&str, u32, Make); N],
 ) {
     let rows = rows.into_iter();
-    faults.extend(rows.map(|(name, weight, make)| Fault::new(name, weight, shapes, comes, make)));
+    faults.extend(rows.map(|(name, weight, make)| Fault::new(name, weight, shapes, effect, make)));
 }
 
-fn answered(status: u16, kinds: &'static [ErrorKind]) -> Comes {
-    Comes::Failed(Delivery::Responded, Some(status), kinds)
+fn answered(status: u16, kinds: &'static [ErrorKind]) -> Effect {
+    Effect::Failed(Delivery::Responded, Some(status), kinds)
 }
 
 /// The server closes the connection after its response without announcing it: a request that the

@@ -45,7 +45,7 @@ const URL: &str = "ANTHROPIC_BLOCKING_CHILD_URL";
 const JOURNAL: &str = "ANTHROPIC_BLOCKING_CHILD_JOURNAL";
 
 /// Cuts the last line of a journal at a random byte, as a crash during the write would.
-pub fn tear(path: &Path, rng: &mut Rng) {
+pub fn cut_last_line(path: &Path, rng: &mut Rng) {
     let Ok(bytes) = fs::read(path) else { return };
     let before = bytes[..bytes.len().saturating_sub(1)]
         .iter()

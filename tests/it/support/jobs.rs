@@ -7,7 +7,7 @@ use anthropic_blocking::testing::RecordedRequest;
 use anthropic_blocking::{Client, ErrorKind, Message, MessageRequest, Result};
 
 /// A bulk run whose threads all start at once.
-pub fn swift(client: &Client, threads: usize) -> anthropic_blocking::Bulk<'_> {
+pub fn bulk_at_once(client: &Client, threads: usize) -> anthropic_blocking::Bulk<'_> {
     client.bulk().concurrency(threads).ramp_up(Duration::ZERO)
 }
 

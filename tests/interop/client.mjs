@@ -1,7 +1,7 @@
-// Talks to the test server with the official TypeScript client; one line for each check.
+// Talks to the test server with the official TypeScript client, and prints one line for each check.
 //
-// `tests/it/interop.rs` starts the server, says in ANTHROPIC_BASE_URL where it is, and knows what
-// it answers to each check: the header `x-check` carries the name.
+// `tests/it/interop.rs` starts the server, passes its URL in ANTHROPIC_BASE_URL, and knows its
+// response to each check: the header `x-check` carries the name of the check.
 
 import assert from 'node:assert/strict';
 import Anthropic from '@anthropic-ai/sdk';

@@ -588,7 +588,7 @@ fn child_to_kill() {
         let id = entry.custom_id.clone();
         println!(
             "\nRESULT {id} {}",
-            entry.into_message().expect("an answer").text()
+            entry.into_message().expect("a response").text()
         );
     }
 }
@@ -621,7 +621,7 @@ fn check(run: BatchRun, count: usize) {
         .map(|entry| {
             (
                 entry.custom_id.clone(),
-                entry.into_message().expect("an answer").text(),
+                entry.into_message().expect("a response").text(),
             )
         })
         .collect();

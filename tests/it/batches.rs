@@ -42,7 +42,7 @@ fn batch_is_created_awaited_and_read() {
         .map(|entry| {
             (
                 entry.custom_id.clone(),
-                entry.into_message().expect("an answer").text(),
+                entry.into_message().expect("a response").text(),
             )
         })
         .collect();
@@ -125,7 +125,7 @@ fn batch_runs_until_canceled_and_is_then_deleted() {
         let entry = entry.expect("a result");
         assert!(matches!(entry.result, BatchResult::Canceled(_)));
         assert!(!entry.result.is_retryable());
-        let error = entry.into_message().expect_err("no answer");
+        let error = entry.into_message().expect_err("no message");
         assert_eq!(error.kind(), ErrorKind::NotRun);
     }
     batches.delete(&id).expect("a deletion");
@@ -201,23 +201,29 @@ fn outcomes_of_requests_are_distinguished() {
             (kind, error.map(|error| (error.kind(), error.to_string())))
         })
         .collect();
-    let told = |index: usize| kinds[index].1.clone().expect("an error");
+    let reported = |index: usize| kinds[index].1.clone().expect("an error");
     assert_eq!(kinds[0], ("succeeded".into(), None));
-    assert_eq!((&*kinds[1].0, told(1).0), ("errored", ErrorKind::Server));
-    assert_eq!((&*kinds[2].0, told(2).0), ("expired", ErrorKind::NotRun));
     assert_eq!(
-        (&*kinds[3].0, told(3).0),
+        (&*kinds[1].0, reported(1).0),
+        ("errored", ErrorKind::Server)
+    );
+    assert_eq!(
+        (&*kinds[2].0, reported(2).0),
+        ("expired", ErrorKind::NotRun)
+    );
+    assert_eq!(
+        (&*kinds[3].0, reported(3).0),
         ("errored", ErrorKind::InvalidRequest)
     );
     assert!(
-        told(3).1.starts_with("the request key-3: "),
+        reported(3).1.starts_with("the request key-3: "),
         "{}",
-        told(3).1
+        reported(3).1
     );
     assert!(
-        told(3).1.contains("at least one message is required"),
+        reported(3).1.contains("at least one message is required"),
         "{}",
-        told(3).1
+        reported(3).1
     );
 }
 
@@ -339,9 +345,9 @@ fn lost_create_response_creates_no_second_batch() {
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert_eq!(error.attempts()[0].delivery, Delivery::Unknown);
     let text = error.to_string();
-    let told = "POST /v1/messages/batches: waiting for the answer failed; not repeated: a batch of 2 \
+    let reported = "POST /v1/messages/batches: waiting for the answer failed; not repeated: a batch of 2 \
                 requests was created since, likely this one: msgbatch_test_000002 (created at 20";
-    assert!(text.starts_with(told), "{text}");
+    assert!(text.starts_with(reported), "{text}");
 }
 
 #[test]
@@ -380,7 +386,7 @@ fn missing_batch_is_resent_after_a_list() {
     lab.server
         .on("POST", PATH, Reply::status(200).reset_before_headers());
     let batch = lab.client.batches().create(entries(2)).expect("a batch");
-    assert_eq!(batch.attempts().len(), 2, "both are told of");
+    assert_eq!(batch.attempts().len(), 2, "both attempts are reported");
     assert_eq!(lab.server.batch_count(), 2);
     assert_eq!(methods(&lab), ["POST", "GET", "GET", "GET", "GET", "POST"]);
 }
@@ -560,7 +566,7 @@ fn bad_result_line_leaves_the_rest_intact() {
         .results(&id)
         .expect("results")
         .collect();
-    let told: Vec<String> = items
+    let reported: Vec<String> = items
         .iter()
         .map(|item| match item {
             Ok(entry) => format!("{} {}", entry.custom_id, entry.result.as_str()),
@@ -573,7 +579,7 @@ fn bad_result_line_leaves_the_rest_intact() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "a succeeded",
             "GET /v1/messages/batches/b/results: line 2 is no result of a batch",

@@ -332,12 +332,12 @@ fn panicking_thread_releases_its_reservation() {
                     0 => panic!("before it is sent"),
                     1 => {
                         reservation.learn(&RateLimits::default());
-                        panic!("when the head of its answer is there");
+                        panic!("when the head of its response arrived");
                     }
                     2 => {
                         reservation.begin(&usage(10, 1));
                         reservation.progress(7);
-                        panic!("in the midst of its answer");
+                        panic!("within the body of its response");
                     }
                     _ => reservation.settle(&usage(10, 5), None),
                 }
@@ -401,15 +401,18 @@ fn small_requests_do_not_overtake_a_large_one() {
     assert!(refused_for(&budget, small()) > seconds(30));
     let late = budget.reserve(&class(), small(), Some(seconds(5)));
     assert_eq!(late.expect_err("no room").kind(), ErrorKind::Budget);
-    assert_eq!((budget.snapshot()[0].waiting, heard(&order)), (9, 0));
+    assert_eq!(
+        (budget.snapshot()[0].waiting, admitted_count(&order)),
+        (9, 0)
+    );
     drop(budget.limits(class(), Limits::per_minute()));
     for thread in threads {
         thread.join().expect("no panic");
     }
-    assert_eq!(heard(&order), 9);
+    assert_eq!(admitted_count(&order), 9);
 }
 
-fn heard(order: &Mutex<Vec<usize>>) -> usize {
+fn admitted_count(order: &Mutex<Vec<usize>>) -> usize {
     order.lock().expect("no panic").len()
 }
 
@@ -549,7 +552,7 @@ fn reset_times_change_nothing() {
 fn limits_changed_during_a_run_apply_at_once() {
     let budget = Budget::new();
     granted(&budget).settle(&usage(10, 5), None);
-    let answers = [
+    let responses = [
         (1_000, 1_000),
         (10, 10),
         // Values that no server sends are ignored.
@@ -558,8 +561,8 @@ fn limits_changed_during_a_run_apply_at_once() {
         (1, 1),
         (u64::MAX, u64::MAX),
     ];
-    let open: Vec<_> = answers.iter().map(|_| granted(&budget)).collect();
-    for (reservation, (limit, shown)) in open.into_iter().zip(answers) {
+    let open: Vec<_> = responses.iter().map(|_| granted(&budget)).collect();
+    for (reservation, (limit, shown)) in open.into_iter().zip(responses) {
         reservation.settle(
             &usage(10, 5),
             Some(&requests(limit, limit.saturating_sub(1))),

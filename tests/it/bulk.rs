@@ -20,9 +20,9 @@ use crate::support::*;
 fn each_key_yields_its_own_message_once() {
     let lab = Lab::new();
     let run = bulk_at_once(&lab.client, 16).run(jobs(300)).expect("a run");
-    let answers = texts(run);
-    assert_eq!(answers.len(), 300);
-    for (key, text) in answers {
+    let results = texts(run);
+    assert_eq!(results.len(), 300);
+    for (key, text) in results {
         let number = key.strip_prefix("key-").expect("a key");
         assert_eq!(text, Ok(format!("You said: question {number}")));
     }
@@ -50,7 +50,7 @@ fn concurrency_reaches_but_never_exceeds_its_limit() {
     let run = bulk_at_once(&lab.client, MOST)
         .run(jobs(120))
         .expect("a run");
-    assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 120);
+    assert_eq!(run.filter(|(_, result)| result.is_ok()).count(), 120);
     assert_eq!(most.load(Ordering::SeqCst), MOST);
 }
 
@@ -74,7 +74,7 @@ fn map_keeps_order_and_reports_a_panic_as_error() {
                 assert!(!error.is_retryable());
             }
             (_, result) => assert_eq!(
-                result.expect("an answer"),
+                result.expect("a response"),
                 format!("You said: question {number}")
             ),
         }
@@ -126,10 +126,10 @@ fn fatal_failure_stops_the_run_at_once() {
                 _ => reply.clone(),
             });
         let mut run = bulk_at_once(&lab.client, 4).run(jobs(400)).expect("a run");
-        let answers = texts(&mut run);
-        assert_eq!(answers.len(), 400);
-        let count = |kind| answers.values().filter(|text| **text == Err(kind)).count();
-        let ok = answers.values().filter(|text| text.is_ok()).count();
+        let results = texts(&mut run);
+        assert_eq!(results.len(), 400);
+        let count = |kind| results.values().filter(|text| **text == Err(kind)).count();
+        let ok = results.values().filter(|text| text.is_ok()).count();
         let not_run = count(ErrorKind::NotRun);
         assert_eq!(ok, 10);
         // At least one fatal failure is delivered, and so are those in flight with it.
@@ -177,7 +177,7 @@ fn unsent_items_name_the_reason() {
     ));
     let run = bulk_at_once(&lab.client, 1).run(jobs(3)).expect("a run");
     let errors: Vec<_> = run
-        .map(|(_, answer)| answer.expect_err("a fatal failure"))
+        .map(|(_, result)| result.expect_err("a fatal failure"))
         .collect();
     assert_eq!(errors[0].kind(), ErrorKind::Auth);
     assert_eq!(errors[2].kind(), ErrorKind::NotRun);
@@ -206,20 +206,20 @@ fn stop_before_a_retry_keeps_the_failure() {
     ] {
         let clock = ManualClock::held();
         let lab = Lab::on(clock.clone(), |builder| builder);
-        lab.ask().expect("an answer");
+        lab.create().expect("a response");
         let failing = reply.clone();
         lab.server.answer_with(move |_| failing.clone());
         let mut run = bulk_at_once(&lab.client, 1).run(jobs(2)).expect("a run");
         assert!(lab.server.wait_for_requests(2, HANG));
         assert!(clock.wait_for_sleeps(1, HANG));
         run.stop();
-        let (_, first) = run.next().expect("an answer");
+        let (_, first) = run.next().expect("a result");
         let error = first.expect_err("it failed");
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains("the run was stopped"), "{error}");
         let deliveries: Vec<Delivery> = error.attempts().iter().map(|a| a.delivery).collect();
         assert_eq!(deliveries, [delivery]);
-        let (_, second) = run.next().expect("an answer");
+        let (_, second) = run.next().expect("a result");
         assert_eq!(second.expect_err("not sent").kind(), ErrorKind::NotRun);
     }
 }
@@ -284,17 +284,17 @@ fn results_in_flight_are_delivered_after_a_stop() {
         }
     });
     let mut run = bulk_at_once(&lab.client, 4).run(jobs(50)).expect("a run");
-    let (key, first) = run.next().expect("the first answer");
+    let (key, first) = run.next().expect("the first result");
     assert_eq!(
         (&*key, first.expect_err("a fatal failure").kind()),
         ("key-0", ErrorKind::Auth)
     );
     hold.open();
-    let answers = texts(run);
-    assert_eq!(answers["key-1"], Err(ErrorKind::InvalidRequest));
-    assert_eq!(answers["key-2"], Err(ErrorKind::Overloaded));
-    assert!(answers["key-3"].is_ok());
-    assert_eq!(answers.len(), 49);
+    let results = texts(run);
+    assert_eq!(results["key-1"], Err(ErrorKind::InvalidRequest));
+    assert_eq!(results["key-2"], Err(ErrorKind::Overloaded));
+    assert!(results["key-3"].is_ok());
+    assert_eq!(results.len(), 49);
     assert_eq!(lab.server.request_count(), 1 + 4);
 }
 
@@ -308,9 +308,9 @@ fn stop_finishes_requests_in_flight() {
     thread::spawn(stop).join().expect("no panic");
     assert_eq!(run.stop_cause().as_deref(), Some("it was asked to"));
     hold.open();
-    let answers = texts(run);
-    let ok = answers.values().filter(|text| text.is_ok()).count();
-    assert_eq!((answers.len(), ok), (50, 4));
+    let results = texts(run);
+    let ok = results.values().filter(|text| text.is_ok()).count();
+    assert_eq!((results.len(), ok), (50, 4));
     assert_eq!(lab.server.request_count(), 1 + 4);
 }
 
@@ -333,7 +333,7 @@ fn input_is_pulled_only_as_results_are_taken() {
         .run(endless)
         .expect("a run");
     for taken in 1..=50 {
-        assert!(run.next().expect("an answer").1.is_ok());
+        assert!(run.next().expect("a result").1.is_ok());
         let pulled = pulled.load(Ordering::SeqCst);
         assert!(pulled <= taken + 2 * THREADS + 1, "{pulled} for {taken}");
     }
@@ -361,7 +361,7 @@ fn million_items_are_never_all_in_memory() {
     assert_eq!(run.progress().total, Some(1_000_000));
     // Wait until all threads are blocked on the results being taken.
     wait_until(|| lab.server.request_count() > 6);
-    run.next().expect("an answer").1.expect("well");
+    run.next().expect("a result").1.expect("a success");
     run.stop();
     assert!(pulled.load(Ordering::SeqCst) <= 1 + 2 * 3 + 1);
 }
@@ -416,9 +416,9 @@ fn client_shutdown_ends_a_run() {
     // One thread waits for the five results to be taken.
     assert!(lab.server.wait_for_requests(1 + 5 + 3, HANG));
     lab.client.shutdown();
-    let answers = ends(move || texts(run));
-    assert_eq!(answers.len(), 40);
-    for (key, text) in answers {
+    let results = ends(move || texts(run));
+    assert_eq!(results.len(), 40);
+    for (key, text) in results {
         let ended = [ErrorKind::Shutdown, ErrorKind::NotRun];
         assert!(
             text.as_ref().is_ok_and(|_| key.len() == 5)
@@ -456,7 +456,7 @@ fn run_works_with_one_thread_and_with_no_items() {
 fn run_begins_with_four_threads_and_adds_more() {
     let clock = ManualClock::held();
     let lab = Lab::on(clock.clone(), |builder| builder);
-    lab.ask().expect("an answer");
+    lab.create().expect("a response");
     let hold = hold_replies(&lab.server);
     let bulk = lab.client.bulk().concurrency(8).ramp_up(seconds(60));
     let run = bulk.run(jobs(30)).expect("a run");
@@ -486,7 +486,7 @@ fn waiting_model_class_blocks_no_other_class() {
             Limits::per_minute().requests(1),
         );
         drop(lab.client.budget().clone().limits(class, one));
-        lab.ask().expect("an answer");
+        lab.create().expect("a response");
         let others = bulk_at_once(&lab.client, 1).run([(0, busy(0))]);
         assert_eq!(others.expect("a run").count(), 1);
         let waiting: Vec<_> = (0..3)
@@ -516,7 +516,7 @@ fn waiting_model_class_blocks_no_other_class() {
         });
         thread::scope(|scope| {
             let bulk = bulk_at_once(&lab.client, 4);
-            let answers = scope.spawn(move || match is_map {
+            let results = scope.spawn(move || match is_map {
                 true => {
                     let ask = |client: &Client, number| client.messages().create(&ask(number));
                     bulk.map(0..9, ask).len()
@@ -526,7 +526,7 @@ fn waiting_model_class_blocks_no_other_class() {
             assert!(lab.server.wait_for_requests(2 + 1 + 4, HANG));
             assert_eq!(queued(), 3);
             hold.open();
-            assert_eq!(answers.join().expect("no panic"), 9);
+            assert_eq!(results.join().expect("no panic"), 9);
         });
         lab.client.shutdown();
         for thread in waiting {
@@ -558,7 +558,7 @@ fn one_request_per_prefix_goes_first() {
     assert_eq!(lab.server.request_count(), 1 + 1);
     hold.open();
     for _ in 0..7 {
-        run.next().expect("an answer").1.expect("well");
+        run.next().expect("a result").1.expect("a success");
     }
     assert_eq!(run.progress().in_flight, 1);
     lab.client.shutdown();
@@ -584,7 +584,7 @@ fn cache_mark_in_the_question_is_no_new_prefix() {
     wait_until(|| run.progress().in_flight == 4);
     assert_eq!(lab.server.request_count(), 1 + 1);
     hold.open();
-    assert_eq!(run.filter(|(_, answer)| answer.is_ok()).count(), 4);
+    assert_eq!(run.filter(|(_, result)| result.is_ok()).count(), 4);
 }
 
 #[test]
@@ -612,7 +612,7 @@ fn prefixes_do_not_wait_for_each_other() {
         wait_until(|| run.progress().in_flight == count as u64);
         assert_eq!(lab.server.request_count(), 1 + expected);
         hold.open();
-        assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
+        assert!(run.map(|(_, result)| result).all(|result| result.is_ok()));
     }
 }
 
@@ -630,7 +630,7 @@ fn failed_prefix_leader_is_replaced() {
     wait_until(|| run.progress().in_flight == 3);
     assert_eq!(lab.server.request_count(), 1 + 2);
     hold.open();
-    assert!(run.map(|(_, answer)| answer).all(|answer| answer.is_ok()));
+    assert!(run.map(|(_, result)| result).all(|result| result.is_ok()));
 }
 
 #[test]
@@ -643,7 +643,7 @@ fn prefix_leader_is_retried_like_any_request() {
     ]);
     let items = [(0, prefixed(0, "a long prefix"))];
     let mut run = lab.client.bulk().run(items).expect("a run");
-    let message = run.next().expect("an answer").1.expect("well");
+    let message = run.next().expect("a result").1.expect("a success");
     assert_eq!(message.text(), "whole");
     assert_eq!(message.attempts().len(), 3);
     let calls = lab.client.totals().all.calls;
@@ -655,7 +655,7 @@ fn prefix_leader_is_retried_like_any_request() {
     lab.server.take_requests();
     let items = [(0, prefixed(0, "a long prefix"))];
     let mut run = plain.bulk().run(items).expect("a run");
-    run.next().expect("an answer").1.expect("well");
+    run.next().expect("a result").1.expect("a success");
     let body = lab.server.take_requests()[0].json();
     assert!(body.get("stream").is_none_or(|stream| stream == false));
 }
@@ -676,13 +676,13 @@ fn run_stops_before_exceeding_its_spend_limit() {
         });
         let bulk = bulk_at_once(&lab.client, threads).prices(prices.clone());
         let mut run = bulk.spend_limit(limit).run(items).expect("a run");
-        let answers: Vec<_> = run.by_ref().map(|(_, answer)| answer).collect();
-        let ok = answers.iter().filter(|answer| answer.is_ok()).count();
+        let results: Vec<_> = run.by_ref().map(|(_, result)| result).collect();
+        let ok = results.iter().filter(|result| result.is_ok()).count();
         let cost = run.progress().cost.expect("a price");
         assert!(cost <= limit, "{cost}");
         // The run goes as far as it can without risking to exceed the limit.
         assert!(cost > limit - 1.0, "{cost}");
-        assert_eq!(answers.len(), 500);
+        assert_eq!(results.len(), 500);
         assert!(ok > 100 && ok < 500, "{ok}");
         assert_eq!(lab.server.request_count(), 1 + ok);
         let reason = run.stop_cause().expect("a reason");
@@ -722,11 +722,11 @@ fn worst_case_cost_counts_all_price_factors() {
         let lab = lab_without_limits();
         let bulk = lab.client.bulk().prices(prices.clone()).spend_limit(limit);
         let mut run = bulk.run([(0, request.clone())]).expect("a run");
-        let answer = run.next().expect("an answer").1;
+        let result = run.next().expect("a result").1;
         assert_eq!(
-            answer.is_ok(),
+            result.is_ok(),
             is_sent,
-            "{limit} for {request:?}: {answer:?}"
+            "{limit} for {request:?}: {result:?}"
         );
     }
 }
@@ -736,7 +736,7 @@ fn fast_mode_costs_count_twice() {
     let cost = |request: MessageRequest| {
         let lab = lab_without_limits();
         let mut run = lab.client.bulk().run([(0, request)]).expect("a run");
-        run.next().expect("an answer").1.expect("well");
+        run.next().expect("a result").1.expect("a success");
         run.progress().cost.expect("a price")
     };
     let request = || MessageRequest::new("claude-opus-5", 100).user("Hello?");
@@ -753,7 +753,7 @@ fn unpriced_model_stops_a_run_with_a_spend_limit() {
         .spend_limit(1.0)
         .run(items)
         .expect("a run");
-    let error = run.next().expect("an answer").1.expect_err("no price");
+    let error = run.next().expect("a result").1.expect_err("no price");
     assert_eq!(error.kind(), ErrorKind::NotRun);
     assert!(error.to_string().contains("gpt-5 has no price"), "{error}");
     assert_eq!(lab.server.request_count(), 1);
@@ -807,19 +807,19 @@ fn invalid_spend_limit_fails_before_sending() {
     }
     // A limit of zero, and no limit.
     let nothing = bulk_at_once(&lab.client, 2).spend_limit(0.0);
-    let answers = texts(nothing.run(jobs(3)).expect("a run"));
-    assert!(answers.values().all(|text| text.is_err()), "{answers:?}");
+    let results = texts(nothing.run(jobs(3)).expect("a run"));
+    assert!(results.values().all(|text| text.is_err()), "{results:?}");
     assert_eq!(lab.server.request_count(), 1);
     let all = bulk_at_once(&lab.client, 2).spend_limit(f64::INFINITY);
-    let answers = texts(all.run(jobs(3)).expect("a run"));
-    assert!(answers.values().all(|text| text.is_ok()), "{answers:?}");
+    let results = texts(all.run(jobs(3)).expect("a run"));
+    assert!(results.values().all(|text| text.is_ok()), "{results:?}");
 }
 
 // Progress.
 
 #[test]
 fn progress_adds_up_and_is_reported_at_the_end() {
-    let (lab, told) = (
+    let (lab, reported) = (
         lab_without_limits(),
         Arc::new(Mutex::new(Vec::<Progress>::new())),
     );
@@ -828,13 +828,13 @@ fn progress_adds_up_and_is_reported_at_the_end() {
             3 => Reply::error(400, "invalid_request_error", "odd"),
             _ => Reply::canned(),
         });
-    let reports = Arc::clone(&told);
+    let reports = Arc::clone(&reported);
     let bulk = bulk_at_once(&lab.client, 4).on_progress(move |progress| {
         reports.lock().expect("no panic").push(progress.clone());
     });
     // The clock stands still: one report at the start, and one at the end.
     assert_eq!(texts(bulk.run(jobs(60)).expect("a run")).len(), 60);
-    let reports = std::mem::take(&mut *told.lock().expect("no panic"));
+    let reports = std::mem::take(&mut *reported.lock().expect("no panic"));
     assert_eq!(reports.len(), 2, "{reports:?}");
     assert_eq!(reports[0].finished(), 1);
     let last = &reports[1];
@@ -851,7 +851,7 @@ fn progress_adds_up_and_is_reported_at_the_end() {
         client.messages().create(&ask(number * 10))
     });
     assert_eq!(results.len(), 20);
-    let reports = told.lock().expect("no panic");
+    let reports = reported.lock().expect("no panic");
     assert!((2..=21).contains(&reports.len()), "{}", reports.len());
     assert!(reports.is_sorted_by_key(|progress| progress.finished()));
     assert_eq!(reports[reports.len() - 1].done, 20);
@@ -881,13 +881,13 @@ fn estimate_panic_loses_no_message_and_no_report() {
         Reply::canned()
     });
     let reports = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&reports);
+    let reported = Arc::clone(&reports);
     let bulk = bulk_at_once(&lab.client, 1).on_progress(move |_| {
-        told.fetch_add(1, Ordering::SeqCst);
+        reported.fetch_add(1, Ordering::SeqCst);
     });
-    let answers = texts(bulk.run(jobs(5)).expect("a run"));
-    assert!(answers.values().all(|text| text.is_ok()), "{answers:?}");
-    assert_eq!((answers.len(), reports.load(Ordering::SeqCst)), (5, 5 + 1));
+    let results = texts(bulk.run(jobs(5)).expect("a run"));
+    assert!(results.values().all(|text| text.is_ok()), "{results:?}");
+    assert_eq!((results.len(), reports.load(Ordering::SeqCst)), (5, 5 + 1));
 }
 
 #[test]
@@ -901,10 +901,10 @@ fn wait_callback_panic_fails_only_its_item() {
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(1_000.0, 1_000.0));
     let bulk = bulk_at_once(&lab.client, 3).prices(prices).spend_limit(0.8);
     let run = bulk.run(jobs(12)).expect("a run");
-    let (answers, errors): (Vec<_>, Vec<_>) = ends(move || run.collect::<Vec<_>>())
+    let (results, errors): (Vec<_>, Vec<_>) = ends(move || run.collect::<Vec<_>>())
         .into_iter()
-        .partition(|(_, answer)| answer.is_ok());
-    assert_eq!((answers.len(), errors.len()), (10, 2));
+        .partition(|(_, result)| result.is_ok());
+    assert_eq!((results.len(), errors.len()), (10, 2));
     for (_, error) in errors {
         let error = error.expect_err("a panic");
         assert_eq!(error.kind(), ErrorKind::Panicked);
@@ -917,8 +917,8 @@ fn wait_callback_panic_fails_only_its_item() {
 #[test]
 fn huge_inputs_and_times_do_not_panic() {
     let lab = Lab::new();
-    let told = Arc::new(AtomicUsize::new(0));
-    let reports = Arc::clone(&told);
+    let reported = Arc::new(AtomicUsize::new(0));
+    let reports = Arc::clone(&reported);
     let clock = lab.clock.clone();
     let bulk = lab.client.bulk().ramp_up(Duration::MAX).concurrency(6);
     let bulk = bulk.on_progress(move |progress| {
@@ -931,10 +931,10 @@ fn huge_inputs_and_times_do_not_panic() {
     });
     let run = bulk.run(endless).expect("a run");
     assert_eq!(
-        run.take(20).filter(|(_, answer)| answer.is_ok()).count(),
+        run.take(20).filter(|(_, result)| result.is_ok()).count(),
         20
     );
-    assert!(told.load(Ordering::SeqCst) > 0);
+    assert!(reported.load(Ordering::SeqCst) > 0);
 }
 
 // Limits.
@@ -955,9 +955,9 @@ fn run_under_limits_loses_none_and_meets_no_429() {
         .input_tokens(30_000_000)
         .output_tokens(6_000_000);
     let client = builder(&server).limits(limits).build().expect("a client");
-    let answers = texts(bulk_at_once(&client, 16).run(jobs(300)).expect("a run"));
-    assert_eq!(answers.len(), 300);
-    assert!(answers.values().all(|text| text.is_ok()));
+    let results = texts(bulk_at_once(&client, 16).run(jobs(300)).expect("a run"));
+    assert_eq!(results.len(), 300);
+    assert!(results.values().all(|text| text.is_ok()));
     let ledger = server.ledger();
     assert_eq!((ledger.admitted(), ledger.limited()), (300, 0));
     assert!(ledger.most_open <= 16, "{}", ledger.most_open);
@@ -969,7 +969,7 @@ fn run_under_limits_loses_none_and_meets_no_429() {
 #[track_caller]
 fn lab_without_limits() -> Lab {
     let lab = Lab::new();
-    lab.ask().expect("an answer");
+    lab.create().expect("a response");
     lab
 }
 

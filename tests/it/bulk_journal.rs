@@ -24,7 +24,7 @@ fn second_run_completes_the_first() {
         let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
         let mut first = bulk.run(jobs(100)).expect("a run");
         for _ in 0..50 {
-            first.next().expect("an answer").1.expect("well");
+            first.next().expect("a result").1.expect("a success");
         }
         if is_dropped {
             drop(first);
@@ -43,9 +43,9 @@ fn second_run_completes_the_first() {
         assert!((50..=58).contains(&before.len()), "{}", before.len());
         let new_only = bulk.replay(false);
         let second = new_only.run(jobs(100)).expect("a run");
-        let answers = texts(second);
-        assert!(answers.keys().all(|key| !before.contains_key(key)));
-        assert_eq!(answers.len() + before.len(), 100);
+        let results = texts(second);
+        assert!(results.keys().all(|key| !before.contains_key(key)));
+        assert_eq!(results.len() + before.len(), 100);
         assert_each_once(&file.path, 100);
         assert_eq!(new_only.run(jobs(100)).expect("a run").count(), 0);
     }
@@ -57,14 +57,14 @@ fn recorded_but_untaken_results_come_next_run() {
     let bulk = bulk_at_once(&lab.client, 4).journal(&file.path);
     let mut first = bulk.run(jobs(100)).expect("a run");
     for _ in 0..10 {
-        first.next().expect("an answer").1.expect("well");
+        first.next().expect("a result").1.expect("a success");
     }
     drop(first);
     let kept = keys(&file.path).len() as u64;
     let mut second = bulk.run(jobs(100)).expect("a run");
-    let answers = texts(&mut second);
-    assert_eq!(answers.len(), 100);
-    assert!(answers.values().all(|text| text.is_ok()));
+    let results = texts(&mut second);
+    assert_eq!(results.len(), 100);
+    assert!(results.values().all(|text| text.is_ok()));
     let progress = second.progress();
     assert_eq!((progress.skipped, progress.done), (kept, 100 - kept));
     assert_eq!(progress.totals.all.calls, 100 - kept);
@@ -78,16 +78,16 @@ fn replay_yields_equal_messages() {
     let once: BTreeMap<String, Value> = bulk
         .run(jobs(20))
         .expect("a run")
-        .map(|(key, answer)| (key, json(answer.expect("well"))))
+        .map(|(key, result)| (key, json(result.expect("a success"))))
         .collect();
     let requests = lab.server.request_count();
     let mut run = bulk.run(jobs(21)).expect("a run");
     let again: BTreeMap<String, Value> = run
         .by_ref()
-        .map(|(key, answer)| (key, json(answer.expect("well"))))
+        .map(|(key, result)| (key, json(result.expect("a success"))))
         .collect();
     assert_eq!(again.len(), 21);
-    assert!(once.iter().all(|(key, answer)| again[key] == *answer));
+    assert!(once.iter().all(|(key, result)| again[key] == *result));
     let progress = run.progress();
     assert_eq!((progress.done, progress.skipped), (1, 20));
     assert_eq!(lab.server.request_count(), requests + 1);
@@ -95,9 +95,9 @@ fn replay_yields_equal_messages() {
     // Also the keys that a stopped run does not reach.
     let run = bulk.run(jobs(30)).expect("a run");
     run.stop();
-    let answers = texts(run);
-    assert_eq!(answers.len(), 30);
-    assert!((0..21).all(|number| answers[&format!("key-{number}")].is_ok()));
+    let results = texts(run);
+    assert_eq!(results.len(), 30);
+    assert!((0..21).all(|number| results[&format!("key-{number}")].is_ok()));
 }
 
 /// A message too deep to be read back from a journal is refused when the server sends it.
@@ -105,28 +105,28 @@ fn replay_yields_equal_messages() {
 fn deep_message_survives_replay_or_is_refused() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-levels"));
     // In addition to the levels of the message, its content and its block.
-    let answer = |levels: usize| {
+    let result = |levels: usize| {
         let input = "[".repeat(levels) + &"]".repeat(levels);
         format!(r#"{{"content":[{{"type":"tool_use","id":"t","name":"n","input":{input}}}]}}"#)
     };
     lab.server.push_all([
-        Reply::json(200, answer(97)),
-        Reply::json(200, answer(98)),
+        Reply::json(200, result(97)),
+        Reply::json(200, result(98)),
         Reply::stream(StreamScript::new().event(
             "message_start",
-            format!(r#"{{"type":"message_start","message":{}}}"#, answer(97)),
+            format!(r#"{{"type":"message_start","message":{}}}"#, result(97)),
         )),
     ]);
     let bulk = bulk_at_once(&lab.client, 1).journal(&file.path);
-    let mut answers = bulk.run(jobs(3)).expect("a run");
-    let whole = answers.next().expect("the first").1.expect("not too deep");
-    for (_, refused) in answers {
+    let mut results = bulk.run(jobs(3)).expect("a run");
+    let whole = results.next().expect("the first").1.expect("not too deep");
+    for (_, refused) in results {
         let error = refused.expect_err("too deep");
         assert!(format!("{error:?}").contains("100 levels"), "{error:?}");
     }
     let mut again = bulk.run(jobs(1)).expect("a run");
     assert_eq!(
-        again.next().expect("the first").1.expect("an answer"),
+        again.next().expect("the first").1.expect("a response"),
         whole
     );
     assert_eq!(lab.server.request_count(), 3);
@@ -138,9 +138,9 @@ fn failures_are_retried_and_double_keys_are_errors() {
     let bulk = bulk_at_once(&lab.client, 2).journal(&file.path);
     lab.server
         .push_all((0..3).map(|_| Reply::error(400, "invalid_request_error", "odd")));
-    let count = |answers: BTreeMap<_, Result<String, _>>| {
-        let ok = answers.values().filter(|text| text.is_ok()).count();
-        (ok, answers.len() - ok)
+    let count = |results: BTreeMap<_, Result<String, _>>| {
+        let ok = results.values().filter(|text| text.is_ok()).count();
+        (ok, results.len() - ok)
     };
     assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (7, 3));
     assert_eq!(count(texts(bulk.run(jobs(10)).expect("a run"))), (10, 0));
@@ -151,7 +151,7 @@ fn failures_are_retried_and_double_keys_are_errors() {
     let errors: Vec<_> = bulk
         .run(twins)
         .expect("a run")
-        .filter_map(|(key, answer)| Some((key, answer.err()?)))
+        .filter_map(|(key, result)| Some((key, result.err()?)))
         .collect();
     let [(key, error)] = &errors[..] else {
         panic!("{errors:?}");
@@ -205,10 +205,10 @@ fn lines_of_other_writers_are_left_intact() {
     });
     let bulk = bulk_at_once(&lab.client, 1).journal(&file.path);
     let mut run = bulk.run(jobs(5)).expect("a run");
-    run.next().expect("an answer").1.expect("well");
+    run.next().expect("a result").1.expect("a success");
     // As a second run would on a system without locks, or in another container.
     let text = fs::read_to_string(&file.path).expect("a journal");
-    let line = text.lines().last().expect("an answer");
+    let line = text.lines().last().expect("a response");
     append(&file.path, &line.replace("key-0", "key-7"));
     append(&file.path, "\n");
     hold.open();
@@ -229,9 +229,9 @@ fn lines_with_zeros_are_skipped_and_rerun() {
     bytes[ends[2] - 20..ends[2] + 20].fill(0);
     fs::write(&file.path, &bytes).expect("room");
     for requests in [6 + 2, 6 + 2] {
-        let answers = texts(bulk.run(jobs(6)).expect("a run"));
-        assert_eq!(answers.len(), 6);
-        assert!(answers.values().all(|text| text.is_ok()));
+        let results = texts(bulk.run(jobs(6)).expect("a run"));
+        assert_eq!(results.len(), 6);
+        assert!(results.values().all(|text| text.is_ok()));
         assert_eq!(lab.server.request_count(), requests);
     }
 }
@@ -345,9 +345,9 @@ fn killed_run_ends_with_each_key_once() {
         let client = builder(&server).build().expect("valid settings");
         let bulk = bulk_at_once(&client, 4).journal(&file.path);
         let mut run = bulk.run(jobs(ITEMS)).expect("a run");
-        let answers = texts(&mut run);
-        assert_eq!(answers.len(), ITEMS, "seed {seed}");
-        assert!(answers.values().all(|text| text.is_ok()), "seed {seed}");
+        let results = texts(&mut run);
+        assert_eq!(results.len(), ITEMS, "seed {seed}");
+        assert!(results.values().all(|text| text.is_ok()), "seed {seed}");
         assert_each_once(&file.path, ITEMS);
         done_before += run.progress().skipped;
     }

@@ -223,7 +223,7 @@ fn sent(tune: impl FnOnce(ClientBuilder) -> ClientBuilder) -> RecordedRequest {
     let client = tune(builder_without_key(&server))
         .build()
         .expect("valid settings");
-    client.messages().create(&request()).expect("an answer");
+    client.messages().create(&request()).expect("a response");
     server.take_requests().remove(0)
 }
 
@@ -236,7 +236,7 @@ fn values<'a>(request: &'a RecordedRequest, name: &str) -> Vec<&'a str> {
 fn call_carries_each_api_header_once() {
     let server = server();
     let client = builder(&server).build().expect("valid settings");
-    client.messages().create(&request()).expect("an answer");
+    client.messages().create(&request()).expect("a response");
     client.messages().count_tokens(&request()).expect("a count");
     client
         .raw()
@@ -304,7 +304,7 @@ fn exactly_one_credential_is_sent() {
         .with(options)
         .messages()
         .create(&request())
-        .expect("an answer");
+        .expect("a response");
     let other = server.take_requests().remove(0);
     assert_eq!(values(&other, "x-api-key"), ["other"]);
     assert!(values(&other, "authorization").is_empty());
@@ -353,9 +353,9 @@ fn base_url_path_prefixes_every_path() {
             true => Reply::json(200, r#"{"input_tokens":3}"#),
             false => Reply::message("x"),
         });
-        client.messages().create(&request()).expect("an answer");
+        client.messages().create(&request()).expect("a response");
         client.messages().count_tokens(&request()).expect("a count");
-        client.raw().get("/v1/files?limit=5").expect("an answer");
+        client.raw().get("/v1/files?limit=5").expect("a response");
         let requests = server.take_requests();
         let paths: Vec<&str> = requests.iter().map(|r| r.path.as_str()).collect();
         let with_prefix = |path: &str| format!("{prefix}{path}");
@@ -428,7 +428,7 @@ fn request_is_sent_as_built() {
     });
     for streams in [false, true] {
         let lab = Lab::with(|builder| builder.stream_underneath(streams));
-        let message = lab.client.messages().create(&full).expect("an answer");
+        let message = lab.client.messages().create(&full).expect("a response");
         assert_eq!(message.text(), "You said: Go on.");
         assert_eq!(message.model, Model::new("claude-opus-5"));
         assert_eq!(message.stop_reason, Some(StopReason::EndTurn));
@@ -484,7 +484,7 @@ fn raw_calls_pass_json_through() {
         Reply::json(201, "x").body([b'o', 0xff, b'k']),
         Reply::status(204),
     ]);
-    let got = raw.get("/v1/files?a=%20&b=/../c").expect("an answer");
+    let got = raw.get("/v1/files?a=%20&b=/../c").expect("a response");
     assert_eq!(got.json::<Value>().expect("JSON"), json!({"a": [1]}));
     assert_eq!(got.body, br#"{"a":[1]}"#);
     assert_eq!(
@@ -501,7 +501,7 @@ fn raw_calls_pass_json_through() {
     assert_eq!(got.header("x-nothing"), None);
     let posted = raw
         .post("/v1/files", &json!({"b": "\u{e9}"}))
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(
         (posted.status(), posted.text()),
         (201, "o\u{fffd}k".to_owned())
@@ -512,7 +512,7 @@ fn raw_calls_pass_json_through() {
         error.request_id().map(|id| id.as_str()),
         Some("req_test_000002")
     );
-    let deleted = raw.delete("/v1/files/1").expect("an answer");
+    let deleted = raw.delete("/v1/files/1").expect("a response");
     assert!(deleted.body.is_empty());
     let requests = lab.server.take_requests();
     let lines: Vec<String> = requests
@@ -536,7 +536,7 @@ fn raw_bytes_are_sent_with_their_content_type() {
     let raw = lab.client.raw();
     let bytes = [0, 0xff, b'\r', b'\n'];
     raw.post_bytes("/v1/files", "multipart/form-data; boundary=b", &bytes)
-        .expect("an answer");
+        .expect("a response");
     let requests = lab.server.take_requests();
     assert_eq!(requests.len(), 2);
     for request in &requests {
@@ -588,7 +588,7 @@ fn invalid_paths_are_refused_unsent() {
     lab.client
         .raw()
         .get("//other.example/v1")
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(lab.server.take_requests()[0].path, "//other.example/v1");
 }
 
@@ -599,7 +599,7 @@ fn unstreamed_call_over_ten_minutes_is_refused() {
     lab.client
         .messages()
         .create(&long(21_333))
-        .expect("an answer");
+        .expect("a response");
     let error = lab
         .client
         .messages()
@@ -620,19 +620,19 @@ fn unstreamed_call_over_ten_minutes_is_refused() {
     patient
         .messages()
         .create(&long(128_000))
-        .expect("an answer");
+        .expect("a response");
     let patient = Lab::with(|builder| builder.stream_underneath(false).timeout(seconds(3_600)));
     patient
         .client
         .messages()
         .create(&long(128_000))
-        .expect("an answer");
+        .expect("a response");
     let streaming = Lab::new();
     streaming
         .client
         .messages()
         .create(&long(128_000))
-        .expect("an answer");
+        .expect("a response");
 }
 
 #[test]
@@ -642,7 +642,7 @@ fn explicit_proxy_gets_a_connect_request() {
     let password = "http://user:password@";
     let url = proxy.base_url().replace("http://", password);
     let client = builder(&server).proxy(url).build().expect("valid settings");
-    client.messages().create(&request()).expect("an answer");
+    client.messages().create(&request()).expect("a response");
     assert_eq!((proxy.request_count(), server.request_count()), (2, 0));
     let requests = proxy.take_requests();
     assert_eq!(requests[0].method, "CONNECT");
@@ -728,7 +728,7 @@ fn child_that_uses_the_environment() {
         return;
     }
     let client = Client::from_env().expect("a good environment");
-    client.messages().create(&request()).expect("an answer");
+    client.messages().create(&request()).expect("a response");
 }
 
 #[test]

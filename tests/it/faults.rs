@@ -485,7 +485,7 @@ fn success_ignores_retry_headers() {
             "HTTP/1.0",
             [served(Reply::raw(format!("HTTP/1.0 200 OK\r\n\r\n{MESSAGE}"))).anonymous()],
         ),
-        case("an interim answer before it", {
+        case("an interim response before it", {
             let interim = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
             let whole = format!("{interim}{}", raw_answer("200 OK", MESSAGE));
             [served(Reply::raw(whole)).anonymous()]
@@ -507,7 +507,7 @@ fn success_ignores_retry_headers() {
             "byte by byte",
             [served(Reply::message("Seven.").dribble(1, Duration::ZERO))],
         ),
-        case("JSON where a stream was asked for", {
+        case("JSON where a stream was requested", {
             [served(Reply::json(200, MESSAGE))]
         })
         .ways(CREATE),
@@ -655,7 +655,7 @@ fn unusable_response_fails_at_once() {
             once(Reply::json(200, deep))
         })
         .ways(typed),
-        case("a compressed body nobody asked for", {
+        case("a compressed body that was not requested", {
             let reply = Reply::json(200, "")
                 .body([31, 139, 8, 0])
                 .header("content-encoding", "br");

@@ -14,18 +14,18 @@ use crate::support::{KEY, PROMPT, builder, ends, request, seconds, server};
 fn call_ends_on_any_response_and_shows_no_key() {
     ends(|| {
         let server = server();
-        let answer = Arc::new(Mutex::new(Vec::new()));
-        let sent = Arc::clone(&answer);
+        let response = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::clone(&response);
         server.answer_with(move |_| Reply::raw(sent.lock().expect("no panic").clone()));
-        let answers = answers();
+        let responses = responses();
         let (mut fine, mut failed) = (0, 0);
         for seed in 0..150 {
             let mut rng = Rng::with_seed(seed);
-            let mut bytes = answers[rng.usize(..answers.len())].clone().into_bytes();
+            let mut bytes = responses[rng.usize(..responses.len())].clone().into_bytes();
             for _ in 0..rng.usize(..4) {
                 damage(&mut bytes, &mut rng);
             }
-            *answer.lock().expect("no panic") = bytes;
+            *response.lock().expect("no panic") = bytes;
             let client = builder(&server)
                 .retry(RetryPolicy::new().max_attempts(2).max_wait(seconds(10)))
                 .clock(&ManualClock::new())
@@ -78,7 +78,7 @@ fn check(error: &Error, seed: u64) {
 }
 
 /// Complete responses of every kind.
-fn answers() -> Vec<String> {
+fn responses() -> Vec<String> {
     let message = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":2}}"#;
     let stream = format!(
         "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{message}}}\n\n\
@@ -101,17 +101,17 @@ fn answers() -> Vec<String> {
         anthropic-ratelimit-requests-limit: 18446744073709551615\r\n\
         anthropic-ratelimit-requests-remaining: 0\r\n\
         anthropic-ratelimit-requests-reset: 9999-12-31T23:59:59Z\r\n";
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (status, kind, body) in bodies {
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{limits}");
         let length = body.len();
-        answers.push(format!("{head}content-length: {length}\r\n\r\n{body}"));
-        answers.push(format!(
+        responses.push(format!("{head}content-length: {length}\r\n\r\n{body}"));
+        responses.push(format!(
             "{head}transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
         ));
-        answers.push(format!("{head}\r\n{body}"));
+        responses.push(format!("{head}\r\n{body}"));
     }
-    answers
+    responses
 }
 
 fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
@@ -153,9 +153,9 @@ fn test_server_survives_any_request() {
             // The server may close before it has read all of the request.
             let _ = socket.write_all(bytes);
             let _ = socket.shutdown(Shutdown::Write);
-            let mut answer = Vec::new();
-            let _ = socket.read_to_end(&mut answer);
-            answer
+            let mut response = Vec::new();
+            let _ = socket.read_to_end(&mut response);
+            response
         };
         let mut refused = 0;
         for seed in 0..100 {
@@ -164,10 +164,10 @@ fn test_server_survives_any_request() {
             for _ in 0..rng.usize(1..4) {
                 damage(&mut bytes, &mut rng);
             }
-            let answer = send(&bytes);
-            refused += usize::from(!answer.starts_with(b"HTTP/1.1 200"));
-            let answer = send(requests[0].as_bytes());
-            let text = String::from_utf8_lossy(&answer);
+            let response = send(&bytes);
+            refused += usize::from(!response.starts_with(b"HTTP/1.1 200"));
+            let response = send(requests[0].as_bytes());
+            let text = String::from_utf8_lossy(&response);
             assert!(
                 text.starts_with("HTTP/1.1 200"),
                 "after seed {seed}: {text}"

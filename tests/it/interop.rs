@@ -61,7 +61,7 @@ const CHECKS: [(&str, &str, &str, usize); 15] = [
 ];
 
 /// Returns the server's response to a request; all other requests get a canned response.
-fn answer(request: &RecordedRequest) -> Reply {
+fn reply_to(request: &RecordedRequest) -> Reply {
     match (request.header("x-check"), retry_count(request)) {
         (Some("stream_blocks"), _) => Reply::stream(
             StreamScript::new()
@@ -106,7 +106,7 @@ fn answer(request: &RecordedRequest) -> Reply {
 #[track_caller]
 fn run_client(mut command: Command, user_agent: &str) {
     let server = TestServer::start().expect("a test server");
-    server.answer_with(answer);
+    server.answer_with(reply_to);
     server.batch_outcomes(|id| match id {
         "late" => BatchOutcome::Expired,
         _ => BatchOutcome::Canned,

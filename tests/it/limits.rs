@@ -17,10 +17,10 @@ use crate::support::*;
 /// Sends the usual prompt to the given model.
 fn ask(client: &Client, model: &str) -> Message {
     let request = MessageRequest::new(model, 256).user(PROMPT);
-    client.messages().create(&request).expect("an answer")
+    client.messages().create(&request).expect("a response")
 }
 
-fn impatient(client: &Client) -> Client {
+fn with_short_max_wait(client: &Client) -> Client {
     client.with(Options::new().retry(RetryPolicy::none()))
 }
 
@@ -28,7 +28,9 @@ fn impatient(client: &Client) -> Client {
 fn rate_limit_pauses_only_its_class() {
     let lab = Lab::new();
     lab.server.push(Reply::rate_limited(20));
-    let refused = impatient(&lab.client).messages().create(&request());
+    let refused = with_short_max_wait(&lab.client)
+        .messages()
+        .create(&request());
     assert_eq!(refused.expect_err("a 429").kind(), ErrorKind::RateLimit);
     assert!(ask(&lab.client, "claude-sonnet-4-6").waited().is_empty());
     let same = ask(&lab.client, "claude-haiku-4-5-20251001").waited();
@@ -45,8 +47,8 @@ fn final_429_pauses_nobody() {
     ] {
         let lab = Lab::new();
         lab.server.push(reply);
-        assert!(!lab.fail().is_retryable());
-        assert!(lab.ask().expect("an answer").waited().is_empty());
+        assert!(!lab.create_error().is_retryable());
+        assert!(lab.create().expect("a response").waited().is_empty());
     }
 }
 
@@ -54,7 +56,9 @@ fn final_429_pauses_nobody() {
 fn overload_pauses_all_classes_of_the_host() {
     let lab = Lab::new();
     lab.server.push(Reply::overloaded());
-    let refused = impatient(&lab.client).messages().create(&request());
+    let refused = with_short_max_wait(&lab.client)
+        .messages()
+        .create(&request());
     assert_eq!(refused.expect_err("a 529").kind(), ErrorKind::Overloaded);
     let other = ask(&lab.client, "claude-sonnet-4-6").waited();
     assert!(other.of(WaitCause::Overload) >= millis(250), "{other:?}");
@@ -65,7 +69,7 @@ fn deadline_before_the_pause_ends_fails_at_once() {
     let lab = Lab::new();
     lab.server
         .push_all([Reply::rate_limited(20), Reply::overloaded()]);
-    let client = impatient(&lab.client);
+    let client = with_short_max_wait(&lab.client);
     let hurried = lab.client.with(Options::new().deadline(seconds(5)));
     let ask = |client: &Client, model: &str| {
         let request = MessageRequest::new(model, 256).user(PROMPT);
@@ -95,9 +99,9 @@ fn own_limits_are_kept_and_waits_are_reported() {
     let limits = Limits::per_minute().requests(2);
     let lab = Lab::with(|builder| builder.limits(limits));
     for _ in 0..2 {
-        assert!(lab.ask().expect("an answer").waited().is_empty());
+        assert!(lab.create().expect("a response").waited().is_empty());
     }
-    let third = lab.ask().expect("an answer").waited();
+    let third = lab.create().expect("a response").waited();
     let limit = third.of(WaitCause::Limit(Dimension::Requests));
     assert!(limit > seconds(59) && limit < seconds(61), "{third:?}");
     let totals = lab.client.totals();
@@ -120,14 +124,14 @@ fn request_over_own_limits_is_refused_unsent() {
     );
     assert!(!error.is_retryable());
     assert_eq!(lab.server.request_count(), 0);
-    lab.ask().expect("a small one");
+    lab.create().expect("a small one");
 }
 
 #[test]
 fn request_over_server_limits_fails_after_one_429() {
     let lab = Lab::with(|builder| builder.input_estimate(InputEstimate::Exact(60_000)));
     lab.server.push(Reply::rate_limited(20));
-    let error = lab.fail();
+    let error = lab.create_error();
     assert_eq!(error.kind(), ErrorKind::RateLimit);
     let text = error.to_string();
     assert!(
@@ -169,8 +173,8 @@ fn input_is_counted_if_requested() {
         Reply::error(404, "not_found_error", "no such endpoint"),
         Reply::message("Eight."),
     ]);
-    assert_eq!(lab.ask().expect("an answer").text(), "Seven.");
-    assert_eq!(lab.ask().expect("an answer").text(), "Eight.");
+    assert_eq!(lab.create().expect("a response").text(), "Seven.");
+    assert_eq!(lab.create().expect("a response").text(), "Eight.");
     let requests = lab.server.requests();
     let paths: Vec<_> = requests
         .iter()
@@ -215,9 +219,9 @@ fn two_clients_share_a_budget() {
         builder.budget(first.client.budget())
     });
     let other = Lab::on(clock, |builder| builder);
-    first.ask().expect("an answer");
-    assert!(other.ask().expect("an answer").waited().is_empty());
-    let waited = second.ask().expect("an answer").waited();
+    first.create().expect("a response");
+    assert!(other.create().expect("a response").waited().is_empty());
+    let waited = second.create().expect("a response").waited();
     assert!(waited.total() > seconds(59), "{waited:?}");
 
     let both = Client::builder().api_key(KEY).limits(Limits::per_minute());
@@ -231,7 +235,7 @@ fn shutdown_wakes_the_queue() {
     let lab = Lab::on(clock.clone(), |builder| {
         builder.limits(Limits::per_minute().requests(1))
     });
-    lab.ask().expect("an answer");
+    lab.create().expect("a response");
     let waiting: Vec<_> = (0..4)
         .map(|_| {
             let client = lab.client.clone();
@@ -259,12 +263,12 @@ fn reservation_is_settled_however_a_call_ends() {
         assert_eq!(class.in_flight, 0);
         (class.input_tokens.used, class.output_tokens.used)
     };
-    let answer = lab.ask().expect("an answer");
-    let (input, output) = (answer.usage.input_tokens, answer.usage.output_tokens);
+    let message = lab.create().expect("a response");
+    let (input, output) = (message.usage.input_tokens, message.usage.output_tokens);
     assert_eq!(used(), (input, output));
     let stream = lab.client.messages().stream(&request()).expect("a stream");
     assert_eq!(lab.client.budget().snapshot()[0].in_flight, 1);
-    stream.final_message().expect("an answer");
+    stream.final_message().expect("a response");
     assert_eq!(used(), (2 * input, 2 * output));
     // A call abandoned in the middle stays charged with its whole reservation.
     drop(lab.client.messages().stream(&request()).expect("a stream"));
@@ -273,7 +277,7 @@ fn reservation_is_settled_however_a_call_ends() {
     let totals = lab.client.totals();
     assert_eq!((totals.all.calls, totals.all.failed), (3, 0));
     let haiku = &totals.by_model[&Model::new("claude-haiku-4-5")];
-    assert_eq!(haiku.tokens.input, 3 * answer.usage.input_tokens);
+    assert_eq!(haiku.tokens.input, 3 * message.usage.input_tokens);
     assert_eq!(haiku, &totals.all);
 }
 
@@ -286,10 +290,10 @@ fn totals_count_broken_responses() {
         Reply::message("Seven."),
         Reply::error(400, "invalid_request_error", "m"),
     ]);
-    lab.ask().expect("an answer");
-    lab.fail();
+    lab.create().expect("a response");
+    lab.create_error();
     lab.server.push(Reply::json(200, "{}"));
-    lab.client.raw().get("/v1/x").expect("an answer");
+    lab.client.raw().get("/v1/x").expect("a response");
     let totals = lab.client.totals();
     let all = &totals.all;
     assert_eq!((all.calls, all.failed, all.attempts), (3, 1, 5));
@@ -331,9 +335,9 @@ fn fast_mode_and_models_have_separate_limits() {
     let lab = Lab::with(|builder| builder.limits(Limits::per_minute().requests(1)));
     let mut fast = request();
     fast.speed = Some("fast".into());
-    lab.ask().expect("an answer");
-    let answer = lab.client.messages().create(&fast).expect("an answer");
-    assert!(answer.waited().is_empty());
+    lab.create().expect("a response");
+    let message = lab.client.messages().create(&fast).expect("a response");
+    assert!(message.waited().is_empty());
     lab.client
         .messages()
         .count_tokens(&request())
@@ -353,8 +357,11 @@ fn chosen_class_applies_in_fast_mode_too() {
     let budget = lab.client.budget().clone();
     drop(budget.classify(|_| ModelClass::named("all")));
     let fast = || request().speed("fast");
-    lab.client.messages().create(&fast()).expect("an answer");
-    lab.client.messages().create(&request()).expect("an answer");
+    lab.client.messages().create(&fast()).expect("a response");
+    lab.client
+        .messages()
+        .create(&request())
+        .expect("a response");
     let plan = lab.client.messages().plan([&fast()]).expect("a plan");
     assert_eq!(plan.requests, 1);
     let classes = lab.client.budget().snapshot();
@@ -388,7 +395,7 @@ fn retried_request_keeps_its_place_in_the_queue() {
     let others: Vec<_> = (0..7).map(|_| ask("later")).collect();
     waits(8);
     clock.advance(millis(20_200));
-    first.join().expect("no panic").expect("an answer");
+    first.join().expect("no panic").expect("a response");
     let requests = lab.server.requests();
     assert_eq!(requests.len(), 2);
     assert!(String::from_utf8_lossy(&requests[1].body).contains("first"));
@@ -406,8 +413,8 @@ fn refusal_comes_within_max_wait() {
         limited("m").header("retry-after", "1e16"),
         Reply::html(503, "Maintenance").header("retry-after", "86400"),
     ]);
-    assert_eq!(lab.fail().kind(), ErrorKind::RateLimit);
-    let second = lab.fail();
+    assert_eq!(lab.create_error().kind(), ErrorKind::RateLimit);
+    let second = lab.create_error();
     assert_eq!(second.kind(), ErrorKind::RateLimit, "{second}");
     assert!(
         second
@@ -417,7 +424,10 @@ fn refusal_comes_within_max_wait() {
     assert!(second.is_retryable() && second.attempts().is_empty());
     let sonnet = MessageRequest::new("claude-sonnet-4-6", 256).user(PROMPT);
     let other = |client: &Client| client.messages().create(&sonnet).expect_err("a 503").kind();
-    assert_eq!(other(&impatient(&lab.client)), ErrorKind::Overloaded);
+    assert_eq!(
+        other(&with_short_max_wait(&lab.client)),
+        ErrorKind::Overloaded
+    );
     assert_eq!(other(&lab.client), ErrorKind::Overloaded);
     assert_eq!(
         (lab.server.request_count(), lab.clock.sleeps()),
@@ -448,9 +458,9 @@ fn pause_beyond_max_wait_ends_all_queued_waits() {
         thread
     });
     refused.refuse(None, &RateLimits::from_headers([("retry-after", "3600")]));
-    let [patient, impatient, hurried] = waits;
+    let [patient, with_short_max_wait, hurried] = waits;
     let mut texts = Vec::new();
-    for thread in [impatient, hurried] {
+    for thread in [with_short_max_wait, hurried] {
         let error = ends(move || thread.join()).expect("no panic");
         let error = error.expect_err("a pause of an hour");
         assert_eq!(error.kind(), ErrorKind::RateLimit, "{error}");
@@ -473,7 +483,7 @@ fn own_limits_do_not_consume_max_wait() {
     let limits = Limits::per_minute().requests(1);
     let lab = Lab::with(|builder| builder.limits(limits).retry(policy));
     lab.server.push(Reply::rate_limited(1));
-    let waited = lab.ask().expect("an answer").waited();
+    let waited = lab.create().expect("a response").waited();
     let own = waited.of(WaitCause::Limit(Dimension::Requests));
     assert!(own > seconds(55), "{waited:?}");
 }
@@ -488,8 +498,8 @@ fn absurd_usage_blocks_nobody() {
         let message = serde_json::json!({"id": "m", "type": "message", "role": "assistant",
             "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage});
         lab.server.push(Reply::json(200, message));
-        lab.ask().expect("an answer");
-        let waited = lab.ask().expect("an answer").waited();
+        lab.create().expect("a response");
+        let waited = lab.create().expect("a response").waited();
         assert!(waited.total() <= seconds(121), "{waited:?}");
     }
 }
@@ -509,7 +519,7 @@ fn retry_after_on_a_success_is_no_pause() {
     let plain = Lab::with(|builder| builder.stream_underneath(false));
     let cut = Reply::message("Seven.").header("retry-after", "300");
     plain.server.push(cut.reset_in_body(40));
-    let waited = plain.ask().expect("an answer").waited();
+    let waited = plain.create().expect("a response").waited();
     assert!(waited.total() <= seconds(16), "{waited:?}");
 }
 
@@ -518,7 +528,7 @@ fn dropped_responses_are_not_repeated_endlessly() {
     let lab = Lab::new();
     let late = || StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
     lab.server.answer_with(move |_| Reply::stream(late()));
-    let error = lab.fail();
+    let error = lab.create_error();
     assert_eq!(
         (error.kind(), error.attempts().len()),
         (ErrorKind::Overloaded, 5)
@@ -557,8 +567,8 @@ fn gateway_without_headers_gets_full_speed() {
     let server: TestServer = server();
     let client = builder(&server).build().expect("valid settings");
     for _ in 0..100 {
-        let answer = client.messages().create(&request()).expect("an answer");
-        assert!(answer.waited().is_empty());
+        let message = client.messages().create(&request()).expect("a response");
+        assert!(message.waited().is_empty());
     }
     let class = &client.budget().snapshot()[0];
     assert_eq!(class.class, ModelClass::of("claude-haiku-4-5"));

@@ -93,7 +93,7 @@ pub const ALL: &[Way] = &[Plain, Streamed, Events, Count, Get, Post, Delete];
 impl Way {
     pub fn run(self, client: &Client) -> Result<(Vec<Attempt>, Option<RequestId>)> {
         let (raw, messages) = (client.raw(), client.messages());
-        let answer = match self {
+        let returned = match self {
             Plain | Streamed => {
                 let message = messages.create(&request())?;
                 assert_eq!(message.text(), "Seven.");
@@ -112,7 +112,7 @@ impl Way {
             Post => raw.post("/v1/x", &json!({"a": 1}))?,
             Delete => raw.delete("/v1/x")?,
         };
-        Ok((answer.attempts().to_vec(), answer.request_id().cloned()))
+        Ok((returned.attempts().to_vec(), returned.request_id().cloned()))
     }
 
     /// Whether the budget waits for limits and overloads: only on endpoints that it knows.
@@ -199,7 +199,7 @@ impl Case {
         let client = (self.tune)(builder).build().map_err(text)?;
         let last = self.steps.last().ok_or("a row without steps")?;
         let (attempts, id) = match (way.run(&client), last.failure) {
-            (Ok(answer), None) => answer,
+            (Ok(returned), None) => returned,
             (Ok(_), Some(kind)) => return Err(format!("no error of kind {kind:?}")),
             (Err(error), None) => return Err(format!("{error:?}")),
             (Err(error), Some(_)) => {

@@ -15,7 +15,7 @@ fn list_yields_models_of_all_pages() {
     assert_eq!(
         lab.server.request_count(),
         0,
-        "nothing is sent before it is asked for"
+        "nothing is sent before the first page is requested"
     );
     let models: Vec<ModelInfo> = list.collect::<Result<_>>().expect("all models");
     assert_eq!(models.len(), 5);

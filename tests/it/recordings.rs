@@ -86,7 +86,7 @@ fn responses_become_the_right_value_or_error() {
                 other_requests.insert(name.to_owned());
             }
             match (outcome, failure) {
-                (Ok(answer), None) => exchange.check(&answer, &at),
+                (Ok(returned), None) => exchange.check(&returned, &at),
                 (Err(error), Some((_, kind, advice))) => {
                     exchange.reply.check_error(&error, *kind, &at);
                     assert!(error.to_string().contains(advice), "{at}: {error}");
@@ -151,7 +151,7 @@ enum Way {
 }
 
 /// The value that a call returned.
-struct Answer {
+struct Returned {
     body: Vec<u8>,
     request_id: Option<String>,
     limits: RateLimits,
@@ -198,7 +198,7 @@ impl Exchange {
         }
     }
 
-    fn ask(&self, client: &Client, way: Way) -> Result<Answer, Error> {
+    fn ask(&self, client: &Client, way: Way) -> Result<Returned, Error> {
         let message = match (way, self.method.as_str()) {
             (Way::Underneath | Way::InOnePiece, _) => client.messages().create(&self.request())?,
             (Way::Stream, _) => {
@@ -211,7 +211,7 @@ impl Exchange {
             }
             (Way::Other, "POST") if self.path() == "/v1/messages/count_tokens" => {
                 let count = client.messages().count_tokens(&self.request())?;
-                return Ok(Answer {
+                return Ok(Returned {
                     body: json!({"input_tokens": count}).to_string().into_bytes(),
                     // `count_tokens` returns a number, without attempts or headers.
                     request_id: self.reply.request_id(),
@@ -221,21 +221,21 @@ impl Exchange {
             }
             (Way::Other, method) => {
                 let raw = client.raw();
-                let answer = match method {
+                let returned = match method {
                     "POST" => raw.post(&self.target, &self.request)?,
                     "GET" => raw.get(&self.target)?,
                     "DELETE" => raw.delete(&self.target)?,
                     other => panic!("{other} is no method of this API"),
                 };
-                return Ok(Answer {
-                    request_id: answer.request_id().map(ToString::to_string),
-                    limits: answer.rate_limits().clone(),
-                    attempts: answer.attempts().len(),
-                    body: answer.body,
+                return Ok(Returned {
+                    request_id: returned.request_id().map(ToString::to_string),
+                    limits: returned.rate_limits().clone(),
+                    attempts: returned.attempts().len(),
+                    body: returned.body,
                 });
             }
         };
-        Ok(Answer {
+        Ok(Returned {
             body: serde_json::to_vec(&message).expect("JSON"),
             request_id: message.request_id().map(ToString::to_string),
             limits: message.rate_limits().clone(),
@@ -265,21 +265,21 @@ impl Exchange {
     }
 
     #[track_caller]
-    fn check(&self, answer: &Answer, at: &str) {
+    fn check(&self, returned: &Returned, at: &str) {
         let recorded = &self.reply;
         assert_eq!(recorded.status, 200, "{at}");
-        assert_eq!(answer.request_id, recorded.request_id(), "{at}");
-        assert_eq!(answer.limits, recorded.rate_limits(), "{at}");
-        assert_eq!(answer.attempts, 1, "{at}");
+        assert_eq!(returned.request_id, recorded.request_id(), "{at}");
+        assert_eq!(returned.limits, recorded.rate_limits(), "{at}");
+        assert_eq!(returned.attempts, 1, "{at}");
         if recorded.is_stream() {
-            let message: Message = serde_json::from_slice(&answer.body).expect("a message");
+            let message: Message = serde_json::from_slice(&returned.body).expect("a message");
             let body = String::from_utf8_lossy(&recorded.body);
             Seen::of(&events(&body)).check(&message, at);
             assert!(message.stop_reason.is_some(), "{at}");
         } else if recorded.json().is_null() {
-            assert_eq!(answer.body, recorded.body, "{at}");
+            assert_eq!(returned.body, recorded.body, "{at}");
         } else {
-            let ours: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            let ours: Value = serde_json::from_slice(&returned.body).expect("JSON");
             assert_eq!(ours, recorded.json(), "{at}");
         }
     }
@@ -449,10 +449,10 @@ fn retry_after_on_a_success_is_not_awaited() {
             assert_eq!(message.text(), "Seven.");
             message.rate_limits().clone()
         } else {
-            let answer = client.raw().get("/v1/messages/batches/msgbatch_1");
-            let answer = answer.expect(id);
-            assert_eq!(answer.text(), body);
-            answer.rate_limits().clone()
+            let returned = client.raw().get("/v1/messages/batches/msgbatch_1");
+            let returned = returned.expect(id);
+            assert_eq!(returned.text(), body);
+            returned.rate_limits().clone()
         };
         assert_eq!(limits, recorded.rate_limits(), "{id}");
         assert_eq!(limits.retry_after, Some(Duration::from_secs_f64(asked)));
@@ -543,7 +543,7 @@ const OTHER_WAITS: &[(&str, &str, Wait, &str)] = {
             "go",
             "retry-after: -10",
             Own,
-            "to try again at once would be the worst of answers",
+            "retrying at once would be the worst reaction",
         ),
         (
             "go",
@@ -730,9 +730,9 @@ fn fits(status: u16, wait: Duration, expected: Wait) -> bool {
 
 /// Where we retry differently from the official clients: status, `x-should-retry`, and the reason.
 const OTHER_RETRIES: [(u16, Option<&str>, &str); 12] = {
-    const DONE: &str = "an answer of success is no failure, whatever else it says";
+    const DONE: &str = "a success is no failure, whatever its headers say";
     const MONEY: &str = "no retry pays a bill";
-    const NEVER: &str = "the server will not learn the method or the version between two tries";
+    const NEVER: &str = "the server will not learn the method or the version between two attempts";
     [
         (200, Some("true"), DONE),
         (201, Some("true"), DONE),

@@ -128,7 +128,7 @@ fn deadline_covers_attempts_and_sleeps() {
     });
     lab.server
         .push_all([broken(), broken(), broken(), broken()]);
-    let error = lab.fail();
+    let error = lab.create_error();
     assert_eq!(error.kind(), ErrorKind::Server);
     assert_eq!(error.status(), Some(500));
     assert!(error.is_retryable());
@@ -146,7 +146,7 @@ fn wait_just_within_the_deadline_is_taken() {
     let with = |deadline| {
         let lab = Lab::with(|builder| builder.deadline(deadline));
         lab.server.push(broken().header("retry-after", "30"));
-        (lab.ask().is_ok(), lab.clock.sleeps().len())
+        (lab.create().is_ok(), lab.clock.sleeps().len())
     };
     assert_eq!(with(seconds(34)), (true, 1));
     assert_eq!(with(seconds(30)), (false, 0));
@@ -203,7 +203,7 @@ fn deadline_cuts_a_stalled_attempt() {
     ] {
         let lab = Lab::with(|builder| builder.deadline(millis(60)).stream_underneath(streams));
         lab.server.push(reply.clone());
-        let error = lab.fail();
+        let error = lab.create_error();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?} of {reply:?}");
         assert!(
             error.to_string().contains(": the deadline passed"),
@@ -226,7 +226,7 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
     let lab = Lab::with(|builder| builder.retry(quick));
     lab.server.answer_with(|_| broken());
     for _ in 0..10 {
-        assert_eq!(lab.fail().attempts().len(), 3);
+        assert_eq!(lab.create_error().attempts().len(), 3);
     }
     let is_slow = |wait: &Duration| *wait >= millis(500) && *wait <= seconds(1);
     let sleeps = lab.clock.sleeps();
@@ -251,7 +251,7 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
         .push_all([Reply::rate_limited(1), Reply::overloaded()]);
     lab.server.answer_with(|_| Reply::message("Seven."));
     for _ in 0..10 {
-        lab.ask().expect("an answer");
+        lab.create().expect("a response");
     }
     lab.server.answer_with(|_| broken());
     assert!(!next_is_slow(&lab.client));
@@ -272,7 +272,7 @@ fn many_threads_survive_one_failure_each() {
         for number in 0..64 {
             scope.spawn(move || {
                 let request = MessageRequest::new("claude-haiku-4-5", 64).user(number.to_string());
-                client.messages().create(&request).expect("an answer");
+                client.messages().create(&request).expect("a response");
             });
         }
     });
@@ -285,7 +285,7 @@ fn tiny_retry_after_makes_no_hot_loop() {
     lab.server.answer_with(|_| {
         Reply::error(429, "rate_limit_error", "slow down").header("retry-after-ms", "1")
     });
-    let error = lab.fail();
+    let error = lab.create_error();
     assert_eq!(error.kind(), ErrorKind::RateLimit);
     assert!(
         error.attempts().len() < 50,
@@ -300,7 +300,7 @@ fn retry_after_on_a_broken_stream_is_ignored() {
     let broken = StreamScript::text("a b").cut_after(5);
     lab.server
         .push(Reply::stream(broken).header("retry-after", "900"));
-    let message = lab.ask().expect("an answer");
+    let message = lab.create().expect("a response");
     assert_eq!(message.attempts().len(), 2);
     assert!(
         lab.clock.sleeps()[0] <= seconds(3),
@@ -314,7 +314,7 @@ fn max_repeats_zero_forbids_repeating_broken_bodies() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_repeats(0)));
     let script = StreamScript::text("a b c").error_after(5, "overloaded_error", "Overloaded");
     lab.server.push(Reply::stream(script));
-    let error = lab.fail();
+    let error = lab.create_error();
     assert_eq!(
         (error.kind(), error.attempts().len()),
         (ErrorKind::Overloaded, 1)
@@ -327,7 +327,7 @@ fn jitter_never_makes_a_wait_miss_the_deadline() {
     for seed in 0..20 {
         let lab = Lab::with(|builder| builder.seed(seed).deadline(seconds(20)));
         lab.server.push(Reply::rate_limited(19));
-        lab.ask().expect("an answer in time");
+        lab.create().expect("a response in time");
     }
 }
 
@@ -340,9 +340,9 @@ fn endless_settings_are_accepted() {
             .connect_timeout(Duration::MAX)
             .deadline(Duration::MAX)
     });
-    lab.ask().expect("an answer");
+    lab.create().expect("a response");
     let plain = lab.client.with(Options::new().stream_underneath(false));
-    plain.messages().create(&request()).expect("an answer");
+    plain.messages().create(&request()).expect("a response");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn waits_for_limits_and_overloads_end_at_max_wait() {
     ]);
     lab.server
         .push_all(std::iter::repeat_n(Reply::overloaded(), 100));
-    let error = lab.fail();
+    let error = lab.create_error();
     let sleeps = lab.clock.sleeps();
     let (waited, limited): (Duration, Duration) = (sleeps.iter().sum(), sleeps[0] + sleeps[2]);
     assert!(is_stretched(limited, seconds(40)), "{sleeps:?}");
@@ -401,7 +401,7 @@ fn policy_none_tries_once_and_never_waits() {
     ] {
         let lab = Lab::with(|builder| builder.retry(RetryPolicy::none()));
         lab.server.push(reply.clone());
-        let error = lab.fail();
+        let error = lab.create_error();
         assert_eq!(error.kind(), kind, "{reply:?}");
         assert!(error.is_retryable(), "{reply:?}");
         assert_eq!(
@@ -434,7 +434,7 @@ fn meta_lists_each_attempt_and_its_wait() {
         Reply::html(502, "502 Bad Gateway"),
         Reply::message("x").reset_before_headers(),
     ]);
-    let message = lab.ask().expect("an answer");
+    let message = lab.create().expect("a response");
     let attempts = message.attempts();
     use ErrorKind::*;
     let kinds = [
@@ -484,7 +484,7 @@ fn attempt_reports_its_duration() {
     let server = server();
     server.push(Reply::message("x").delay(millis(30)));
     let client = builder(&server).build().expect("valid settings");
-    let message = client.messages().create(&request()).expect("an answer");
+    let message = client.messages().create(&request()).expect("a response");
     assert!(message.attempts()[0].took >= millis(30));
 }
 
@@ -497,7 +497,7 @@ fn rate_limits_come_from_the_last_response() {
         Reply::rate_limited(7),
         left("48").header("retry-after", "9"),
     ]);
-    let message = lab.ask().expect("an answer");
+    let message = lab.create().expect("a response");
     let requests = message.rate_limits().requests.expect("the headers");
     assert_eq!((requests.remaining, requests.limit), (Some(48), None));
     assert_eq!(message.rate_limits().retry_after, Some(seconds(9)));
@@ -528,7 +528,7 @@ fn copy_with_settings_leaves_the_original_alone() {
     lab.server.push(broken());
     copy.messages().create(&request()).expect_err("a failure");
     lab.server.push(broken());
-    assert_eq!(lab.ask().expect("an answer").attempts().len(), 2);
+    assert_eq!(lab.create().expect("a response").attempts().len(), 2);
     let requests = lab.server.take_requests();
     assert_eq!(requests.len(), 3);
     let header = |index: usize, name: &str| requests[index].header(name).map(str::to_owned);
@@ -560,7 +560,8 @@ fn copy_has_its_own_timeouts() {
             let _ = copy.raw().get("/");
         }
     }
-    lab.ask().expect("an answer within the original's times");
+    lab.create()
+        .expect("a response within the original's times");
 }
 
 #[test]
@@ -569,7 +570,7 @@ fn jitter_is_reproducible_from_its_seed() {
         let lab = Lab::with(|builder| builder.seed(seed));
         for _ in 0..calls {
             lab.server.push_all([broken(), Reply::rate_limited(20)]);
-            lab.ask().expect("an answer");
+            lab.create().expect("a response");
         }
         lab.clock.sleeps()
     };
@@ -593,7 +594,7 @@ fn each_attempt_sends_the_prompt_unchanged() {
     ]);
     let odd = format!("{PROMPT} \u{0} \u{1f980} \"\\\n");
     let request = MessageRequest::new("claude-haiku-4-5", 256).user(odd.as_str());
-    let message = lab.client.messages().create(&request).expect("an answer");
+    let message = lab.client.messages().create(&request).expect("a response");
     assert_eq!(message.attempts().len(), 5);
     let requests = lab.server.take_requests();
     for sent in &requests {

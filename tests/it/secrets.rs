@@ -83,14 +83,14 @@ fn log_lines_show_no_secret() {
         }
     }
     let port = closed_port();
-    let nobody = Client::builder()
+    let unreachable = Client::builder()
         .api_key(KEY)
         .base_url(format!("http://127.0.0.1:{port}"));
-    let nobody = nobody
+    let unreachable = unreachable
         .retry(RetryPolicy::none())
         .build()
         .expect("valid settings");
-    nobody
+    unreachable
         .messages()
         .create(&request())
         .expect_err("nobody listens");
@@ -141,7 +141,7 @@ fn make_every_call(server: &TestServer, client: &Client) {
         Reply::message(ANSWER).reset_before_headers(),
         Reply::message(ANSWER),
     ]);
-    assert_eq!(ask().expect("an answer").text(), ANSWER);
+    assert_eq!(ask().expect("a response").text(), ANSWER);
     let start = format!(r#"{{"type":"message_start","message":"{ANSWER}"}}"#);
     let delta = format!(r#"{{"type":"content_block_delta","index":"{ANSWER}"}}"#);
     for reply in [

@@ -727,7 +727,7 @@ fn text_and_tool_inputs_parse_into_caller_types() {
         .tool_use("toolu_1", "look", ["{\"name\":\"Lima\"}"])
         .finish();
     server.push(Reply::stream(script));
-    let message = client.messages().create(&request()).expect("an answer");
+    let message = client.messages().create(&request()).expect("a response");
     assert_eq!(message.json::<Town>().expect("a town").name, "Oslo");
     let call = message.tool_uses().next().expect("a call");
     assert_eq!(call.input_as::<Town>().expect("a town").name, "Lima");
@@ -755,9 +755,9 @@ fn blocks_are_equal_plain_and_streamed() {
     let builder = Client::builder().api_key("k").base_url(server.base_url());
     let client = builder.stream_underneath(false).build().expect("settings");
     let request = MessageRequest::new("claude-opus-5", 64).user("Is it warm in Lima?");
-    let whole = client.messages().create(&request).expect("an answer");
+    let whole = client.messages().create(&request).expect("a response");
     let stream = client.messages().stream(&request).expect("a stream");
-    let streamed = stream.final_message().expect("an answer");
+    let streamed = stream.final_message().expect("a response");
     for message in [&whole, &streamed] {
         assert_eq!(message.content, blocks);
         assert_eq!(message.stop_reason, Some(StopReason::ToolUse));

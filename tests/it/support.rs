@@ -57,14 +57,14 @@ impl Lab {
     }
 
     /// Sends the usual request.
-    pub fn ask(&self) -> Result<Message> {
+    pub fn create(&self) -> Result<Message> {
         self.client.messages().create(&request())
     }
 
     /// Sends the usual request, which must fail.
     #[track_caller]
-    pub fn fail(&self) -> Error {
-        match self.ask() {
+    pub fn create_error(&self) -> Error {
+        match self.create() {
             Ok(message) => panic!("answered: {:?}", message.text()),
             Err(error) => error,
         }

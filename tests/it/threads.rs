@@ -93,7 +93,7 @@ fn clones_and_copies_share_connections() {
     let client = builder(&server).build().expect("valid settings");
     let request = MessageRequest::new("claude-haiku-4-5", 256).user("1");
     for client in [client.clone(), client.with(Default::default()), client] {
-        client.messages().create(&request).expect("an answer");
+        client.messages().create(&request).expect("a response");
     }
     assert_eq!(server.connections(), 1);
 }
@@ -122,7 +122,7 @@ fn ask_from_all_threads(client: &Client, count: usize) -> Vec<usize> {
                     };
                     let request =
                         MessageRequest::new("claude-haiku-4-5", 256).user(number.to_string());
-                    let message = client.messages().create(&request).expect("an answer");
+                    let message = client.messages().create(&request).expect("a response");
                     assert_eq!(message.text(), number.to_string());
                     counter.fetch_add(1, Ordering::Relaxed);
                 }

@@ -28,17 +28,17 @@ fn odd_block_leaves_the_message_readable() {
         json!({"text":"b"}),
     ];
     for odd in odd {
-        let answer = json!({"id":"msg_1","type":"message","role":"assistant","model":"m",
+        let json = json!({"id":"msg_1","type":"message","role":"assistant","model":"m",
             "content":[{"type":"text","text":"a"}, odd, {"type":"text","text":"c"}],
             "stop_reason":"end_turn","stop_sequence":null,
             "usage":{"input_tokens":1,"output_tokens":2}});
-        let message: Message = serde_json::from_str(&answer.to_string()).expect("a message");
+        let message: Message = serde_json::from_str(&json.to_string()).expect("a message");
         assert_eq!(message.text(), "ac", "{odd}");
         assert!(matches!(message.content[1], ContentBlock::Other(_)));
-        assert_eq!(serde_json::to_value(&message).expect("JSON"), answer);
+        assert_eq!(serde_json::to_value(&message).expect("JSON"), json);
         assert_eq!(
             serde_json::to_value(MessageParam::from(message)).expect("JSON")["content"],
-            answer["content"]
+            json["content"]
         );
     }
 }
@@ -52,10 +52,10 @@ fn content_must_be_a_list_of_objects() {
         json!([null]),
         json!([[]]),
     ] {
-        let answer = json!({"content": content}).to_string();
+        let message = json!({"content": content}).to_string();
         assert!(
-            serde_json::from_str::<Message>(&answer).is_err(),
-            "{answer}"
+            serde_json::from_str::<Message>(&message).is_err(),
+            "{message}"
         );
     }
 }
@@ -211,16 +211,16 @@ fn deeply_nested_json_is_an_error() {
 
             let lab = Lab::new();
             lab.server.push(Reply::json(200, &message));
-            assert_eq!(lab.fail().kind(), ErrorKind::Decode);
+            assert_eq!(lab.create_error().kind(), ErrorKind::Decode);
             let start =
                 format!(r#"{{"type":"content_block_start","index":0,"content_block":{deep}}}"#);
             let script = StreamScript::new().message_start(1);
             let script = script.event("content_block_start", start).message_stop();
             lab.server.push(Reply::stream(script));
-            assert_eq!(lab.fail().kind(), ErrorKind::Decode);
+            assert_eq!(lab.create_error().kind(), ErrorKind::Decode);
             let error = format!(r#"{{"type":"error","error":{deep}}}"#);
             lab.server.push(Reply::json(400, error));
-            assert_eq!(lab.fail().kind(), ErrorKind::InvalidRequest);
+            assert_eq!(lab.create_error().kind(), ErrorKind::InvalidRequest);
         }
     }
 }
@@ -228,9 +228,9 @@ fn deeply_nested_json_is_an_error() {
 #[test]
 fn error_names_the_odd_field() {
     let lab = Lab::new();
-    let answer = json!({"type": "message", "content": "secret", "role": "assistant"});
-    lab.server.push(Reply::json(200, answer));
-    let text = format!("{:?}", lab.fail());
+    let message = json!({"type": "message", "content": "secret", "role": "assistant"});
+    lab.server.push(Reply::json(200, message));
+    let text = format!("{:?}", lab.create_error());
     assert!(
         text.contains("invalid type: a string, expected an array in the field content"),
         "{text}"
@@ -366,19 +366,19 @@ fn unreturnable_messages_do_not_break_a_dialogue() {
     lab.server.push_all(replies);
     let mut request = request();
     for turn in ["a", "b", "c"] {
-        let answer = lab.client.messages().create(&request).expect("an answer");
-        let results: Vec<_> = answer
+        let message = lab.client.messages().create(&request).expect("a response");
+        let results: Vec<_> = message
             .tool_uses()
             .map(|call| call.error("no whole input"))
             .collect();
-        request.push(&answer);
+        request.push(&message);
         if !results.is_empty() {
             request.push(MessageParam::user(results));
         }
         request.push(MessageParam::user(turn));
     }
     let kept = request.clone();
-    lab.client.messages().create(&request).expect("an answer");
+    lab.client.messages().create(&request).expect("a response");
     lab.client
         .messages()
         .count_tokens(&request)
@@ -445,7 +445,7 @@ fn model_turns_are_sent_as_the_server_accepts() {
             let turn = json!({"role": role, "content": answered});
             let turn: MessageParam = serde_json::from_value(turn).expect("a turn");
             let asked = request().message(turn).user("go on");
-            lab.client.messages().create(&asked).expect("an answer");
+            lab.client.messages().create(&asked).expect("a response");
             let body = lab.server.requests()[0].json();
             let expected = match role {
                 "user" => Some(&answered),

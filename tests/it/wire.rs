@@ -168,9 +168,9 @@ fn open_connection_delays_at_most_one_call() {
     server.answer_with(|_| Reply::stream(StreamScript::text("Seven.").stall_after(usize::MAX)));
     let client = builder(&server).idle_timeout(seconds(1));
     let client = client.build().expect("valid settings");
-    Streamed.run(&client).expect("an answer");
+    Streamed.run(&client).expect("a response");
     let patient = client.with(Options::new().idle_timeout(HANG * 2));
-    let (attempts, _) = ends(move || Streamed.run(&patient)).expect("an answer");
+    let (attempts, _) = ends(move || Streamed.run(&patient)).expect("a response");
     assert_eq!(attempts.len(), 1);
 }
 
@@ -460,11 +460,11 @@ fn socks_refusal_differs_from_a_failed_connect() {
             .proxy(start_socks_proxy(pieces));
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
         let client = builder.retry(policy).build().expect("valid settings");
-        let answer = match post {
+        let response = match post {
             true => client.raw().post("/v1/x", &1),
             false => client.raw().delete("/v1/x"),
         };
-        let error = answer.expect_err("no way through");
+        let error = response.expect_err("no way through");
         let text = error.to_string();
         assert!(
             text.contains("to api.example through the proxy 127"),
@@ -533,11 +533,11 @@ fn reset_while_sending_counts_as_unsent() {
 fn server_that_stops_reading_counts_as_unsent() {
     let (listener, address) = listener();
     let url = format!("http://{address}");
-    let impatient = |builder: ClientBuilder| {
+    let with_short_timeout = |builder: ClientBuilder| {
         let policy = RetryPolicy::new().max_repeats(0).max_attempts(2);
         builder.idle_timeout(millis(100)).retry(policy)
     };
-    let error = expect_unsent(&url, impatient, &large(), ErrorKind::Timeout, 2);
+    let error = expect_unsent(&url, with_short_timeout, &large(), ErrorKind::Timeout, 2);
     assert!(
         error
             .to_string()
@@ -578,9 +578,9 @@ fn dead_pooled_connection_is_not_used() {
                 .stream_underneath(way != Plain)
                 .build()
                 .expect("valid settings");
-            way.run(&client).expect("an answer");
+            way.run(&client).expect("a response");
             assert!(server.wait_for_open_connections(0, HANG));
-            let (attempts, _) = way.run(&client).expect("an answer over a new connection");
+            let (attempts, _) = way.run(&client).expect("a response over a new connection");
             assert_eq!(
                 (attempts.len(), server.connections()),
                 (1, 2),
@@ -602,8 +602,8 @@ fn broken_pooled_connection_is_replaced() {
         .clock(&ManualClock::new())
         .build()
         .expect("valid settings");
-    Streamed.run(&client).expect("an answer");
-    let (attempts, _) = Streamed.run(&client).expect("an answer");
+    Streamed.run(&client).expect("a response");
+    let (attempts, _) = Streamed.run(&client).expect("a response");
     assert_eq!(attempts.len(), 2);
     let requests = server.take_requests();
     assert_eq!(requests[0].connection, requests[1].connection);
@@ -649,12 +649,12 @@ fn fully_read_response_frees_its_connection() {
 fn early_response_is_read() {
     let (listener, address) = listener();
     let url = format!("http://{address}");
-    let hasty = thread::spawn(move || {
+    let early_server = thread::spawn(move || {
         let (mut socket, _) = listener.accept().expect("a client");
         let body = r#"{"type":"error","error":{"type":"request_too_large","message":"m"}}"#;
-        let answer = raw_answer("413 Content Too Large", body);
+        let response = raw_answer("413 Content Too Large", body);
         socket
-            .write_all(answer.as_bytes())
+            .write_all(response.as_bytes())
             .expect("a client that listens");
         drain_socket(socket);
     });
@@ -670,7 +670,7 @@ fn early_response_is_read() {
         "{error:?}"
     );
     drop(client);
-    hasty.join().expect("no panic");
+    early_server.join().expect("no panic");
 }
 
 /// Reads and drops all bytes to the end.
@@ -707,8 +707,8 @@ fn large_response_head_is_accepted_endless_refused() {
                 .retry(retry)
                 .build()
                 .expect("valid settings");
-            let answer = client.messages().create(&request());
-            let kind = answer.map(|_| ()).map_err(|error| error.kind());
+            let response = client.messages().create(&request());
+            let kind = response.map(|_| ()).map_err(|error| error.kind());
             let expected = if fits { Ok(()) } else { Err(ErrorKind::Decode) };
             assert_eq!(kind, expected, "{length}");
         }

@@ -96,7 +96,7 @@ impl<'a> Audit<'a> {
                 .all(|fault| self.plan.faults[*fault].effect == Effect::Stalled);
             self.report.late += u64::from(is_late);
             self.report
-                .check(is_late, || format!("nobody asked for {number}"));
+                .check(is_late, || format!("no call sent {number}"));
         }
     }
 
@@ -135,7 +135,7 @@ impl<'a> Audit<'a> {
         let faults: Vec<&Fault> = met.iter().map(|fault| &self.plan.faults[*fault]).collect();
         if let Got::Counted = got {
             // `count_tokens` does not return its attempts: they must be those that the server saw.
-            let (last, before) = faults.split_last().ok_or("it was counted by nobody")?;
+            let (last, before) = faults.split_last().ok_or("no count arrived")?;
             let is_again = before.iter().any(|fault| fault.effect == Effect::Served);
             if last.effect != Effect::Served || is_again && !call.flag.is_hasty() {
                 return Err("it was counted at a fault".to_owned());
@@ -169,7 +169,7 @@ impl<'a> Audit<'a> {
             .is_some_and(|attempt| attempt.failure.is_some());
         let is_error = matches!(got, Got::Error(..));
         if !is_error && (is_last_failed || attempts.is_empty()) {
-            return Err(format!("an answer after {attempts:?}"));
+            return Err(format!("a response after {attempts:?}"));
         }
         if attempts
             .iter()
@@ -239,7 +239,7 @@ impl<'a> Audit<'a> {
                 .last()
                 .is_some_and(|fault| fault.effect == Effect::Limited);
             if *is_canned != should_be {
-                return Err("the answer of another attempt".to_owned());
+                return Err("the response to another attempt".to_owned());
             }
             for (d, used) in usage.iter().enumerate() {
                 sums.tokens[d] += used;

@@ -218,7 +218,7 @@ pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome>
     for (Key(index, _), result) in run.by_ref().take(taken) {
         let outcome = calls[index].message(result);
         if outcomes[index].replace(outcome).is_some() {
-            outcomes[index] = Some(calls[index].complaint("it was answered twice"));
+            outcomes[index] = Some(calls[index].complaint("it received two results"));
         }
     }
     drop(run);
@@ -230,7 +230,7 @@ pub fn run_bulk(client: &Client, calls: Vec<Call>, taken: usize) -> Vec<Outcome>
     let begun = begun.load(Ordering::SeqCst);
     let finish = |(index, outcome): (usize, Option<Outcome>)| match outcome {
         Some(outcome) => Some(outcome),
-        None if taken == usize::MAX => Some(calls[index].complaint("it was never answered")),
+        None if taken == usize::MAX => Some(calls[index].complaint("it received no result")),
         None if index < begun => Some(calls[index].outcome(Vec::new(), Got::Cut)),
         None => None,
     };
@@ -277,11 +277,11 @@ impl BatchCall {
         let ids = run.ids().to_vec();
         let mut index = 0;
         for entry in run {
-            let (is, answer) = match entry {
+            let (is, response) = match entry {
                 Ok(entry) => entry.into_parts(),
                 Err(error) => return explained(&error),
             };
-            let text = answer.map(|message| message.text());
+            let text = response.map(|message| message.text());
             if is != key(index) || text.as_ref().ok() != Some(&call(index).canned_text()) {
                 return Err(format!("{index} is {is}: {text:?}"));
             }
@@ -391,7 +391,7 @@ impl Call {
         let text = message.text();
         let is_canned = text == self.canned_text();
         if !is_canned && text != self.text() || message.stop_reason.is_none() {
-            return self.complaint(&format!("it was answered {text:?}"));
+            return self.complaint(&format!("it received {text:?}"));
         }
         let usage = [message.usage.input_tokens, message.usage.output_tokens];
         self.outcome(
@@ -401,15 +401,15 @@ impl Call {
     }
 
     fn raw(self, result: Result<RawResponse>) -> Outcome {
-        let answer = match result {
-            Ok(answer) => answer,
+        let response = match result {
+            Ok(response) => response,
             Err(error) => return self.failed(&error, 0),
         };
-        let value: Option<Value> = answer.json().ok();
+        let value: Option<Value> = response.json().ok();
         if value != Some(self.json()) {
-            return self.complaint(&format!("it was answered {}", answer.text()));
+            return self.complaint(&format!("it received {}", response.text()));
         }
-        self.outcome(answer.attempts().to_vec(), Got::Raw)
+        self.outcome(response.attempts().to_vec(), Got::Raw)
     }
 
     fn large(self, client: &Client, server: &TestServer) -> Outcome {

@@ -185,7 +185,7 @@ impl FaultPlan {
         reply
     }
 
-    fn answer(&self, request: &RecordedRequest) -> Reply {
+    fn reply_to(&self, request: &RecordedRequest) -> Reply {
         if request.path.starts_with("/v1/messages/batches") {
             return self.batch(request);
         }
@@ -251,7 +251,7 @@ pub fn server(plan: &Arc<FaultPlan>) -> TestServer {
     let server = TestServer::start().expect("a server on loopback");
     server.keep_requests(false);
     let plan = Arc::clone(plan);
-    server.answer_with(move |request| plan.answer(request));
+    server.answer_with(move |request| plan.reply_to(request));
     server
 }
 

@@ -60,7 +60,7 @@ fn odd_and_good(faults: &mut Vec<Fault>) {
         ("raw, HTTP/1.0", 5, |scene| {
             Reply::raw(format!("HTTP/1.0 200 OK\r\n\r\n{}", scene.json())).close()
         }),
-        ("raw, interim answer", 5, |scene| {
+        ("raw, interim response", 5, |scene| {
             let (interim, body) = ("HTTP/1.1 103 Early Hints\r\nlink: </x>", scene.json());
             let length = format!("content-length: {}\r\nconnection: close", body.len());
             Reply::raw(format!(
@@ -215,7 +215,7 @@ fn no_answers(faults: &mut Vec<Fault>) {
         };
         let effect = answered(200, failure);
         faults.extend([
-            Fault::new(&format!("{kind} as an answer"), 3, TEXTS, effect, whole),
+            Fault::new(&format!("{kind} as a response"), 3, TEXTS, effect, whole),
             Fault::new(&format!("{kind} in a stream"), 6, STREAMS, effect, late),
         ]);
     }
@@ -229,7 +229,7 @@ fn no_answers(faults: &mut Vec<Fault>) {
             let body = scene.json().into_bytes();
             Reply::json(200, "").body(&body[..scene.below(body.len())])
         }),
-        ("HTML as an answer", 3, |_| Reply::html(200, "Log in")),
+        ("HTML as a response", 3, |_| Reply::html(200, "Log in")),
         ("not UTF-8", 3, |_| Reply::json(200, "").body([0xff, 0xfe])),
         ("compressed unasked", 3, |_| {
             let reply = Reply::json(200, "").body([31, 139, 8, 0]);

@@ -34,12 +34,12 @@ pub fn texts(
     run: impl IntoIterator<Item = (String, Result<Message>)>,
 ) -> BTreeMap<String, Result<String, ErrorKind>> {
     let mut texts = BTreeMap::new();
-    for (key, answer) in run {
-        let text = answer
+    for (key, result) in run {
+        let text = result
             .map(|message| message.text())
             .map_err(|error| error.kind());
-        let twin = texts.insert(key.clone(), text);
-        assert!(twin.is_none(), "{key} comes twice");
+        let previous = texts.insert(key.clone(), text);
+        assert!(previous.is_none(), "{key} comes twice");
     }
     texts
 }

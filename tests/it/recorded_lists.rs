@@ -1,4 +1,4 @@
-//! Recorded requests and responses of models and batches; `recordings.rs` says where they are.
+//! Recorded requests and responses of models and batches; `recordings` says where they are.
 
 use std::path::PathBuf;
 

@@ -299,7 +299,9 @@ fn moment(text: &str) -> SystemTime {
     let [year, month, day, hour, minute, second] = numbers[..] else {
         panic!("{text} is no time");
     };
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let february = if is_leap(year) { 29 } else { 28 };
     let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let years = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 });

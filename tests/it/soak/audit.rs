@@ -189,7 +189,7 @@ impl<'a> Audit<'a> {
             .collect();
         let lost = match call.flag.is_hasty() {
             true => Vec::new(),
-            false => count_lost_attempts(*call, &sent, &faults, 0).ok_or_else(|| {
+            false => find_lost_attempts(*call, &sent, &faults, 0).ok_or_else(|| {
                 format!("{} requests arrived, of those sent: {sent:?}", faults.len())
             })?,
         };
@@ -374,9 +374,9 @@ pub fn explains(fault: &Fault, call: Call, turn: u64, attempt: &Attempt) -> Resu
     Ok(())
 }
 
-/// Returns which attempts from `from` on never arrived, if the others explain all that did: those
-/// sent on a connection that the server had closed silently.
-fn count_lost_attempts(
+/// Returns the indices in `sent` of the attempts that never arrived, because the server had closed
+/// their connection silently, if the other attempts explain all faults from `turn` on.
+fn find_lost_attempts(
     call: Call,
     sent: &[&Attempt],
     faults: &[&Fault],
@@ -386,15 +386,14 @@ fn count_lost_attempts(
         return (turn == faults.len()).then(Vec::new);
     };
     let later = |lost: Vec<usize>| lost.into_iter().map(|number| number + 1);
-    if let Some(fault) = faults.get(turn) {
-        if explains(fault, call, turn as u64, attempt).is_ok() {
-            if let Some(lost) = count_lost_attempts(call, rest, faults, turn + 1) {
-                return Some(later(lost).collect());
-            }
-        }
+    if let Some(fault) = faults.get(turn)
+        && explains(fault, call, turn as u64, attempt).is_ok()
+        && let Some(lost) = find_lost_attempts(call, rest, faults, turn + 1)
+    {
+        return Some(later(lost).collect());
     }
     let lost = may_be_lost(attempt)
-        .then(|| count_lost_attempts(call, rest, faults, turn))
+        .then(|| find_lost_attempts(call, rest, faults, turn))
         .flatten()?;
     Some(std::iter::once(0).chain(later(lost)).collect())
 }

@@ -1,6 +1,7 @@
 //! Helpers: a server, a client whose clock jumps over sleeps, requests, bounds.
 
 pub mod child;
+pub mod compare;
 pub mod gate;
 pub mod jobs;
 

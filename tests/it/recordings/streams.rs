@@ -1,6 +1,7 @@
 //! Recorded streams, compared with the messages that the official client makes of them.
 
 use super::*;
+use crate::support::compare::{compare, surplus};
 
 /// The recorded stream that is not compared with the official client's message.
 const NOT_COMPARED: (&str, &str) = (
@@ -330,47 +331,6 @@ impl Seen {
         assert_eq!(reason, self.stop_reason.as_deref(), "{at}");
         let tokens = message.usage.output_tokens;
         assert_eq!(tokens, self.output_tokens.unwrap_or_default(), "{at}");
-    }
-}
-
-/// Lists what is missing or different in our message, apart from nulls.
-fn compare(path: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) {
-    match (ours, theirs) {
-        (_, Value::Null) => {}
-        (Value::Object(ours), Value::Object(theirs)) => {
-            for (key, theirs) in theirs {
-                let ours = ours.get(key).unwrap_or(&Value::Null);
-                compare(&format!("{path}.{key}"), ours, theirs, faults);
-            }
-        }
-        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
-            for (ours, theirs) in ours.iter().zip(theirs) {
-                compare(&format!("{path}[]"), ours, theirs, faults);
-            }
-        }
-        _ if ours == theirs => {}
-        _ => faults.push(format!("{path}: ours is {ours}, theirs {theirs}")),
-    }
-}
-
-/// Lists what is in our message and in none of theirs, apart from nulls.
-fn surplus(path: &str, ours: &Value, theirs: &[&Value], faults: &mut Vec<String>) {
-    match ours {
-        Value::Object(ours) => {
-            for (key, ours) in ours {
-                let theirs: Vec<_> = theirs.iter().filter_map(|t| t.get(key)).collect();
-                surplus(&format!("{path}.{key}"), ours, &theirs, faults);
-            }
-        }
-        Value::Array(ours) => {
-            for (at, ours) in ours.iter().enumerate() {
-                let theirs: Vec<_> = theirs.iter().filter_map(|t| t.get(at)).collect();
-                surplus(&format!("{path}[]"), ours, &theirs, faults);
-            }
-        }
-        Value::Null => {}
-        _ if theirs.iter().any(|theirs| !theirs.is_null()) => {}
-        _ => faults.push(format!("{path}: ours is {ours}, theirs unset")),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The words of the budget: its three dimensions, its time, and what a request may cost.
 
+use std::time::Duration;
+
 use crate::types::Dimension;
 
 /// One value for each [`Dimension`].
@@ -181,6 +183,11 @@ pub(crate) const fn lesser(one: f64, other: f64) -> f64 {
 /// The greater of two numbers; see [`lesser`].
 pub(crate) const fn greater(one: f64, other: f64) -> f64 {
     if one > other { one } else { other }
+}
+
+/// A span of time of the budget as a `Duration`; a negative one is zero.
+pub(crate) fn seconds(time: Time) -> Duration {
+    Duration::try_from_secs_f64(time.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::class::ModelClass;
-use super::cost::{Cost, INPUT, OUTPUT, Time, whole};
+use super::cost::{Cost, INPUT, OUTPUT, Time, seconds, whole};
 use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
-use super::{Budget, seconds};
+use super::shared::Shared;
 use crate::clock::lock;
 use crate::prices::{Prices, sum};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
@@ -50,39 +50,10 @@ pub struct Plan {
     pub by_model: BTreeMap<Model, Tokens>,
 }
 
-impl Budget {
-    /// Tells how long a list of requests would take and which limit would bind, without sending
-    /// anything: all that is known and learned so far is tried on a copy.
-    ///
-    /// Classes work side by side, and what waits already comes first. Before the first answer of a
-    /// class nothing is known of the server's limits for it, and they count as endless;
-    /// [`assume_server`](Budget::assume_server) makes them known. Takes some microseconds for each
-    /// request.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, Dimension, Limits, ModelClass, WaitCause};
-    ///
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    /// let limits = Limits::per_minute().requests(50).input_tokens(30_000);
-    /// let budget = Budget::new().assume_server(class.clone(), limits);
-    /// let request = Cost::request().input_tokens(3_000).max_tokens(200);
-    ///
-    /// let plan = budget.plan((0..100).map(|_| (class.clone(), request)));
-    /// assert_eq!(plan.requests, 100);
-    /// assert_eq!(plan.binding, Some(WaitCause::Server(Dimension::InputTokens)));
-    /// assert!(plan.duration.as_secs() > 500);
-    /// ```
-    pub fn plan(&self, requests: impl IntoIterator<Item = (ModelClass, Cost)>) -> Plan {
-        self.plan_for(
-            requests
-                .into_iter()
-                .map(|(class, cost)| (class, cost, None)),
-        )
-    }
-
-    /// The same for requests of which the model is known.
-    pub(crate) fn plan_for<'m>(
-        &self,
+impl Plan {
+    /// Tries these requests on copies of the limiters of their classes.
+    pub(super) fn of<'m>(
+        shared: &Shared,
         requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
     ) -> Plan {
         let mut costs: BTreeMap<ModelClass, Vec<(Cost, Option<&Model>)>> = BTreeMap::new();
@@ -90,9 +61,9 @@ impl Budget {
             costs.entry(class).or_default().push((cost, model));
         }
         let mut plan = Plan::default();
-        let now = self.shared.now();
+        let now = shared.now();
         for (class, costs) in costs {
-            let mut state = lock(&self.shared.state);
+            let mut state = lock(&shared.state);
             let (queue, gate) = state.queue(&class);
             let mut run = DryRun::new(now, queue.limiter.clone(), gate.clone());
             let before: Vec<Cost> = queue.costs().collect();
@@ -106,9 +77,7 @@ impl Budget {
         }
         plan
     }
-}
 
-impl Plan {
     fn include(&mut self, class: Plan) {
         self.requests += class.requests;
         self.impossible += class.impossible;
@@ -269,7 +238,7 @@ const SHORTEST: f64 = 1e-6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Limits;
+    use crate::budget::{Budget, Limits};
 
     const SMALL: Cost = Cost::request().input_tokens(100).max_tokens(100);
 

@@ -11,12 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cost::{Cost, Time};
+use super::cost::{Cost, Time, seconds};
 use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
-use super::seconds;
 
 /// The requests of one class: its limiter, and those who wait.
 #[derive(Debug)]

@@ -1,12 +1,14 @@
 //! Room that was granted, until it is known what became of it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Budget;
 use super::class::ModelClass;
 use super::limiter::decision::OverLimit;
 use super::limiter::headers::{LimitHeaders, Refusal};
 use super::limiter::slab::SlabKey;
+use super::shared::Shared;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
@@ -39,10 +41,9 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 /// # send(&Budget::new(), || Sent::Answered(Usage::new(1_400, 200), RateLimits::default()))?;
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "dropping a reservation charges all of it"]
 pub struct Reservation {
-    budget: Budget,
+    shared: Arc<Shared>,
     class: ModelClass,
     key: Option<SlabKey>,
     ticket: u64,
@@ -51,14 +52,14 @@ pub struct Reservation {
 
 impl Reservation {
     pub(super) fn new(
-        budget: Budget,
+        shared: Arc<Shared>,
         class: &ModelClass,
         key: SlabKey,
         ticket: u64,
     ) -> Reservation {
         let class = class.clone();
         Reservation {
-            budget,
+            shared,
             class,
             key: Some(key),
             ticket,
@@ -130,7 +131,7 @@ impl Reservation {
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
         let headers = LimitHeaders::of_class(&self.class, limits);
-        self.budget.update(&self.class, |limiter, now, _| {
+        self.shared.update(&self.class, |limiter, now, _| {
             limiter.learn(now, key, &headers)
         });
     }
@@ -154,7 +155,7 @@ impl Reservation {
     /// ```
     pub fn begin(&self, usage: &Usage) {
         let Some(key) = self.key else { return };
-        self.budget.update(&self.class, |limiter, now, gate| {
+        self.shared.update(&self.class, |limiter, now, gate| {
             limiter.begun(now, key, usage, gate)
         });
     }
@@ -175,7 +176,7 @@ impl Reservation {
     /// ```
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
-        self.budget.update(&self.class, |limiter, now, _| {
+        self.shared.update(&self.class, |limiter, now, _| {
             limiter.output_seen(now, key, output_tokens);
         });
     }
@@ -196,7 +197,7 @@ impl Reservation {
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
         let headers = limits.map(|limits| LimitHeaders::of_class(&self.class, limits));
-        self.budget.update(&self.class, |limiter, now, gate| {
+        self.shared.update(&self.class, |limiter, now, gate| {
             if let Some(headers) = &headers {
                 limiter.learn(now, key, headers);
             }
@@ -233,10 +234,10 @@ impl Reservation {
         let key = self.key.take()?;
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
         let headers = LimitHeaders::of_class(&self.class, limits);
-        let excess = self.budget.update(&self.class, |limiter, now, gate| {
+        let excess = self.shared.update(&self.class, |limiter, now, gate| {
             limiter.refused(now, key, refusal, &headers, gate)
         });
-        self.budget.wake_impatient();
+        self.shared.wake_impatient();
         excess.flatten()
     }
 
@@ -258,10 +259,10 @@ impl Reservation {
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         let Some(key) = self.key.take() else { return };
         let wait = retry_after.map(|wait| wait.as_secs_f64());
-        self.budget.update(&self.class, |limiter, now, gate| {
+        self.shared.update(&self.class, |limiter, now, gate| {
             limiter.overloaded(now, key, wait, gate);
         });
-        self.budget.wake_impatient();
+        self.shared.wake_impatient();
     }
 
     /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.
@@ -283,7 +284,7 @@ impl Reservation {
 
     fn end(&mut self, delivery: Delivery) {
         let Some(key) = self.key.take() else { return };
-        self.budget.update(&self.class, |limiter, now, gate| {
+        self.shared.update(&self.class, |limiter, now, gate| {
             limiter.failed(now, key, delivery, gate);
         });
     }
@@ -292,5 +293,14 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.end(Delivery::Unknown);
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("class", &self.class)
+            .field("waited", &self.waited)
+            .finish_non_exhaustive()
     }
 }

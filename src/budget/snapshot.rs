@@ -5,13 +5,12 @@ use crate::types::{Dimension, WaitCause};
 use std::time::Duration;
 
 use super::class::ModelClass;
-use super::cost::Time;
+use super::cost::{Time, seconds};
 use super::limiter::overload_gate::OverloadGate;
 use super::queue::ClassQueue;
-use super::seconds;
 
 /// What one class of models has used and waits for; from
-/// [`Budget::snapshot`](super::Budget::snapshot).
+/// [`Budget::snapshot`](crate::Budget::snapshot).
 ///
 /// ```
 /// # let budget = anthropic_blocking::Budget::new();

@@ -1,19 +1,18 @@
 //! How a request gets its place: at once, or in line, or not at all.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{Level, log};
+use log::Level;
 
 use super::class::ModelClass;
-use super::cost::{Cost, Time};
+use super::cost::{Cost, Time, seconds};
 use super::limiter::decision::{NotNow, OverLimit};
 use super::queue::{Lack, WaitLimits, Waiter};
 use super::reservation::Reservation;
-use super::{Budget, OnWait, Shared, State, Wait, seconds};
+use super::shared::Shared;
+use super::wait::Wait;
 use crate::clock::lock;
-use crate::clock::sync::MutexGuard;
 use crate::error::{Cause, Error, display_duration};
 use crate::types::{ErrorKind, WaitCause, Waits};
 
@@ -29,8 +28,31 @@ pub(crate) struct AdmissionRequest<'a> {
     pub(crate) time_left: Option<Duration>,
     /// How long it will wait for pauses and overloads.
     pub(crate) max_wait: Option<Duration>,
-    /// Whether it has become pointless; see [`Budget::wake_all`].
+    /// Whether it has become pointless; see `Budget::wake_all`.
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
+}
+
+/// Whether a request may be sent now; see [`Budget::try_reserve`].
+///
+/// ```
+/// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, Usage};
+///
+/// # let budget = Budget::new();
+/// let class = ModelClass::of("claude-haiku-4-5");
+/// match budget.try_reserve(&class, Cost::request().max_tokens(300))? {
+///     Admission::Granted(reservation) => reservation.settle(&Usage::new(20, 300), None),
+///     Admission::NotBefore(wait) => println!("do something else for {wait:?}"),
+///     _ => {}
+/// }
+/// # Ok::<(), anthropic_blocking::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Admission {
+    /// It may, and is accounted for.
+    Granted(Reservation),
+    /// Not before so much time has passed; then ask again.
+    NotBefore(Duration),
 }
 
 /// Why there is no room, and will be none in time.
@@ -49,129 +71,76 @@ pub(crate) enum AdmissionFailure {
     Stopped,
 }
 
-impl Budget {
+impl AdmissionRequest<'_> {
     /// Waits for room, behind those of its class that came before.
-    pub(crate) fn acquire(
+    pub(super) fn wait_for_admission(
         &self,
-        request: &AdmissionRequest<'_>,
+        shared: &Arc<Shared>,
     ) -> Result<Reservation, AdmissionFailure> {
-        let shared = &*self.shared;
         let start = shared.now();
-        let deadline = request
+        let deadline = self
             .time_left
             .map(|time_left| start + time_left.as_secs_f64());
         let wait_limits = WaitLimits {
             deadline,
-            max_wait: request.max_wait,
+            max_wait: self.max_wait,
         };
         let mut state = lock(&shared.state);
-        let (queue, gate) = state.queue(request.class);
-        let ticket = request.ticket.unwrap_or_else(|| queue.ticket());
+        let (queue, gate) = state.queue(self.class);
+        let ticket = self.ticket.unwrap_or_else(|| queue.ticket());
         if queue.is_next(ticket) {
-            match queue.limiter.try_admit(start, &request.cost, gate) {
+            match queue.limiter.try_admit(start, &self.cost, gate) {
                 Ok(key) => {
                     // Others need not wait while this one is made.
                     drop(state);
-                    return Ok(Reservation::new(self.clone(), request.class, key, ticket));
+                    return Ok(Reservation::new(
+                        Arc::clone(shared),
+                        self.class,
+                        key,
+                        ticket,
+                    ));
                 }
                 Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
                 Err(_) => {}
             }
         }
-        let at_best = queue.at_best(start, ticket, &request.cost, gate);
+        let at_best = queue.at_best(start, ticket, &self.cost, gate);
         if let Some(lack) = wait_limits.lack(start, at_best, queue.refused_until(start, gate)) {
             return Err(match lack {
                 Lack::Time => AdmissionFailure::Late {
                     at_least: seconds(at_best - start),
-                    cause: queue.cause_for(start, ticket, &request.cost, gate),
+                    cause: queue.cause_for(start, ticket, &self.cost, gate),
                 },
                 Lack::Wait(cause) => AdmissionFailure::Refused(cause),
             });
         }
-        let waiter = queue.enter(start, ticket, request.cost, wait_limits);
+        let waiter = queue.enter(start, ticket, self.cost, wait_limits);
         drop(state);
         let place = Place {
             shared,
-            class: request.class,
+            class: self.class,
             waiter,
         };
-        self.wait_in(&place, request, start)
-    }
-
-    /// How long a request that comes back with its old ticket will wait at least, and how long of
-    /// it for a pause or an overload.
-    pub(crate) fn at_least(
-        &self,
-        class: &ModelClass,
-        ticket: u64,
-        cost: &Cost,
-    ) -> (Duration, Duration) {
-        let now = self.shared.now();
-        let mut state = lock(&self.shared.state);
-        let (queue, gate) = state.queue(class);
-        let at_best = queue.at_best(now, ticket, cost, gate);
-        let refused_until = queue
-            .refused_until(now, gate)
-            .map_or(now, |(until, _)| until);
-        (seconds(at_best - now), seconds(refused_until - now))
-    }
-
-    /// How many requests wait in the shortest line of these classes; where none is named, in all.
-    pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
-        let state = lock(&self.shared.state);
-        let in_line = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
-        let shortest = classes.iter().map(in_line).min();
-        shortest.unwrap_or_else(|| state.queues.values().map(|queue| queue.waiting()).sum())
-    }
-
-    /// How many requests wait, of all classes, and what the first of the longest line waits for.
-    pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
-        let now = self.shared.now();
-        let mut state = lock(&self.shared.state);
-        let State { queues, gate, .. } = &mut *state;
-        let waiting = queues.values().map(|queue| queue.waiting()).sum();
-        let longest = queues.values_mut().max_by_key(|queue| queue.waiting());
-        let cause = longest.and_then(|queue| queue.head_outlook(now, gate));
-        (waiting, cause.map(|(_, cause)| cause))
-    }
-
-    /// Wakes all that wait, so that they see whether they have become pointless.
-    pub(crate) fn wake_all(&self) {
-        let state = lock(&self.shared.state);
-        state.queues.values().for_each(|queue| queue.wake_all());
-    }
-
-    /// Wakes those who wait and have no time_left for a pause or an overload that has begun.
-    pub(super) fn wake_impatient(&self) {
-        let now = self.shared.now();
-        let state = lock(&self.shared.state);
-        for queue in state.queues.values() {
-            queue.wake_impatient(now, &state.gate);
-        }
+        self.wait_in(&place, start)
     }
 
     /// Waits for the turn of a place, and for room then.
-    fn wait_in(
-        &self,
-        place: &Place<'_>,
-        request: &AdmissionRequest<'_>,
-        start: Time,
-    ) -> Result<Reservation, AdmissionFailure> {
+    fn wait_in(&self, place: &Place<'_>, start: Time) -> Result<Reservation, AdmissionFailure> {
         let (shared, waiter) = (place.shared, &*place.waiter);
         let mut announced = false;
         let mut state = lock(&shared.state);
         loop {
-            if (request.is_stopped)() {
+            if (self.is_stopped)() {
                 return Err(AdmissionFailure::Stopped);
             }
             let now = shared.now();
-            let (queue, gate) = state.queue(request.class);
+            let (queue, gate) = state.queue(self.class);
             let waits = queue.waited(now, waiter);
             let (until, cause) = match queue.turn(waiter, now, gate) {
                 Ok(key) => {
                     queue.leave(now, waiter);
                     let reservation =
-                        Reservation::new(self.clone(), request.class, key, waiter.ticket);
+                        Reservation::new(Arc::clone(shared), self.class, key, waiter.ticket);
                     return Ok(reservation.after(waits));
                 }
                 Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
@@ -207,7 +176,7 @@ impl Budget {
                 if expected >= WORTH_SAYING {
                     announced = true;
                     let wait = Wait {
-                        class: request.class.clone(),
+                        class: self.class.clone(),
                         cause,
                         expected,
                         waiting: queue.waiting(),
@@ -215,7 +184,7 @@ impl Budget {
                     let on_wait = state.on_wait.clone();
                     drop(state);
                     // A call says by itself why it comes back.
-                    let level = if request.is_back {
+                    let level = if self.is_back {
                         Level::Debug
                     } else {
                         Level::Info
@@ -242,25 +211,6 @@ impl Budget {
     }
 }
 
-impl Shared {
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        waiter: &Waiter,
-        until: Option<Time>,
-        deadline: Option<Time>,
-    ) -> MutexGuard<'a, State> {
-        // Rounded up, so that it is time then. A time that no clock can show is none.
-        let instant = |time: Time| self.birth.checked_add(seconds(time + ROUNDING));
-        self.clock.wait(
-            &waiter.wake,
-            state,
-            until.and_then(instant),
-            deadline.and_then(instant),
-        )
-    }
-}
-
 impl WaitLimits {
     /// What is left of it after those waits.
     fn after(self, waits: &Waits) -> WaitLimits {
@@ -280,7 +230,7 @@ impl WaitLimits {
 
 /// A place in a queue, which is given up whatever happens to the thread.
 struct Place<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     class: &'a ModelClass,
     waiter: Arc<Waiter>,
 }
@@ -292,23 +242,6 @@ impl Drop for Place<'_> {
         let now = self.shared.now();
         if let Some(queue) = state.queues.get_mut(self.class) {
             queue.leave(now, &self.waiter);
-        }
-    }
-}
-
-impl Wait {
-    fn announce(&self, level: Level, on_wait: Option<&OnWait>) {
-        log!(
-            target: "anthropic_blocking",
-            level,
-            "{}: waiting about {}: {} ({} in line)",
-            self.class,
-            display_duration(self.expected),
-            self.cause,
-            self.waiting,
-        );
-        if let Some(on_wait) = on_wait {
-            on_wait(self);
         }
     }
 }
@@ -358,12 +291,10 @@ const WORTH_SAYING: Duration = Duration::from_secs(1);
 /// How often at most a request looks whether it has come to wait for a refusal.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What times may lose on their way through a clock, in seconds.
-const ROUNDING: Time = 1e-6;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::clock::Clock;
     use fastrand::Rng;
     use std::cell::Cell;

@@ -1,0 +1,395 @@
+//! The budget that callers hold: its settings, and its calls.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::admission::{Admission, AdmissionFailure, AdmissionRequest};
+use super::class::ModelClass;
+use super::cost::{Cost, seconds};
+use super::limiter::decision::NotNow;
+use super::limits::Limits;
+use super::plan::Plan;
+use super::reservation::Reservation;
+use super::shared::{BudgetState, Shared};
+use super::snapshot::ClassSnapshot;
+use super::wait::Wait;
+use crate::clock::{Clock, lock};
+use crate::error::Result;
+use crate::types::{Model, WaitCause};
+
+/// What may be sent when, shared by all threads that send.
+///
+/// Left alone it needs no settings: it learns the server's limits from the headers of the first
+/// answer. Clones share everything. Every method returns at once but [`reserve`](Budget::reserve).
+///
+/// A [`Client`](crate::Client) has one, and waits for it before each request. By itself it serves
+/// requests that your own code sends.
+///
+/// ```
+/// use anthropic_blocking::{Budget, Limits, ModelClass};
+///
+/// // At most half of what the organization has, for one class of models.
+/// let half = Limits::per_minute().requests(500).input_tokens(200_000);
+/// let budget = Budget::new().limits(ModelClass::of("claude-haiku-4-5"), half);
+/// ```
+#[derive(Clone)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+impl Budget {
+    /// A budget without limits of the caller's own.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass};
+    ///
+    /// let budget = Budget::new();
+    /// let for_a_thread = budget.clone();
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let reservation = for_a_thread.reserve(&class, Cost::request(), None)?;
+    /// assert_eq!(budget.snapshot()[0].in_flight, 1);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    #[expect(
+        clippy::new_without_default,
+        reason = "a budget is shared, not a value"
+    )]
+    pub fn new() -> Budget {
+        Budget::on(Clock::System, Rng::new())
+    }
+
+    pub(crate) fn on(clock: Clock, rng: Rng) -> Budget {
+        Budget {
+            shared: Arc::new(Shared::new(clock, rng)),
+        }
+    }
+
+    /// Limits what a class of models may use in any 60 seconds, whatever the server allows. May be
+    /// called at any time; it holds for the past minute at once, and for all clones.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
+    ///
+    /// let budget = Budget::new()
+    ///     .limits(ModelClass::of("claude-opus-5"), Limits::per_minute().requests(10))
+    ///     .default_limits(Limits::per_minute().requests(100));
+    /// let client = Client::builder().api_key("test").budget(&budget).build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    #[must_use = "the budget itself is returned"]
+    pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
+        self.shared.transact(|state, now| {
+            state.limits.insert(class, limits);
+            state.set_limits(now);
+        });
+        self
+    }
+
+    /// Limits every class that has no limits of its own, each by itself.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Limits};
+    ///
+    /// // Each class of models by itself.
+    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(50));
+    /// ```
+    #[must_use = "the budget itself is returned"]
+    pub fn default_limits(self, limits: Limits) -> Budget {
+        self.shared.transact(|state, now| {
+            state.default_limits = limits;
+            state.set_limits(now);
+        });
+        self
+    }
+
+    /// Says what the server allows a class, where it sends no headers, as some gateways do, or to
+    /// spare the first request, which goes alone to learn it.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Limits, ModelClass};
+    ///
+    /// let tier = Limits::per_minute().requests(1_000).input_tokens(450_000).output_tokens(90_000);
+    /// let budget = Budget::new().assume_server(ModelClass::of("claude-haiku-4-5"), tier);
+    /// ```
+    #[must_use = "the budget itself is returned"]
+    pub fn assume_server(self, class: ModelClass, limits: Limits) -> Budget {
+        self.shared.transact(|state, now| {
+            if let Some(queue) = state.queues.get_mut(&class) {
+                queue.limiter.assume_server(now, &limits);
+            }
+            state.assumed.insert(class, limits);
+        });
+        self
+    }
+
+    /// Decides otherwise than [`ModelClass::of`] which models share limits. What the closure says
+    /// stands, in fast mode as well. Each class that it names is kept as long as the budget: name
+    /// few, not a new one for each request.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Model, ModelClass};
+    ///
+    /// // This gateway has one limit for all models.
+    /// let budget = Budget::new().classify(|_| ModelClass::named("all"));
+    /// assert_eq!(budget.class_of(&Model::new("claude-haiku-4-5")), ModelClass::named("all"));
+    /// ```
+    #[must_use = "the budget itself is returned"]
+    pub fn classify(
+        self,
+        classify: impl Fn(&Model) -> ModelClass + Send + Sync + 'static,
+    ) -> Budget {
+        let before = lock(&self.shared.state)
+            .classify
+            .replace(Arc::new(classify));
+        // Outside of the lock: what a closure holds may take it.
+        drop(before);
+        self
+    }
+
+    /// Calls `on_wait` whenever a request begins a wait of a second or more. It is called on the
+    /// thread that waits, outside of any lock.
+    ///
+    /// ```
+    /// use anthropic_blocking::Budget;
+    ///
+    /// let budget = Budget::new().on_wait(|wait| eprintln!("waiting: {}", wait.cause));
+    /// ```
+    #[must_use = "the budget itself is returned"]
+    pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
+        let before = lock(&self.shared.state).on_wait.replace(Arc::new(on_wait));
+        drop(before);
+        self
+    }
+
+    /// The class that a model belongs to.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Model, ModelClass};
+    ///
+    /// let model = Model::new("claude-opus-4-8");
+    /// assert_eq!(Budget::new().class_of(&model), ModelClass::of("claude-opus-4-5"));
+    /// ```
+    pub fn class_of(&self, model: &Model) -> ModelClass {
+        self.class_for(model, false)
+    }
+
+    /// The class that a request belongs to: that of its model, in fast mode unless the caller's
+    /// closure decides.
+    pub(crate) fn class_for(&self, model: &Model, is_fast: bool) -> ModelClass {
+        let classify = lock(&self.shared.state).classify.clone();
+        match classify {
+            Some(classify) => classify(model),
+            None if is_fast => ModelClass::of(model).fast(),
+            None => ModelClass::of(model),
+        }
+    }
+
+    /// Waits until a request may be sent, behind those of its class that came before.
+    ///
+    /// Blocks for as long as it takes, at most for `deadline`; fails at once where that cannot be
+    /// met. Settle the reservation with what became of the request; one that is dropped counts as
+    /// sent, outcome unknown.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
+    ///
+    /// let budget = Budget::new();
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
+    /// let reservation = budget.reserve(&class, cost, None)?;
+    /// // … send the request …
+    /// reservation.settle(&Usage::default(), None);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or there is no room
+    /// before the deadline; the text says when there would be. Where a pause after a refusal lasts
+    /// beyond the deadline, the kind is [`RateLimit`](crate::ErrorKind::RateLimit), and
+    /// [`Overloaded`](crate::ErrorKind::Overloaded) where that is the pause of an overloaded host.
+    /// Without a deadline only a request that is larger than a limit fails.
+    pub fn reserve(
+        &self,
+        class: &ModelClass,
+        cost: Cost,
+        deadline: Option<Duration>,
+    ) -> Result<Reservation> {
+        let ask = AdmissionRequest {
+            class,
+            cost,
+            ticket: None,
+            is_back: false,
+            time_left: deadline,
+            max_wait: None,
+            is_stopped: &|| false,
+        };
+        let denied = |denied: AdmissionFailure| denied.into_error("reserving".into(), deadline);
+        self.acquire(&ask).map_err(denied)
+    }
+
+    /// Asks whether a request may be sent now, without waiting.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Admission, Budget, Cost, Limits, ModelClass};
+    ///
+    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(1));
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    ///
+    /// let first = budget.try_reserve(&class, Cost::request())?;
+    /// assert!(matches!(first, Admission::Granted(_)));
+    /// let second = budget.try_reserve(&class, Cost::request())?;
+    /// assert!(matches!(second, Admission::NotBefore(wait) if wait.as_secs() > 50));
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit.
+    pub fn try_reserve(&self, class: &ModelClass, cost: Cost) -> Result<Admission> {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let (queue, gate) = state.queue(class);
+        let ticket = queue.ticket();
+        if queue.is_next(ticket) {
+            match queue.limiter.try_admit(now, &cost, gate) {
+                Ok(key) => {
+                    let reservation =
+                        Reservation::new(Arc::clone(&self.shared), class, key, ticket);
+                    return Ok(Admission::Granted(reservation));
+                }
+                Err(NotNow::NotBefore(time, _)) => {
+                    return Ok(Admission::NotBefore(seconds(time - now)));
+                }
+                Err(NotNow::Never(excess)) => {
+                    return Err(
+                        AdmissionFailure::Exceeds(excess).into_error("reserving".into(), None)
+                    );
+                }
+                Err(NotNow::OnEvent(_)) => {}
+            }
+        }
+        let at_best = queue.at_best(now, ticket, &cost, gate);
+        Ok(Admission::NotBefore(seconds(at_best - now).max(SOON)))
+    }
+
+    /// What each class has used, what it waits for, and what is known of the server's limits.
+    ///
+    /// ```
+    /// # let budget = anthropic_blocking::Budget::new();
+    /// for class in budget.snapshot() {
+    ///     let (used, left) = (class.requests.used, class.requests.server_remaining);
+    ///     println!("{}: {used} requests in the last minute, {left:?} left", class.class);
+    /// }
+    /// ```
+    pub fn snapshot(&self) -> Vec<ClassSnapshot> {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let BudgetState { queues, gate, .. } = &mut *state;
+        queues
+            .iter_mut()
+            .map(|(class, queue)| ClassSnapshot::of(class, queue, gate, now))
+            .collect()
+    }
+
+    /// Tells how long a list of requests would take and which limit would bind, without sending
+    /// anything: all that is known and learned so far is tried on a copy.
+    ///
+    /// Classes work side by side, and what waits already comes first. Before the first answer of a
+    /// class nothing is known of the server's limits for it, and they count as endless;
+    /// [`assume_server`](Budget::assume_server) makes them known. Takes some microseconds for each
+    /// request.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Budget, Cost, Dimension, Limits, ModelClass, WaitCause};
+    ///
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let limits = Limits::per_minute().requests(50).input_tokens(30_000);
+    /// let budget = Budget::new().assume_server(class.clone(), limits);
+    /// let request = Cost::request().input_tokens(3_000).max_tokens(200);
+    ///
+    /// let plan = budget.plan((0..100).map(|_| (class.clone(), request)));
+    /// assert_eq!(plan.requests, 100);
+    /// assert_eq!(plan.binding, Some(WaitCause::Server(Dimension::InputTokens)));
+    /// assert!(plan.duration.as_secs() > 500);
+    /// ```
+    pub fn plan(&self, requests: impl IntoIterator<Item = (ModelClass, Cost)>) -> Plan {
+        self.plan_for(
+            requests
+                .into_iter()
+                .map(|(class, cost)| (class, cost, None)),
+        )
+    }
+
+    /// The same for requests of which the model is known.
+    pub(crate) fn plan_for<'m>(
+        &self,
+        requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
+    ) -> Plan {
+        Plan::of(&self.shared, requests)
+    }
+
+    /// Waits for room, behind those of its class that came before.
+    pub(crate) fn acquire(
+        &self,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<Reservation, AdmissionFailure> {
+        request.wait_for_admission(&self.shared)
+    }
+
+    /// How long a request that comes back with its old ticket will wait at least, and how long of
+    /// it for a pause or an overload.
+    pub(crate) fn at_least(
+        &self,
+        class: &ModelClass,
+        ticket: u64,
+        cost: &Cost,
+    ) -> (Duration, Duration) {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let (queue, gate) = state.queue(class);
+        let at_best = queue.at_best(now, ticket, cost, gate);
+        let refused_until = queue
+            .refused_until(now, gate)
+            .map_or(now, |(until, _)| until);
+        (seconds(at_best - now), seconds(refused_until - now))
+    }
+
+    /// How many requests wait in the shortest line of these classes; where none is named, in all.
+    pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
+        let state = lock(&self.shared.state);
+        let in_line = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
+        let shortest = classes.iter().map(in_line).min();
+        shortest.unwrap_or_else(|| state.queues.values().map(|queue| queue.waiting()).sum())
+    }
+
+    /// How many requests wait, of all classes, and what the first of the longest line waits for.
+    pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
+        let now = self.shared.now();
+        let mut state = lock(&self.shared.state);
+        let BudgetState { queues, gate, .. } = &mut *state;
+        let waiting = queues.values().map(|queue| queue.waiting()).sum();
+        let longest = queues.values_mut().max_by_key(|queue| queue.waiting());
+        let cause = longest.and_then(|queue| queue.head_outlook(now, gate));
+        (waiting, cause.map(|(_, cause)| cause))
+    }
+
+    /// Wakes all that wait, so that they see whether they have become pointless.
+    pub(crate) fn wake_all(&self) {
+        let state = lock(&self.shared.state);
+        state.queues.values().for_each(|queue| queue.wake_all());
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.snapshot()).finish()
+    }
+}
+
+/// When to ask again where nobody knows.
+const SOON: Duration = Duration::from_millis(100);

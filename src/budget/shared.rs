@@ -1,0 +1,159 @@
+//! What the clones of a budget share: the clock, the lock, and the state under it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fastrand::Rng;
+
+use super::class::ModelClass;
+use super::cost::{Time, seconds};
+use super::limiter::class_limiter::ClassLimiter;
+use super::limiter::overload_gate::OverloadGate;
+use super::limits::Limits;
+use super::queue::{ClassQueue, Waiter};
+use super::wait::OnWait;
+use crate::clock::sync::{Mutex, MutexGuard};
+use crate::clock::{Clock, lock};
+use crate::types::Model;
+
+pub(super) struct Shared {
+    clock: Clock,
+    birth: Instant,
+    pub(super) state: Mutex<BudgetState>,
+}
+
+pub(super) struct BudgetState {
+    pub(super) queues: BTreeMap<ModelClass, ClassQueue>,
+    pub(super) gate: OverloadGate,
+    pub(super) default_limits: Limits,
+    pub(super) limits: BTreeMap<ModelClass, Limits>,
+    pub(super) assumed: BTreeMap<ModelClass, Limits>,
+    pub(super) classify: Option<Arc<Classify>>,
+    pub(super) on_wait: Option<Arc<OnWait>>,
+    rng: Rng,
+}
+
+pub(super) type Classify = dyn Fn(&Model) -> ModelClass + Send + Sync;
+
+impl Shared {
+    pub(super) fn new(clock: Clock, mut rng: Rng) -> Shared {
+        let state = BudgetState {
+            queues: BTreeMap::new(),
+            gate: OverloadGate::new(rng.fork()),
+            default_limits: Limits::per_minute(),
+            limits: BTreeMap::new(),
+            assumed: BTreeMap::new(),
+            classify: None,
+            on_wait: None,
+            rng,
+        };
+        Shared {
+            birth: clock.now(),
+            clock,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes the lock, changes the state, and wakes each head of a queue that can go earlier now.
+    pub(super) fn transact<T>(&self, change: impl FnOnce(&mut BudgetState, Time) -> T) -> T {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        let result = change(&mut state, now);
+        state.wake_better(now);
+        result
+    }
+
+    /// Tells the limiter of a class what became of a request, and wakes whom that lets go.
+    pub(super) fn update<T>(
+        &self,
+        class: &ModelClass,
+        change: impl FnOnce(&mut ClassLimiter, Time, &mut OverloadGate) -> T,
+    ) -> Option<T> {
+        self.transact(|state, now| {
+            let limiter = &mut state.queues.get_mut(class)?.limiter;
+            Some(change(limiter, now, &mut state.gate))
+        })
+    }
+
+    /// Wakes those who wait and have no time_left for a pause or an overload that has begun.
+    pub(super) fn wake_impatient(&self) {
+        let now = self.now();
+        let state = lock(&self.state);
+        for queue in state.queues.values() {
+            queue.wake_impatient(now, &state.gate);
+        }
+    }
+
+    /// Seconds since the budget was made.
+    pub(super) fn now(&self) -> Time {
+        self.clock
+            .now()
+            .saturating_duration_since(self.birth)
+            .as_secs_f64()
+    }
+
+    pub(super) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, BudgetState>,
+        waiter: &Waiter,
+        until: Option<Time>,
+        deadline: Option<Time>,
+    ) -> MutexGuard<'a, BudgetState> {
+        // Rounded up, so that it is time then. A time that no clock can show is none.
+        let instant = |time: Time| self.birth.checked_add(seconds(time + ROUNDING));
+        self.clock.wait(
+            &waiter.wake,
+            state,
+            until.and_then(instant),
+            deadline.and_then(instant),
+        )
+    }
+}
+
+impl BudgetState {
+    /// The queue of a class, and the gate before all queues.
+    pub(super) fn queue(&mut self, class: &ModelClass) -> (&mut ClassQueue, &mut OverloadGate) {
+        let BudgetState {
+            queues,
+            gate,
+            limits,
+            default_limits,
+            assumed,
+            rng,
+            ..
+        } = self;
+        let queue = queues.entry(class.clone()).or_insert_with(|| {
+            let limits = limits_of(class, limits).unwrap_or(*default_limits);
+            let mut limiter = ClassLimiter::new(limits, class.counts_cache_reads(), rng.fork());
+            if let Some(assumed) = assumed.get(class) {
+                limiter.assume_server(0.0, assumed);
+            }
+            ClassQueue::new(limiter)
+        });
+        (queue, gate)
+    }
+
+    /// Has all classes keep to the limits that are set now.
+    pub(super) fn set_limits(&mut self, now: Time) {
+        for (class, queue) in &mut self.queues {
+            let limits = limits_of(class, &self.limits).unwrap_or(self.default_limits);
+            queue.limiter.set_limits(now, limits);
+        }
+    }
+
+    pub(super) fn wake_better(&mut self, now: Time) {
+        for queue in self.queues.values_mut() {
+            queue.wake_if_better(now, &mut self.gate);
+        }
+    }
+}
+
+/// What is set for a class, or, in fast mode, for the same models otherwise.
+fn limits_of(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Option<Limits> {
+    let set = |class: &ModelClass| limits.get(class).copied();
+    set(class).or_else(|| set(&class.base()?))
+}
+
+/// What times may lose on their way through a clock, in seconds.
+const ROUNDING: Time = 1e-6;

@@ -1,0 +1,50 @@
+//! A wait that begins, as it is told to the log and to the caller.
+
+use std::time::Duration;
+
+use log::{Level, log};
+
+use super::class::ModelClass;
+use crate::error::display_duration;
+use crate::types::WaitCause;
+
+/// A wait that begins; see [`Budget::on_wait`].
+///
+/// ```
+/// use anthropic_blocking::{Budget, Wait};
+///
+/// let budget = Budget::new().on_wait(|wait: &Wait| {
+///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.expected);
+/// });
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wait {
+    /// The class of models that the request belongs to.
+    pub class: ModelClass,
+    /// What it waits for, or what the request at the head of its queue waits for.
+    pub cause: WaitCause,
+    /// How long, as things stand: an answer that ends, or costs less than expected, shortens it.
+    pub expected: Duration,
+    /// How many requests of the class wait, this one included.
+    pub waiting: usize,
+}
+
+pub(super) type OnWait = dyn Fn(&Wait) + Send + Sync;
+
+impl Wait {
+    pub(super) fn announce(&self, level: Level, on_wait: Option<&OnWait>) {
+        log!(
+            target: "anthropic_blocking",
+            level,
+            "{}: waiting about {}: {} ({} in line)",
+            self.class,
+            display_duration(self.expected),
+            self.cause,
+            self.waiting,
+        );
+        if let Some(on_wait) = on_wait {
+            on_wait(self);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The machine's monotonic clock, or the time of a model check.
+
+use std::time::Instant;
+
+/// What the machine's monotonic clock shows.
+pub(super) fn machine_now() -> Instant {
+    #[cfg(all(test, model_check))]
+    return super::sync::now();
+    #[cfg(not(all(test, model_check)))]
+    Instant::now()
+}

@@ -1,13 +1,5 @@
 //! Bulk: many requests over threads, as fast as the limits allow, nothing lost.
 
-mod cache_warmer;
-mod keys;
-#[cfg(test)]
-mod model;
-mod progress;
-mod run;
-mod workers;
-
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -15,17 +7,17 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use self::progress::OnProgress;
-use self::workers::Workers;
+use super::panic::panicked;
+use super::progress::Progress;
+use super::run::BulkRun;
+use super::settings::BulkSettings;
+use super::workers::Workers;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
 use crate::error::{Cause, Error, Result};
 use crate::prices::Prices;
 use crate::types::{ErrorKind, MessageRequest};
-
-pub use self::progress::Progress;
-pub use self::run::BulkRun;
 
 impl Client {
     /// Many requests over threads of their own.
@@ -45,14 +37,16 @@ impl Client {
     pub fn bulk(&self) -> Bulk<'_> {
         Bulk {
             client: self,
-            concurrency: Bulk::DEFAULT_CONCURRENCY,
-            ramp_up: Bulk::DEFAULT_RAMP_UP,
-            journal: None,
-            replay: true,
-            warm_first: true,
-            prices: Prices::published(),
-            spend_limit: None,
-            on_progress: None,
+            settings: BulkSettings {
+                concurrency: Bulk::DEFAULT_CONCURRENCY,
+                ramp_up: Bulk::DEFAULT_RAMP_UP,
+                journal: None,
+                replay: true,
+                warm_first: true,
+                prices: Prices::published(),
+                spend_limit: None,
+                on_progress: None,
+            },
         }
     }
 }
@@ -87,14 +81,7 @@ impl Client {
 #[must_use = "nothing is sent before run or map"]
 pub struct Bulk<'a> {
     client: &'a Client,
-    concurrency: usize,
-    ramp_up: Duration,
-    journal: Option<PathBuf>,
-    replay: bool,
-    warm_first: bool,
-    prices: Prices,
-    spend_limit: Option<f64>,
-    on_progress: Option<Arc<OnProgress>>,
+    settings: BulkSettings,
 }
 
 impl<'a> Bulk<'a> {
@@ -115,7 +102,7 @@ impl<'a> Bulk<'a> {
     /// # }
     /// ```
     pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
-        self.concurrency = requests.max(1);
+        self.settings.concurrency = requests.max(1);
         self
     }
 
@@ -139,7 +126,7 @@ impl<'a> Bulk<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
-        self.ramp_up = time;
+        self.settings.ramp_up = time;
         self
     }
 
@@ -174,7 +161,7 @@ impl<'a> Bulk<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Bulk<'a> {
-        self.journal = Some(path.into());
+        self.settings.journal = Some(path.into());
         self
     }
 
@@ -202,7 +189,7 @@ impl<'a> Bulk<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn replay(mut self, replay: bool) -> Bulk<'a> {
-        self.replay = replay;
+        self.settings.replay = replay;
         self
     }
 
@@ -227,7 +214,7 @@ impl<'a> Bulk<'a> {
     /// # Ok(()) }
     /// ```
     pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
-        self.warm_first = warm;
+        self.settings.warm_first = warm;
         self
     }
 
@@ -262,7 +249,7 @@ impl<'a> Bulk<'a> {
     /// # Ok(()) }
     /// ```
     pub fn spend_limit(mut self, dollars: f64) -> Bulk<'a> {
-        self.spend_limit = Some(dollars);
+        self.settings.spend_limit = Some(dollars);
         self
     }
 
@@ -277,7 +264,7 @@ impl<'a> Bulk<'a> {
     /// # }
     /// ```
     pub fn prices(mut self, prices: Prices) -> Bulk<'a> {
-        self.prices = prices;
+        self.settings.prices = prices;
         self
     }
 
@@ -299,7 +286,7 @@ impl<'a> Bulk<'a> {
     /// # }
     /// ```
     pub fn on_progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Bulk<'a> {
-        self.on_progress = Some(Arc::new(report));
+        self.settings.on_progress = Some(Arc::new(report));
         self
     }
 
@@ -336,7 +323,7 @@ impl<'a> Bulk<'a> {
                 .filter_map(|_| self.misuse().map(Err))
                 .collect();
         }
-        let workers = Workers::new(self, Some(items.len() as u64));
+        let workers = self.workers(Some(items.len() as u64));
         let results = Mutex::new(Vec::with_capacity(items.len()));
         let items = Mutex::new(items.into_iter().enumerate());
         let work = || {
@@ -413,12 +400,17 @@ impl<'a> Bulk<'a> {
         if let Some(error) = self.misuse() {
             return Err(error);
         }
-        BulkRun::start(self, Box::new(requests.into_iter()))
+        BulkRun::start(self.client, &self.settings, Box::new(requests.into_iter()))
+    }
+
+    pub(super) fn workers(&self, total: Option<u64>) -> Workers {
+        Workers::new(self.client, &self.settings, total)
     }
 
     /// What is wrong with the settings.
     fn misuse(&self) -> Option<Error> {
         let limit = self
+            .settings
             .spend_limit
             .filter(|limit| limit.is_nan() || *limit < 0.0)?;
         let what = format!("a spend limit of {limit}: give an amount in dollars, of 0 or more");
@@ -448,30 +440,13 @@ fn recruit<'scope, 'env, F>(
     });
 }
 
-fn panicked<R>(panic: Box<dyn std::any::Any + Send>) -> Result<R> {
-    let said = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    let what = match said {
-        Some(said) => format!("a closure panicked: {}", crate::error::sanitize(&said, 200)),
-        None => "a closure panicked".to_owned(),
-    };
-    let cause = Cause::Rejected(what.into());
-    Err(Error::new(
-        ErrorKind::Panicked,
-        "an item of a bulk run",
-        cause,
-    ))
-}
-
 impl fmt::Debug for Bulk<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bulk")
-            .field("concurrency", &self.concurrency)
-            .field("ramp_up", &self.ramp_up)
-            .field("journal", &self.journal)
-            .field("spend_limit", &self.spend_limit)
+            .field("concurrency", &self.settings.concurrency)
+            .field("ramp_up", &self.settings.ramp_up)
+            .field("journal", &self.settings.journal)
+            .field("spend_limit", &self.settings.spend_limit)
             .finish_non_exhaustive()
     }
 }

@@ -21,7 +21,7 @@ fn workers() -> Arc<Workers> {
     let prices = Prices::none().set("claude-haiku-4-5", Price::new(0.0, 1e6));
     let bulk = client.bulk().concurrency(8).prices(prices);
     let bulk = bulk.ramp_up(Duration::from_secs(3_600)).spend_limit(150.0);
-    Arc::new(Workers::new(&bulk, None))
+    Arc::new(bulk.workers(None))
 }
 
 fn request() -> MessageRequest {

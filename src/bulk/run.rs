@@ -13,19 +13,21 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::cache_warmer::CacheWarmer;
+use super::panic::panicked;
 use super::progress::Progress;
+use super::settings::BulkSettings;
 use super::workers::Workers;
-use super::{Bulk, panicked};
+use crate::client::Client;
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
 use crate::error::{Cause, Error, Result};
 use crate::journal::{Journal, Place};
 use crate::types::{ErrorKind, Message, MessageRequest};
 
-/// The answers of a [bulk run](Bulk::run), as they come: each key of the input once, with the
+/// The answers of a [bulk run](crate::Bulk::run), as they come: each key of the input once, with the
 /// answer or the error. `next` blocks until there is one.
 ///
-/// Answers that an earlier run left in the [journal](Bulk::journal) come in between, each when its
+/// Answers that an earlier run left in the [journal](crate::Bulk::journal) come in between, each when its
 /// request is taken from the input.
 ///
 /// Dropping it stops the run: nothing more is sent, answers that are being streamed are cut, and
@@ -103,13 +105,17 @@ struct Kept {
 }
 
 impl<K: ToString + Send + 'static> BulkRun<K> {
-    pub(super) fn start(bulk: &Bulk<'_>, input: Input<K>) -> Result<BulkRun<K>> {
+    pub(super) fn start(
+        client: &Client,
+        settings: &BulkSettings,
+        input: Input<K>,
+    ) -> Result<BulkRun<K>> {
         let total = match input.size_hint() {
             (least, Some(most)) if least == most => Some(most as u64),
             _ => None,
         };
-        let workers = Workers::new(bulk, total);
-        let done = match &bulk.journal {
+        let workers = Workers::new(client, settings, total);
+        let done = match &settings.journal {
             Some(path) => {
                 let mut keys = HashMap::new();
                 let journal = Journal::open_each(path, "bulk", |line: Key, place| {
@@ -130,10 +136,10 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             panic: Mutex::new(None),
             has_journal: done.is_some(),
             done: Mutex::new(done),
-            replay: bulk.replay,
-            warmth: bulk.warm_first.then(CacheWarmer::default),
+            replay: settings.replay,
+            warmth: settings.warm_first.then(CacheWarmer::default),
         });
-        let (sender, answers) = sync_channel(bulk.concurrency.min(MOST_ANSWERS));
+        let (sender, answers) = sync_channel(settings.concurrency.min(MOST_ANSWERS));
         recruit(&shared, 0, &sender).map_err(|source| {
             let cause = Cause::Unusable {
                 what: "no thread can be started".into(),

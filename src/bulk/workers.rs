@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Bulk;
 use super::progress::{OnProgress, Progress};
+use super::settings::BulkSettings;
 use crate::budget::ModelClass;
 use crate::call::retry::scale;
 use crate::call::totals::Totals;
@@ -54,16 +54,16 @@ struct State {
 }
 
 impl Workers {
-    pub(super) fn new(bulk: &Bulk<'_>, total: Option<u64>) -> Workers {
-        let client = bulk.client.for_run();
+    pub(super) fn new(client: &Client, settings: &BulkSettings, total: Option<u64>) -> Workers {
+        let client = client.for_run();
         Workers {
-            concurrency: bulk.concurrency,
-            ramp_up: bulk.ramp_up,
+            concurrency: settings.concurrency,
+            ramp_up: settings.ramp_up,
             began: client.core().sleeper.clock().now(),
             client,
-            prices: bulk.prices.clone(),
-            spend_limit: bulk.spend_limit,
-            on_progress: bulk.on_progress.clone(),
+            prices: settings.prices.clone(),
+            spend_limit: settings.spend_limit,
+            on_progress: settings.on_progress.clone(),
             state: Mutex::new(State {
                 total,
                 ..State::default()
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn in_fast_mode_a_run_stands_in_its_line_or_in_the_one_that_the_caller_chose() {
         let client = Client::builder().api_key("test").build().unwrap();
-        let workers = Workers::new(&client.bulk(), None);
+        let workers = client.bulk().workers(None);
         let model = Model::new("claude-opus-5");
         workers.uses(&model, true);
         let fast = ModelClass::of("claude-opus-5").fast();

@@ -6,13 +6,14 @@ use std::time::Duration;
 use log::Level;
 
 use super::class::ModelClass;
-use super::cost::{Cost, Time, seconds};
+use super::cost::{Cost, Time, to_duration};
 use super::limiter::decision::{NotNow, OverLimit};
-use super::queue::{Lack, WaitLimits, Waiter};
+use super::queue::{Suspension, WaitLimitExceeded, WaitLimits, Waiter};
 use super::reservation::Reservation;
-use super::shared::Shared;
+use super::shared::{BudgetState, SharedBudget};
 use super::wait::Wait;
 use crate::clock::lock;
+use crate::clock::sync::MutexGuard;
 use crate::error::{Cause, Error, display_duration};
 use crate::types::{ErrorKind, WaitCause, Waits};
 
@@ -75,7 +76,7 @@ impl AdmissionRequest<'_> {
     /// Waits for room, behind those of its class that came before.
     pub(super) fn wait_for_admission(
         &self,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedBudget>,
     ) -> Result<Reservation, AdmissionFailure> {
         let start = shared.now();
         let deadline = self
@@ -87,7 +88,7 @@ impl AdmissionRequest<'_> {
         };
         let mut state = lock(&shared.state);
         let (queue, gate) = state.queue(self.class);
-        let ticket = self.ticket.unwrap_or_else(|| queue.ticket());
+        let ticket = self.ticket.unwrap_or_else(|| queue.issue_ticket());
         if queue.is_next(ticket) {
             match queue.limiter.try_admit(start, &self.cost, gate) {
                 Ok(key) => {
@@ -104,30 +105,35 @@ impl AdmissionRequest<'_> {
                 Err(_) => {}
             }
         }
-        let at_best = queue.at_best(start, ticket, &self.cost, gate);
-        if let Some(lack) = wait_limits.lack(start, at_best, queue.refused_until(start, gate)) {
-            return Err(match lack {
-                Lack::Time => AdmissionFailure::Late {
-                    at_least: seconds(at_best - start),
+        let earliest = queue.earliest_start(start, ticket, &self.cost, gate);
+        let suspension = queue.suspension(start, gate);
+        if let Some(exceeded) = wait_limits.exceeded(start, earliest, suspension) {
+            return Err(match exceeded {
+                WaitLimitExceeded::Deadline => AdmissionFailure::Late {
+                    at_least: to_duration(earliest - start),
                     cause: queue.cause_for(start, ticket, &self.cost, gate),
                 },
-                Lack::Wait(cause) => AdmissionFailure::Refused(cause),
+                WaitLimitExceeded::MaxWait(cause) => AdmissionFailure::Refused(cause),
             });
         }
-        let waiter = queue.enter(start, ticket, self.cost, wait_limits);
+        let waiter = queue.join(start, ticket, self.cost, wait_limits);
         drop(state);
-        let place = Place {
+        let place = QueuePlace {
             shared,
             class: self.class,
             waiter,
         };
-        self.wait_in(&place, start)
+        self.wait_in_queue(&place, start)
     }
 
-    /// Waits for the turn of a place, and for room then.
-    fn wait_in(&self, place: &Place<'_>, start: Time) -> Result<Reservation, AdmissionFailure> {
+    /// Waits until the request is the head of its queue and is admitted.
+    fn wait_in_queue(
+        &self,
+        place: &QueuePlace<'_>,
+        start: Time,
+    ) -> Result<Reservation, AdmissionFailure> {
         let (shared, waiter) = (place.shared, &*place.waiter);
-        let mut announced = false;
+        let mut is_announced = false;
         let mut state = lock(&shared.state);
         loop {
             if (self.is_stopped)() {
@@ -136,78 +142,73 @@ impl AdmissionRequest<'_> {
             let now = shared.now();
             let (queue, gate) = state.queue(self.class);
             let waits = queue.waited(now, waiter);
-            let (until, cause) = match queue.turn(waiter, now, gate) {
+            let (until, cause) = match queue.try_admit(waiter, now, gate) {
                 Ok(key) => {
                     queue.leave(now, waiter);
-                    let reservation =
-                        Reservation::new(Arc::clone(shared), self.class, key, waiter.ticket);
+                    let shared = Arc::clone(shared);
+                    let reservation = Reservation::new(shared, self.class, key, waiter.ticket);
                     return Ok(reservation.after(waits));
                 }
                 Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
                 Err(NotNow::NotBefore(time, cause)) => (Some(time), cause),
                 Err(NotNow::OnEvent(cause)) => (None, cause),
             };
-            // An event may better what is waited for, but not the lower bound.
-            let best = queue.at_best(now, waiter.ticket, &waiter.cost, gate);
+            // An event can shorten the wait, but not below this bound.
+            let earliest = queue.earliest_start(now, waiter.ticket, &waiter.cost, gate);
             let left = waiter.wait_limits.after(&waits);
-            let is_refused = matches!(cause, WaitCause::Pause | WaitCause::Overload);
-            let lack = match left.lack(now, best, queue.refused_until(now, gate)) {
-                None if left.is_over(now) => Some(Lack::Time),
-                None if is_refused && left.is_spent() => Some(Lack::Wait(cause)),
-                lack => lack,
-            };
-            match lack {
-                Some(Lack::Time) => {
-                    return Err(AdmissionFailure::Late {
-                        at_least: seconds(best.max(until.unwrap_or(now)) - start),
-                        cause,
-                    });
+            let suspension = queue.suspension(now, gate);
+            match left.exceeded_by_waiter(now, earliest, suspension, cause) {
+                Some(WaitLimitExceeded::Deadline) => {
+                    let at_least = to_duration(earliest.max(until.unwrap_or(now)) - start);
+                    return Err(AdmissionFailure::Late { at_least, cause });
                 }
-                Some(Lack::Wait(cause)) => return Err(AdmissionFailure::Refused(cause)),
+                Some(WaitLimitExceeded::MaxWait(cause)) => {
+                    return Err(AdmissionFailure::Refused(cause));
+                }
                 None => {}
             }
-            if !announced {
-                let expected = match cause {
-                    // It may come at any time.
-                    WaitCause::FirstResponse => best,
-                    _ => until.unwrap_or(best),
-                };
-                let expected = seconds(expected - now);
-                if expected >= WORTH_SAYING {
-                    announced = true;
-                    let wait = Wait {
-                        class: self.class.clone(),
-                        cause,
-                        expected,
-                        waiting: queue.waiting(),
-                    };
-                    let on_wait = state.on_wait.clone();
-                    drop(state);
-                    // A call says by itself why it comes back.
-                    let level = if self.is_back {
-                        Level::Debug
-                    } else {
-                        Level::Info
-                    };
-                    wait.announce(level, on_wait.as_deref());
-                    // Outside of the lock: it may be the last of it, and what it holds may lock.
-                    drop(on_wait);
-                    state = lock(&shared.state);
-                    continue;
-                }
-            }
-            // A refusal that comes meanwhile wakes who had too little time_left from the start: who
-            // has used it up looks again.
-            let least = match is_refused {
-                true => Duration::ZERO,
-                false => LOOK_AGAIN,
+            let expected = match cause {
+                // The first response can arrive at any time.
+                WaitCause::FirstResponse => earliest,
+                _ => until.unwrap_or(earliest),
             };
-            let given_up = left.max_wait;
-            let given_up = given_up.map(|left| now + left.max(least).as_secs_f64());
-            let ends = [left.deadline, given_up].into_iter().flatten();
-            let end = ends.reduce(Time::min);
-            state = shared.wait(state, waiter, until, end);
+            let expected = to_duration(expected - now);
+            if !is_announced && expected >= MIN_ANNOUNCED_WAIT {
+                is_announced = true;
+                state = self.announce_wait(shared, state, cause, expected);
+                continue;
+            }
+            state = shared.wait(state, waiter, until, left.next_check(now, cause));
         }
+    }
+
+    /// Tells the log and the caller that a wait begins; gives up the lock meanwhile.
+    fn announce_wait<'s>(
+        &self,
+        shared: &'s SharedBudget,
+        mut state: MutexGuard<'s, BudgetState>,
+        cause: WaitCause,
+        expected: Duration,
+    ) -> MutexGuard<'s, BudgetState> {
+        let wait = Wait {
+            class: self.class.clone(),
+            cause,
+            expected,
+            waiting: state.queue(self.class).0.waiting(),
+        };
+        let on_wait = state.on_wait.clone();
+        drop(state);
+        // The call itself logs why a refused request returns.
+        let level = if self.is_back {
+            Level::Debug
+        } else {
+            Level::Info
+        };
+        wait.announce(level, on_wait.as_deref());
+        // Dropped outside of the lock: this may be the last clone, and what the closure holds may
+        // take the lock.
+        drop(on_wait);
+        lock(&shared.state)
     }
 }
 
@@ -217,6 +218,39 @@ impl WaitLimits {
         let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
         let max_wait = self.max_wait.map(|most| most.saturating_sub(waited));
         WaitLimits { max_wait, ..self }
+    }
+
+    /// Like [`exceeded`](WaitLimits::exceeded), for the limits that are left of a request that waits
+    /// for `cause` already.
+    fn exceeded_by_waiter(
+        &self,
+        now: Time,
+        earliest: Time,
+        suspension: Option<Suspension>,
+        cause: WaitCause,
+    ) -> Option<WaitLimitExceeded> {
+        match self.exceeded(now, earliest, suspension) {
+            None if self.is_over(now) => Some(WaitLimitExceeded::Deadline),
+            None if is_suspension(cause) && self.is_spent() => {
+                Some(WaitLimitExceeded::MaxWait(cause))
+            }
+            exceeded => exceeded,
+        }
+    }
+
+    /// Returns when a waiter must check its limits again, whatever else wakes it.
+    ///
+    /// A refusal that begins meanwhile wakes each waiter whose `max_wait` was too short from the
+    /// start; a waiter that has used up its `max_wait` wakes by this time.
+    fn next_check(&self, now: Time, cause: WaitCause) -> Option<Time> {
+        let least = match is_suspension(cause) {
+            true => Duration::ZERO,
+            false => MIN_RECHECK_INTERVAL,
+        };
+        let max_wait = self.max_wait;
+        let max_wait_ends = max_wait.map(|left| now + left.max(least).as_secs_f64());
+        let ends = [self.deadline, max_wait_ends].into_iter().flatten();
+        ends.reduce(Time::min)
     }
 
     fn is_over(&self, now: Time) -> bool {
@@ -229,13 +263,13 @@ impl WaitLimits {
 }
 
 /// A place in a queue, which is given up whatever happens to the thread.
-struct Place<'a> {
-    shared: &'a Arc<Shared>,
+struct QueuePlace<'a> {
+    shared: &'a Arc<SharedBudget>,
     class: &'a ModelClass,
     waiter: Arc<Waiter>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         // By the lock: times of others are not before it.
@@ -285,11 +319,16 @@ impl AdmissionFailure {
     }
 }
 
+/// Whether requests wait for this because the server has refused all of them.
+fn is_suspension(cause: WaitCause) -> bool {
+    matches!(cause, WaitCause::Pause | WaitCause::Overload)
+}
+
 /// A wait shorter than a second is not worth a line.
-const WORTH_SAYING: Duration = Duration::from_secs(1);
+const MIN_ANNOUNCED_WAIT: Duration = Duration::from_secs(1);
 
 /// How often at most a request looks whether it has come to wait for a refusal.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -305,7 +344,7 @@ mod tests {
         let (class, cost) = (ModelClass::of("claude-haiku-4-5"), Cost::request());
         // The next one waits for its headers.
         let first = budget.reserve(&class, cost, None).expect("room");
-        let looked = Cell::new(0);
+        let checks = Cell::new(0);
         let request = AdmissionRequest {
             class: &class,
             cost,
@@ -314,16 +353,16 @@ mod tests {
             time_left: Some(Duration::from_millis(50)),
             max_wait: Some(Duration::ZERO),
             is_stopped: &|| {
-                looked.set(looked.get() + 1);
+                checks.set(checks.get() + 1);
                 false
             },
         };
-        let denied = budget.acquire(&request).map(drop);
+        let result = budget.acquire(&request).map(drop);
         assert!(
-            matches!(denied, Err(AdmissionFailure::Late { .. })),
-            "{denied:?}"
+            matches!(result, Err(AdmissionFailure::Late { .. })),
+            "{result:?}"
         );
-        assert!(looked.get() < 10, "looked {} times", looked.get());
+        assert!(checks.get() < 10, "{} checks", checks.get());
         drop(first);
     }
 }

@@ -9,12 +9,12 @@ use fastrand::Rng;
 
 use super::admission::{Admission, AdmissionFailure, AdmissionRequest};
 use super::class::ModelClass;
-use super::cost::{Cost, seconds};
+use super::cost::{Cost, to_duration};
 use super::limiter::decision::NotNow;
 use super::limits::Limits;
 use super::plan::Plan;
 use super::reservation::Reservation;
-use super::shared::{BudgetState, Shared};
+use super::shared::{BudgetState, SharedBudget};
 use super::snapshot::ClassSnapshot;
 use super::wait::Wait;
 use crate::clock::{Clock, lock};
@@ -38,7 +38,20 @@ use crate::types::{Model, WaitCause};
 /// ```
 #[derive(Clone)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBudget>,
+}
+
+/// How long a request waits at least.
+pub(crate) struct MinimumWait {
+    pub(crate) total: Duration,
+    /// The part of `total` that is a pause or an overload.
+    pub(crate) suspended: Duration,
+}
+
+/// The requests that wait now, of all classes.
+pub(crate) struct QueueStatus {
+    pub(crate) waiting: usize,
+    pub(crate) cause: Option<WaitCause>,
 }
 
 impl Budget {
@@ -64,7 +77,7 @@ impl Budget {
 
     pub(crate) fn on(clock: Clock, rng: Rng) -> Budget {
         Budget {
-            shared: Arc::new(Shared::new(clock, rng)),
+            shared: Arc::new(SharedBudget::new(clock, rng)),
         }
     }
 
@@ -84,7 +97,7 @@ impl Budget {
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
             state.limits.insert(class, limits);
-            state.set_limits(now);
+            state.apply_limits(now);
         });
         self
     }
@@ -101,7 +114,7 @@ impl Budget {
     pub fn default_limits(self, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
             state.default_limits = limits;
-            state.set_limits(now);
+            state.apply_limits(now);
         });
         self
     }
@@ -142,11 +155,11 @@ impl Budget {
         self,
         classify: impl Fn(&Model) -> ModelClass + Send + Sync + 'static,
     ) -> Budget {
-        let before = lock(&self.shared.state)
+        let previous = lock(&self.shared.state)
             .classify
             .replace(Arc::new(classify));
         // Outside of the lock: what a closure holds may take it.
-        drop(before);
+        drop(previous);
         self
     }
 
@@ -160,8 +173,8 @@ impl Budget {
     /// ```
     #[must_use = "the budget itself is returned"]
     pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
-        let before = lock(&self.shared.state).on_wait.replace(Arc::new(on_wait));
-        drop(before);
+        let previous = lock(&self.shared.state).on_wait.replace(Arc::new(on_wait));
+        drop(previous);
         self
     }
 
@@ -219,7 +232,7 @@ impl Budget {
         cost: Cost,
         deadline: Option<Duration>,
     ) -> Result<Reservation> {
-        let ask = AdmissionRequest {
+        let request = AdmissionRequest {
             class,
             cost,
             ticket: None,
@@ -228,8 +241,8 @@ impl Budget {
             max_wait: None,
             is_stopped: &|| false,
         };
-        let denied = |denied: AdmissionFailure| denied.into_error("reserving".into(), deadline);
-        self.acquire(&ask).map_err(denied)
+        self.acquire(&request)
+            .map_err(|failure| failure.into_error("reserving".into(), deadline))
     }
 
     /// Asks whether a request may be sent now, without waiting.
@@ -254,7 +267,7 @@ impl Budget {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let (queue, gate) = state.queue(class);
-        let ticket = queue.ticket();
+        let ticket = queue.issue_ticket();
         if queue.is_next(ticket) {
             match queue.limiter.try_admit(now, &cost, gate) {
                 Ok(key) => {
@@ -263,7 +276,7 @@ impl Budget {
                     return Ok(Admission::Granted(reservation));
                 }
                 Err(NotNow::NotBefore(time, _)) => {
-                    return Ok(Admission::NotBefore(seconds(time - now)));
+                    return Ok(Admission::NotBefore(to_duration(time - now)));
                 }
                 Err(NotNow::Never(excess)) => {
                     return Err(
@@ -273,8 +286,10 @@ impl Budget {
                 Err(NotNow::OnEvent(_)) => {}
             }
         }
-        let at_best = queue.at_best(now, ticket, &cost, gate);
-        Ok(Admission::NotBefore(seconds(at_best - now).max(SOON)))
+        let earliest = queue.earliest_start(now, ticket, &cost, gate);
+        Ok(Admission::NotBefore(
+            to_duration(earliest - now).max(RETRY_WITHOUT_ESTIMATE),
+        ))
     }
 
     /// What each class has used, what it waits for, and what is known of the server's limits.
@@ -341,22 +356,19 @@ impl Budget {
         request.wait_for_admission(&self.shared)
     }
 
-    /// How long a request that comes back with its old ticket will wait at least, and how long of
-    /// it for a pause or an overload.
-    pub(crate) fn at_least(
-        &self,
-        class: &ModelClass,
-        ticket: u64,
-        cost: &Cost,
-    ) -> (Duration, Duration) {
+    /// Returns how long a refused request that returns with its old ticket waits at least.
+    pub(crate) fn minimum_wait(&self, class: &ModelClass, ticket: u64, cost: &Cost) -> MinimumWait {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let (queue, gate) = state.queue(class);
-        let at_best = queue.at_best(now, ticket, cost, gate);
-        let refused_until = queue
-            .refused_until(now, gate)
-            .map_or(now, |(until, _)| until);
-        (seconds(at_best - now), seconds(refused_until - now))
+        let earliest = queue.earliest_start(now, ticket, cost, gate);
+        let suspension = queue.suspension(now, gate);
+        MinimumWait {
+            total: to_duration(earliest - now),
+            suspended: suspension.map_or(Duration::ZERO, |suspension| {
+                to_duration(suspension.until - now)
+            }),
+        }
     }
 
     /// How many requests wait in the shortest line of these classes; where none is named, in all.
@@ -367,15 +379,19 @@ impl Budget {
         shortest.unwrap_or_else(|| state.queues.values().map(|queue| queue.waiting()).sum())
     }
 
-    /// How many requests wait, of all classes, and what the first of the longest line waits for.
-    pub(crate) fn head(&self) -> (usize, Option<WaitCause>) {
+    /// Returns how many requests of all classes wait, and what the head of the longest queue waits
+    /// for.
+    pub(crate) fn waiting_now(&self) -> QueueStatus {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let BudgetState { queues, gate, .. } = &mut *state;
         let waiting = queues.values().map(|queue| queue.waiting()).sum();
         let longest = queues.values_mut().max_by_key(|queue| queue.waiting());
-        let cause = longest.and_then(|queue| queue.head_outlook(now, gate));
-        (waiting, cause.map(|(_, cause)| cause))
+        let head = longest.and_then(|queue| queue.head_wait(now, gate));
+        QueueStatus {
+            waiting,
+            cause: head.map(|wait| wait.cause),
+        }
     }
 
     /// Wakes all that wait, so that they see whether they have become pointless.
@@ -392,4 +408,4 @@ impl fmt::Debug for Budget {
 }
 
 /// When to ask again where nobody knows.
-const SOON: Duration = Duration::from_millis(100);
+const RETRY_WITHOUT_ESTIMATE: Duration = Duration::from_millis(100);

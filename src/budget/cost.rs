@@ -186,7 +186,7 @@ pub(crate) const fn greater(one: f64, other: f64) -> f64 {
 }
 
 /// A span of time of the budget as a `Duration`; a negative one is zero.
-pub(crate) fn seconds(time: Time) -> Duration {
+pub(crate) fn to_duration(time: Time) -> Duration {
     Duration::try_from_secs_f64(time.max(0.0)).unwrap_or(Duration::MAX)
 }
 

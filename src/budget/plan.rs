@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::class::ModelClass;
-use super::cost::{Cost, INPUT, OUTPUT, Time, seconds, whole};
+use super::cost::{Cost, INPUT, OUTPUT, Time, to_duration, whole};
 use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
-use super::shared::Shared;
+use super::shared::SharedBudget;
 use crate::clock::lock;
 use crate::prices::{Prices, sum};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
@@ -53,7 +53,7 @@ pub struct Plan {
 impl Plan {
     /// Tries these requests on copies of the limiters of their classes.
     pub(super) fn of<'m>(
-        shared: &Shared,
+        shared: &SharedBudget,
         requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
     ) -> Plan {
         let mut costs: BTreeMap<ModelClass, Vec<(Cost, Option<&Model>)>> = BTreeMap::new();
@@ -66,7 +66,7 @@ impl Plan {
             let mut state = lock(&shared.state);
             let (queue, gate) = state.queue(&class);
             let mut run = DryRun::new(now, queue.limiter.clone(), gate.clone());
-            let before: Vec<Cost> = queue.costs().collect();
+            let before: Vec<Cost> = queue.queued_costs().collect();
             drop(state);
             for cost in &before {
                 if let Some(key) = run.admit(cost) {
@@ -168,7 +168,7 @@ impl DryRun {
         while let Some(end) = self.next_end() {
             self.move_to(end);
         }
-        self.plan.duration = seconds(self.now - self.start);
+        self.plan.duration = to_duration(self.now - self.start);
         self.plan
     }
 
@@ -189,7 +189,7 @@ impl DryRun {
                 self.now + 1.0
             };
             let next = next.max(self.now + SHORTEST);
-            self.plan.waits.add(cause, seconds(next - self.now));
+            self.plan.waits.add(cause, to_duration(next - self.now));
             self.move_to(next);
         }
     }
@@ -204,7 +204,7 @@ impl DryRun {
         };
         let tokens = (usage.input_tokens, usage.output_tokens);
         let end = self.now + LATENCY + expected[OUTPUT] / SPEED;
-        let nanos = seconds(end).as_nanos().min(u128::from(u64::MAX)) as u64;
+        let nanos = to_duration(end).as_nanos().min(u128::from(u64::MAX)) as u64;
         self.under_way.push(Reverse((nanos, self.answers.len())));
         self.answers.push((key, usage));
         tokens

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cost::{Cost, Time, seconds};
+use super::cost::{Cost, Time, to_duration};
 use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
@@ -25,8 +25,10 @@ pub(super) struct ClassQueue {
     next_ticket: u64,
     /// What the heads of the line have waited for, one after the other.
     waits: Waits,
-    /// Up to when that is booked, and what the head waits for since.
-    booked: (Time, WaitCause),
+    /// The time up to which `waits` is complete.
+    counted_until: Time,
+    /// What the head has waited for since `counted_until`.
+    head_cause: WaitCause,
     /// What the head sleeps to; `None` where it waits for an event, or has not looked yet.
     head_until: Option<Time>,
 }
@@ -39,7 +41,7 @@ pub(super) struct Waiter {
     pub(super) wait_limits: WaitLimits,
     pub(super) wake: Condvar,
     /// What the heads had waited for when it came.
-    before: Waits,
+    waits_before: Waits,
 }
 
 /// How long a request will wait.
@@ -51,33 +53,47 @@ pub(super) struct WaitLimits {
     pub(super) max_wait: Option<Duration>,
 }
 
-/// What a request lacks that could go one day.
+/// The limit of its wait that a request would exceed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Lack {
-    /// It would be after the deadline.
-    Time,
-    /// It will not wait so long for a pause or an overload.
-    Wait(WaitCause),
+pub(super) enum WaitLimitExceeded {
+    Deadline,
+    /// `max_wait`, by a pause or an overload.
+    MaxWait(WaitCause),
 }
 
 impl WaitLimits {
-    /// What a request lacks that can go at `best` at the earliest, and not before the server has
-    /// refused all of them for the last time.
-    pub(super) fn lack(
+    /// Returns the limit that a wait exceeds which ends at `earliest` at best, and not before the
+    /// end of `suspension`.
+    pub(super) fn exceeded(
         &self,
         now: Time,
-        best: Time,
-        refused_until: Option<(Time, WaitCause)>,
-    ) -> Option<Lack> {
-        if self.deadline.is_some_and(|deadline| best > deadline) {
-            return Some(Lack::Time);
+        earliest: Time,
+        suspension: Option<Suspension>,
+    ) -> Option<WaitLimitExceeded> {
+        if self.deadline.is_some_and(|deadline| earliest > deadline) {
+            return Some(WaitLimitExceeded::Deadline);
         }
-        let (until, cause) = refused_until?;
-        let is_long = |most: Duration| seconds(until - now) > most;
+        let Suspension { until, cause } = suspension?;
+        let is_too_long = |max_wait: Duration| to_duration(until - now) > max_wait;
         self.max_wait
-            .is_some_and(is_long)
-            .then_some(Lack::Wait(cause))
+            .is_some_and(is_too_long)
+            .then_some(WaitLimitExceeded::MaxWait(cause))
     }
+}
+
+/// A time during which the server has refused all requests of a class.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspension {
+    pub(super) until: Time,
+    pub(super) cause: WaitCause,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpectedWait {
+    /// The end of the wait; `None` where only an event ends the wait.
+    pub(super) until: Option<Time>,
+    pub(super) cause: WaitCause,
 }
 
 impl ClassQueue {
@@ -87,13 +103,14 @@ impl ClassQueue {
             waiters: VecDeque::new(),
             next_ticket: 0,
             waits: Waits::default(),
-            booked: (0.0, WaitCause::Turn),
+            counted_until: 0.0,
+            head_cause: WaitCause::Turn,
             head_until: None,
         }
     }
 
     /// The number under which a request keeps its place, also when it comes back refused.
-    pub(super) fn ticket(&mut self) -> u64 {
+    pub(super) fn issue_ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket
     }
@@ -106,40 +123,40 @@ impl ClassQueue {
     }
 
     /// Takes a place in the order of the tickets.
-    pub(super) fn enter(
+    pub(super) fn join(
         &mut self,
         now: Time,
         ticket: u64,
         cost: Cost,
         wait_limits: WaitLimits,
     ) -> Arc<Waiter> {
-        self.book(now);
+        self.count_waits(now);
         let waiter = Arc::new(Waiter {
             ticket,
             cost,
             wait_limits,
             wake: Condvar::new(),
-            before: self.waits.clone(),
+            waits_before: self.waits.clone(),
         });
-        let place = self.waiters.partition_point(|other| other.ticket < ticket);
-        if place == 0 {
+        let position = self.waiters.partition_point(|other| other.ticket < ticket);
+        if position == 0 {
             self.head_until = None;
         }
-        self.waiters.insert(place, Arc::clone(&waiter));
+        self.waiters.insert(position, Arc::clone(&waiter));
         waiter
     }
 
     /// Gives up a place; if it was the first, the next one gets the baton.
     pub(super) fn leave(&mut self, now: Time, waiter: &Waiter) {
         let mut waiters = self.waiters.iter();
-        let Some(place) = waiters.position(|other| other.ticket == waiter.ticket) else {
+        let Some(position) = waiters.position(|other| other.ticket == waiter.ticket) else {
             return;
         };
-        self.book(now);
-        self.waiters.remove(place);
-        if place == 0 {
+        self.count_waits(now);
+        self.waiters.remove(position);
+        if position == 0 {
             self.head_until = None;
-            self.booked.1 = WaitCause::Turn;
+            self.head_cause = WaitCause::Turn;
             self.wake_head();
         }
     }
@@ -147,35 +164,35 @@ impl ClassQueue {
     /// What a waiter has waited for until now: who stands behind the head waits for what the head
     /// waits for.
     pub(super) fn waited(&mut self, now: Time, waiter: &Waiter) -> Waits {
-        self.book(now);
-        self.waits.since(&waiter.before)
+        self.count_waits(now);
+        self.waits.since(&waiter.waits_before)
     }
 
-    fn book(&mut self, now: Time) {
-        let (since, cause) = self.booked;
+    fn count_waits(&mut self, now: Time) {
         if !self.waiters.is_empty() {
-            self.waits.add(cause, seconds(now - since));
+            let waited = to_duration(now - self.counted_until);
+            self.waits.add(self.head_cause, waited);
         }
-        self.booked.0 = now;
+        self.counted_until = now;
     }
 
     /// Takes a waiter in if it is its turn and there is room. Otherwise, if it is the head, what
     /// it will sleep to is noted.
-    pub(super) fn turn(
+    pub(super) fn try_admit(
         &mut self,
         waiter: &Waiter,
         now: Time,
         gate: &mut OverloadGate,
     ) -> Result<SlabKey, NotNow> {
         if !self.is_next(waiter.ticket) {
-            let head = self.head_outlook(now, gate);
+            let head = self.head_wait(now, gate);
             return Err(NotNow::OnEvent(
-                head.map_or(WaitCause::Turn, |(_, cause)| cause),
+                head.map_or(WaitCause::Turn, |wait| wait.cause),
             ));
         }
-        self.book(now);
+        self.count_waits(now);
         let result = self.limiter.try_admit(now, &waiter.cost, gate);
-        (self.head_until, self.booked.1) = match result {
+        (self.head_until, self.head_cause) = match result {
             Err(NotNow::NotBefore(time, cause)) => (Some(time), cause),
             Err(NotNow::OnEvent(cause)) => (None, cause),
             _ => (None, WaitCause::Turn),
@@ -184,18 +201,18 @@ impl ClassQueue {
     }
 
     /// Wakes the head if it can go earlier than it thinks.
-    pub(super) fn wake_if_better(&mut self, now: Time, gate: &mut OverloadGate) {
+    pub(super) fn wake_head_if_earlier(&mut self, now: Time, gate: &mut OverloadGate) {
         let Some(head) = self.waiters.front() else {
             return;
         };
-        let better = match self.limiter.outlook(now, &head.cost, gate) {
+        let is_earlier = match self.limiter.outlook(now, &head.cost, gate) {
             Ok(()) | Err(NotNow::Never(_)) => true,
             Err(NotNow::NotBefore(time, _)) => self
                 .head_until
-                .is_none_or(|until| time + WORTH_WAKING < until),
+                .is_none_or(|until| time + MIN_GAIN_TO_WAKE < until),
             Err(NotNow::OnEvent(_)) => false,
         };
-        if better {
+        if is_earlier {
             self.wake_head();
         }
     }
@@ -213,20 +230,21 @@ impl ClassQueue {
     }
 
     /// Wakes those who will not wait as long as the server refuses all requests.
-    pub(super) fn wake_impatient(&self, now: Time, gate: &OverloadGate) {
-        let Some(refused) = self.refused_until(now, gate) else {
+    pub(super) fn wake_over_max_wait(&self, now: Time, gate: &OverloadGate) {
+        let Some(suspension) = self.suspension(now, gate) else {
             return;
         };
         for waiter in &self.waiters {
-            let lack = waiter.wait_limits.lack(now, refused.0, Some(refused));
-            if lack.is_some() {
+            let limits = waiter.wait_limits;
+            let exceeded = limits.exceeded(now, suspension.until, Some(suspension));
+            if exceeded.is_some() {
                 waiter.wake.notify_one();
             }
         }
     }
 
     /// What those who wait request for, in their order.
-    pub(super) fn costs(&self) -> impl Iterator<Item = Cost> + '_ {
+    pub(super) fn queued_costs(&self) -> impl Iterator<Item = Cost> + '_ {
         self.waiters.iter().map(|waiter| waiter.cost)
     }
 
@@ -235,7 +253,7 @@ impl ClassQueue {
     }
 
     /// The earliest time at which a request could go that stands behind the tickets below its own.
-    pub(super) fn at_best(
+    pub(super) fn earliest_start(
         &mut self,
         now: Time,
         ticket: u64,
@@ -255,17 +273,19 @@ impl ClassQueue {
         self.limiter.at_best(now, &queued, cost).max(gate)
     }
 
-    /// Until when the server has refused all requests, and why.
-    pub(super) fn refused_until(
-        &self,
-        now: Time,
-        gate: &OverloadGate,
-    ) -> Option<(Time, WaitCause)> {
-        let pause = (self.limiter.pause(), WaitCause::Pause);
-        let hold = gate.hold().map(|hold| (hold, WaitCause::Overload));
-        let all = [Some(pause), hold].into_iter().flatten();
-        let later = all.filter(|(time, _)| *time > now);
-        later.max_by(|(one, _), (other, _)| one.total_cmp(other))
+    /// Returns the pause of the class or the hold of the overload gate, whichever ends later.
+    pub(super) fn suspension(&self, now: Time, gate: &OverloadGate) -> Option<Suspension> {
+        let pause = Suspension {
+            until: self.limiter.pause(),
+            cause: WaitCause::Pause,
+        };
+        let hold = gate.hold().map(|until| Suspension {
+            until,
+            cause: WaitCause::Overload,
+        });
+        let both = [Some(pause), hold].into_iter().flatten();
+        let current = both.filter(|suspension| suspension.until > now);
+        current.max_by(|one, other| one.until.total_cmp(&other.until))
     }
 
     /// What a request would wait for that stands behind the tickets below its own.
@@ -277,39 +297,38 @@ impl ClassQueue {
         gate: &mut OverloadGate,
     ) -> WaitCause {
         let head = match self.is_next(ticket) {
-            true => outlook(&mut self.limiter, now, cost, gate),
-            false => self.head_outlook(now, gate),
+            true => expected_wait(&mut self.limiter, now, cost, gate),
+            false => self.head_wait(now, gate),
         };
-        head.map_or(WaitCause::Turn, |(_, cause)| cause)
+        head.map_or(WaitCause::Turn, |wait| wait.cause)
     }
 
     /// Until when the head waits, where that is known, and what for; `None` if nobody waits or the
     /// head may go.
-    pub(super) fn head_outlook(
-        &mut self,
-        now: Time,
-        gate: &mut OverloadGate,
-    ) -> Option<(Option<Time>, WaitCause)> {
+    pub(super) fn head_wait(&mut self, now: Time, gate: &mut OverloadGate) -> Option<ExpectedWait> {
         let head = self.waiters.front()?;
-        outlook(&mut self.limiter, now, &head.cost, gate)
+        expected_wait(&mut self.limiter, now, &head.cost, gate)
     }
 }
 
-fn outlook(
+fn expected_wait(
     limiter: &mut ClassLimiter,
     now: Time,
     cost: &Cost,
     gate: &mut OverloadGate,
-) -> Option<(Option<Time>, WaitCause)> {
+) -> Option<ExpectedWait> {
     match limiter.outlook(now, cost, gate) {
-        Err(NotNow::NotBefore(time, cause)) => Some((Some(time), cause)),
-        Err(NotNow::OnEvent(cause)) => Some((None, cause)),
+        Err(NotNow::NotBefore(time, cause)) => Some(ExpectedWait {
+            until: Some(time),
+            cause,
+        }),
+        Err(NotNow::OnEvent(cause)) => Some(ExpectedWait { until: None, cause }),
         Ok(()) | Err(NotNow::Never(_)) => None,
     }
 }
 
 /// Half a millisecond: less is not worth a thread's wake-up.
-const WORTH_WAKING: Time = 0.0005;
+const MIN_GAIN_TO_WAKE: Time = 0.0005;
 
 #[cfg(test)]
 mod tests {
@@ -343,30 +362,32 @@ mod tests {
             deadline: None,
             max_wait: None,
         };
-        let mut enter = |ticket| queue.enter(0.0, ticket, cost, wait_limits);
+        let mut enter = |ticket| queue.join(0.0, ticket, cost, wait_limits);
         let [head, second] = [1, 2].map(&mut enter);
         let until = |decision: Result<SlabKey, NotNow>| match decision {
             Err(NotNow::NotBefore(time, cause)) => (time, cause),
             other => panic!("{other:?}"),
         };
-        let (pause, why) = until(queue.turn(&head, 0.0, &mut gate));
+        let (pause, why) = until(queue.try_admit(&head, 0.0, &mut gate));
         assert_eq!(why, WaitCause::Pause);
-        queue.turn(&second, 0.0, &mut gate).expect_err("behind");
+        queue
+            .try_admit(&second, 0.0, &mut gate)
+            .expect_err("behind");
         // Meanwhile there are new limits: the head waits for them now.
         let limits = Limits::per_minute().requests(1);
         queue.limiter.set_limits(1.0, limits);
-        let (time, why) = until(queue.turn(&head, pause, &mut gate));
+        let (time, why) = until(queue.try_admit(&head, pause, &mut gate));
         assert_eq!(why, WaitCause::Limit(Dimension::Requests));
-        queue.turn(&head, time, &mut gate).expect("room");
+        queue.try_admit(&head, time, &mut gate).expect("room");
         queue.leave(time, &head);
-        let (next, last) = until(queue.turn(&second, time, &mut gate));
+        let (next, last) = until(queue.try_admit(&second, time, &mut gate));
         let mut expected = Waits::default();
         for (cause, from, to) in [
             (WaitCause::Pause, 0.0, pause),
             (why, pause, time),
             (last, time, next),
         ] {
-            expected.add(cause, seconds(to - from));
+            expected.add(cause, to_duration(to - from));
         }
         assert_eq!(queue.waited(next, &second), expected);
         assert!(expected.of(why) > Duration::from_secs(39), "{expected:?}");

@@ -8,7 +8,7 @@ use super::class::ModelClass;
 use super::limiter::decision::OverLimit;
 use super::limiter::headers::{LimitHeaders, Refusal};
 use super::limiter::slab::SlabKey;
-use super::shared::Shared;
+use super::shared::SharedBudget;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
@@ -43,7 +43,7 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 /// ```
 #[must_use = "dropping a reservation charges all of it"]
 pub struct Reservation {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBudget>,
     class: ModelClass,
     key: Option<SlabKey>,
     ticket: u64,
@@ -52,7 +52,7 @@ pub struct Reservation {
 
 impl Reservation {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<SharedBudget>,
         class: &ModelClass,
         key: SlabKey,
         ticket: u64,
@@ -131,7 +131,7 @@ impl Reservation {
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
         let headers = LimitHeaders::of_class(&self.class, limits);
-        self.shared.update(&self.class, |limiter, now, _| {
+        self.shared.update_limiter(&self.class, |limiter, now, _| {
             limiter.learn(now, key, &headers)
         });
     }
@@ -155,9 +155,10 @@ impl Reservation {
     /// ```
     pub fn begin(&self, usage: &Usage) {
         let Some(key) = self.key else { return };
-        self.shared.update(&self.class, |limiter, now, gate| {
-            limiter.begun(now, key, usage, gate)
-        });
+        self.shared
+            .update_limiter(&self.class, |limiter, now, gate| {
+                limiter.begun(now, key, usage, gate)
+            });
     }
 
     /// The answer has so many output tokens so far, roughly.
@@ -176,7 +177,7 @@ impl Reservation {
     /// ```
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
-        self.shared.update(&self.class, |limiter, now, _| {
+        self.shared.update_limiter(&self.class, |limiter, now, _| {
             limiter.output_seen(now, key, output_tokens);
         });
     }
@@ -197,12 +198,13 @@ impl Reservation {
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
         let headers = limits.map(|limits| LimitHeaders::of_class(&self.class, limits));
-        self.shared.update(&self.class, |limiter, now, gate| {
-            if let Some(headers) = &headers {
-                limiter.learn(now, key, headers);
-            }
-            limiter.settle(now, key, usage, gate);
-        });
+        self.shared
+            .update_limiter(&self.class, |limiter, now, gate| {
+                if let Some(headers) = &headers {
+                    limiter.learn(now, key, headers);
+                }
+                limiter.settle(now, key, usage, gate);
+            });
     }
 
     /// The server refused it with a 429 that waiting cures. The class pauses for as long as
@@ -234,10 +236,12 @@ impl Reservation {
         let key = self.key.take()?;
         let refusal = error.map_or(Refusal::Unexplained, Refusal::of);
         let headers = LimitHeaders::of_class(&self.class, limits);
-        let excess = self.shared.update(&self.class, |limiter, now, gate| {
-            limiter.refused(now, key, refusal, &headers, gate)
-        });
-        self.shared.wake_impatient();
+        let excess = self
+            .shared
+            .update_limiter(&self.class, |limiter, now, gate| {
+                limiter.refused(now, key, refusal, &headers, gate)
+            });
+        self.shared.wake_over_max_wait();
         excess.flatten()
     }
 
@@ -259,10 +263,11 @@ impl Reservation {
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         let Some(key) = self.key.take() else { return };
         let wait = retry_after.map(|wait| wait.as_secs_f64());
-        self.shared.update(&self.class, |limiter, now, gate| {
-            limiter.overloaded(now, key, wait, gate);
-        });
-        self.shared.wake_impatient();
+        self.shared
+            .update_limiter(&self.class, |limiter, now, gate| {
+                limiter.overloaded(now, key, wait, gate);
+            });
+        self.shared.wake_over_max_wait();
     }
 
     /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.
@@ -284,9 +289,10 @@ impl Reservation {
 
     fn end(&mut self, delivery: Delivery) {
         let Some(key) = self.key.take() else { return };
-        self.shared.update(&self.class, |limiter, now, gate| {
-            limiter.failed(now, key, delivery, gate);
-        });
+        self.shared
+            .update_limiter(&self.class, |limiter, now, gate| {
+                limiter.failed(now, key, delivery, gate);
+            });
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use super::class::ModelClass;
-use super::cost::{Time, seconds};
+use super::cost::{Time, to_duration};
 use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::overload_gate::OverloadGate;
 use super::limits::Limits;
@@ -17,7 +17,7 @@ use crate::clock::sync::{Mutex, MutexGuard};
 use crate::clock::{Clock, lock};
 use crate::types::Model;
 
-pub(super) struct Shared {
+pub(super) struct SharedBudget {
     clock: Clock,
     birth: Instant,
     pub(super) state: Mutex<BudgetState>,
@@ -36,8 +36,8 @@ pub(super) struct BudgetState {
 
 pub(super) type Classify = dyn Fn(&Model) -> ModelClass + Send + Sync;
 
-impl Shared {
-    pub(super) fn new(clock: Clock, mut rng: Rng) -> Shared {
+impl SharedBudget {
+    pub(super) fn new(clock: Clock, mut rng: Rng) -> SharedBudget {
         let state = BudgetState {
             queues: BTreeMap::new(),
             gate: OverloadGate::new(rng.fork()),
@@ -48,7 +48,7 @@ impl Shared {
             on_wait: None,
             rng,
         };
-        Shared {
+        SharedBudget {
             birth: clock.now(),
             clock,
             state: Mutex::new(state),
@@ -60,12 +60,12 @@ impl Shared {
         let now = self.now();
         let mut state = lock(&self.state);
         let result = change(&mut state, now);
-        state.wake_better(now);
+        state.wake_heads(now);
         result
     }
 
     /// Tells the limiter of a class what became of a request, and wakes whom that lets go.
-    pub(super) fn update<T>(
+    pub(super) fn update_limiter<T>(
         &self,
         class: &ModelClass,
         change: impl FnOnce(&mut ClassLimiter, Time, &mut OverloadGate) -> T,
@@ -77,11 +77,11 @@ impl Shared {
     }
 
     /// Wakes those who wait and have no time_left for a pause or an overload that has begun.
-    pub(super) fn wake_impatient(&self) {
+    pub(super) fn wake_over_max_wait(&self) {
         let now = self.now();
         let state = lock(&self.state);
         for queue in state.queues.values() {
-            queue.wake_impatient(now, &state.gate);
+            queue.wake_over_max_wait(now, &state.gate);
         }
     }
 
@@ -101,7 +101,7 @@ impl Shared {
         deadline: Option<Time>,
     ) -> MutexGuard<'a, BudgetState> {
         // Rounded up, so that it is time then. A time that no clock can show is none.
-        let instant = |time: Time| self.birth.checked_add(seconds(time + ROUNDING));
+        let instant = |time: Time| self.birth.checked_add(to_duration(time + ROUNDING));
         self.clock.wait(
             &waiter.wake,
             state,
@@ -124,7 +124,7 @@ impl BudgetState {
             ..
         } = self;
         let queue = queues.entry(class.clone()).or_insert_with(|| {
-            let limits = limits_of(class, limits).unwrap_or(*default_limits);
+            let limits = limits_for(class, limits).unwrap_or(*default_limits);
             let mut limiter = ClassLimiter::new(limits, class.counts_cache_reads(), rng.fork());
             if let Some(assumed) = assumed.get(class) {
                 limiter.assume_server(0.0, assumed);
@@ -135,22 +135,22 @@ impl BudgetState {
     }
 
     /// Has all classes keep to the limits that are set now.
-    pub(super) fn set_limits(&mut self, now: Time) {
+    pub(super) fn apply_limits(&mut self, now: Time) {
         for (class, queue) in &mut self.queues {
-            let limits = limits_of(class, &self.limits).unwrap_or(self.default_limits);
+            let limits = limits_for(class, &self.limits).unwrap_or(self.default_limits);
             queue.limiter.set_limits(now, limits);
         }
     }
 
-    pub(super) fn wake_better(&mut self, now: Time) {
+    pub(super) fn wake_heads(&mut self, now: Time) {
         for queue in self.queues.values_mut() {
-            queue.wake_if_better(now, &mut self.gate);
+            queue.wake_head_if_earlier(now, &mut self.gate);
         }
     }
 }
 
 /// What is set for a class, or, in fast mode, for the same models otherwise.
-fn limits_of(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Option<Limits> {
+fn limits_for(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Option<Limits> {
     let set = |class: &ModelClass| limits.get(class).copied();
     set(class).or_else(|| set(&class.base()?))
 }

@@ -5,7 +5,7 @@ use crate::types::{Dimension, WaitCause};
 use std::time::Duration;
 
 use super::class::ModelClass;
-use super::cost::{Time, seconds};
+use super::cost::{Time, to_duration};
 use super::limiter::overload_gate::OverloadGate;
 use super::queue::ClassQueue;
 
@@ -86,7 +86,7 @@ impl ClassSnapshot {
                 foreign: server.map(|server| server.foreign_per_minute.max(0.0) as u64),
             }
         };
-        let head = queue.head_outlook(now, gate);
+        let head = queue.head_wait(now, gate);
         ClassSnapshot {
             class: class.clone(),
             requests: dimension(Dimension::Requests),
@@ -94,10 +94,10 @@ impl ClassSnapshot {
             output_tokens: dimension(Dimension::OutputTokens),
             in_flight: view.in_flight,
             waiting: queue.waiting(),
-            cause: head.map(|(_, cause)| cause),
+            cause: head.map(|wait| wait.cause),
             expected_wait: head
-                .and_then(|(until, _)| until)
-                .map(|until| seconds(until - now)),
+                .and_then(|wait| wait.until)
+                .map(|until| to_duration(until - now)),
         }
     }
 }

@@ -343,8 +343,9 @@ impl Workers {
             remaining: None,
         };
         drop(state);
-        let head = self.client.budget().head();
-        (progress.waiting, progress.cause) = head;
+        let queues = self.client.budget().waiting_now();
+        progress.waiting = queues.waiting;
+        progress.cause = queues.cause;
         progress.remaining = self.remaining(&progress, like);
         progress
     }

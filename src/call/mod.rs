@@ -498,11 +498,11 @@ impl<'a> CallState<'a> {
                 Err(self.error(back, reason))
             }
             (Decision::Queue, Some((class, cost)), Some(ticket)) => {
-                let (at_least, pause) = core.budget.at_least(class, ticket, cost);
-                if let Some(reason) = self.too_late(at_least, pause) {
+                let wait = core.budget.minimum_wait(class, ticket, cost);
+                if let Some(reason) = self.too_late(wait.total, wait.suspended) {
                     return Err(self.error(back, Some(reason)));
                 }
-                info!(target: LOG, "{what}: waiting {} before attempt {next}", display_duration(at_least));
+                info!(target: LOG, "{what}: waiting {} before attempt {next}", display_duration(wait.total));
                 self.is_back = true;
                 self.last = Some(back);
                 Ok(())

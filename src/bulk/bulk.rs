@@ -317,10 +317,10 @@ impl<'a> Bulk<'a> {
         F: Fn(&Client, T) -> Result<R> + Sync,
     {
         let items: Vec<T> = items.into_iter().collect();
-        if self.misuse().is_some() {
+        if self.settings_error().is_some() {
             return items
                 .iter()
-                .filter_map(|_| self.misuse().map(Err))
+                .filter_map(|_| self.settings_error().map(Err))
                 .collect();
         }
         let workers = self.workers(Some(items.len() as u64));
@@ -344,7 +344,7 @@ impl<'a> Bulk<'a> {
             workers.finish();
         };
         thread::scope(|scope| {
-            recruit(scope, &workers, 1, &work);
+            spawn_worker(scope, &workers, 1, &work);
             work();
         });
         workers.report(None);
@@ -397,7 +397,7 @@ impl<'a> Bulk<'a> {
         I: IntoIterator<Item = (K, MessageRequest)>,
         I::IntoIter: Send + 'static,
     {
-        if let Some(error) = self.misuse() {
+        if let Some(error) = self.settings_error() {
             return Err(error);
         }
         BulkRun::start(self.client, &self.settings, Box::new(requests.into_iter()))
@@ -408,7 +408,7 @@ impl<'a> Bulk<'a> {
     }
 
     /// What is wrong with the settings.
-    fn misuse(&self) -> Option<Error> {
+    fn settings_error(&self) -> Option<Error> {
         let limit = self
             .settings
             .spend_limit
@@ -420,7 +420,7 @@ impl<'a> Bulk<'a> {
 }
 
 /// Starts a thread that starts the next one when it begins to work.
-fn recruit<'scope, 'env, F>(
+fn spawn_worker<'scope, 'env, F>(
     scope: &'scope Scope<'scope, 'env>,
     workers: &'scope Workers,
     number: usize,
@@ -433,8 +433,8 @@ fn recruit<'scope, 'env, F>(
     }
     // Where the system has no thread left, those that there are do the work.
     let _ = thread::Builder::new().spawn_scoped(scope, move || {
-        if workers.may_begin(number) {
-            recruit(scope, workers, number + 1, work);
+        if workers.wait_to_begin(number) {
+            spawn_worker(scope, workers, number + 1, work);
             work();
         }
     });

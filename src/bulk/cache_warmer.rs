@@ -14,14 +14,14 @@ use crate::types::{Content, ContentBlock, Message, MessageRequest, Tool};
 /// Which prefixes the server has in its cache, as far as this run knows.
 #[derive(Default)]
 pub(super) struct CacheWarmer {
-    prefixes: Mutex<HashMap<Digest, Prefix>>,
+    prefixes: Mutex<HashMap<Digest, PrefixState>>,
     changed: Condvar,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Prefix {
+enum PrefixState {
     /// A request is on its way that will have the server cache it.
-    OnItsWay,
+    Warming,
     Warm,
 }
 
@@ -29,13 +29,13 @@ impl CacheWarmer {
     /// Sends a request, after one of the same prefix.
     pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
         match request.cached_prefix() {
-            Some(prefix) if self.goes_ahead(client, &prefix) => {
+            Some(prefix) if self.wait_or_lead(client, &prefix) => {
                 let lead = LeadRequest {
-                    warmth: self,
+                    warmer: self,
                     prefix,
                 };
                 // When the answer begins, the cache can be read.
-                let warm = || lead.set(Prefix::Warm);
+                let warm = || lead.set(PrefixState::Warm);
                 client.messages().create_telling(request, &warm)
             }
             _ => client.messages().create(request),
@@ -44,23 +44,23 @@ impl CacheWarmer {
 
     /// Whether this one is the first of its prefix; otherwise blocks until that one's answer has
     /// begun. If that one fails, the next goes ahead.
-    fn goes_ahead(&self, client: &Client, prefix: &Digest) -> bool {
+    fn wait_or_lead(&self, client: &Client, prefix: &Digest) -> bool {
         let mut prefixes = lock(&self.prefixes);
         loop {
             match prefixes.get(prefix) {
-                Some(Prefix::Warm) => return false,
+                Some(PrefixState::Warm) => return false,
                 None => {
-                    begin(&mut prefixes, prefix);
+                    begin_warming(&mut prefixes, prefix);
                     return true;
                 }
-                Some(Prefix::OnItsWay) => {}
+                Some(PrefixState::Warming) => {}
             }
             if client.settings().cancel.is_stopped() || client.core().sleeper.is_stopped() {
                 return false;
             }
             prefixes = self
                 .changed
-                .wait_timeout(prefixes, LOOK_AGAIN)
+                .wait_timeout(prefixes, POLL_INTERVAL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -69,40 +69,40 @@ impl CacheWarmer {
 
 /// Takes note of a prefix whose first request goes ahead. A run may have any number of prefixes;
 /// when there are too many, those that are warm are forgotten, which costs one request ahead each.
-fn begin(prefixes: &mut HashMap<Digest, Prefix>, prefix: &Digest) {
-    if prefixes.len() >= MOST_PREFIXES {
-        prefixes.retain(|_, state| *state == Prefix::OnItsWay);
+fn begin_warming(prefixes: &mut HashMap<Digest, PrefixState>, prefix: &Digest) {
+    if prefixes.len() >= MAX_PREFIXES {
+        prefixes.retain(|_, state| *state == PrefixState::Warming);
     }
-    prefixes.insert(prefix.clone(), Prefix::OnItsWay);
+    prefixes.insert(prefix.clone(), PrefixState::Warming);
 }
 
 /// The request that goes ahead. If it comes to nothing, another one has to.
 struct LeadRequest<'a> {
-    warmth: &'a CacheWarmer,
+    warmer: &'a CacheWarmer,
     prefix: Digest,
 }
 
 impl LeadRequest<'_> {
-    fn set(&self, state: Prefix) {
-        lock(&self.warmth.prefixes).insert(self.prefix.clone(), state);
-        self.warmth.changed.notify_all();
+    fn set(&self, state: PrefixState) {
+        lock(&self.warmer.prefixes).insert(self.prefix.clone(), state);
+        self.warmer.changed.notify_all();
     }
 }
 
 impl Drop for LeadRequest<'_> {
     fn drop(&mut self) {
-        let mut prefixes = lock(&self.warmth.prefixes);
-        if prefixes.get(&self.prefix) == Some(&Prefix::OnItsWay) {
+        let mut prefixes = lock(&self.warmer.prefixes);
+        if prefixes.get(&self.prefix) == Some(&PrefixState::Warming) {
             prefixes.remove(&self.prefix);
-            self.warmth.changed.notify_all();
+            self.warmer.changed.notify_all();
         }
     }
 }
 
-const MOST_PREFIXES: usize = 10_000;
+const MAX_PREFIXES: usize = 10_000;
 
 /// How often those who follow look whether the run is over.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl MessageRequest {
     /// A digest of what the server may cache of this request, up to the first mark: what comes after
@@ -155,12 +155,12 @@ mod tests {
     fn any_number_of_prefixes_takes_little_room() {
         let mut prefixes = HashMap::new();
         let first = Digest::of(b"first");
-        begin(&mut prefixes, &first);
+        begin_warming(&mut prefixes, &first);
         for number in 0..100_000_u32 {
             let prefix = Digest::of(&number.to_le_bytes());
-            begin(&mut prefixes, &prefix);
-            prefixes.insert(prefix, Prefix::Warm);
-            assert!(prefixes.len() <= MOST_PREFIXES);
+            begin_warming(&mut prefixes, &prefix);
+            prefixes.insert(prefix, PrefixState::Warm);
+            assert!(prefixes.len() <= MAX_PREFIXES);
         }
         assert!(prefixes.contains_key(&first), "what is on its way is kept");
     }
@@ -180,15 +180,15 @@ mod tests {
         assert_ne!(system("long", "one"), system("other", "one"));
         assert!(system("long", "one").is_some());
 
-        let book = |book, question| {
-            let blocks = vec![marked(book), ContentBlock::text(question)];
+        let document = |text, question| {
+            let blocks = vec![marked(text), ContentBlock::text(question)];
             MessageRequest::new("claude-haiku-4-5", 64)
                 .user(blocks)
                 .cached_prefix()
         };
-        assert_eq!(book("a book", "who?"), book("a book", "when?"));
-        assert_ne!(book("a book", "who?"), book("another", "who?"));
-        assert_ne!(book("a book", "who?"), system("a book", "who?"));
+        assert_eq!(document("a text", "who?"), document("a text", "when?"));
+        assert_ne!(document("a text", "who?"), document("another", "who?"));
+        assert_ne!(document("a text", "who?"), system("a text", "who?"));
 
         let twice = |system, question| {
             let request = MessageRequest::new("claude-haiku-4-5", 64).system(vec![marked(system)]);

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::prices::{Price, Prices};
 use crate::types::{ErrorKind, MessageRequest};
 
-/// A workers with money for one request at a time.
+/// Workers with a spend limit for one request at a time.
 fn workers() -> Arc<Workers> {
     let client = Client::builder().api_key("key").build();
     let client = client.expect("valid settings");
@@ -48,12 +48,12 @@ fn assert_timely() {
 
 /// Sends a request that fails; `open` is how many are on their way.
 fn send(workers: &Workers, open: &AtomicUsize) -> Result<(), ErrorKind> {
-    let at_stake = workers.begin_request(&request()).map_err(kind)?;
+    let reserved_dollars = workers.begin_request(&request()).map_err(kind)?;
     assert_eq!(open.fetch_add(1, Ordering::SeqCst), 0, "more than there is");
     thread::yield_now();
     open.fetch_sub(1, Ordering::SeqCst);
     let failed = Err::<(), _>(Error::rejected("asking", "it failed".to_owned()));
-    let ended = workers.end_request(failed, at_stake, &request());
+    let ended = workers.end_request(failed, reserved_dollars, &request());
     ended.expect_err("it failed");
     Ok(())
 }
@@ -63,7 +63,7 @@ fn kind(error: Error) -> ErrorKind {
 }
 
 #[test]
-fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
+fn money_reserved_dollars_that_is_not_spent_lets_the_next_request_go() {
     check("money", || {
         let workers = workers();
         let open = Arc::new(AtomicUsize::new(0));
@@ -73,7 +73,7 @@ fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
         });
         assert_eq!(threads.map(join), [Ok(()); 2]);
         assert_timely();
-        let now = workers.now();
+        let now = workers.current_progress();
         assert_eq!((now.in_flight, now.failed), (0, 2));
     });
 }
@@ -82,15 +82,15 @@ fn money_at_stake_that_is_not_spent_lets_the_next_request_go() {
 fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
     check("stop without money", || {
         let workers = workers();
-        let at_stake = workers.begin_request(&request()).expect("money");
+        let reserved_dollars = workers.begin_request(&request()).expect("money");
         let waiting =
             [0, 1].map(|_| start(&workers, |workers| send(workers, &AtomicUsize::new(0))));
         workers.stop("enough");
         assert_eq!(waiting.map(join), [Err(ErrorKind::NotRun); 2]);
         assert_timely();
-        let ended = workers.end_request(Ok(()), at_stake, &request());
+        let ended = workers.end_request(Ok(()), reserved_dollars, &request());
         ended.expect("it went well");
-        assert_eq!(workers.now().in_flight, 0);
+        assert_eq!(workers.current_progress().in_flight, 0);
     });
 }
 
@@ -100,7 +100,7 @@ fn threads_that_are_not_needed_any_more_do_not_sleep_until_their_turn() {
         check("ramp", move || {
             let workers = workers();
             let sleeping =
-                [6, 7].map(|number| start(&workers, move |workers| workers.may_begin(number)));
+                [6, 7].map(|number| start(&workers, move |workers| workers.wait_to_begin(number)));
             match is_stopped {
                 true => workers.stop("enough"),
                 false => workers.finish(),

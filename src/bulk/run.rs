@@ -45,41 +45,41 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 pub struct BulkRun<K> {
     /// `None` once all threads are gone.
     answers: Option<Receiver<(K, Result<Message>)>>,
-    shared: Arc<Shared<K>>,
+    shared: Arc<RunState<K>>,
     is_over: bool,
 }
 
-type Input<K> = Box<dyn Iterator<Item = (K, MessageRequest)> + Send>;
+type RequestSource<K> = Box<dyn Iterator<Item = (K, MessageRequest)> + Send>;
 
-struct Shared<K> {
+struct RunState<K> {
     workers: Arc<Workers>,
-    input: Mutex<Option<Input<K>>>,
+    input: Mutex<Option<RequestSource<K>>>,
     /// What the iterator of the requests ended with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     has_journal: bool,
     /// `None` without a journal, and when it is closed.
-    done: Mutex<Option<Done>>,
+    journal: Mutex<Option<RunJournal>>,
     replay: bool,
-    warmth: Option<CacheWarmer>,
+    cache_warmer: Option<CacheWarmer>,
 }
 
 /// A request with its key, and that as text where there is a journal.
-struct Item<K> {
+struct BulkItem<K> {
     key: K,
     name: Option<String>,
     request: MessageRequest,
 }
 
 /// What is done, by the journal and since.
-struct Done {
-    journal: Journal<Key>,
-    keys: HashMap<String, Seen>,
+struct RunJournal {
+    journal: Journal<JournalKey>,
+    keys: HashMap<String, KeySeen>,
     synced: Instant,
 }
 
 /// Where a key was seen.
 #[derive(Clone, Copy)]
-enum Seen {
+enum KeySeen {
     /// In the journal as it was found, with an answer there.
     Before(Place),
     /// In the input of this run.
@@ -88,19 +88,19 @@ enum Seen {
 
 /// A line of the journal, as far as it is needed to pass over what is done.
 #[derive(Serialize, Deserialize)]
-struct Key {
+struct JournalKey {
     key: String,
 }
 
 /// A line of the journal.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JournalLine<'a> {
     key: &'a str,
     message: &'a Message,
 }
 
 #[derive(Deserialize)]
-struct Kept {
+struct JournalMessage {
     message: Message,
 }
 
@@ -108,7 +108,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     pub(super) fn start(
         client: &Client,
         settings: &BulkSettings,
-        input: Input<K>,
+        input: RequestSource<K>,
     ) -> Result<BulkRun<K>> {
         let total = match input.size_hint() {
             (least, Some(most)) if least == most => Some(most as u64),
@@ -118,11 +118,11 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         let done = match &settings.journal {
             Some(path) => {
                 let mut keys = HashMap::new();
-                let journal = Journal::open_each(path, "bulk", |line: Key, place| {
-                    keys.insert(line.key, Seen::Before(place));
+                let journal = Journal::open_each(path, "bulk", |line: JournalKey, place| {
+                    keys.insert(line.key, KeySeen::Before(place));
                 })?;
                 let synced = workers.client().core().sleeper.clock().now();
-                Some(Done {
+                Some(RunJournal {
                     journal,
                     keys,
                     synced,
@@ -130,17 +130,17 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             }
             None => None,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RunState {
             workers: Arc::new(workers),
             input: Mutex::new(Some(input)),
             panic: Mutex::new(None),
             has_journal: done.is_some(),
-            done: Mutex::new(done),
+            journal: Mutex::new(done),
             replay: settings.replay,
-            warmth: settings.warm_first.then(CacheWarmer::default),
+            cache_warmer: settings.warm_first.then(CacheWarmer::default),
         });
-        let (sender, answers) = sync_channel(settings.concurrency.min(MOST_ANSWERS));
-        recruit(&shared, 0, &sender).map_err(|source| {
+        let (sender, answers) = sync_channel(settings.concurrency.min(MAX_UNREAD_RESULTS));
+        spawn_worker(&shared, 0, &sender).map_err(|source| {
             let cause = Cause::Unusable {
                 what: "no thread can be started".into(),
                 source: Box::new(source),
@@ -173,7 +173,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn progress(&self) -> Progress {
-        self.shared.workers.now()
+        self.shared.workers.current_progress()
     }
 
     /// Stops the run: what is under way is finished, the rest fails with the kind
@@ -194,7 +194,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # Ok(()) }
     /// ```
     pub fn stop(&self) {
-        self.shared.workers.stop(ASKED_TO);
+        self.shared.workers.stop(STOP_REQUESTED);
     }
 
     /// A function that does the same, for other threads and for signals.
@@ -220,7 +220,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// ```
     pub fn stopper(&self) -> impl Fn() + Clone + Send + Sync + use<K> {
         let workers = Arc::clone(&self.shared.workers);
-        move || workers.stop(ASKED_TO)
+        move || workers.stop(STOP_REQUESTED)
     }
 
     /// Why the run was stopped before its end, if it was.
@@ -236,7 +236,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     /// # }
     /// ```
     pub fn stop_cause(&self) -> Option<String> {
-        self.shared.workers.reason()
+        self.shared.workers.stop_reason()
     }
 }
 
@@ -245,7 +245,7 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
 
     fn next(&mut self) -> Option<(K, Result<Message>)> {
         while let Some(answers) = &self.answers {
-            match answers.recv_timeout(SYNC) {
+            match answers.recv_timeout(SYNC_INTERVAL) {
                 Ok(answer) => return Some(answer),
                 Err(RecvTimeoutError::Timeout) => self.shared.sync(),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -255,9 +255,9 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
             }
         }
         // The threads are gone. What is left was not come to.
-        while let Some(item) = self.shared.pull() {
-            match self.shared.known(&item) {
-                None => return Some((item.key, Err(self.shared.workers.pass_over()))),
+        while let Some(item) = self.shared.next_item() {
+            match self.shared.result_from_journal(&item) {
+                None => return Some((item.key, Err(self.shared.workers.fail_not_run()))),
                 Some(Some(result)) => return Some((item.key, result)),
                 Some(None) => {}
             }
@@ -278,7 +278,7 @@ impl<K> Drop for BulkRun<K> {
     fn drop(&mut self) {
         if self.answers.take().is_some() {
             self.shared.workers.stop("its answers were dropped");
-            self.shared.workers.cut();
+            self.shared.workers.abort();
         }
         self.shared.close();
     }
@@ -287,14 +287,14 @@ impl<K> Drop for BulkRun<K> {
 impl<K> fmt::Debug for BulkRun<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BulkRun")
-            .field("stop_cause", &self.shared.workers.reason())
+            .field("stop_cause", &self.shared.workers.stop_reason())
             .finish_non_exhaustive()
     }
 }
 
 /// Starts a thread that starts the next one when it begins to work.
-fn recruit<K: ToString + Send + 'static>(
-    shared: &Arc<Shared<K>>,
+fn spawn_worker<K: ToString + Send + 'static>(
+    shared: &Arc<RunState<K>>,
     number: usize,
     answers: &SyncSender<(K, Result<Message>)>,
 ) -> std::io::Result<()> {
@@ -304,9 +304,9 @@ fn recruit<K: ToString + Send + 'static>(
     let (shared, answers) = (Arc::clone(shared), answers.clone());
     let name = format!("bulk {number}");
     thread::Builder::new().name(name).spawn(move || {
-        if number == 0 || shared.workers.may_begin(number) {
+        if number == 0 || shared.workers.wait_to_begin(number) {
             // Where the system has no thread left, those that there are do the work.
-            let _ = recruit(&shared, number + 1, &answers);
+            let _ = spawn_worker(&shared, number + 1, &answers);
             shared.work(&answers);
         }
         // When the last answer is out, this thread does nothing more.
@@ -316,15 +316,15 @@ fn recruit<K: ToString + Send + 'static>(
     Ok(())
 }
 
-impl<K: ToString + Send + 'static> Shared<K> {
+impl<K: ToString + Send + 'static> RunState<K> {
     fn work(&self, answers: &SyncSender<(K, Result<Message>)>) {
         while !self.workers.is_ending() {
-            let Some(item) = self.pull() else {
+            let Some(item) = self.next_item() else {
                 break;
             };
             let result = self
-                .known(&item)
-                .unwrap_or_else(|| Some(self.answer(&item)));
+                .result_from_journal(&item)
+                .unwrap_or_else(|| Some(self.send(&item)));
             if let Some(result) = result {
                 if answers.send((item.key, result)).is_err() {
                     break;
@@ -336,33 +336,33 @@ impl<K: ToString + Send + 'static> Shared<K> {
 
     /// What is to be handed out for an item without asking: `Some(None)` for nothing, because an
     /// earlier run did.
-    fn known(&self, item: &Item<K>) -> Option<Option<Result<Message>>> {
-        match self.before(item.name.as_deref()?) {
+    fn result_from_journal(&self, item: &BulkItem<K>) -> Option<Option<Result<Message>>> {
+        match self.look_up(item.name.as_deref()?) {
             Ok(None) => None,
             Ok(Some(kept)) => {
-                self.workers.skip();
+                self.workers.count_skipped();
                 Some(kept.map(Ok))
             }
             Err(error) => {
-                self.workers.refuse();
+                self.workers.count_refused();
                 Some(Some(Err(error)))
             }
         }
     }
 
-    fn answer(&self, item: &Item<K>) -> Result<Message> {
+    fn send(&self, item: &BulkItem<K>) -> Result<Message> {
         let request = &item.request;
         let at_stake = self.workers.begin_request(request)?;
         let client = self.workers.client();
-        let create = || match &self.warmth {
-            Some(warmth) => warmth.create(client, request),
+        let create = || match &self.cache_warmer {
+            Some(warmer) => warmer.create(client, request),
             None => client.messages().create(request),
         };
         // The caller's closures may panic: the budget's, and those of a logger.
         let result = catch_unwind(AssertUnwindSafe(create)).unwrap_or_else(panicked);
         if let (Some(name), Ok(message)) = (&item.name, &result) {
             // The answer is there and paid for: it goes out, and no other is asked for.
-            if let Err(error) = self.keep(name, message) {
+            if let Err(error) = self.append_to_journal(name, message) {
                 self.workers.stop(&error.to_string());
             }
         }
@@ -370,14 +370,14 @@ impl<K: ToString + Send + 'static> Shared<K> {
     }
 
     /// Takes the next request. An iterator that panics has none any more.
-    fn pull(&self) -> Option<Item<K>> {
+    fn next_item(&self) -> Option<BulkItem<K>> {
         let mut input = lock(&self.input);
-        let pull = || {
+        let next = || {
             let (key, request) = input.as_mut()?.next()?;
             let name = self.has_journal.then(|| key.to_string());
-            Some(Item { key, name, request })
+            Some(BulkItem { key, name, request })
         };
-        let next = catch_unwind(AssertUnwindSafe(pull)).unwrap_or_else(|panic| {
+        let next = catch_unwind(AssertUnwindSafe(next)).unwrap_or_else(|panic| {
             *lock(&self.panic) = Some(panic);
             self.workers.stop("the iterator of the requests panicked");
             None
@@ -389,15 +389,15 @@ impl<K: ToString + Send + 'static> Shared<K> {
     }
 
     /// Whether the journal has an answer to this key, and which, if it is to be handed out again.
-    fn before(&self, name: &str) -> Result<Option<Option<Message>>> {
-        let mut done = lock(&self.done);
+    fn look_up(&self, name: &str) -> Result<Option<Option<Message>>> {
+        let mut done = lock(&self.journal);
         let Some(done) = &mut *done else {
             return Ok(None);
         };
-        let place = match done.keys.insert(name.to_owned(), Seen::Now) {
+        let place = match done.keys.insert(name.to_owned(), KeySeen::Now) {
             None => return Ok(None),
-            Some(Seen::Before(place)) => place,
-            Some(Seen::Now) => {
+            Some(KeySeen::Before(place)) => place,
+            Some(KeySeen::Now) => {
                 let shown = crate::error::sanitize(name, 100);
                 let what =
                     format!("the key {shown:?} comes twice, and the journal knows keys only");
@@ -407,18 +407,19 @@ impl<K: ToString + Send + 'static> Shared<K> {
         if !self.replay {
             return Ok(Some(None));
         }
-        let kept: Kept = done.journal.read_at(place)?;
+        let kept: JournalMessage = done.journal.read_at(place)?;
         Ok(Some(Some(kept.message)))
     }
 
-    fn keep(&self, key: &str, message: &Message) -> Result<()> {
-        let mut done = lock(&self.done);
+    fn append_to_journal(&self, key: &str, message: &Message) -> Result<()> {
+        let mut done = lock(&self.journal);
         let Some(done) = &mut *done else {
             return Ok(());
         };
-        done.journal.append_unsynced(&Line { key, message })?;
+        done.journal
+            .append_unsynced(&JournalLine { key, message })?;
         let now = self.workers.client().core().sleeper.clock().now();
-        if now.saturating_duration_since(done.synced) >= SYNC {
+        if now.saturating_duration_since(done.synced) >= SYNC_INTERVAL {
             done.synced = now;
             done.journal.sync()?;
         }
@@ -426,10 +427,10 @@ impl<K: ToString + Send + 'static> Shared<K> {
     }
 }
 
-impl<K> Shared<K> {
+impl<K> RunState<K> {
     /// Puts on the disk what was written.
     fn sync(&self) {
-        let done = &mut *lock(&self.done);
+        let done = &mut *lock(&self.journal);
         let synced = done.as_mut().map(|done| done.journal.sync());
         if let Some(Err(error)) = synced {
             self.workers.stop(&error.to_string());
@@ -439,14 +440,14 @@ impl<K> Shared<K> {
     /// The journal is free for other runs from here on.
     fn close(&self) {
         self.sync();
-        *lock(&self.done) = None;
+        *lock(&self.journal) = None;
     }
 }
 
 /// So many answers wait to be taken, at most.
-const MOST_ANSWERS: usize = 1024;
+const MAX_UNREAD_RESULTS: usize = 1024;
 
-const ASKED_TO: &str = "it was asked to";
+const STOP_REQUESTED: &str = "it was asked to";
 
 /// How much work a crash of the machine may undo.
-const SYNC: Duration = Duration::from_secs(1);
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -28,7 +28,7 @@ pub(super) struct Workers {
     prices: Prices,
     spend_limit: Option<f64>,
     on_progress: Option<Arc<OnProgress>>,
-    state: Mutex<State>,
+    state: Mutex<WorkersState>,
     changed: Condvar,
     /// Nothing is left to begin.
     is_finished: AtomicBool,
@@ -37,20 +37,20 @@ pub(super) struct Workers {
 }
 
 #[derive(Default)]
-struct State {
+struct WorkersState {
     done: u64,
     failed: u64,
     skipped: u64,
     in_flight: u64,
     total: Option<u64>,
     /// The most that what is under way can cost, in dollars.
-    at_stake: f64,
+    reserved_dollars: f64,
     /// The classes whose limits the run waits for, as far as it is known.
     classes: BTreeSet<ModelClass>,
     /// How many times its usual price a model may cost in this run, where that is more than once.
     surcharges: BTreeMap<Model, f64>,
-    doom: Option<String>,
-    told: Option<Instant>,
+    stop_reason: Option<String>,
+    last_report: Option<Instant>,
 }
 
 impl Workers {
@@ -64,9 +64,9 @@ impl Workers {
             prices: settings.prices.clone(),
             spend_limit: settings.spend_limit,
             on_progress: settings.on_progress.clone(),
-            state: Mutex::new(State {
+            state: Mutex::new(WorkersState {
                 total,
-                ..State::default()
+                ..WorkersState::default()
             }),
             changed: Condvar::new(),
             is_finished: AtomicBool::new(false),
@@ -84,9 +84,9 @@ impl Workers {
 
     /// Blocks until the thread of this number may begin to work; `false` when there is nothing left
     /// for it.
-    pub(super) fn may_begin(&self, number: usize) -> bool {
-        let due = self.due(number);
-        let passed = self.time();
+    pub(super) fn wait_to_begin(&self, number: usize) -> bool {
+        let due = self.begin_time(number);
+        let passed = self.run_time();
         let sleeper = &self.client.core().sleeper;
         if sleeper
             .sleep_unless(due.saturating_sub(passed), || self.is_over())
@@ -100,7 +100,7 @@ impl Workers {
             if self.is_over() {
                 return false;
             }
-            if self.client.budget().waiting(&state.classes) < MOST_WAITING {
+            if self.client.budget().waiting(&state.classes) < ENOUGH_WAITING {
                 return true;
             }
             state = self.wait(state);
@@ -109,16 +109,16 @@ impl Workers {
 
     /// When a thread may begin: four at once, then doubling. In the default minute that is as fast as
     /// the pace of the requests doubles, or faster where more than 256 threads are to begin in it.
-    fn due(&self, number: usize) -> Duration {
-        if number < FIRST {
+    fn begin_time(&self, number: usize) -> Duration {
+        if number < FIRST_WORKERS {
             return Duration::ZERO;
         }
-        let share = doublings(number + 1) / doublings(self.concurrency).max(DOUBLINGS);
+        let share = doublings(number + 1) / doublings(self.concurrency).max(MIN_DOUBLINGS);
         scale(self.ramp_up, share.min(1.0))
     }
 
     /// Takes note that the run stands in line for the limits of a model.
-    fn uses(&self, model: &Model, is_fast: bool) {
+    fn note_class(&self, model: &Model, is_fast: bool) {
         let budget = self.client.budget();
         // The caller's closure may panic, which the call that needs it tells of.
         let class = catch_unwind(AssertUnwindSafe(|| budget.class_for(model, is_fast)));
@@ -137,11 +137,11 @@ impl Workers {
                 Some(spent) => {
                     let (spent, limit) = (dollars(spent), dollars(limit));
                     let reason = format!("{spent} of the spend limit of {limit} is spent");
-                    self.doom(&mut state, reason);
+                    self.stop_with(&mut state, reason);
                 }
                 None => {
                     let reason = "a model has no price, and there is a spend limit";
-                    self.doom(&mut state, reason.to_owned());
+                    self.stop_with(&mut state, reason.to_owned());
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Workers {
     /// Begins a request, when there is money for the most that it can cost.
     pub(super) fn begin_request(&self, request: &MessageRequest) -> Result<f64> {
         let is_fast = request.speed.as_deref() == Some("fast");
-        self.uses(&request.model, is_fast);
+        self.note_class(&request.model, is_fast);
         let surcharge = self.note_surcharge(request);
         let Some(limit) = self.spend_limit else {
             return self.begin().map(|()| 0.0);
@@ -179,14 +179,14 @@ impl Workers {
             let spent = self.spent(&state, &self.client.totals());
             let (Some(most), Some(spent)) = (most, spent) else {
                 let model = &request.model;
-                self.doom(
+                self.stop_with(
                     &mut state,
                     format!("{model} has no price, and there is a spend limit"),
                 );
                 continue;
             };
-            if spent + state.at_stake + most <= limit {
-                state.at_stake += most;
+            if spent + state.reserved_dollars + most <= limit {
+                state.reserved_dollars += most;
                 state.in_flight += 1;
                 return Ok(most);
             }
@@ -196,7 +196,7 @@ impl Workers {
                     "{spent} of the spend limit of {limit} is spent, and the next request could \
                      cost {most}"
                 );
-                self.doom(&mut state, reason);
+                self.stop_with(&mut state, reason);
                 continue;
             }
             state = self.wait(state);
@@ -205,7 +205,7 @@ impl Workers {
 
     /// What was spent so far. The totals do not tell which of a model's requests cost more than
     /// usual: as if all did.
-    fn spent(&self, state: &State, totals: &Totals) -> Option<f64> {
+    fn spent(&self, state: &WorkersState, totals: &Totals) -> Option<f64> {
         let factor = |model: &Model| state.surcharges.get(model).copied().unwrap_or(1.0);
         totals.cost_with(&self.prices, factor)
     }
@@ -221,27 +221,27 @@ impl Workers {
         surcharge
     }
 
-    /// Ends an item that was begun with `at_stake`.
+    /// Ends an item that was begun with `reserved_dollars`.
     pub(super) fn end_request<T>(
         &self,
         result: Result<T>,
-        at_stake: f64,
+        reserved_dollars: f64,
         request: &MessageRequest,
     ) -> Result<T> {
-        lock(&self.state).at_stake -= at_stake;
+        lock(&self.state).reserved_dollars -= reserved_dollars;
         self.end(result, Some(request))
     }
 
     /// Ends an item of a map, which tells only now what models it asked.
     pub(super) fn end_item<T>(&self, result: Result<T>) -> Result<T> {
         for model in self.client.totals().by_model.keys() {
-            self.uses(model, false);
+            self.note_class(model, false);
         }
         self.end(result, None)
     }
 
     /// Ends an item that was begun. What only failed because the run was stopped says so.
-    fn end<T>(&self, result: Result<T>, like: Option<&MessageRequest>) -> Result<T> {
+    fn end<T>(&self, result: Result<T>, sample: Option<&MessageRequest>) -> Result<T> {
         let mut state = lock(&self.state);
         state.in_flight -= 1;
         let result = match result {
@@ -255,27 +255,27 @@ impl Workers {
                 if error.kind() == ErrorKind::Shutdown && self.is_ending() && !is_client_over {
                     Err(self.not_run(&state))
                 } else {
-                    if dooms(&error, state.done > 0, like.is_some()) {
-                        self.doom(&mut state, error.to_string());
+                    if is_fatal(&error, state.done > 0, sample.is_some()) {
+                        self.stop_with(&mut state, error.to_string());
                     }
                     Err(error)
                 }
             }
         };
         self.changed.notify_all();
-        self.tell(state, like);
+        self.report_if_due(state, sample);
         result
     }
 
     /// An item was in the journal.
-    pub(super) fn skip(&self) {
+    pub(super) fn count_skipped(&self) {
         let mut state = lock(&self.state);
         state.skipped += 1;
-        self.tell(state, None);
+        self.report_if_due(state, None);
     }
 
     /// An item was refused before it was begun.
-    pub(super) fn refuse(&self) {
+    pub(super) fn count_refused(&self) {
         lock(&self.state).failed += 1;
     }
 
@@ -290,20 +290,20 @@ impl Workers {
 
     /// Has the run end: nothing more is begun.
     pub(super) fn stop(&self, reason: &str) {
-        self.doom(&mut lock(&self.state), reason.to_owned());
+        self.stop_with(&mut lock(&self.state), reason.to_owned());
     }
 
     /// Has what is under way end as well.
-    pub(super) fn cut(&self) {
+    pub(super) fn abort(&self) {
         self.client.settings().cancel.abort();
     }
 
-    pub(super) fn reason(&self) -> Option<String> {
-        lock(&self.state).doom.clone()
+    pub(super) fn stop_reason(&self) -> Option<String> {
+        lock(&self.state).stop_reason.clone()
     }
 
     /// The error of an item that the run does not come to any more.
-    pub(super) fn pass_over(&self) -> Error {
+    pub(super) fn fail_not_run(&self) -> Error {
         let mut state = lock(&self.state);
         state.failed += 1;
         self.not_run(&state)
@@ -311,23 +311,27 @@ impl Workers {
 
     /// Reports how far the run is, one thread at a time, so that no report is older than the last.
     /// One that panics is the last: the work is no worse for it.
-    pub(super) fn report(&self, like: Option<&MessageRequest>) {
+    pub(super) fn report(&self, sample: Option<&MessageRequest>) {
         let Some(on_progress) = &self.on_progress else {
             return;
         };
         if !self.is_reporting.swap(true, Ordering::SeqCst) {
-            let progress = self.progress(lock(&self.state), like);
-            let told = catch_unwind(AssertUnwindSafe(|| on_progress(&progress)));
-            self.is_reporting.store(told.is_err(), Ordering::SeqCst);
+            let progress = self.progress(lock(&self.state), sample);
+            let outcome = catch_unwind(AssertUnwindSafe(|| on_progress(&progress)));
+            self.is_reporting.store(outcome.is_err(), Ordering::SeqCst);
         }
     }
 
     /// How far the run is.
-    pub(super) fn now(&self) -> Progress {
+    pub(super) fn current_progress(&self) -> Progress {
         self.progress(lock(&self.state), None)
     }
 
-    fn progress(&self, state: MutexGuard<'_, State>, like: Option<&MessageRequest>) -> Progress {
+    fn progress(
+        &self,
+        state: MutexGuard<'_, WorkersState>,
+        sample: Option<&MessageRequest>,
+    ) -> Progress {
         let totals = self.client.totals();
         let mut progress = Progress {
             done: state.done,
@@ -339,19 +343,19 @@ impl Workers {
             cause: None,
             cost: self.spent(&state, &totals),
             totals,
-            elapsed: self.time(),
+            elapsed: self.run_time(),
             remaining: None,
         };
         drop(state);
         let queues = self.client.budget().waiting_now();
         progress.waiting = queues.waiting;
         progress.cause = queues.cause;
-        progress.remaining = self.remaining(&progress, like);
+        progress.remaining = self.remaining(&progress, sample);
         progress
     }
 
     /// As long as it took so far for as many, or as long as the limits ask for requests like this.
-    fn remaining(&self, progress: &Progress, like: Option<&MessageRequest>) -> Option<Duration> {
+    fn remaining(&self, progress: &Progress, sample: Option<&MessageRequest>) -> Option<Duration> {
         let worked = progress.done + progress.failed;
         let left = progress.total?.saturating_sub(progress.finished());
         if worked == 0 {
@@ -359,36 +363,40 @@ impl Workers {
         }
         let by_speed = scale(progress.elapsed, left as f64 / worked as f64);
         let unsent = left.saturating_sub(progress.in_flight);
-        let tried = unsent.min(MOST_TRIED);
-        let by_limits = like.filter(|_| tried > 0).and_then(|request| {
+        let planned = unsent.min(MAX_PLANNED);
+        let by_limits = sample.filter(|_| planned > 0).and_then(|request| {
             let messages = self.client.messages();
             // The caller's closure may panic here as well, when the item is over and counted.
-            let plan = || messages.plan_alike(request, tried as usize).ok();
+            let plan = || messages.plan_alike(request, planned as usize).ok();
             let plan = catch_unwind(AssertUnwindSafe(plan)).ok()??;
-            Some(scale(plan.duration, unsent as f64 / tried as f64))
+            Some(scale(plan.duration, unsent as f64 / planned as f64))
         });
         Some(by_speed.max(by_limits.unwrap_or_default()))
     }
 
     /// Reports how far the run is, if that is due.
-    fn tell(&self, mut state: MutexGuard<'_, State>, like: Option<&MessageRequest>) {
+    fn report_if_due(
+        &self,
+        mut state: MutexGuard<'_, WorkersState>,
+        sample: Option<&MessageRequest>,
+    ) {
         if self.on_progress.is_none() {
             return;
         }
         let now = self.client.core().sleeper.clock().now();
         let is_due = state
-            .told
-            .is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_REPORTS);
+            .last_report
+            .is_none_or(|last| now.saturating_duration_since(last) >= REPORT_INTERVAL);
         if is_due {
-            state.told = Some(now);
+            state.last_report = Some(now);
             drop(state);
-            self.report(like);
+            self.report(sample);
         }
     }
 
-    fn doom(&self, state: &mut State, reason: String) {
-        if state.doom.is_none() {
-            state.doom = Some(reason);
+    fn stop_with(&self, state: &mut WorkersState, reason: String) {
+        if state.stop_reason.is_none() {
+            state.stop_reason = Some(reason);
         }
         if self.client.settings().cancel.stop() {
             self.client.budget().wake_all();
@@ -397,12 +405,12 @@ impl Workers {
         self.changed.notify_all();
     }
 
-    fn not_run(&self, state: &State) -> Error {
-        let above = match self.client.core().sleeper.is_stopped() {
+    fn not_run(&self, state: &WorkersState) -> Error {
+        let fallback = match self.client.core().sleeper.is_stopped() {
             true => "the client was shut down",
             false => "the run around it was stopped",
         };
-        let reason = state.doom.as_deref().unwrap_or(above);
+        let reason = state.stop_reason.as_deref().unwrap_or(fallback);
         let what = format!("not sent, because the run was stopped: {reason}");
         let cause = Cause::Rejected(what.into());
         Error::new(ErrorKind::NotRun, "an item of a bulk run", cause)
@@ -419,25 +427,25 @@ impl Workers {
         self.client.settings().cancel.is_stopped() || self.client.core().sleeper.is_stopped()
     }
 
-    fn time(&self) -> Duration {
+    fn run_time(&self) -> Duration {
         let now = self.client.core().sleeper.clock().now();
         now.saturating_duration_since(self.began)
     }
 
     /// Blocks until something changed. It may have changed before: then in a short while.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let woken = self.changed.wait_timeout(state, LOOK_AGAIN);
+    fn wait<'a>(&self, state: MutexGuard<'a, WorkersState>) -> MutexGuard<'a, WorkersState> {
+        let woken = self.changed.wait_timeout(state, POLL_INTERVAL);
         woken.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 /// Whether what happened to one will happen to all. The settings of a run are the same for all; what
 /// a closure gives back may be about its item.
-fn dooms(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
-    let on_hold = error
+fn is_fatal(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
+    let is_on_hold = error
         .api_error()
         .is_some_and(|error| error.error_code() == Some("organization_on_hold"));
-    on_hold
+    is_on_hold
         || match error.kind() {
             ErrorKind::Billing | ErrorKind::Shutdown => true,
             ErrorKind::Config => is_run,
@@ -454,27 +462,27 @@ fn dollars(sum: f64) -> String {
 
 /// How often so many threads are twice as many as began, with equal steps in between.
 fn doublings(threads: usize) -> f64 {
-    let whole = (threads / FIRST).max(1).ilog2();
-    let rest = threads as f64 / (FIRST << whole) as f64 - 1.0;
+    let whole = (threads / FIRST_WORKERS).max(1).ilog2();
+    let rest = threads as f64 / (FIRST_WORKERS << whole) as f64 - 1.0;
     f64::from(whole) + rest.max(0.0)
 }
 
 /// So many threads begin at once.
-const FIRST: usize = 4;
+const FIRST_WORKERS: usize = 4;
 
 /// So often they double, at least, while the run begins.
-const DOUBLINGS: f64 = 6.0;
+const MIN_DOUBLINGS: f64 = 6.0;
 
 /// With so many requests waiting in line, one more thread sends none sooner.
-const MOST_WAITING: usize = 2;
+const ENOUGH_WAITING: usize = 2;
 
 /// How often a thread that waits for others looks by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-const BETWEEN_REPORTS: Duration = Duration::from_millis(100);
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The time that the limits ask for is tried with so many requests at most.
-const MOST_TRIED: u64 = 100;
+/// The time that the limits ask for is planned with so many requests at most.
+const MAX_PLANNED: u64 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -485,7 +493,7 @@ mod tests {
         let client = Client::builder().api_key("test").build().unwrap();
         let workers = client.bulk().workers(None);
         let model = Model::new("claude-opus-5");
-        workers.uses(&model, true);
+        workers.note_class(&model, true);
         let fast = ModelClass::of("claude-opus-5").fast();
         assert_eq!(lock(&workers.state).classes, BTreeSet::from([fast.clone()]));
         drop(
@@ -494,7 +502,7 @@ mod tests {
                 .clone()
                 .classify(|_| ModelClass::named("all")),
         );
-        workers.uses(&model, true);
+        workers.note_class(&model, true);
         let all = ModelClass::named("all");
         assert_eq!(lock(&workers.state).classes, BTreeSet::from([all, fast]));
     }

@@ -1,4 +1,4 @@
-//! How a request gets its place: at once, or in line, or not at all.
+//! The wait for admission: a request is admitted at once, waits in its queue, or fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::clock::sync::MutexGuard;
 use crate::error::{Cause, Error, display_duration};
 use crate::types::{ErrorKind, WaitCause, Waits};
 
-/// A request that wants to be sent.
+/// A request for a reservation.
 pub(crate) struct AdmissionRequest<'a> {
     pub(crate) class: &'a ModelClass,
     pub(crate) cost: Cost,
-    /// The place in the order that it had, if it was sent before.
+    /// The ticket of an earlier attempt, which keeps the place in the queue.
     pub(crate) ticket: Option<u64>,
-    /// Whether that was refused, so that its caller says by itself that it waits.
+    /// Whether an earlier attempt was refused; the caller then logs the wait itself.
     pub(crate) is_back: bool,
-    /// How long it will wait in all.
+    /// The longest wait in all.
     pub(crate) time_left: Option<Duration>,
-    /// How long it will wait for pauses and overloads.
+    /// The longest wait for pauses and overloads together.
     pub(crate) max_wait: Option<Duration>,
-    /// Whether it has become pointless; see `Budget::wake_all`.
+    /// Whether the request was cancelled meanwhile; checked again after `Budget::wake_all`.
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
 }
 
@@ -50,30 +50,30 @@ pub(crate) struct AdmissionRequest<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Admission {
-    /// It may, and is accounted for.
+    /// The request may be sent now; its expected cost is reserved.
     Granted(Reservation),
-    /// Not before so much time has passed; then ask again.
+    /// The request cannot be sent before this time has passed; try again then.
     NotBefore(Duration),
 }
 
-/// Why there is no room, and will be none in time.
+/// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum AdmissionFailure {
-    /// It can never fit.
+    /// The request is larger than a limit.
     Exceeds(OverLimit),
-    /// Not before so much time has passed, which is too late.
+    /// The earliest admission is after the deadline.
     Late {
         at_least: Duration,
         cause: WaitCause,
     },
-    /// A pause or an overload lasts longer than the request will wait for it.
+    /// A pause or an overload lasts longer than `max_wait`.
     Refused(WaitCause),
-    /// It has become pointless.
+    /// The request was cancelled.
     Stopped,
 }
 
 impl AdmissionRequest<'_> {
-    /// Waits for room, behind those of its class that came before.
+    /// Waits for admission, behind the requests of the class that came before.
     pub(super) fn wait_for_admission(
         &self,
         shared: &Arc<SharedBudget>,
@@ -92,7 +92,7 @@ impl AdmissionRequest<'_> {
         if queue.is_next(ticket) {
             match queue.limiter.try_admit(start, &self.cost, gate) {
                 Ok(key) => {
-                    // Others need not wait while this one is made.
+                    // Other threads need not wait while the reservation is made.
                     drop(state);
                     return Ok(Reservation::new(
                         Arc::clone(shared),
@@ -213,7 +213,7 @@ impl AdmissionRequest<'_> {
 }
 
 impl WaitLimits {
-    /// What is left of it after those waits.
+    /// Returns the limits that are left after these waits.
     fn after(self, waits: &Waits) -> WaitLimits {
         let waited = waits.of(WaitCause::Pause) + waits.of(WaitCause::Overload);
         let max_wait = self.max_wait.map(|most| most.saturating_sub(waited));
@@ -262,7 +262,7 @@ impl WaitLimits {
     }
 }
 
-/// A place in a queue, which is given up whatever happens to the thread.
+/// A place in a queue; dropping it leaves the queue, also when the thread panics.
 struct QueuePlace<'a> {
     shared: &'a Arc<SharedBudget>,
     class: &'a ModelClass,
@@ -272,7 +272,7 @@ struct QueuePlace<'a> {
 impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
-        // By the lock: times of others are not before it.
+        // Taken under the lock, so that no other thread's time is earlier.
         let now = self.shared.now();
         if let Some(queue) = state.queues.get_mut(self.class) {
             queue.leave(now, &self.waiter);
@@ -281,7 +281,7 @@ impl Drop for QueuePlace<'_> {
 }
 
 impl AdmissionFailure {
-    /// The error of a request that was never sent.
+    /// Returns the error of a request that was never sent.
     pub(crate) fn into_error(self, action: String, time_left: Option<Duration>) -> Error {
         let kind = match self {
             AdmissionFailure::Late { cause, .. } | AdmissionFailure::Refused(cause) => {
@@ -324,10 +324,10 @@ fn is_suspension(cause: WaitCause) -> bool {
     matches!(cause, WaitCause::Pause | WaitCause::Overload)
 }
 
-/// A wait shorter than a second is not worth a line.
+/// The shortest wait that is logged and passed to `on_wait`.
 const MIN_ANNOUNCED_WAIT: Duration = Duration::from_secs(1);
 
-/// How often at most a request looks whether it has come to wait for a refusal.
+/// Minimum interval between re-checks of `max_wait`.
 const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -339,10 +339,10 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn who_would_wait_for_no_refusal_sleeps_while_it_waits_for_something_else() {
+    fn zero_max_wait_does_not_poll_during_other_waits() {
         let budget = Budget::on(Clock::System, Rng::with_seed(1));
         let (class, cost) = (ModelClass::of("claude-haiku-4-5"), Cost::request());
-        // The next one waits for its headers.
+        // The second request waits for the headers of the first response.
         let first = budget.reserve(&class, cost, None).expect("room");
         let checks = Cell::new(0);
         let request = AdmissionRequest {

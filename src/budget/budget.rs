@@ -1,4 +1,4 @@
-//! The budget that callers hold: its settings, and its calls.
+//! The public type: its settings and its methods.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,13 +21,13 @@ use crate::clock::{Clock, lock};
 use crate::error::Result;
 use crate::types::{Model, WaitCause};
 
-/// What may be sent when, shared by all threads that send.
+/// A rate limiter for all threads that send: decides when each request may be sent.
 ///
-/// Left alone it needs no settings: it learns the server's limits from the headers of the first
-/// answer. Clones share everything. Every method returns at once but [`reserve`](Budget::reserve).
+/// Needs no settings: the budget learns the server's limits from the headers of the first response.
+/// Clones share everything. Every method but [`reserve`](Budget::reserve) returns at once.
 ///
-/// A [`Client`](crate::Client) has one, and waits for it before each request. By itself it serves
-/// requests that your own code sends.
+/// A [`Client`](crate::Client) has a budget and waits for admission before each request. A budget
+/// without a client serves requests that your own code sends.
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Limits, ModelClass};
@@ -55,7 +55,7 @@ pub(crate) struct QueueStatus {
 }
 
 impl Budget {
-    /// A budget without limits of the caller's own.
+    /// Creates a budget without limits of the caller's own.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
@@ -81,8 +81,8 @@ impl Budget {
         }
     }
 
-    /// Limits what a class of models may use in any 60 seconds, whatever the server allows. May be
-    /// called at any time; it holds for the past minute at once, and for all clones.
+    /// Limits what a class of models may use in any 60 seconds, whatever the server allows. Can be
+    /// called at any time; applies to all clones, and counts the past minute.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
@@ -102,13 +102,13 @@ impl Budget {
         self
     }
 
-    /// Limits every class that has no limits of its own, each by itself.
+    /// Limits every class that has no limits of its own, each class separately.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Limits};
     ///
-    /// // Each class of models by itself.
-    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(50));
+    /// // Each class of models separately. let budget =
+    /// Budget::new().default_limits(Limits::per_minute().requests(50));
     /// ```
     #[must_use = "the budget itself is returned"]
     pub fn default_limits(self, limits: Limits) -> Budget {
@@ -119,8 +119,8 @@ impl Budget {
         self
     }
 
-    /// Says what the server allows a class, where it sends no headers, as some gateways do, or to
-    /// spare the first request, which goes alone to learn it.
+    /// Sets the server's limits of a class, for a server that sends no headers, as some gateways
+    /// do, or so that the first request need not be sent alone to learn them.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Limits, ModelClass};
@@ -139,9 +139,9 @@ impl Budget {
         self
     }
 
-    /// Decides otherwise than [`ModelClass::of`] which models share limits. What the closure says
-    /// stands, in fast mode as well. Each class that it names is kept as long as the budget: name
-    /// few, not a new one for each request.
+    /// Replaces [`ModelClass::of`] as the rule which models share limits. The closure decides in
+    /// fast mode as well. Each class that the closure returns is kept as long as the budget: return
+    /// few, not a new class for each request.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Model, ModelClass};
@@ -158,13 +158,13 @@ impl Budget {
         let previous = lock(&self.shared.state)
             .classify
             .replace(Arc::new(classify));
-        // Outside of the lock: what a closure holds may take it.
+        // Dropped outside of the lock: what a closure holds may take the lock.
         drop(previous);
         self
     }
 
-    /// Calls `on_wait` whenever a request begins a wait of a second or more. It is called on the
-    /// thread that waits, outside of any lock.
+    /// Calls `on_wait` whenever a request begins a wait of a second or more, on the thread that
+    /// waits, outside of any lock.
     ///
     /// ```
     /// use anthropic_blocking::Budget;
@@ -178,7 +178,7 @@ impl Budget {
         self
     }
 
-    /// The class that a model belongs to.
+    /// Returns the class of a model.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Model, ModelClass};
@@ -190,8 +190,8 @@ impl Budget {
         self.class_for(model, false)
     }
 
-    /// The class that a request belongs to: that of its model, in fast mode unless the caller's
-    /// closure decides.
+    /// Returns the class of a request: the caller's closure decides, or else the model and the
+    /// mode.
     pub(crate) fn class_for(&self, model: &Model, is_fast: bool) -> ModelClass {
         let classify = lock(&self.shared.state).classify.clone();
         match classify {
@@ -201,11 +201,11 @@ impl Budget {
         }
     }
 
-    /// Waits until a request may be sent, behind those of its class that came before.
+    /// Waits until a request may be sent, behind the requests of its class that came before.
     ///
-    /// Blocks for as long as it takes, at most for `deadline`; fails at once where that cannot be
-    /// met. Settle the reservation with what became of the request; one that is dropped counts as
-    /// sent, outcome unknown.
+    /// Blocks for as long as necessary, at most for `deadline`; fails at once if the deadline
+    /// cannot be met. Settle the reservation with the outcome of the request; a dropped reservation
+    /// counts as sent with unknown outcome.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
@@ -245,7 +245,7 @@ impl Budget {
             .map_err(|failure| failure.into_error("reserving".into(), deadline))
     }
 
-    /// Asks whether a request may be sent now, without waiting.
+    /// Reserves without waiting, if the request may be sent now.
     ///
     /// ```
     /// use anthropic_blocking::{Admission, Budget, Cost, Limits, ModelClass};
@@ -292,7 +292,8 @@ impl Budget {
         ))
     }
 
-    /// What each class has used, what it waits for, and what is known of the server's limits.
+    /// Returns what each class has used, what it waits for, and what is known of the server's
+    /// limits.
     ///
     /// ```
     /// # let budget = anthropic_blocking::Budget::new();
@@ -311,12 +312,12 @@ impl Budget {
             .collect()
     }
 
-    /// Tells how long a list of requests would take and which limit would bind, without sending
-    /// anything: all that is known and learned so far is tried on a copy.
+    /// Estimates how long a list of requests would take and which limit would bind, without sending
+    /// anything: a dry run on copies of the limiters.
     ///
-    /// Classes work side by side, and what waits already comes first. Before the first answer of a
-    /// class nothing is known of the server's limits for it, and they count as endless;
-    /// [`assume_server`](Budget::assume_server) makes them known. Takes some microseconds for each
+    /// Classes are independent, and requests that wait already come first. Before the first
+    /// response of a class the server's limits for it count as unlimited, unless
+    /// [`assume_server`](Budget::assume_server) sets them. Takes some microseconds for each
     /// request.
     ///
     /// ```
@@ -340,7 +341,7 @@ impl Budget {
         )
     }
 
-    /// The same for requests of which the model is known.
+    /// Like [`plan`](Budget::plan), for requests whose model is known.
     pub(crate) fn plan_for<'m>(
         &self,
         requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
@@ -348,7 +349,7 @@ impl Budget {
         Plan::of(&self.shared, requests)
     }
 
-    /// Waits for room, behind those of its class that came before.
+    /// Waits for admission, behind the requests of the class that came before.
     pub(crate) fn acquire(
         &self,
         request: &AdmissionRequest<'_>,
@@ -371,7 +372,8 @@ impl Budget {
         }
     }
 
-    /// How many requests wait in the shortest line of these classes; where none is named, in all.
+    /// Returns how many requests wait in the shortest queue of these classes; in all queues
+    /// together if `classes` is empty.
     pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
         let state = lock(&self.shared.state);
         let in_line = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
@@ -394,7 +396,7 @@ impl Budget {
         }
     }
 
-    /// Wakes all that wait, so that they see whether they have become pointless.
+    /// Wakes all waiters, so that each checks whether it was cancelled.
     pub(crate) fn wake_all(&self) {
         let state = lock(&self.shared.state);
         state.queues.values().for_each(|queue| queue.wake_all());
@@ -407,5 +409,5 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// When to ask again where nobody knows.
+/// When to try again if the earliest time is not known.
 const RETRY_WITHOUT_ESTIMATE: Duration = Duration::from_millis(100);

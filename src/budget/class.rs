@@ -8,8 +8,8 @@ use crate::types::Model;
 /// A group of models that share one rate limit.
 ///
 /// [`ModelClass::of`] follows the published tables: all of Fable 5, of Opus 4 and of Sonnet 4 are
-/// one class each, every other model is its own. A wrong class does little harm: two classes that
-/// the server counts as one see each other as foreign use. Clones are cheap.
+/// one class each, every other model is its own. A wrong class does little harm: if the server
+/// counts two classes together, each sees the other as use by other clients. Clones are cheap.
 ///
 /// ```
 /// use anthropic_blocking::ModelClass;
@@ -25,7 +25,7 @@ pub struct ModelClass {
 }
 
 impl ModelClass {
-    /// The class that a model belongs to.
+    /// Returns the class of a model.
     ///
     /// ```
     /// use anthropic_blocking::ModelClass;
@@ -45,7 +45,7 @@ impl ModelClass {
         ModelClass::slow(shared.copied().unwrap_or(line).into())
     }
 
-    /// A class by a name of your own, for limits that are divided otherwise.
+    /// Creates a class with a name of your own, for limits that are divided otherwise.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Limits, ModelClass};
@@ -60,9 +60,9 @@ impl ModelClass {
         ModelClass::slow(name.into().into())
     }
 
-    /// The class of the same models in fast mode, for which the server has limits of their own. What
-    /// a [`Budget`](crate::Budget) permits the class it permits this one as well, each by itself,
-    /// unless it is told otherwise.
+    /// Returns the class of these models in fast mode, for which the server has separate limits.
+    /// The limits that a [`Budget`](crate::Budget) has for the base class apply to the fast class
+    /// as well, counted separately, unless the fast class has limits of its own.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
@@ -88,7 +88,7 @@ impl ModelClass {
         self.is_fast
     }
 
-    /// Of a class of models in fast mode, that of the same models otherwise.
+    /// Returns the base class of a fast class.
     pub(crate) fn base(&self) -> Option<ModelClass> {
         let name = self.name.strip_suffix(FAST).filter(|_| self.is_fast)?;
         Some(ModelClass::slow(name.into()))
@@ -112,7 +112,7 @@ impl ModelClass {
         &self.name
     }
 
-    /// Whether tokens read from the cache count as input, as they do on Haiku 3.5 only.
+    /// Whether tokens read from the cache count as input: on Haiku 3.5 only.
     pub(crate) fn counts_cache_reads(&self) -> bool {
         self.name.contains("3-5-haiku")
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_mode_is_no_matter_of_a_name() {
+    fn fast_mode_does_not_depend_on_the_name() {
         let fast = ModelClass::of("claude-opus-5").fast();
         assert_eq!(fast.as_str(), "claude-opus-5 fast");
         assert_eq!(fast.base(), Some(ModelClass::of("claude-opus-5")));

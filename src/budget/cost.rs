@@ -1,4 +1,4 @@
-//! The words of the budget: its three dimensions, its time, and what a request may cost.
+//! Values that the whole budget uses: one per dimension, its time, and the cost of a request.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) const OUTPUT: usize = Dimension::OutputTokens.at();
 
 /// Seconds since the budget was made, by a clock that never goes back.
 ///
-/// The machines are given times in order; a time before the last one counts as the last one.
+/// The limiters get times in order; an earlier time than the last counts as the last.
 pub(crate) type Time = f64;
 
 /// What is known of a request before it is sent, from which the budget estimates its cost.
@@ -39,7 +39,7 @@ pub(crate) enum Input {
 
 /// How the input of a request is estimated before it is sent.
 ///
-/// What it came to is known from the answer, and corrects the limiter in any case.
+/// The response shows the real size, which corrects the limiter in any case.
 ///
 /// ```
 /// use anthropic_blocking::{Client, InputEstimate, Options};
@@ -51,19 +51,19 @@ pub(crate) enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum InputEstimate {
-    /// From its length in bytes, and what requests of the same class came to. Needs a few answers
-    /// to be good.
+    /// From the length in bytes, and the sizes of earlier requests of the class. Accurate after a
+    /// few responses.
     #[default]
     Learned,
-    /// By asking the server to [count](crate::Messages::count_tokens) before each request: exact
-    /// but for the cache, at the price of one more exchange, which is free of charge.
+    /// By a [`count_tokens`](crate::Messages::count_tokens) request before each request: exact but
+    /// for the cache, for one more HTTP request, which is free of charge.
     Counted,
-    /// It is known to be this many tokens.
+    /// The caller knows the number of tokens.
     Exact(u64),
 }
 
 impl Cost {
-    /// One request without tokens.
+    /// Creates the cost of one request without tokens.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
@@ -83,16 +83,16 @@ impl Cost {
         }
     }
 
-    /// Sets how long the prompt is in bytes; how many tokens that makes is learned from the
-    /// answers.
+    /// Sets the length of the prompt in bytes; the number of tokens per byte is learned from the
+    /// responses.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
     ///
-    /// let prompt = "All happy families are alike. ".repeat(1_000);
-    /// let cost = Cost::request().input_bytes(prompt.len() as u64).max_tokens(200);
-    /// let plan = Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]);
-    /// // Until answers tell better, three or four bytes are taken for a token.
+    /// let prompt = "All happy families are alike. ".repeat(1_000); let cost =
+    /// Cost::request().input_bytes(prompt.len() as u64).max_tokens(200); let plan =
+    /// Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]); // Before the first
+    /// responses, three or four bytes count as a token.
     /// assert!((7_500..=10_000).contains(&plan.input_tokens));
     /// ```
     #[must_use]
@@ -106,11 +106,10 @@ impl Cost {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
     ///
-    /// // What `count_tokens` said of the chapters of a book.
-    /// let chapters = [8_120, 11_904, 9_377].map(|tokens| Cost::request().input_tokens(tokens));
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    /// let plan = Budget::new().plan(chapters.map(|cost| (class.clone(), cost)));
-    /// assert_eq!(plan.input_tokens, 29_401);
+    /// // The chapters of a novel, as `count_tokens` counted them. let chapters = [8_120, 11_904,
+    /// 9_377].map(|tokens| Cost::request().input_tokens(tokens)); let class =
+    /// ModelClass::of("claude-haiku-4-5"); let plan = Budget::new().plan(chapters.map(|cost|
+    /// (class.clone(), cost))); assert_eq!(plan.input_tokens, 29_401);
     /// ```
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {
@@ -142,7 +141,7 @@ impl Cost {
         self
     }
 
-    /// Sets the most tokens of the answer. How many it will really have is learned.
+    /// Sets the most output tokens of the response. The usual number is learned.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ErrorKind, Limits, ModelClass};
@@ -160,22 +159,22 @@ impl Cost {
     }
 }
 
-/// Token counts end here, so that sums of them never overflow and `f64` holds them exactly.
+/// The largest token count, 2^40, so that sums never overflow and `f64` holds them exactly.
 pub(crate) const MOST: u64 = 1 << 40;
 
 pub(crate) const fn at_most(value: u64, most: u64) -> u64 {
     if value > most { most } else { value }
 }
 
-/// Whole tokens that cover an estimate.
+/// Rounds an estimate up to whole tokens, from 0 to [`MOST`].
 pub(crate) fn whole(tokens: f64) -> u64 {
-    // What is negative becomes 0. `ceil` would call the system's library for mathematics.
+    // A negative number becomes 0. `ceil` would call the system's library for mathematics.
     let whole = at_most(tokens as u64, MOST - 1);
     whole + u64::from(tokens > whole as f64)
 }
 
-/// The lesser of two numbers. `f64::min` minds those that are none, in five times the instructions,
-/// and there are none in the accounts.
+/// The lesser of two numbers. `f64::min` handles NaN, in five times the instructions, and the
+/// limiters have no NaN.
 pub(crate) const fn lesser(one: f64, other: f64) -> f64 {
     if one < other { one } else { other }
 }
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_tokens_cover_an_estimate_and_are_no_more_than_most() {
+    fn whole_rounds_up_from_zero_to_most() {
         for (tokens, covered) in [
             (f64::NEG_INFINITY, 0),
             (-0.5, 0),

@@ -1,16 +1,16 @@
-//! What the caller permits itself per minute.
+//! The caller's own limits per minute.
 
 use crate::types::Dimension;
 
-/// The most that may be spent in any 60 seconds; what is not set is not limited.
+/// The caller's own limits in any 60 seconds; a dimension that is not set is unlimited.
 ///
 /// As a promise ([`Budget::limits`](crate::Budget::limits)) it holds whatever the server would
 /// allow, in any 60 seconds, not only in minutes of the clock. Requests never exceed it. Tokens are
-/// estimated before they are spent and corrected as the answer arrives, so that a minute may exceed
-/// it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict). Until
-/// five answers of a class have taught how large its requests are, none is refused for its size
-/// where that is a guess: one request may exceed a limit of tokens by any amount. Leave it unset to
-/// use all that the server allows: the server's limits are learned from its answers.
+/// estimated before a request is sent and corrected as the response arrives, so that a minute may
+/// exceed it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict).
+/// Before the fifth response of a class no request is refused for an estimated size: one request
+/// may exceed a token limit by any amount. Leave a limit unset to use all that the server allows:
+/// the server's limits are learned from its responses.
 ///
 /// ```
 /// use anthropic_blocking::Limits;
@@ -26,7 +26,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limits.
+    /// Creates limits with nothing limited.
     ///
     /// ```
     /// use anthropic_blocking::Limits;
@@ -100,9 +100,9 @@ impl Limits {
         self
     }
 
-    /// Counts every request as if its answer were `max_tokens` long, until its end shows the
-    /// truth: then no answer, however long, can break the promise. It costs throughput: most
-    /// answers are much shorter. Input is exact where it was counted.
+    /// Counts every request with `max_tokens` output tokens until its response ends, so that no
+    /// response, however long, exceeds the limit. Costs throughput: most responses are much
+    /// shorter. Input is exact if it was counted.
     ///
     /// ```
     /// use anthropic_blocking::Limits;
@@ -116,7 +116,7 @@ impl Limits {
         self
     }
 
-    /// The limit of one dimension, where it is set.
+    /// Returns the limit of one dimension, if it is set.
     ///
     /// ```
     /// use anthropic_blocking::{Dimension, Limits};
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_set_is_not_limited() {
+    fn unset_dimension_is_unlimited() {
         const LIMITS: Limits = Limits::per_minute().requests(50).strict();
         assert_eq!(LIMITS.of(Dimension::Requests), Some(50));
         assert_eq!(LIMITS.of(Dimension::InputTokens), None);

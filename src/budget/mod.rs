@@ -1,9 +1,12 @@
 //! The budget: what may be sent when, shared by all threads.
 //!
-//! Every request waits here, in order, until two accounts have room for it: the caller's own
-//! sliding window, which keeps a promise, and a server of the server's token buckets, which keeps
-//! the server from refusing. The machines are pure and in files of their own; `shared` holds the
-//! lock and the clock, `budget` the public face.
+//! A request is admitted when two rate limiters of its class have room for it: the sliding window
+//! of the caller's own limits, and a model of the server's token buckets, which avoids refusals.
+//! Until then the request waits in the queue of its class (`admission`, `queue`). The
+//! [`Reservation`] that it is granted reports the outcome, which corrects the limiters and wakes
+//! the heads of the queues. `limiter/` and `queue` are pure state under the one lock of `shared`;
+//! every change goes through `SharedBudget::transact`, which takes the time once, and the lock
+//! once.
 
 // Plain values.
 mod class;

@@ -1,4 +1,4 @@
-//! What a list of requests would take: a dry run on a copy of the accounts.
+//! What a list of requests would take: a dry run on copies of the limiters.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -40,9 +40,10 @@ pub struct Plan {
     pub input_tokens: u64,
     /// Output tokens, as expected.
     pub output_tokens: u64,
-    /// From now to the last answer, with threads enough to have each request sent when it may be.
+    /// From now to the last response, with enough threads to send each request as soon as it is
+    /// admitted.
     pub duration: Duration,
-    /// What is waited for longest; `None` when nothing is.
+    /// The cause of the longest wait; `None` if nothing waits.
     pub binding: Option<WaitCause>,
     /// How long the requests at the head wait, by cause, in the class that takes longest.
     pub waits: Waits,
@@ -124,7 +125,7 @@ struct DryRun {
     now: Time,
     limiter: ClassLimiter,
     gate: OverloadGate,
-    /// What is under way, by its end in nanoseconds.
+    /// The requests in flight, by the end of each in nanoseconds.
     under_way: BinaryHeap<Reverse<(u64, usize)>>,
     answers: Vec<(SlabKey, Usage)>,
     plan: Plan,
@@ -172,7 +173,7 @@ impl DryRun {
         self.plan
     }
 
-    /// Waits until a request may be sent; `None` if it never may.
+    /// Moves to the admission of a request; `None` if the request exceeds a limit.
     fn admit(&mut self, cost: &Cost) -> Option<SlabKey> {
         loop {
             let (until, cause) = match self.limiter.try_admit(self.now, cost, &mut self.gate) {
@@ -182,7 +183,8 @@ impl DryRun {
                 Err(NotNow::OnEvent(cause)) => (f64::INFINITY, cause),
             };
             let next = self.next_end().unwrap_or(f64::INFINITY).min(until);
-            // Nothing under way and nothing to wait for: the limiter has to move by itself.
+            // Nothing is in flight and no time is known: move on by a second, so that the limiter
+            // changes.
             let next = if next.is_finite() {
                 next
             } else {
@@ -194,7 +196,7 @@ impl DryRun {
         }
     }
 
-    /// Takes note of a request that is under way, and returns what it is expected to use.
+    /// Adds a request in flight, and returns the tokens that it is expected to use.
     fn begin(&mut self, key: SlabKey, cost: &Cost) -> (u64, u64) {
         let expected = self.limiter.expected(cost);
         let usage = Usage {
@@ -228,11 +230,12 @@ impl DryRun {
     }
 }
 
-/// Seconds to the first token of an answer, and tokens a second from then on, roughly.
+/// Assumed seconds to the first token of a response, and assumed output tokens per second from then
+/// on.
 const LATENCY: f64 = 1.0;
 const SPEED: f64 = 60.0;
 
-/// A step of the dry run, in seconds, below which it would not get on.
+/// The shortest step of the dry run, in seconds, so that each step makes progress.
 const SHORTEST: f64 = 1e-6;
 
 #[cfg(test)]
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_known_nothing_binds_for_long() {
+    fn unknown_limits_bind_nothing_for_long() {
         let plan = plan(&Budget::new(), 50, SMALL);
         assert_eq!((plan.requests, plan.impossible), (50, 0));
         assert_eq!(plan.input_tokens, 5_000);
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn own_limits_take_as_many_minutes_as_they_say() {
+    fn own_limits_set_the_duration() {
         let budget = Budget::new().default_limits(Limits::per_minute().requests(60));
         let plan = plan(&budget, 600, SMALL);
         let minutes = plan.duration.as_secs_f64() / 60.0;
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_fit_is_counted_apart() {
+    fn oversized_requests_count_as_impossible() {
         let budget = Budget::new().default_limits(Limits::per_minute().input_tokens(1_000));
         let requests = [SMALL, SMALL.input_tokens(1_001)].map(|cost| (class(), cost));
         let plan = budget.plan(requests);
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_and_a_pause_come_first() {
+    fn plan_includes_requests_in_flight_and_pauses() {
         let budget = Budget::new();
         let held = budget.reserve(&class(), SMALL, None).unwrap();
         assert!(plan(&budget, 1, SMALL).waits.total() > Duration::ZERO);

@@ -1,7 +1,7 @@
-//! Tickets in order: who waits, who of them sleeps to a time, who is woken.
+//! The queue of one class: which requests wait, in which order, and which of them is woken.
 //!
-//! Each class has a queue. Only the head of a queue sleeps to a computed time; the others sleep until
-//! the one before them hands on the baton. Each grant so wakes two: the head, whose time has come,
+//! Only the head of a queue sleeps until a computed time; every other waiter sleeps until its
+//! predecessor leaves the queue. Each grant thus wakes two threads: the head, whose time has come,
 //! and its successor, which becomes the head.
 
 use crate::clock::sync::Condvar;
@@ -17,39 +17,39 @@ use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
 
-/// The requests of one class: its limiter, and those who wait.
+/// The limiter of one class and its waiters.
 #[derive(Debug)]
 pub(super) struct ClassQueue {
     pub(super) limiter: ClassLimiter,
     waiters: VecDeque<Arc<Waiter>>,
     next_ticket: u64,
-    /// What the heads of the line have waited for, one after the other.
+    /// The sum of the waits of all heads so far, by cause.
     waits: Waits,
     /// The time up to which `waits` is complete.
     counted_until: Time,
     /// What the head has waited for since `counted_until`.
     head_cause: WaitCause,
-    /// What the head sleeps to; `None` where it waits for an event, or has not looked yet.
+    /// The end of the head's sleep; `None` if the head waits for an event or has not tried yet.
     head_until: Option<Time>,
 }
 
-/// One that waits.
+/// A request that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) cost: Cost,
     pub(super) wait_limits: WaitLimits,
     pub(super) wake: Condvar,
-    /// What the heads had waited for when it came.
+    /// The queue's `waits` when the request joined.
     waits_before: Waits,
 }
 
-/// How long a request will wait.
+/// How long a request is willing to wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitLimits {
-    /// Until when, whatever it waits for.
+    /// The latest admission, whatever the request waits for.
     pub(super) deadline: Option<Time>,
-    /// How long for pauses and overloads.
+    /// The longest wait for pauses and overloads together.
     pub(super) max_wait: Option<Duration>,
 }
 
@@ -109,20 +109,20 @@ impl ClassQueue {
         }
     }
 
-    /// The number under which a request keeps its place, also when it comes back refused.
+    /// Issues the number that orders a request in the queue; a refused request keeps its ticket.
     pub(super) fn issue_ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket
     }
 
-    /// Whether a request with this ticket need not wait for others.
+    /// Whether no waiter is ahead of a request with this ticket.
     pub(super) fn is_next(&self, ticket: u64) -> bool {
         self.waiters
             .front()
             .is_none_or(|head| ticket <= head.ticket)
     }
 
-    /// Takes a place in the order of the tickets.
+    /// Adds a waiter, in the order of the tickets.
     pub(super) fn join(
         &mut self,
         now: Time,
@@ -146,7 +146,7 @@ impl ClassQueue {
         waiter
     }
 
-    /// Gives up a place; if it was the first, the next one gets the baton.
+    /// Removes a waiter; if it was the head, wakes the next waiter.
     pub(super) fn leave(&mut self, now: Time, waiter: &Waiter) {
         let mut waiters = self.waiters.iter();
         let Some(position) = waiters.position(|other| other.ticket == waiter.ticket) else {
@@ -161,8 +161,8 @@ impl ClassQueue {
         }
     }
 
-    /// What a waiter has waited for until now: who stands behind the head waits for what the head
-    /// waits for.
+    /// Returns what a waiter has waited for until now. A waiter behind the head waits for the cause
+    /// that the head waits for.
     pub(super) fn waited(&mut self, now: Time, waiter: &Waiter) -> Waits {
         self.count_waits(now);
         self.waits.since(&waiter.waits_before)
@@ -176,8 +176,8 @@ impl ClassQueue {
         self.counted_until = now;
     }
 
-    /// Takes a waiter in if it is its turn and there is room. Otherwise, if it is the head, what
-    /// it will sleep to is noted.
+    /// Admits a waiter if it is the head and the limiter has room. Otherwise notes until when the
+    /// head sleeps.
     pub(super) fn try_admit(
         &mut self,
         waiter: &Waiter,
@@ -200,7 +200,7 @@ impl ClassQueue {
         result
     }
 
-    /// Wakes the head if it can go earlier than it thinks.
+    /// Wakes the head if it can be admitted earlier than the end of its sleep.
     pub(super) fn wake_head_if_earlier(&mut self, now: Time, gate: &mut OverloadGate) {
         let Some(head) = self.waiters.front() else {
             return;
@@ -229,7 +229,7 @@ impl ClassQueue {
         }
     }
 
-    /// Wakes those who will not wait as long as the server refuses all requests.
+    /// Wakes the waiters whose limits the current suspension exceeds.
     pub(super) fn wake_over_max_wait(&self, now: Time, gate: &OverloadGate) {
         let Some(suspension) = self.suspension(now, gate) else {
             return;
@@ -243,7 +243,7 @@ impl ClassQueue {
         }
     }
 
-    /// What those who wait request for, in their order.
+    /// Returns the costs of the waiters, in their order.
     pub(super) fn queued_costs(&self) -> impl Iterator<Item = Cost> + '_ {
         self.waiters.iter().map(|waiter| waiter.cost)
     }
@@ -252,7 +252,7 @@ impl ClassQueue {
         self.waiters.len()
     }
 
-    /// The earliest time at which a request could go that stands behind the tickets below its own.
+    /// Returns the earliest possible admission of a request behind all waiters with lower tickets.
     pub(super) fn earliest_start(
         &mut self,
         now: Time,
@@ -263,7 +263,7 @@ impl ClassQueue {
         let mut queued = [0.0; 3];
         let before = self.waiters.iter();
         for other in before.take_while(|other| other.ticket < ticket) {
-            // By what is known now, not by what was when it came.
+            // By the estimate of now, not of when the waiter joined.
             let expected = self.limiter.expected(&other.cost);
             for (sum, expected) in queued.iter_mut().zip(expected) {
                 *sum += expected;
@@ -288,7 +288,7 @@ impl ClassQueue {
         current.max_by(|one, other| one.until.total_cmp(&other.until))
     }
 
-    /// What a request would wait for that stands behind the tickets below its own.
+    /// Returns what a request behind all waiters with lower tickets would wait for.
     pub(super) fn cause_for(
         &mut self,
         now: Time,
@@ -303,8 +303,7 @@ impl ClassQueue {
         head.map_or(WaitCause::Turn, |wait| wait.cause)
     }
 
-    /// Until when the head waits, where that is known, and what for; `None` if nobody waits or the
-    /// head may go.
+    /// Returns what the head waits for; `None` if the queue is empty or the head can be admitted.
     pub(super) fn head_wait(&mut self, now: Time, gate: &mut OverloadGate) -> Option<ExpectedWait> {
         let head = self.waiters.front()?;
         expected_wait(&mut self.limiter, now, &head.cost, gate)
@@ -327,7 +326,8 @@ fn expected_wait(
     }
 }
 
-/// Half a millisecond: less is not worth a thread's wake-up.
+/// The least gain for which the head is woken, in seconds: half a millisecond, about the cost of
+/// waking a thread.
 const MIN_GAIN_TO_WAKE: Time = 0.0005;
 
 #[cfg(test)]
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_behind_the_head_waits_for_what_the_head_waits_for_at_each_time() {
+    fn waiter_waits_for_the_causes_of_its_head() {
         let (mut queue, mut gate) = queue(Limits::per_minute().requests(100));
         let cost = Cost::request();
         let key = queue
@@ -373,7 +373,7 @@ mod tests {
         queue
             .try_admit(&second, 0.0, &mut gate)
             .expect_err("behind");
-        // Meanwhile there are new limits: the head waits for them now.
+        // New limits are set during the pause; the head waits for them next.
         let limits = Limits::per_minute().requests(1);
         queue.limiter.set_limits(1.0, limits);
         let (time, why) = until(queue.try_admit(&head, pause, &mut gate));

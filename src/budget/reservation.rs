@@ -1,4 +1,4 @@
-//! Room that was granted, until it is known what became of it.
+//! A granted reservation, until its request ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
 /// Room for one request, granted by [`Budget::reserve`].
 ///
-/// End it with what became of the request: [`settle`](Reservation::settle),
+/// End it with the outcome of the request: [`settle`](Reservation::settle),
 /// [`refuse`](Reservation::refuse), [`overloaded`](Reservation::overloaded) or
-/// [`fail`](Reservation::fail). One that is dropped counts as sent, outcome unknown: all that was
-/// promised stays charged. No method blocks.
+/// [`fail`](Reservation::fail). A dropped reservation counts as sent with unknown outcome: its
+/// expected cost stays charged. No method blocks.
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass, RateLimits, Usage};
@@ -72,12 +72,12 @@ impl Reservation {
         self
     }
 
-    /// The place in the order of its class, also for when it comes back.
+    /// Returns the ticket, which keeps the place in the queue for another attempt.
     pub(crate) fn ticket(&self) -> u64 {
         self.ticket
     }
 
-    /// The class that it was granted by.
+    /// Returns the class whose limits the request counts against.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Model, Reservation};
@@ -96,7 +96,7 @@ impl Reservation {
         &self.class
     }
 
-    /// How long the request waited for it, and for what.
+    /// Returns how long the request waited for admission, by cause.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
@@ -114,7 +114,7 @@ impl Reservation {
         &self.waited
     }
 
-    /// The answer's head arrived: what its headers said.
+    /// Reports the rate-limit headers of the response, when its head arrives.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimits};
@@ -136,7 +136,7 @@ impl Reservation {
         });
     }
 
-    /// The answer began, and shows what the input came to: the usage of `message_start`.
+    /// Reports the usage of `message_start`, which shows the size of the input.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimits, Usage};
@@ -161,7 +161,7 @@ impl Reservation {
             });
     }
 
-    /// The answer has so many output tokens so far, roughly.
+    /// Reports roughly how many output tokens the response has so far.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
@@ -182,8 +182,8 @@ impl Reservation {
         });
     }
 
-    /// The request succeeded and used this much; `limits` is what the headers said, unless it was
-    /// [learned](Reservation::learn) before.
+    /// Ends the reservation of a request that succeeded, with its usage. `limits` are the
+    /// rate-limit headers, unless [`learn`](Reservation::learn) reported them before.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
@@ -207,8 +207,8 @@ impl Reservation {
             });
     }
 
-    /// The server refused it with a 429 that waiting cures. The class pauses for as long as
-    /// `retry_after` of `limits` says.
+    /// Ends the reservation of a request that the server refused with a 429 and that succeeds
+    /// later. The class pauses for the `retry_after` of `limits`.
     ///
     /// ```
     /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, RateLimits};
@@ -227,7 +227,7 @@ impl Reservation {
         self.refused(error, limits);
     }
 
-    /// The same; returns why waiting does not cure it after all, where that is so.
+    /// Like `refuse`, but returns `Some` if the request exceeds the limit itself.
     pub(crate) fn refused(
         mut self,
         error: Option<&ApiError>,
@@ -245,8 +245,9 @@ impl Reservation {
         excess.flatten()
     }
 
-    /// The server refused it as overloaded, at once or in the middle of its answer. The next
-    /// requests, of all classes, go one by one until it recovers.
+    /// Ends the reservation of a request that failed because the server is overloaded, at once or
+    /// during the response. Requests of all classes are then sent one at a time until the server
+    /// recovers.
     ///
     /// ```
     /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass};
@@ -270,7 +271,8 @@ impl Reservation {
         self.shared.wake_over_max_wait();
     }
 
-    /// It failed otherwise. What was not sent costs nothing; what is unknown stays charged.
+    /// Ends the reservation of a request that failed otherwise. A request that was not sent is
+    /// refunded; one with unknown outcome stays charged.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass};

@@ -55,7 +55,8 @@ impl SharedBudget {
         }
     }
 
-    /// Takes the lock, changes the state, and wakes each head of a queue that can go earlier now.
+    /// Takes the lock, applies `change`, and wakes each head that can be admitted earlier than it
+    /// knows.
     pub(super) fn transact<T>(&self, change: impl FnOnce(&mut BudgetState, Time) -> T) -> T {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -64,7 +65,7 @@ impl SharedBudget {
         result
     }
 
-    /// Tells the limiter of a class what became of a request, and wakes whom that lets go.
+    /// Reports an outcome to the limiter of a class, in one [`transact`](SharedBudget::transact).
     pub(super) fn update_limiter<T>(
         &self,
         class: &ModelClass,
@@ -76,7 +77,7 @@ impl SharedBudget {
         })
     }
 
-    /// Wakes those who wait and have no time_left for a pause or an overload that has begun.
+    /// Wakes the waiters whose limits are exceeded by a pause or an overload that has begun.
     pub(super) fn wake_over_max_wait(&self) {
         let now = self.now();
         let state = lock(&self.state);
@@ -85,7 +86,7 @@ impl SharedBudget {
         }
     }
 
-    /// Seconds since the budget was made.
+    /// Returns the seconds since the budget was made.
     pub(super) fn now(&self) -> Time {
         self.clock
             .now()
@@ -100,7 +101,8 @@ impl SharedBudget {
         until: Option<Time>,
         deadline: Option<Time>,
     ) -> MutexGuard<'a, BudgetState> {
-        // Rounded up, so that it is time then. A time that no clock can show is none.
+        // Rounded up, so that the time has come when the wait ends. A time that `Instant` cannot
+        // represent counts as none.
         let instant = |time: Time| self.birth.checked_add(to_duration(time + ROUNDING));
         self.clock.wait(
             &waiter.wake,
@@ -112,7 +114,7 @@ impl SharedBudget {
 }
 
 impl BudgetState {
-    /// The queue of a class, and the gate before all queues.
+    /// Returns the queue of a class, and the overload gate of all queues.
     pub(super) fn queue(&mut self, class: &ModelClass) -> (&mut ClassQueue, &mut OverloadGate) {
         let BudgetState {
             queues,
@@ -134,7 +136,7 @@ impl BudgetState {
         (queue, gate)
     }
 
-    /// Has all classes keep to the limits that are set now.
+    /// Gives the limiter of each class the limits that are set now.
     pub(super) fn apply_limits(&mut self, now: Time) {
         for (class, queue) in &mut self.queues {
             let limits = limits_for(class, &self.limits).unwrap_or(self.default_limits);
@@ -149,11 +151,12 @@ impl BudgetState {
     }
 }
 
-/// What is set for a class, or, in fast mode, for the same models otherwise.
+/// Returns the limits set for a class; a class in fast mode without limits of its own has those of
+/// its base class.
 fn limits_for(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Option<Limits> {
     let set = |class: &ModelClass| limits.get(class).copied();
     set(class).or_else(|| set(&class.base()?))
 }
 
-/// What times may lose on their way through a clock, in seconds.
+/// What a time may lose by conversion from and to `Instant`, in seconds.
 const ROUNDING: Time = 1e-6;

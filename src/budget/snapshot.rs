@@ -1,4 +1,4 @@
-//! What a budget looks like from outside.
+//! Snapshots of a budget for the caller.
 
 use crate::types::{Dimension, WaitCause};
 
@@ -34,9 +34,9 @@ pub struct ClassSnapshot {
     pub in_flight: usize,
     /// Requests that wait for room.
     pub waiting: usize,
-    /// What the first of them waits for.
+    /// What the head of the queue waits for.
     pub cause: Option<WaitCause>,
-    /// How long it will still wait, where that can be told.
+    /// How much longer the head waits, if that is known.
     pub expected_wait: Option<Duration>,
 }
 
@@ -62,9 +62,10 @@ pub struct DimensionSnapshot {
     pub used: u64,
     /// The server's limit per minute, where it is known.
     pub server_limit: Option<u64>,
-    /// What is thought to be left of it now, beside what is promised to requests in flight.
+    /// What is left of the server's limit now by estimate, without what is reserved for requests in
+    /// flight.
     pub server_remaining: Option<u64>,
-    /// What others seem to use of it per minute.
+    /// What other clients use of the server's limit per minute, by estimate.
     pub foreign: Option<u64>,
 }
 

@@ -22,9 +22,9 @@ use crate::types::WaitCause;
 pub struct Wait {
     /// The class of models that the request belongs to.
     pub class: ModelClass,
-    /// What it waits for, or what the request at the head of its queue waits for.
+    /// What the request waits for; behind other waiters, what the head of the queue waits for.
     pub cause: WaitCause,
-    /// How long, as things stand: an answer that ends, or costs less than expected, shortens it.
+    /// The expected duration. A response that ends, or uses less than expected, shortens it.
     pub expected: Duration,
     /// How many requests of the class wait, this one included.
     pub waiting: usize,

@@ -38,7 +38,7 @@ use crate::types::{Model, WaitCause};
 /// ```
 #[derive(Clone)]
 pub struct Budget {
-    shared: Arc<SharedBudget>,
+    pub(super) shared: Arc<SharedBudget>,
 }
 
 /// How long a request waits at least.

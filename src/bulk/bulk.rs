@@ -1,4 +1,4 @@
-//! Bulk: many requests over threads, as fast as the limits allow, nothing lost.
+//! The public type: settings, `run` and `map`.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ use crate::prices::Prices;
 use crate::types::{ErrorKind, MessageRequest};
 
 impl Client {
-    /// Many requests over threads of their own.
+    /// Returns a builder for many requests over worker threads.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -55,10 +55,11 @@ impl Client {
 ///
 /// The threads wait in the client's [budget](Client::budget). A call waits for limits and overloads
 /// for as long as it takes, whatever the client's `max_wait` says; its deadline holds. One failure
-/// never ends the rest. What dooms all, such as a wrong key or a spend limit, stops the run at
-/// once, and what was not sent by then fails with the kind [`NotRun`](ErrorKind::NotRun).
+/// never ends the run. A failure that affects all requests, such as a wrong key or a spend limit,
+/// stops the run at once, and each request that was not sent fails with the kind
+/// [`NotRun`](ErrorKind::NotRun).
 ///
-/// What can wait for a day costs half as [batches](Client::batches), whose
+/// Requests that can wait for a day cost half as [batches](Client::batches), whose
 /// [`run`](crate::Batches::run) takes the same requests under the same keys.
 ///
 /// ```no_run
@@ -85,7 +86,7 @@ pub struct Bulk<'a> {
 }
 
 impl<'a> Bulk<'a> {
-    /// The most threads by default: 64. Few runs need them all, see
+    /// The most worker threads by default: 64. Few runs need all of them, see
     /// [`concurrency`](Bulk::concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 64;
 
@@ -106,10 +107,10 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets how fast threads begin, because the API refuses use that grows too fast: four at once,
-    /// twice as many after every sixth of this time, all when it is over; more than 256 threads double
-    /// more often for that. By default it is [a minute](Bulk::DEFAULT_RAMP_UP), so that they double
-    /// every ten seconds, as the pace does.
+    /// Sets the ramp-up time, because the API refuses use that grows too fast: four threads begin
+    /// at once, their number doubles after every sixth of this time, and all have begun at its end;
+    /// more than 256 threads double more often. The default is [a minute](Bulk::DEFAULT_RAMP_UP):
+    /// the threads double every ten seconds, like the pace of the requests.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -130,11 +131,11 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Keeps a journal of the answers in this file, so that a run can be killed and started again:
-    /// [`run`](Bulk::run) then asks for nothing that is in it, and hands out the answers of before in
-    /// their turn, out of the file. Each answer is one line of JSON with its key; failures are not
-    /// kept, and tried again. At most a second's answers are not on the disk yet, or more while
-    /// nobody takes the answers.
+    /// Keeps a journal of the messages in this file, so that a run can be killed and started again:
+    /// [`run`](Bulk::run) then sends no request whose key is in the journal, and hands out its
+    /// message from the file in its turn. Each message is one line of JSON with its key; failures
+    /// are not kept, and are sent again. At most the messages of the last second are not on the
+    /// disk yet, or more while the caller takes no results.
     ///
     /// The file belongs to one run at a time. While a run has it open, it is locked: a second run with
     /// the same journal, in this process, another process or another container, is an error. A file
@@ -142,7 +143,8 @@ impl<'a> Bulk<'a> {
     /// warning is logged, and you must see to it that no two runs send the same requests and write to
     /// the same file. On Windows, other programs cannot read the file while it is locked.
     ///
-    /// It holds the answers in plain text. On Unix a new one is for its owner only (mode 600).
+    /// The journal holds the messages in plain text. On Unix a new file is readable by its owner
+    /// only (mode 600).
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -165,10 +167,10 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets whether answers that are in the journal are handed out in their turn like those that
-    /// come, by default yes. An answer is in the journal before it is handed out: without this, those
-    /// that the program had not taken when it ended would come out of no run. `false` is for who
-    /// reads the journal itself, and wants the answers here only to know that they came.
+    /// Sets whether messages from the journal are handed out in their turn like new ones, by
+    /// default yes. A message is in the journal before it is handed out: without replay, no run
+    /// would hand out the messages that the program had not taken when it ended. `false` is for
+    /// programs that read the journal themselves.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -193,11 +195,11 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets whether, of requests that share a prefix to be cached, one goes ahead until its answer
-    /// begins, so that the others read the cache instead of writing it each. By default yes. Goes by
-    /// the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and messages
-    /// up to the first mark. Of [`run`](Bulk::run) only. The wait for the one ahead comes before a
-    /// request's own time, for which the client's deadline holds.
+    /// Sets whether one of the requests that share a cached prefix is sent first, and the others
+    /// when its response begins, so that they read the cache instead of writing it. By default yes.
+    /// Follows the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and
+    /// messages up to the first mark. Applies to [`run`](Bulk::run) only. The wait for the first
+    /// request does not count towards the client's deadline.
     ///
     /// ```
     /// use anthropic_blocking::{CacheControl, Client, ContentBlock, MessageRequest, Result};
@@ -227,14 +229,14 @@ impl<'a> Bulk<'a> {
     /// documents by address or id, which count as some pages. Requests of models without a
     /// [price](Bulk::prices) stop the run.
     ///
-    /// The limit is that of one run of this process: what earlier ones cost, also with the same
-    /// journal, is not counted.
+    /// The limit applies to one run of this process: the cost of earlier runs, also with the same
+    /// journal, does not count.
     ///
-    /// A [`map`](Bulk::map) does not know what is asked for: it begins no item once the limit is
-    /// spent, at the usual prices.
+    /// A [`map`](Bulk::map) does not know the requests of its closure: it begins no item once the
+    /// limit is spent, at the usual prices.
     ///
-    /// What is no amount, a negative number or NaN, is an error of kind [`Config`](ErrorKind::Config):
-    /// of `run` itself, and of each item of a `map`.
+    /// A negative number or NaN is an error of kind [`Config`](ErrorKind::Config): of `run` itself,
+    /// and of each item of a `map`.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -272,8 +274,8 @@ impl<'a> Bulk<'a> {
     /// on a thread of the run, one call at a time, outside of any lock; the other threads go on
     /// meanwhile. The last report comes on the thread of the caller: where the answers of a
     /// [`run`](Bulk::run) are taken, when there is none left, or before a [`map`](Bulk::map)
-    /// returns. Answers that are dropped before have no last report. If `report` panics, it is not
-    /// called again.
+    /// returns. A run that is dropped before its end has no last report. If `report` panics, it is
+    /// not called again.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -290,11 +292,11 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Gives each item to a closure on one of the threads, and waits for all of them. The results
-    /// are in the order of the items.
+    /// Calls a closure with each item on the worker threads, and blocks until all items are done.
+    /// Returns the results in the order of the items.
     ///
-    /// The closure must make its calls with the client that it is given. A panic in it is that
-    /// item's error.
+    /// The closure must send its requests with the client that it gets. A panic of the closure
+    /// becomes the error of the item.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -355,18 +357,20 @@ impl<'a> Bulk<'a> {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Sends requests, each under a key of its own, and hands out the answers as they come.
+    /// Sends requests, each under its own key, and hands out the results in the order of
+    /// completion.
     ///
-    /// Requests are taken from the iterator when there is a thread for them, and threads wait when
-    /// answers are not taken: memory stays flat however long the list is, but for the keys where
-    /// there is a journal. With a [journal](Bulk::journal), keys tell what is done already, by
-    /// their text; a key that comes twice is an error then, for the second one.
+    /// A request is taken from the iterator when a worker is free, and the workers wait when
+    /// results are not taken: memory use does not grow with the list, except for the keys if there
+    /// is a journal. With a [journal](Bulk::journal), the text of the key tells whether a request
+    /// is done already; a second request with the same key is an error.
     /// [`MessageRequest::fingerprint`] makes a key where there is none; equal requests have equal
     /// ones, so that all but one must be removed before.
     ///
-    /// Returns at once; the answers block until the next one is there. Dropping them stops the run:
-    /// nothing more is sent, and answers that are being streamed are cut. A panic of the iterator
-    /// stops the run as well, and goes on in [`next`](Iterator::next) after the last answer.
+    /// Returns at once; `next` of the returned iterator blocks until there is a result. Dropping
+    /// the iterator stops the run: nothing more is sent, and responses that are being streamed are
+    /// cut. A panic of the iterator of requests stops the run as well, and resumes in
+    /// [`next`](Iterator::next) after the last result.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -407,7 +411,7 @@ impl<'a> Bulk<'a> {
         Workers::new(self.client, &self.settings, total)
     }
 
-    /// What is wrong with the settings.
+    /// Returns the error of invalid settings.
     fn settings_error(&self) -> Option<Error> {
         let limit = self
             .settings
@@ -419,7 +423,7 @@ impl<'a> Bulk<'a> {
     }
 }
 
-/// Starts a thread that starts the next one when it begins to work.
+/// Starts a worker thread, which starts the next one when it begins to work.
 fn spawn_worker<'scope, 'env, F>(
     scope: &'scope Scope<'scope, 'env>,
     workers: &'scope Workers,
@@ -431,7 +435,7 @@ fn spawn_worker<'scope, 'env, F>(
     if number >= workers.concurrency() {
         return;
     }
-    // Where the system has no thread left, those that there are do the work.
+    // If the system has no thread left, the existing workers do the work.
     let _ = thread::Builder::new().spawn_scoped(scope, move || {
         if workers.wait_to_begin(number) {
             spawn_worker(scope, workers, number + 1, work);

@@ -1,4 +1,5 @@
-//! One request of each cached prefix goes ahead, the others follow when its answer begins.
+//! Cache warming: one request of each cached prefix leads, the others follow when its response
+//! begins.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::types::digest::Digest;
 use crate::types::{Content, ContentBlock, Message, MessageRequest, Tool};
 
-/// Which prefixes the server has in its cache, as far as this run knows.
+/// The prefixes that the server has in its cache, as far as this run knows.
 #[derive(Default)]
 pub(super) struct CacheWarmer {
     prefixes: Mutex<HashMap<Digest, PrefixState>>,
@@ -20,13 +21,13 @@ pub(super) struct CacheWarmer {
 
 #[derive(Clone, Copy, PartialEq)]
 enum PrefixState {
-    /// A request is on its way that will have the server cache it.
+    /// A request in flight makes the server cache the prefix.
     Warming,
     Warm,
 }
 
 impl CacheWarmer {
-    /// Sends a request, after one of the same prefix.
+    /// Sends a request, after the leading request of its prefix if there is one.
     pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
         match request.cached_prefix() {
             Some(prefix) if self.wait_or_lead(client, &prefix) => {
@@ -34,7 +35,7 @@ impl CacheWarmer {
                     warmer: self,
                     prefix,
                 };
-                // When the answer begins, the cache can be read.
+                // The cache can be read when the response begins.
                 let warm = || lead.set(PrefixState::Warm);
                 client.messages().create_telling(request, &warm)
             }
@@ -42,8 +43,8 @@ impl CacheWarmer {
         }
     }
 
-    /// Whether this one is the first of its prefix; otherwise blocks until that one's answer has
-    /// begun. If that one fails, the next goes ahead.
+    /// Returns `true` if the request leads its prefix; otherwise blocks until the response to the
+    /// leading request has begun. If the leading request fails, the next one leads.
     fn wait_or_lead(&self, client: &Client, prefix: &Digest) -> bool {
         let mut prefixes = lock(&self.prefixes);
         loop {
@@ -67,8 +68,8 @@ impl CacheWarmer {
     }
 }
 
-/// Takes note of a prefix whose first request goes ahead. A run may have any number of prefixes;
-/// when there are too many, those that are warm are forgotten, which costs one request ahead each.
+/// Notes that the first request of a prefix leads. A run can have any number of prefixes: above
+/// [`MAX_PREFIXES`] the warm ones are forgotten, which costs one more leading request each.
 fn begin_warming(prefixes: &mut HashMap<Digest, PrefixState>, prefix: &Digest) {
     if prefixes.len() >= MAX_PREFIXES {
         prefixes.retain(|_, state| *state == PrefixState::Warming);
@@ -76,7 +77,7 @@ fn begin_warming(prefixes: &mut HashMap<Digest, PrefixState>, prefix: &Digest) {
     prefixes.insert(prefix.clone(), PrefixState::Warming);
 }
 
-/// The request that goes ahead. If it comes to nothing, another one has to.
+/// The leading request of a prefix. Dropped before its response begins, another request leads.
 struct LeadRequest<'a> {
     warmer: &'a CacheWarmer,
     prefix: Digest,
@@ -101,13 +102,12 @@ impl Drop for LeadRequest<'_> {
 
 const MAX_PREFIXES: usize = 10_000;
 
-/// How often those who follow look whether the run is over.
+/// Interval at which following requests check whether the run is over.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl MessageRequest {
-    /// A digest of what the server may cache of this request, up to the first mark: what comes after
-    /// it may be each request's own, and a mark there changes nothing of what they share. `None`
-    /// without a mark.
+    /// Returns a digest of the part that the server may cache, up to the first cache mark: requests
+    /// can differ after it, and later marks do not change the shared part. `None` without a mark.
     fn cached_prefix(&self) -> Option<Digest> {
         let mut digest = Digest::of(self.model.as_str().as_bytes());
         if let Some(first) = self.tools.iter().position(Tool::is_cached) {
@@ -123,7 +123,8 @@ impl MessageRequest {
             .messages
             .iter()
             .position(|message| up_to_mark(&message.content).is_some());
-        // Where the server sets the mark, which is at the end, this is what requests share before it.
+        // An automatic mark stands at the end of the prompt; the requests share the system prompt
+        // before it.
         let is_automatic = self.cache_control.is_some() && self.system.is_some();
         if first.is_none() && !is_automatic {
             return None;
@@ -137,7 +138,7 @@ impl MessageRequest {
     }
 }
 
-/// The blocks up to the first that is marked.
+/// Returns the blocks up to the first marked block.
 fn up_to_mark(content: &Content) -> Option<&[ContentBlock]> {
     let Content::Blocks(blocks) = content else {
         return None;
@@ -152,7 +153,7 @@ mod tests {
     use crate::types::CacheControl;
 
     #[test]
-    fn any_number_of_prefixes_takes_little_room() {
+    fn warm_prefixes_are_bounded() {
         let mut prefixes = HashMap::new();
         let first = Digest::of(b"first");
         begin_warming(&mut prefixes, &first);
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_the_server_sets_is_for_the_system_prompt() {
+    fn automatic_mark_covers_the_system_prompt() {
         let automatic = |system, prompt| {
             let request = ask(prompt).cache_control(CacheControl::ephemeral());
             request.system(system).cached_prefix()
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mark_there_is_no_prefix() {
+    fn unmarked_request_has_no_prefix() {
         assert_eq!(ask("one").system("s").cached_prefix(), None);
     }
 }

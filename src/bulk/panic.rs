@@ -1,4 +1,4 @@
-//! A closure that panics becomes an error of its item.
+//! The error of an item whose closure panicked.
 
 use crate::error::{Cause, Error, Result};
 use crate::types::ErrorKind;

@@ -1,4 +1,4 @@
-//! How far a run is.
+//! The progress of a run.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::types::WaitCause;
 
 pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
 
-/// How far a bulk run is; see [`Bulk::on_progress`](crate::Bulk::on_progress).
+/// The progress of a bulk run; see [`Bulk::on_progress`](crate::Bulk::on_progress).
 ///
 /// ```
 /// use anthropic_blocking::Progress;
@@ -31,12 +31,12 @@ pub struct Progress {
     pub skipped: u64,
     /// All items, where the iterator knows how many it has.
     pub total: Option<u64>,
-    /// Items that threads work on. Those of them that wait for room count here; they do not in
+    /// Items that workers have begun. Items that wait for admission count here, but not in
     /// [`ClassSnapshot::in_flight`](crate::ClassSnapshot::in_flight).
     pub in_flight: u64,
-    /// Requests that wait in the budget, those of others included.
+    /// Requests that wait in the budget, including those of other users of the budget.
     pub waiting: usize,
-    /// What the first of them waits for.
+    /// What the head of the longest queue waits for.
     pub cause: Option<WaitCause>,
     /// Calls, tokens and waits of this run.
     pub totals: Totals,
@@ -45,13 +45,14 @@ pub struct Progress {
     pub cost: Option<f64>,
     /// Since the run began.
     pub elapsed: Duration,
-    /// How long it will still take, roughly: as the limits allow, or as fast as it went so far,
-    /// whichever is longer. `None` while that cannot be told.
+    /// The remaining time, roughly: by the limits or by the speed so far, whichever is longer.
+    /// `None` while it is not known.
     pub remaining: Option<Duration>,
 }
 
 impl Progress {
-    /// How many items are finished, well or not: the sum of `done`, `failed` and `skipped`.
+    /// Returns how many items are finished, successfully or not: the sum of `done`, `failed` and
+    /// `skipped`.
     ///
     /// ```
     /// use anthropic_blocking::Progress;

@@ -1,4 +1,4 @@
-//! A run over requests that come lazily, with answers that go out as they come.
+//! A run over a lazy iterator of requests, whose results come out in the order of completion.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -24,14 +24,14 @@ use crate::error::{Cause, Error, Result};
 use crate::journal::{Journal, Place};
 use crate::types::{ErrorKind, Message, MessageRequest};
 
-/// The answers of a [bulk run](crate::Bulk::run), as they come: each key of the input once, with the
-/// answer or the error. `next` blocks until there is one.
+/// The results of a [bulk run](crate::Bulk::run), in the order of completion: each key of the input
+/// once, with the message or the error. `next` blocks until there is a result.
 ///
-/// Answers that an earlier run left in the [journal](crate::Bulk::journal) come in between, each when its
-/// request is taken from the input.
+/// Messages that an earlier run left in the [journal](crate::Bulk::journal) come in between, each
+/// when its request is taken from the input.
 ///
-/// Dropping it stops the run: nothing more is sent, answers that are being streamed are cut, and
-/// the threads end by themselves. A journal is closed then, and can be opened again.
+/// Dropping a `BulkRun` stops the run: nothing more is sent, responses that are being streamed are
+/// cut, and the threads end. The journal is closed, and can be opened again.
 ///
 /// ```
 /// use anthropic_blocking::{BulkRun, Result};
@@ -43,7 +43,7 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 /// ```
 #[must_use = "dropping the answers stops the run"]
 pub struct BulkRun<K> {
-    /// `None` once all threads are gone.
+    /// `None` after the end of all threads.
     answers: Option<Receiver<(K, Result<Message>)>>,
     shared: Arc<RunState<K>>,
     is_over: bool,
@@ -54,23 +54,23 @@ type RequestSource<K> = Box<dyn Iterator<Item = (K, MessageRequest)> + Send>;
 struct RunState<K> {
     workers: Arc<Workers>,
     input: Mutex<Option<RequestSource<K>>>,
-    /// What the iterator of the requests ended with.
+    /// The panic of the iterator of requests.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     has_journal: bool,
-    /// `None` without a journal, and when it is closed.
+    /// `None` without a journal, and after the journal is closed.
     journal: Mutex<Option<RunJournal>>,
     replay: bool,
     cache_warmer: Option<CacheWarmer>,
 }
 
-/// A request with its key, and that as text where there is a journal.
+/// A request with its key, and the key as text if there is a journal.
 struct BulkItem<K> {
     key: K,
     name: Option<String>,
     request: MessageRequest,
 }
 
-/// What is done, by the journal and since.
+/// The open journal, with the keys that it contains.
 struct RunJournal {
     journal: Journal<JournalKey>,
     keys: HashMap<String, KeySeen>,
@@ -80,13 +80,13 @@ struct RunJournal {
 /// Where a key was seen.
 #[derive(Clone, Copy)]
 enum KeySeen {
-    /// In the journal as it was found, with an answer there.
+    /// In the journal of an earlier run, with its message at this place.
     Before(Place),
     /// In the input of this run.
     Now,
 }
 
-/// A line of the journal, as far as it is needed to pass over what is done.
+/// The key of a line of the journal.
 #[derive(Serialize, Deserialize)]
 struct JournalKey {
     key: String,
@@ -154,7 +154,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         })
     }
 
-    /// How far the run is.
+    /// Returns the progress of the run.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -176,8 +176,8 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         self.shared.workers.current_progress()
     }
 
-    /// Stops the run: what is under way is finished, the rest fails with the kind
-    /// [`NotRun`](ErrorKind::NotRun). The answers can still be taken.
+    /// Stops the run: requests in flight are finished, the rest fails with the kind
+    /// [`NotRun`](ErrorKind::NotRun). The results can still be taken.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -197,7 +197,8 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         self.shared.workers.stop(STOP_REQUESTED);
     }
 
-    /// A function that does the same, for other threads and for signals.
+    /// Returns a function that stops the run like [`stop`](BulkRun::stop), for other threads and
+    /// signal handlers.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest};
@@ -223,7 +224,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         move || workers.stop(STOP_REQUESTED)
     }
 
-    /// Why the run was stopped before its end, if it was.
+    /// Returns why the run was stopped before its end, if it was stopped.
     ///
     /// ```
     /// use anthropic_blocking::BulkRun;
@@ -254,7 +255,7 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
                 }
             }
         }
-        // The threads are gone. What is left was not come to.
+        // The workers are gone: report the remaining items as not run.
         while let Some(item) = self.shared.next_item() {
             match self.shared.result_from_journal(&item) {
                 None => return Some((item.key, Err(self.shared.workers.fail_not_run()))),
@@ -292,7 +293,7 @@ impl<K> fmt::Debug for BulkRun<K> {
     }
 }
 
-/// Starts a thread that starts the next one when it begins to work.
+/// Starts a worker thread, which starts the next one when it begins to work.
 fn spawn_worker<K: ToString + Send + 'static>(
     shared: &Arc<RunState<K>>,
     number: usize,
@@ -305,11 +306,11 @@ fn spawn_worker<K: ToString + Send + 'static>(
     let name = format!("bulk {number}");
     thread::Builder::new().name(name).spawn(move || {
         if number == 0 || shared.workers.wait_to_begin(number) {
-            // Where the system has no thread left, those that there are do the work.
+            // If the system has no thread left, the existing workers do the work.
             let _ = spawn_worker(&shared, number + 1, &answers);
             shared.work(&answers);
         }
-        // When the last answer is out, this thread does nothing more.
+        // Dropped before the thread ends: after the last result the thread does nothing more.
         drop(shared);
         drop(answers);
     })?;
@@ -334,8 +335,8 @@ impl<K: ToString + Send + 'static> RunState<K> {
         self.workers.finish();
     }
 
-    /// What is to be handed out for an item without asking: `Some(None)` for nothing, because an
-    /// earlier run did.
+    /// Returns the result of an item that need not be sent; `Some(None)` if the item is done and
+    /// not handed out again.
     fn result_from_journal(&self, item: &BulkItem<K>) -> Option<Option<Result<Message>>> {
         match self.look_up(item.name.as_deref()?) {
             Ok(None) => None,
@@ -358,10 +359,11 @@ impl<K: ToString + Send + 'static> RunState<K> {
             Some(warmer) => warmer.create(client, request),
             None => client.messages().create(request),
         };
-        // The caller's closures may panic: the budget's, and those of a logger.
+        // The caller's closures can panic: the budget's, and the logger's.
         let result = catch_unwind(AssertUnwindSafe(create)).unwrap_or_else(panicked);
         if let (Some(name), Ok(message)) = (&item.name, &result) {
-            // The answer is there and paid for: it goes out, and no other is asked for.
+            // The message is paid for: it is handed out although it cannot be kept, and the run
+            // stops.
             if let Err(error) = self.append_to_journal(name, message) {
                 self.workers.stop(&error.to_string());
             }
@@ -369,7 +371,7 @@ impl<K: ToString + Send + 'static> RunState<K> {
         self.workers.end_request(result, at_stake, request)
     }
 
-    /// Takes the next request. An iterator that panics has none any more.
+    /// Takes the next request. An iterator that panicked has no more requests.
     fn next_item(&self) -> Option<BulkItem<K>> {
         let mut input = lock(&self.input);
         let next = || {
@@ -388,7 +390,8 @@ impl<K: ToString + Send + 'static> RunState<K> {
         next
     }
 
-    /// Whether the journal has an answer to this key, and which, if it is to be handed out again.
+    /// Looks up a key in the journal: `None` if the key is new, `Some(None)` if its message is not
+    /// handed out again.
     fn look_up(&self, name: &str) -> Result<Option<Option<Message>>> {
         let mut done = lock(&self.journal);
         let Some(done) = &mut *done else {
@@ -428,7 +431,7 @@ impl<K: ToString + Send + 'static> RunState<K> {
 }
 
 impl<K> RunState<K> {
-    /// Puts on the disk what was written.
+    /// Flushes the journal to the disk.
     fn sync(&self) {
         let done = &mut *lock(&self.journal);
         let synced = done.as_mut().map(|done| done.journal.sync());
@@ -437,17 +440,17 @@ impl<K> RunState<K> {
         }
     }
 
-    /// The journal is free for other runs from here on.
+    /// Closes the journal, so that other runs can open it.
     fn close(&self) {
         self.sync();
         *lock(&self.journal) = None;
     }
 }
 
-/// So many answers wait to be taken, at most.
+/// The most results that wait to be taken; more block the workers.
 const MAX_UNREAD_RESULTS: usize = 1024;
 
 const STOP_REQUESTED: &str = "it was asked to";
 
-/// How much work a crash of the machine may undo.
+/// Interval between flushes of the journal: a crash of the machine loses at most as much work.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::progress::OnProgress;
 use crate::prices::Prices;
 
-/// What the setters of [`Bulk`](crate::Bulk) set.
+/// The values that the setters of [`Bulk`](crate::Bulk) set.
 #[derive(Clone)]
 pub(super) struct BulkSettings {
     pub(super) concurrency: usize,

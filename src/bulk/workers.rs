@@ -1,4 +1,4 @@
-//! The threads of a run: when each begins, what they did, and what stops them all.
+//! The worker threads of a run: when each begins, what they have done, and what stops all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,9 +18,9 @@ use crate::error::{Cause, Error, Result};
 use crate::prices::{Prices, surcharge};
 use crate::types::{ErrorKind, MessageRequest, Model};
 
-/// What the threads of a run share.
+/// The state that the workers of a run share.
 pub(super) struct Workers {
-    /// With totals and a stop of its own.
+    /// A clone with its own totals and its own cancellation.
     client: Client,
     concurrency: usize,
     ramp_up: Duration,
@@ -30,9 +30,9 @@ pub(super) struct Workers {
     on_progress: Option<Arc<OnProgress>>,
     state: Mutex<WorkersState>,
     changed: Condvar,
-    /// Nothing is left to begin.
+    /// No item is left to begin.
     is_finished: AtomicBool,
-    /// A report is being made, or ended in a panic.
+    /// A report is in progress, or ended in a panic.
     is_reporting: AtomicBool,
 }
 
@@ -43,11 +43,11 @@ struct WorkersState {
     skipped: u64,
     in_flight: u64,
     total: Option<u64>,
-    /// The most that what is under way can cost, in dollars.
+    /// The most that the requests in flight can cost, in dollars.
     reserved_dollars: f64,
-    /// The classes whose limits the run waits for, as far as it is known.
+    /// The classes of models that the run has used so far.
     classes: BTreeSet<ModelClass>,
-    /// How many times its usual price a model may cost in this run, where that is more than once.
+    /// The highest surcharge of each model in this run, as a factor of its usual price, if above 1.
     surcharges: BTreeMap<Model, f64>,
     stop_reason: Option<String>,
     last_report: Option<Instant>,
@@ -82,8 +82,7 @@ impl Workers {
         self.concurrency
     }
 
-    /// Blocks until the thread of this number may begin to work; `false` when there is nothing left
-    /// for it.
+    /// Blocks until the worker of this number may begin; `false` if nothing is left for it.
     pub(super) fn wait_to_begin(&self, number: usize) -> bool {
         let due = self.begin_time(number);
         let passed = self.run_time();
@@ -94,7 +93,8 @@ impl Workers {
         {
             return false;
         }
-        // More threads than wait already would only wait with them, unless for other models.
+        // Another worker would only wait like the requests that wait already, unless for another
+        // class.
         let mut state = lock(&self.state);
         loop {
             if self.is_over() {
@@ -107,8 +107,9 @@ impl Workers {
         }
     }
 
-    /// When a thread may begin: four at once, then doubling. In the default minute that is as fast as
-    /// the pace of the requests doubles, or faster where more than 256 threads are to begin in it.
+    /// Returns when a worker may begin: four at once, then doubling. With the default ramp-up of a
+    /// minute that is as fast as the pace of the requests doubles, or faster with more than 256
+    /// workers.
     fn begin_time(&self, number: usize) -> Duration {
         if number < FIRST_WORKERS {
             return Duration::ZERO;
@@ -117,18 +118,17 @@ impl Workers {
         scale(self.ramp_up, share.min(1.0))
     }
 
-    /// Takes note that the run stands in line for the limits of a model.
+    /// Notes the class of a model that the run uses.
     fn note_class(&self, model: &Model, is_fast: bool) {
         let budget = self.client.budget();
-        // The caller's closure may panic, which the call that needs it tells of.
+        // The caller's closure can panic; the call that needs the class reports the panic.
         let class = catch_unwind(AssertUnwindSafe(|| budget.class_for(model, is_fast)));
         if let Ok(class) = class {
             lock(&self.state).classes.insert(class);
         }
     }
 
-    /// Begins an item, unless the run is doomed. What it will cost nobody knows: all may be spent,
-    /// not more.
+    /// Begins an item of unknown cost, unless the run is stopped or the spend limit is reached.
     pub(super) fn begin(&self) -> Result<()> {
         let mut state = lock(&self.state);
         if let Some(limit) = self.spend_limit {
@@ -153,7 +153,8 @@ impl Workers {
         Ok(())
     }
 
-    /// Begins a request, when there is money for the most that it can cost.
+    /// Begins a request; blocks until the spend limit has room for its highest possible cost, and
+    /// returns that cost in dollars.
     pub(super) fn begin_request(&self, request: &MessageRequest) -> Result<f64> {
         let is_fast = request.speed.as_deref() == Some("fast");
         self.note_class(&request.model, is_fast);
@@ -203,14 +204,14 @@ impl Workers {
         }
     }
 
-    /// What was spent so far. The totals do not tell which of a model's requests cost more than
-    /// usual: as if all did.
+    /// Returns what was spent so far. The totals do not separate requests with a surcharge: all
+    /// requests of such a model count with the surcharge.
     fn spent(&self, state: &WorkersState, totals: &Totals) -> Option<f64> {
         let factor = |model: &Model| state.surcharges.get(model).copied().unwrap_or(1.0);
         totals.cost_with(&self.prices, factor)
     }
 
-    /// Takes note of how many times the usual price a request costs.
+    /// Notes and returns the surcharge of a request, as a factor of the usual price.
     fn note_surcharge(&self, request: &MessageRequest) -> f64 {
         let surcharge = surcharge(request);
         if surcharge > 1.0 {
@@ -232,7 +233,7 @@ impl Workers {
         self.end(result, Some(request))
     }
 
-    /// Ends an item of a map, which tells only now what models it asked.
+    /// Ends an item of a map, whose models are known only now.
     pub(super) fn end_item<T>(&self, result: Result<T>) -> Result<T> {
         for model in self.client.totals().by_model.keys() {
             self.note_class(model, false);
@@ -240,7 +241,8 @@ impl Workers {
         self.end(result, None)
     }
 
-    /// Ends an item that was begun. What only failed because the run was stopped says so.
+    /// Ends an item. A failure caused by the stop of the run becomes a `NotRun` error with its
+    /// reason.
     fn end<T>(&self, result: Result<T>, sample: Option<&MessageRequest>) -> Result<T> {
         let mut state = lock(&self.state);
         state.in_flight -= 1;
@@ -279,21 +281,21 @@ impl Workers {
         lock(&self.state).failed += 1;
     }
 
-    /// Nothing is left to begin: threads that have not begun never will.
+    /// Notes that no item is left to begin; workers that have not begun never will.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::SeqCst);
-        // Who looked before this waits by now.
+        // A worker that checked before the store is waiting by now.
         drop(lock(&self.state));
         self.changed.notify_all();
         self.client.core().sleeper.wake();
     }
 
-    /// Has the run end: nothing more is begun.
+    /// Stops the run: no item is begun any more.
     pub(super) fn stop(&self, reason: &str) {
         self.stop_with(&mut lock(&self.state), reason.to_owned());
     }
 
-    /// Has what is under way end as well.
+    /// Cuts the requests in flight as well.
     pub(super) fn abort(&self) {
         self.client.settings().cancel.abort();
     }
@@ -302,15 +304,15 @@ impl Workers {
         lock(&self.state).stop_reason.clone()
     }
 
-    /// The error of an item that the run does not come to any more.
+    /// Counts an item that is not run, and returns its error.
     pub(super) fn fail_not_run(&self) -> Error {
         let mut state = lock(&self.state);
         state.failed += 1;
         self.not_run(&state)
     }
 
-    /// Reports how far the run is, one thread at a time, so that no report is older than the last.
-    /// One that panics is the last: the work is no worse for it.
+    /// Reports the progress, on one thread at a time, so that no report is older than the previous
+    /// one. After a panic nothing more is reported, and the run continues.
     pub(super) fn report(&self, sample: Option<&MessageRequest>) {
         let Some(on_progress) = &self.on_progress else {
             return;
@@ -354,7 +356,8 @@ impl Workers {
         progress
     }
 
-    /// As long as it took so far for as many, or as long as the limits ask for requests like this.
+    /// Returns the remaining time: by the speed so far or by the limits for requests like `sample`,
+    /// whichever is longer.
     fn remaining(&self, progress: &Progress, sample: Option<&MessageRequest>) -> Option<Duration> {
         let worked = progress.done + progress.failed;
         let left = progress.total?.saturating_sub(progress.finished());
@@ -366,7 +369,7 @@ impl Workers {
         let planned = unsent.min(MAX_PLANNED);
         let by_limits = sample.filter(|_| planned > 0).and_then(|request| {
             let messages = self.client.messages();
-            // The caller's closure may panic here as well, when the item is over and counted.
+            // The caller's closure can panic here as well; the item is already counted.
             let plan = || messages.plan_alike(request, planned as usize).ok();
             let plan = catch_unwind(AssertUnwindSafe(plan)).ok()??;
             Some(scale(plan.duration, unsent as f64 / planned as f64))
@@ -374,7 +377,7 @@ impl Workers {
         Some(by_speed.max(by_limits.unwrap_or_default()))
     }
 
-    /// Reports how far the run is, if that is due.
+    /// Reports the progress, if a report is due.
     fn report_if_due(
         &self,
         mut state: MutexGuard<'_, WorkersState>,
@@ -417,7 +420,7 @@ impl Workers {
             .with_classification(true, None, None)
     }
 
-    /// Whether no thread needs to begin any more. Asked under locks of others: it takes none.
+    /// Whether no worker needs to begin any more. Takes no lock: called under locks of others.
     fn is_over(&self) -> bool {
         self.is_finished.load(Ordering::SeqCst) || self.is_ending()
     }
@@ -432,15 +435,15 @@ impl Workers {
         now.saturating_duration_since(self.began)
     }
 
-    /// Blocks until something changed. It may have changed before: then in a short while.
+    /// Blocks until a change, at most for [`POLL_INTERVAL`], because some changes do not notify.
     fn wait<'a>(&self, state: MutexGuard<'a, WorkersState>) -> MutexGuard<'a, WorkersState> {
         let woken = self.changed.wait_timeout(state, POLL_INTERVAL);
         woken.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// Whether what happened to one will happen to all. The settings of a run are the same for all; what
-/// a closure gives back may be about its item.
+/// Whether a failure will happen to all items. The settings of a run are shared by all its items;
+/// the error of a map's closure can be about one item.
 fn is_fatal(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
     let is_on_hold = error
         .api_error()
@@ -454,34 +457,35 @@ fn is_fatal(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
         }
 }
 
-/// Small sums need more digits.
+/// Formats dollars, with four decimals below one dollar.
 fn dollars(sum: f64) -> String {
     let digits = if sum.abs() < 1.0 { 4 } else { 2 };
     format!("${sum:.digits$}")
 }
 
-/// How often so many threads are twice as many as began, with equal steps in between.
+/// Returns how often the first workers double to reach `threads`, linear in between.
 fn doublings(threads: usize) -> f64 {
     let whole = (threads / FIRST_WORKERS).max(1).ilog2();
     let rest = threads as f64 / (FIRST_WORKERS << whole) as f64 - 1.0;
     f64::from(whole) + rest.max(0.0)
 }
 
-/// So many threads begin at once.
+/// The number of workers that begin at once.
 const FIRST_WORKERS: usize = 4;
 
-/// So often they double, at least, while the run begins.
+/// The least number of doublings during the ramp-up: with the default minute, every ten seconds, as
+/// the pace of the requests.
 const MIN_DOUBLINGS: f64 = 6.0;
 
-/// With so many requests waiting in line, one more thread sends none sooner.
+/// With so many requests in the queue, another worker sends nothing sooner.
 const ENOUGH_WAITING: usize = 2;
 
-/// How often a thread that waits for others looks by itself.
+/// Interval at which a waiting worker checks the state without a notification.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The time that the limits ask for is planned with so many requests at most.
+/// The most requests of a plan for the remaining time; longer runs are extrapolated.
 const MAX_PLANNED: u64 = 100;
 
 #[cfg(test)]
@@ -489,7 +493,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_fast_mode_a_run_stands_in_its_line_or_in_the_one_that_the_caller_chose() {
+    fn fast_request_counts_in_its_class_or_the_callers() {
         let client = Client::builder().api_key("test").build().unwrap();
         let workers = client.bulk().workers(None);
         let model = Model::new("claude-opus-5");

@@ -1,11 +1,11 @@
-//! How calls are ended: flags that are seen by those who send and those who sleep.
+//! Cancellation of calls: a flag that senders and sleepers check.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::sync::AtomicU8;
 
-/// Ends some calls: first nothing more is sent, then what is under way is cut.
+/// Cancels calls in two levels: `stop` sends no new request, `abort` also cuts requests in flight.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CancelToken(Arc<CancelState>);
 
@@ -16,7 +16,7 @@ struct CancelState {
 }
 
 impl CancelToken {
-    /// One that also ends when this one does.
+    /// Creates a token that is also cancelled when this token is.
     pub(crate) fn child(&self) -> CancelToken {
         CancelToken(Arc::new(CancelState {
             parent: Some(self.clone()),
@@ -24,12 +24,13 @@ impl CancelToken {
         }))
     }
 
-    /// Has nothing more sent; returns whether that is new. Who waits must be woken.
+    /// Sends no new request from now on; returns whether this call was the first. The caller must
+    /// wake the waiters.
     pub(crate) fn stop(&self) -> bool {
         self.0.level.fetch_max(1, Ordering::SeqCst) == 0
     }
 
-    /// Has what is under way cut as well.
+    /// Cuts the requests in flight as well.
     pub(crate) fn abort(&self) {
         self.0.level.store(2, Ordering::SeqCst);
     }
@@ -48,6 +49,6 @@ impl CancelToken {
     }
 }
 
-/// A sleep ended because of [`Sleeper::stop`].
+/// A sleep ended early because it was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped;

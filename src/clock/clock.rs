@@ -22,7 +22,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// Monotonic time.
+    /// Returns the monotonic time.
     pub(crate) fn now(&self) -> Instant {
         match self {
             Clock::System => machine_now(),
@@ -31,8 +31,8 @@ impl Clock {
         }
     }
 
-    /// Blocks on a condition variable until it is notified, or `until` or `deadline` has come; may
-    /// end early. A manual clock jumps to `until`, never to a deadline.
+    /// Blocks on a condition variable until a notification, `until` or `deadline`; may return
+    /// early. A manual clock jumps to `until`, never to a deadline.
     pub(crate) fn wait<'a, T>(
         &self,
         condvar: &Condvar,
@@ -54,7 +54,7 @@ impl Clock {
             .0
     }
 
-    /// The time of day, only to compare with times of day that the server sent.
+    /// Returns the time of day, only to compare it with times of day that the server sent.
     pub(crate) fn wall(&self) -> SystemTime {
         match self {
             Clock::System => SystemTime::now(),

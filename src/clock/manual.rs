@@ -9,7 +9,7 @@ use super::lock::lock;
 use super::monotonic::machine_now;
 use super::sync::{Condvar, Mutex, MutexGuard};
 
-/// Time that stands still until it is moved; what `testing::ManualClock` shares with a client.
+/// Time that stands still until a test moves it; shared by `testing::ManualClock` and a client.
 #[derive(Debug)]
 pub(crate) struct ManualTime {
     start: Instant,
@@ -22,15 +22,16 @@ pub(crate) struct ManualTime {
 struct ManualState {
     elapsed: Duration,
     sleeps: Vec<Duration>,
-    /// How many sleeps were taken out of these.
+    /// The number of sleeps that `take_sleeps` has removed from `sleeps`.
     taken: usize,
-    /// When those sleeps end that were noted for condition variables, by their addresses.
+    /// The ends of the sleeps on condition variables, by the addresses of these.
     ends: BTreeMap<usize, Duration>,
     held: bool,
 }
 
 impl ManualTime {
-    /// A clock that shows `wall`; while `held`, sleepers wait for someone to move it.
+    /// Creates a clock that shows `wall`; while `held`, a sleep lasts until the test moves the
+    /// clock.
     pub(crate) fn new(wall: SystemTime, held: bool) -> ManualTime {
         ManualTime {
             start: Instant::now(),
@@ -67,7 +68,7 @@ impl ManualTime {
     }
 
     /// Blocks until `count` sleeps have begun since the clock was made, at most for `timeout`;
-    /// whether they have.
+    /// returns whether they have begun.
     pub(crate) fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
         let start = machine_now();
         let mut state = lock(&self.state);
@@ -98,7 +99,8 @@ impl ManualTime {
         self.moved.notify_all();
     }
 
-    /// Notes that a sleep begins, and says when it ends; a clock that is not held is there at once.
+    /// Notes that a sleep begins, and returns its end; a clock that is not held jumps to the end at
+    /// once.
     fn begin_sleep(&self, state: &mut ManualState, duration: Duration) -> Duration {
         state.sleeps.push(duration);
         let end = state.elapsed.saturating_add(duration).min(FAR);
@@ -109,8 +111,8 @@ impl ManualTime {
         end
     }
 
-    /// Until `until` the clock jumps, or is held. Ends early, again and again, because nobody tells
-    /// a condition variable that the clock was moved.
+    /// Jumps to `until` unless the clock is held. Returns early every millisecond, because nothing
+    /// notifies the condition variable when the clock moves.
     pub(super) fn wait<'a, T>(
         &self,
         condvar: &Condvar,
@@ -123,12 +125,12 @@ impl ManualTime {
             let left = passed.saturating_sub(state.elapsed);
             let elapsed = state.elapsed;
             state.ends.retain(|_, end| *end > elapsed);
-            // Who looks again sleeps on.
+            // A waiter that checks again continues its sleep: no new sleep is noted.
             let sleeper = std::ptr::from_ref(condvar).addr();
             if !left.is_zero() && state.ends.insert(sleeper, passed) != Some(passed) {
                 self.begin_sleep(&mut state, left);
             }
-            // At its end a clock shows no later time: then only an event helps.
+            // A clock at `FAR` shows no later time: only a notification ends the wait.
             if state.elapsed >= passed {
                 return guard;
             }
@@ -162,5 +164,6 @@ impl ManualTime {
     }
 }
 
-/// As far as a manual clock goes: what an `Instant` can be moved by on every system.
+/// The end of a manual clock, a hundred years: an `Instant` can be moved by as much on every
+/// system.
 const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);

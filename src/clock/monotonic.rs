@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// What the machine's monotonic clock shows.
+/// Returns the time of the machine's monotonic clock; in a model check, the time of the model.
 pub(super) fn machine_now() -> Instant {
     #[cfg(all(test, model_check))]
     return super::sync::now();

@@ -37,7 +37,7 @@ impl Sleeper {
         self.wake();
     }
 
-    /// Has every sleeper look whether it is stopped.
+    /// Wakes every sleeper, which checks whether it is stopped.
     pub(crate) fn wake(&self) {
         drop(lock(&self.bed));
         self.wake.notify_all();
@@ -56,7 +56,8 @@ impl Sleeper {
         self.sleep_unless(duration, || false)
     }
 
-    /// The same, and no longer than until `is_over`, for which it must be [woken](Sleeper::wake).
+    /// Like [`sleep`](Sleeper::sleep), but ends early when `is_over` returns `true` after a
+    /// [wake-up](Sleeper::wake).
     pub(crate) fn sleep_unless(
         &self,
         duration: Duration,

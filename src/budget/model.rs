@@ -115,26 +115,32 @@ fn assert_timely(expected: Duration) {
     );
 }
 
-/// Who holds a reservation, and who did.
+/// The grants of a model: how many are held now, and their tickets in order.
 #[derive(Clone, Default)]
-struct Book(Arc<Mutex<(usize, Vec<u64>)>>);
+struct GrantLog(Arc<Mutex<Grants>>);
 
-impl Book {
-    /// One that was granted while nobody else holds one.
+#[derive(Default)]
+struct Grants {
+    held: usize,
+    tickets: Vec<u64>,
+}
+
+impl GrantLog {
+    /// Notes a grant; in a narrow model no other reservation may be held.
     fn alone(&self, reservation: &Reservation) {
-        let mut book = self.0.lock().expect("no panic");
-        book.0 += 1;
-        assert!(book.0 == 1 || !is_narrow(), "two at a time");
-        book.1.push(reservation.ticket());
+        let mut log = self.0.lock().expect("no panic");
+        log.held += 1;
+        assert!(log.held == 1 || !is_narrow(), "two at a time");
+        log.tickets.push(reservation.ticket());
     }
 
     fn over(&self) {
-        self.0.lock().expect("no panic").0 -= 1;
+        self.0.lock().expect("no panic").held -= 1;
     }
 
     /// The tickets in the order in which they were granted.
     fn tickets(&self) -> Vec<u64> {
-        self.0.lock().expect("no panic").1.clone()
+        self.0.lock().expect("no panic").tickets.clone()
     }
 }
 
@@ -152,7 +158,7 @@ fn join<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
     joined.map(|joined| joined.expect("no panic")).collect()
 }
 
-/// Nobody waits, nothing is in flight, and the sums are those of what stands in the books.
+/// Nobody waits, nothing is in flight, and the sums are those of the settled requests.
 #[track_caller]
 fn assert_at_rest(budget: &Budget) {
     let now = budget.shared.now();
@@ -175,13 +181,13 @@ fn ascends(tickets: &[u64]) -> bool {
 #[test]
 fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
     check("one by one", || {
-        let (budget, book) = (narrow(), Book::default());
+        let (budget, log) = (narrow(), GrantLog::default());
         let threads = [0, 1, 2].map(|number| {
-            let book = book.clone();
+            let log = log.clone();
             start(&budget, move |budget| {
                 let reservation = reserve(budget);
-                book.alone(&reservation);
-                book.over();
+                log.alone(&reservation);
+                log.over();
                 match number {
                     0 => reservation.fail(Delivery::NotSent),
                     1 => reservation.fail(Delivery::Responded),
@@ -190,7 +196,7 @@ fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
             })
         });
         join(threads);
-        let tickets = book.tickets();
+        let tickets = log.tickets();
         assert!(tickets.len() == 3, "{tickets:?}");
         assert!(ascends(&tickets) || !is_narrow(), "{tickets:?}");
         assert_timely(LONG);
@@ -406,8 +412,8 @@ fn a_request_that_can_never_fit_any_more_lets_the_next_one_go() {
 #[test]
 fn a_panic_of_who_holds_a_reservation_lets_the_next_one_go() {
     check("panic with a reservation", || {
-        let (budget, book) = (narrow(), Book::default());
-        let (first, second) = (book.clone(), book.clone());
+        let (budget, log) = (narrow(), GrantLog::default());
+        let (first, second) = (log.clone(), log.clone());
         let panics = start(&budget, move |budget| {
             let work = || {
                 let reservation = reserve(budget);
@@ -457,18 +463,18 @@ fn a_panic_of_who_waits_lets_the_next_one_go() {
 #[test]
 fn a_closed_gate_lets_one_through_at_a_time() {
     check("gate", || {
-        let (budget, book) = (open(), Book::default());
+        let (budget, log) = (open(), GrantLog::default());
         reserve(&budget).overloaded(None);
         let hold = lock(&budget.shared.state).gate.hold().expect("closed");
         let threads = [class(), other_class(), class()].map(|class| {
-            let book = book.clone();
+            let log = log.clone();
             start(&budget, move |budget| {
                 let reservation = budget.acquire(&ask(&class)).expect("room");
                 // As time passes, a request that is not refused counts as taken.
                 if is_timely() {
-                    book.alone(&reservation);
+                    log.alone(&reservation);
                     thread::yield_now();
-                    book.over();
+                    log.over();
                 }
                 reservation.fail(Delivery::NotSent);
             })
@@ -503,13 +509,13 @@ fn a_gate_that_opens_lets_go_who_waits_in_each_class() {
 #[test]
 fn a_request_that_comes_back_goes_before_those_that_came_later() {
     check("back", || {
-        let (budget, book) = (open(), Arc::new(Mutex::new(Vec::new())));
+        let (budget, log) = (open(), Arc::new(Mutex::new(Vec::new())));
         let refused = reserve(&budget);
-        let granted = move |book: &Mutex<Vec<(Duration, u64)>>, reservation: &Reservation| {
-            let mut book = book.lock().expect("no panic");
-            book.push((passed(), reservation.ticket()));
+        let granted = move |log: &Mutex<Vec<(Duration, u64)>>, reservation: &Reservation| {
+            let mut log = log.lock().expect("no panic");
+            log.push((passed(), reservation.ticket()));
         };
-        let own = Arc::clone(&book);
+        let own = Arc::clone(&log);
         let back = start(&budget, move |budget| {
             let ticket = Some(refused.ticket());
             refused.refuse(None, &pause(30));
@@ -523,15 +529,15 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
             granted(&own, &reservation);
         });
         let others = [0, 1].map(|_| {
-            let own = Arc::clone(&book);
+            let own = Arc::clone(&log);
             start(&budget, move |budget| granted(&own, &reserve(budget)))
         });
         join(others);
         join([back]);
-        let book = book.lock().expect("no panic").clone();
-        let late = book.iter().filter(|(time, _)| *time > Duration::ZERO);
+        let log = log.lock().expect("no panic").clone();
+        let late = log.iter().filter(|(time, _)| *time > Duration::ZERO);
         let tickets: Vec<u64> = late.map(|(_, ticket)| *ticket).collect();
-        assert!(!is_timely() || ascends(&tickets), "{book:?}");
+        assert!(!is_timely() || ascends(&tickets), "{log:?}");
         assert_at_rest(&budget);
     });
 }

@@ -33,7 +33,7 @@ pub(crate) struct AdmissionRequest<'a> {
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
 }
 
-/// Whether a request may be sent now; see [`Budget::try_reserve`].
+/// Whether a request may be sent now; see [`Budget::try_reserve`](crate::Budget::try_reserve).
 ///
 /// ```
 /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, Usage};

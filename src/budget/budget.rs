@@ -107,8 +107,8 @@ impl Budget {
     /// ```
     /// use anthropic_blocking::{Budget, Limits};
     ///
-    /// // Each class of models separately. let budget =
-    /// Budget::new().default_limits(Limits::per_minute().requests(50));
+    /// // Each class of models separately.
+    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(50));
     /// ```
     #[must_use = "the budget itself is returned"]
     pub fn default_limits(self, limits: Limits) -> Budget {

@@ -89,10 +89,10 @@ impl Cost {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
     ///
-    /// let prompt = "All happy families are alike. ".repeat(1_000); let cost =
-    /// Cost::request().input_bytes(prompt.len() as u64).max_tokens(200); let plan =
-    /// Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]); // Before the first
-    /// responses, three or four bytes count as a token.
+    /// let prompt = "All happy families are alike. ".repeat(1_000);
+    /// let cost = Cost::request().input_bytes(prompt.len() as u64).max_tokens(200);
+    /// let plan = Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]);
+    /// // Before the first responses, three or four bytes count as a token.
     /// assert!((7_500..=10_000).contains(&plan.input_tokens));
     /// ```
     #[must_use]
@@ -106,10 +106,11 @@ impl Cost {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass};
     ///
-    /// // The chapters of a novel, as `count_tokens` counted them. let chapters = [8_120, 11_904,
-    /// 9_377].map(|tokens| Cost::request().input_tokens(tokens)); let class =
-    /// ModelClass::of("claude-haiku-4-5"); let plan = Budget::new().plan(chapters.map(|cost|
-    /// (class.clone(), cost))); assert_eq!(plan.input_tokens, 29_401);
+    /// // The chapters of a novel, as `count_tokens` counted them.
+    /// let chapters = [8_120, 11_904, 9_377].map(|tokens| Cost::request().input_tokens(tokens));
+    /// let class = ModelClass::of("claude-haiku-4-5");
+    /// let plan = Budget::new().plan(chapters.map(|cost| (class.clone(), cost)));
+    /// assert_eq!(plan.input_tokens, 29_401);
     /// ```
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {

@@ -15,7 +15,7 @@ use crate::clock::lock;
 use crate::prices::{Prices, sum};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
-/// What a list of requests would take, as far as it can be told; from [`Budget::plan`].
+/// What a list of requests would take, as far as it can be told; from [`Budget::plan`](crate::Budget::plan).
 ///
 /// ```
 /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};

@@ -11,7 +11,7 @@ use super::limiter::slab::SlabKey;
 use super::shared::SharedBudget;
 use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 
-/// Room for one request, granted by [`Budget::reserve`].
+/// Room for one request, granted by [`Budget::reserve`](crate::Budget::reserve).
 ///
 /// End it with the outcome of the request: [`settle`](Reservation::settle),
 /// [`refuse`](Reservation::refuse), [`overloaded`](Reservation::overloaded) or

@@ -8,7 +8,7 @@ use super::class::ModelClass;
 use crate::error::display_duration;
 use crate::types::WaitCause;
 
-/// A wait that begins; see [`Budget::on_wait`].
+/// A wait that begins; see [`Budget::on_wait`](crate::Budget::on_wait).
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Wait};

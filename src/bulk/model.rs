@@ -63,7 +63,7 @@ fn kind(error: Error) -> ErrorKind {
 }
 
 #[test]
-fn money_reserved_dollars_that_is_not_spent_lets_the_next_request_go() {
+fn unspent_reserved_dollars_admit_the_next_request() {
     check("money", || {
         let workers = workers();
         let open = Arc::new(AtomicUsize::new(0));

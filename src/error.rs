@@ -321,7 +321,7 @@ impl Error {
         self.0.request_id.as_ref()
     }
 
-    /// How long the server asked to wait before the next try. Also set when the call ended because
+    /// How long the server asked to wait before the next attempt. Also set when the call ended because
     /// that was longer than it was allowed to wait.
     ///
     /// ```

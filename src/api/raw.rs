@@ -162,7 +162,7 @@ fn read_raw(response: &mut Response) -> Result<RawResponse, Failure> {
     }
     if !is_whole {
         let cause = Cause::unreadable("of a size to be read at once", None);
-        return Err(Failure::answered(cause));
+        return Err(Failure::responded(cause));
     }
     let headers = response.headers();
     Ok(RawResponse {

@@ -1,28 +1,29 @@
-//! What a failed attempt was: its kind, its action, and what a person must do. A pure function.
+//! Classification of a failed attempt: its kind, the retry action, advice for a person. Pure.
 
 use std::time::Duration;
 
 use crate::error::{Cause, Phase, TimeLimit};
 use crate::types::{ApiError, ApiErrorType, Delivery, ErrorKind};
 
-/// What a failed attempt showed.
+/// What is known of a failed attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FailureDetails<'a> {
     pub(crate) cause: &'a Cause,
     pub(crate) delivery: Delivery,
-    /// Whether the request may be sent again whatever became of it: it reads, or costs nothing.
+    /// Whether the request may be repeated although its outcome is unknown: it only reads, or costs
+    /// nothing.
     pub(crate) repeatable: bool,
     pub(crate) retry_after: Option<Duration>,
-    /// The server's `x-should-retry`.
+    /// The header `x-should-retry`.
     pub(crate) should_retry: Option<bool>,
 }
 
-/// What an attempt's failure is, and what can be done about it.
+/// The kind of a failure, and what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Classification {
     pub(crate) kind: ErrorKind,
     pub(crate) action: RetryAction,
-    /// What a person must do.
+    /// What a person can do.
     pub(crate) advice: Option<&'static str>,
 }
 
@@ -33,21 +34,23 @@ impl Classification {
     }
 }
 
+/// Whether an attempt is retried, and after what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryAction {
-    /// Flow control: wait as long as the server says. Uses no attempt.
+    /// After a rate limit: retry after the wait that the server asks for. Does not count as an attempt.
     AfterPause,
-    /// Overload: wait and try carefully. Uses no attempt.
+    /// After an overload: retry when the overload gate lets the request through. Does not count as an
+    /// attempt.
     AfterOverload,
-    /// A failure: back off. Uses an attempt.
+    /// After another failure: retry after a backoff. Counts as an attempt.
     AfterBackoff,
-    /// It may have been done already: repeat it as often as the policy permits.
+    /// The request may have been carried out: repeat it as often as the policy permits.
     IfRepeatable,
-    /// The same again would fail again.
+    /// The same request would fail again.
     Never,
 }
 
-/// Says what a failed attempt was, and what can be done about it.
+/// Classifies a failed attempt.
 pub(crate) fn classify(failure: &FailureDetails<'_>) -> Classification {
     let (status, error) = match failure.cause {
         Cause::Api { status, error } => (status.unwrap_or(status_of(&error.kind)), Some(&**error)),
@@ -110,7 +113,7 @@ fn classify_transport(cause: &Cause, failure: &FailureDetails<'_>) -> Classifica
     }
 }
 
-/// The status that an error stands for which came after a status of success.
+/// Returns the status that stands for an error inside of a response with a status of success.
 fn status_of(kind: &ApiErrorType) -> u16 {
     match kind {
         ApiErrorType::InvalidRequest => 400,
@@ -147,7 +150,7 @@ fn kind_of(status: u16, error: Option<&ApiError>, failure: &FailureDetails<'_>) 
     }
 }
 
-/// Whether an error lacks the type that all those of the API have.
+/// Whether an error is not one of the API, all of which have a type.
 fn is_foreign(error: &ApiError) -> bool {
     error.kind.as_str().is_empty()
 }
@@ -217,9 +220,9 @@ const SPEND_LIMIT: &str = "waiting minutes does not help: raise the spend limit 
                            wait for the date in the message";
 const REDIRECT: &str = "redirects are not followed because the key would travel along: if the new \
                         address is the right one, make it the base URL";
-pub(crate) const NOT_THE_API: &str = "the answer is not the API's: check the base URL";
-const BLOCKED: &str = "the answer is not the API's: something on the way, such as a firewall or a \
-                       gateway, refuses it";
+pub(crate) const NOT_THE_API: &str = "the response is not from the API: check the base URL";
+const BLOCKED: &str = "the response is not from the API: something on the way, such as a firewall or a \
+                       gateway, refuses the request";
 pub(crate) const VERSION_IN_BASE_URL: &str = "the base URL ends with /v1, and every path begins with it: leave \
                                   it out of the base URL";
 const CERTIFICATE: &str = "the server's certificate is not trusted: behind a proxy that inspects \
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_and_cause_has_its_kind_and_cure() {
+    fn statuses_and_causes_have_kinds_and_actions() {
         use ErrorKind::*;
         use RetryAction::{AfterBackoff, AfterOverload, AfterPause, Never};
         const LIMIT: Sent = ("rate_limit_error", "", "This request would exceed");
@@ -494,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_wire_did_decides_whether_a_repeat_is_safe() {
+    fn repeats_depend_on_what_the_connection_did() {
         use Delivery::{NotSent, Unknown};
         let case = |cause: Cause, delivery, repeatable| {
             let cause = &cause;
@@ -592,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_after_status_200_is_what_its_status_would_be() {
+    fn error_after_status_200_is_classified_alike() {
         use ErrorKind::*;
         for (kind, expected) in [
             ("overloaded_error", (Overloaded, RetryAction::AfterOverload)),
@@ -616,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_what_only_they_can_do() {
+    fn advice_says_what_a_person_can_do() {
         for (status, sent, words) in [
             (
                 429,

@@ -1,4 +1,4 @@
-//! Answers read: JSON in one piece, bodies of errors, and why neither came.
+//! Reading of response bodies: JSON in one piece, errors, and failures of both.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::http::drain::read_for;
 use crate::http::{Fault, Response, ResponseBody};
 use crate::types::{ApiError, Delivery, ErrorEvent, Message, RequestId, parse_response};
 
-/// Why an attempt failed, as far as its reader knows.
+/// Why an attempt failed, before its classification.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) delivery: Delivery,
-    /// Whether the answer was a stream that had begun; its headers speak of a success.
+    /// Whether the response was a stream that had begun: its headers are those of a success.
     pub(crate) streamed: bool,
-    /// Said inside the answer.
+    /// The request id stated in the body.
     pub(crate) request_id: Option<RequestId>,
     pub(crate) partial: Option<Box<Message>>,
 }
 
 impl Failure {
-    /// The server has answered, and this is what was wrong with it.
-    pub(crate) fn answered(cause: Cause) -> Failure {
+    /// Returns the failure of an attempt to which the server has responded.
+    pub(crate) fn responded(cause: Cause) -> Failure {
         Failure {
             delivery: Delivery::Responded,
             ..Failure::from(cause)
@@ -41,7 +41,7 @@ impl From<Fault> for Failure {
 }
 
 impl From<Cause> for Failure {
-    /// The worst case: sent, outcome unknown.
+    /// Assumes the worst case: sent, outcome unknown.
     fn from(cause: Cause) -> Failure {
         Failure {
             cause,
@@ -61,56 +61,56 @@ impl From<ErrorEvent> for Failure {
         };
         Failure {
             request_id: event.request_id,
-            ..Failure::answered(cause)
+            ..Failure::responded(cause)
         }
     }
 }
 
-/// Reads an answer in one piece; whether that was all of it is the second value.
-pub(crate) fn read_bytes(answer: &mut Response) -> Result<(Vec<u8>, bool), Failure> {
+/// Reads a body; the second value says whether its end was reached.
+pub(crate) fn read_bytes(response: &mut Response) -> Result<(Vec<u8>, bool), Failure> {
     let mut body = Vec::new();
-    let whole = read_rest(&mut answer.body, &mut body)?;
+    let whole = read_rest(&mut response.body, &mut body)?;
     Ok((body, whole))
 }
 
-/// Whether a body is the beginning of JSON, of an answer that does not say where it ends.
-pub(crate) fn is_cut(answer: &Response, body: &[u8]) -> bool {
-    !answer.is_framed()
+/// Whether a body is incomplete JSON, in a response whose headers do not say where the body ends.
+pub(crate) fn is_cut(response: &Response, body: &[u8]) -> bool {
+    !response.is_framed()
         && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err_and(|error| error.is_eof())
 }
 
-/// The connection was closed in the middle of an answer.
+/// Returns the failure of a response whose connection was closed before the end of the body.
 pub(crate) fn cut() -> Failure {
-    let source = "the connection was closed in the middle of it".into();
+    let source = "the connection was closed before the end of the body".into();
     Failure::from(Cause::Transport {
         phase: Phase::Body,
         source,
     })
 }
 
-/// Reads the rest of an answer in one piece; says whether that was all of it.
+/// Reads the rest of a body; returns whether its end was reached.
 pub(crate) fn read_rest(body: &mut ResponseBody, bytes: &mut Vec<u8>) -> Result<bool, Fault> {
-    body.read_up_to(LARGEST_ANSWER, bytes)
+    body.read_up_to(MAX_BODY, bytes)
 }
 
-/// Reads an answer in one piece as JSON.
+/// Reads a body as JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(
-    answer: &mut Response,
+    response: &mut Response,
     expected: &'static str,
 ) -> Result<T, Failure> {
-    let (body, whole) = read_bytes(answer)?;
-    parse_json(&body, whole, answer, expected)
+    let (body, whole) = read_bytes(response)?;
+    parse_json(&body, whole, response, expected)
 }
 
-/// Reads JSON that came with a status of success.
+/// Parses the body of a response with a status of success.
 pub(crate) fn parse_json<T: DeserializeOwned>(
     body: &[u8],
     whole: bool,
-    answer: &Response,
+    response: &Response,
     expected: &'static str,
 ) -> Result<T, Failure> {
-    if is_cut(answer, body) {
+    if is_cut(response, body) {
         return Err(cut());
     }
     let parsed = match whole {
@@ -119,56 +119,56 @@ pub(crate) fn parse_json<T: DeserializeOwned>(
     };
     parsed.map_err(|error| {
         let mut body = body.to_vec();
-        answer.hide_credentials(&mut body);
+        response.hide_credentials(&mut body);
         match ApiError::from_envelope(&body) {
             Some((error, request_id)) => Failure::from(ErrorEvent { error, request_id }),
             None => {
                 let source = error.as_ref().map(json_error);
-                let excerpt = excerpt_of_success(&body, answer.header("content-encoding"));
+                let excerpt = excerpt_of_success(&body, response.header("content-encoding"));
                 let cause = Cause::Decode {
                     expected,
                     excerpt,
                     source,
                 };
-                Failure::answered(cause)
+                Failure::responded(cause)
             }
         }
     })
 }
 
-/// Reads the body of an answer whose status is no success. A body that breaks off is read as far
-/// as it came: the status says enough.
-pub(crate) fn read_error(answer: &mut Response) -> Failure {
-    let mut body = read_for(answer.take_body(), LONGEST_ERROR, LARGEST_ERROR);
-    answer.hide_credentials(&mut body);
+/// Reads the body of a response whose status is not a success. A body that breaks off is read as far as
+/// it arrived, because the status is enough for a classification.
+pub(crate) fn read_error(response: &mut Response) -> Failure {
+    let mut body = read_for(response.take_body(), ERROR_READ_TIME, MAX_ERROR_BODY);
+    response.hide_credentials(&mut body);
     let mut request_id = None;
     let cause = match ApiError::from_body(&body) {
         Some((error, id)) => {
             request_id = id;
             Cause::Api {
-                status: Some(answer.status),
+                status: Some(response.status),
                 error: Box::new(error),
             }
         }
         None => {
-            let redirect = (300..400).contains(&answer.status);
-            let excerpt = match answer.shown_header("location").filter(|_| redirect) {
+            let redirect = (300..400).contains(&response.status);
+            let excerpt = match response.shown_header("location").filter(|_| redirect) {
                 Some(location) => format!("redirect to {}", sanitize(location, 200)),
-                None => excerpt(&body, answer.header("content-encoding")),
+                None => excerpt(&body, response.header("content-encoding")),
             };
             Cause::Status {
-                status: answer.status,
+                status: response.status,
                 excerpt,
             }
         }
     };
     Failure {
         request_id,
-        ..Failure::answered(cause)
+        ..Failure::responded(cause)
     }
 }
 
-/// A few words of a body that is not what it should be: the title of a page, or its beginning.
+/// Returns an excerpt of an unexpected body: the title of a page, or the beginning of a text.
 fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
     if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity") {
         return format!(
@@ -177,7 +177,7 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
             sanitize(encoding, 20)
         );
     }
-    let text = String::from_utf8_lossy(&body[..body.len().min(LARGEST_ERROR)]);
+    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_BODY)]);
     let lower = text.to_ascii_lowercase();
     let title = lower.find("<title>").and_then(|start| {
         let start = start + "<title>".len();
@@ -187,8 +187,8 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
     sanitize(title.unwrap_or(&text), 200)
 }
 
-/// The same for a body that came with a status of success: unless it is a page, it may be an answer
-/// and is not shown.
+/// Returns an excerpt of an unexpected body with a status of success. Only pages are shown: any other
+/// body may be a message.
 fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
     match body.trim_ascii_start().first() {
         None => "it is empty".to_owned(),
@@ -200,21 +200,21 @@ fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
     }
 }
 
-/// The most bytes of an answer in one piece; the longest answers have some hundred kilobytes.
-const LARGEST_ANSWER: usize = 128 << 20;
+/// The most bytes of a body that is read in one piece; the longest messages have some hundred kilobytes.
+const MAX_BODY: usize = 128 << 20;
 
-/// How long an error body is waited for that stalls, or comes in drops: the status says enough.
-const LONGEST_ERROR: Duration = Duration::from_secs(5);
+/// The longest time for reading the body of an error, which may stall: the status is enough.
+const ERROR_READ_TIME: Duration = Duration::from_secs(5);
 
-/// The most bytes of an error body.
-const LARGEST_ERROR: usize = 64 << 10;
+/// The most bytes of the body of an error.
+const MAX_ERROR_BODY: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_known_by_their_title() {
+    fn excerpt_of_a_page_is_its_title() {
         let page = b"<html>\n<head><TITLE>502 Bad\n Gateway</TITLE></head><body>x</body></html>";
         assert_eq!(excerpt(page, None), "502 Bad Gateway");
         assert_eq!(excerpt(b"<title>never closed", None), "<title>never closed");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bodies_are_cut_and_compressed_ones_named() {
+    fn excerpt_is_short_and_names_compression() {
         assert_eq!(excerpt(&[0xff; 10_000], None).chars().count(), 201);
         assert_eq!(excerpt(b"", None), "");
         assert_eq!(

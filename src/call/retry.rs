@@ -1,4 +1,4 @@
-//! How often and how long a call retry_state again: the policy, and pure decisions by it.
+//! How often and for how long a call is retried: the policy, and pure decisions by it.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,9 @@ use fastrand::Rng;
 use crate::call::classify::RetryAction;
 use crate::error::display_duration;
 
-/// How persistent a client is.
+/// How often and for how long a client retries.
 ///
-/// Which failures are tried again is not a matter of taste and cannot be set; the
-/// [guide](crate::guide::retries) lists them. This sets how often and how long.
+/// Which failures are retried cannot be set; the [guide](crate::guide::retries) lists them.
 ///
 /// ```
 /// use anthropic_blocking::RetryPolicy;
@@ -29,8 +28,8 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// 5 attempts, backoff from 1 s to 16 s, 10 minutes of waiting for limits and overloads, and
-    /// one repeat of a request whose outcome is unknown.
+    /// Returns the default policy: 5 attempts, a backoff of 1 s to 16 s, at most 10 minutes of waits
+    /// for rate limits and overloads, and one repeat of a request whose outcome is unknown.
     ///
     /// ```
     /// use anthropic_blocking::RetryPolicy;
@@ -49,7 +48,8 @@ impl RetryPolicy {
         }
     }
 
-    /// One attempt: every failure comes back at once. The request still waits in line for room.
+    /// Returns a policy of one attempt: every failure is returned at once. The request still waits in
+    /// the queue of the budget for room.
     ///
     /// ```
     /// use anthropic_blocking::{Client, Options, RetryPolicy};
@@ -120,15 +120,15 @@ impl RetryPolicy {
     }
 
     /// Sets how long a call may wait in all for rate limits (429) and overloads (529), its own and
-    /// those that other calls met, by default 10 minutes; [`Duration::MAX`] for as long as it takes.
-    /// Waiting in line for room under limits that are kept does not count: a
+    /// those of other calls that pause its class, by default 10 minutes; [`Duration::MAX`] for no
+    /// bound. Waiting in the queue for room under known limits does not count: a
     /// [deadline](crate::ClientBuilder::deadline) bounds that.
     ///
     /// ```
     /// use anthropic_blocking::RetryPolicy;
     /// use std::time::Duration;
     ///
-    /// // For a program that runs over night.
+    /// // For a program that runs overnight.
     /// const PATIENT: RetryPolicy = RetryPolicy::new().max_wait(Duration::MAX);
     /// ```
     #[must_use]
@@ -137,15 +137,14 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets how often a request is repeated whose outcome is unknown, because the connection broke
-    /// or fell silent after it was sent: by default once. Such a request may be carried out and
-    /// billed twice; 0 forbids it, and then no answer that failed in its middle is asked for again
-    /// either.
+    /// Sets how often a request with an unknown outcome is repeated, because the connection broke or
+    /// fell silent after the request was sent: by default once. A repeated request may be carried out
+    /// and billed twice. 0 forbids repeats, also of a request whose response broke off.
     ///
     /// ```
     /// use anthropic_blocking::RetryPolicy;
     ///
-    /// // Rather an error than a second bill.
+    /// // Prefers an error to a second bill.
     /// const THRIFTY: RetryPolicy = RetryPolicy::new().max_repeats(0);
     /// ```
     #[must_use]
@@ -167,10 +166,10 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The delays of one call: decorrelated jitter, each drawn from between the shortest delay and
-/// three times the one before, and cut at the longest. Of the known formulas it has the lowest
-/// peak of simultaneous retries and serves the most clients ("Exponential Backoff And Jitter",
-/// AWS Architecture Blog, 2015).
+/// The backoffs of one call, with decorrelated jitter: each is uniformly distributed between the
+/// shortest backoff and three times the previous one, and at most the longest. Of the usual formulas
+/// this one has the lowest peak of simultaneous retries ("Exponential Backoff And Jitter", AWS
+/// Architecture Blog, 2015).
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     shortest: Duration,
@@ -200,71 +199,78 @@ impl Backoff {
         self.previous
     }
 
-    /// Between half the longest delay and all of it, for when too much fails.
-    fn longest(&mut self) -> Duration {
+    /// Returns a backoff between half of the longest and the longest, for an exhausted retry budget.
+    fn next_longest(&mut self) -> Duration {
         scale(self.longest, 0.5 + 0.5 * self.rng.f64())
     }
 
-    /// A server's wait, and up to a tenth more, so that threads do not come back in one instant.
-    fn stretch(&mut self, wait: Duration) -> Duration {
-        wait.saturating_add(scale(wait, 0.1 * self.rng.f64()))
+    /// Returns a wait that the server asked for, extended by up to a tenth, so that threads do not
+    /// return in the same instant.
+    fn add_jitter(&mut self, wait: Duration) -> Duration {
+        wait.saturating_add(scale(wait, MAX_JITTER * self.rng.f64()))
     }
 }
 
+/// Multiplies a duration; a product that is out of range becomes [`Duration::MAX`].
 pub(crate) fn scale(duration: Duration, by: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * by).unwrap_or(Duration::MAX)
 }
 
-/// A brake for retries that all threads of a client share, so that a failing server is not met
-/// with several times its load: each retry of a failure takes one, each success gives a fifth
-/// back, and time gives one every ten seconds. When none is left, retries wait the longest backoff;
-/// they are not given up, because work that is handed over must not be lost to a blip.
+/// A budget of retries that all threads of a client share, so that a failing server does not receive
+/// several times its load. Each retry of a failure takes one, each success returns a fifth, and time
+/// returns one every ten seconds. While none is left, retries wait the longest backoff; they still
+/// happen, because a short failure must not lose work.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     left: f64,
-    at: Instant,
+    updated: Instant,
 }
 
 impl RetryBudget {
+    /// Retries at the start, and the most that time alone returns.
     const START: f64 = 10.0;
-    const MOST: f64 = 100.0;
+    /// The most that successes can save up.
+    const MAX: f64 = 100.0;
     const PER_SUCCESS: f64 = 0.2;
     const PER_SECOND: f64 = 0.1;
 
     pub(crate) fn new(now: Instant) -> RetryBudget {
         RetryBudget {
             left: RetryBudget::START,
-            at: now,
+            updated: now,
         }
     }
 
-    pub(crate) fn deposit(&mut self) {
-        self.left = (self.left + RetryBudget::PER_SUCCESS).min(RetryBudget::MOST);
+    pub(crate) fn record_success(&mut self) {
+        self.left = (self.left + RetryBudget::PER_SUCCESS).min(RetryBudget::MAX);
     }
 
-    pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
+    /// Takes a retry; returns whether one was left.
+    pub(crate) fn take_retry(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.updated = self.updated.max(now);
         if self.left < RetryBudget::START {
             self.left = (self.left + passed * RetryBudget::PER_SECOND).min(RetryBudget::START);
         }
-        let granted = self.left >= 1.0;
-        if granted {
+        let is_left = self.left >= 1.0;
+        if is_left {
             self.left -= 1.0;
         }
-        granted
+        is_left
     }
 }
 
-/// What a call has been through so far.
+/// What a call has used of its policy so far.
 #[derive(Debug)]
 pub(crate) struct RetryState {
     policy: RetryPolicy,
+    /// Attempts that count, the first one included.
     counted: u32,
     repeats: u32,
+    /// Time waited for rate limits and overloads.
     waited: Duration,
-    /// See `floor`; it grows to a second.
-    shortest_wait: Duration,
+    /// The floor of the next wait; see `next_floor`.
+    floor: Duration,
     failures: Backoff,
     overloads: Backoff,
 }
@@ -272,11 +278,11 @@ pub(crate) struct RetryState {
 /// What happens after a failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Wait so long, then try again.
+    /// Sleep for this time, then make the next attempt.
     Again(Duration),
-    /// Go back to the old place in the budget's line, and wait for as long as that takes.
+    /// Return to the place in the queue of the budget, and wait there.
     Queue,
-    /// Give up; the reason is said where the error itself does not say it.
+    /// Give up; with a reason where the failure itself does not state it.
     GiveUp(Option<String>),
 }
 
@@ -289,105 +295,108 @@ impl RetryState {
             counted: 1,
             repeats: 0,
             waited: Duration::ZERO,
-            shortest_wait: Duration::ZERO,
+            floor: Duration::ZERO,
             failures,
             overloads,
         }
     }
 
-    /// Decides; `in_line` says that the budget knows how long to wait for limits and overloads, and
-    /// `withdraw` takes a retry from the client's brake, if there is one left.
+    /// Decides about the next attempt. `in_queue` says that the budget waits for limits and overloads;
+    /// `take_retry` takes a retry from the client's budget and returns whether one was left.
     pub(crate) fn decide(
         &mut self,
         action: RetryAction,
         retry_after: Option<Duration>,
-        in_line: bool,
-        withdraw: impl FnOnce() -> bool,
+        in_queue: bool,
+        take_retry: impl FnOnce() -> bool,
     ) -> Decision {
         match action {
             RetryAction::Never => Decision::GiveUp(None),
-            RetryAction::AfterPause | RetryAction::AfterOverload if in_line => {
-                let asked = retry_after.unwrap_or(SHORT);
+            RetryAction::AfterPause | RetryAction::AfterOverload if in_queue => {
+                let asked = retry_after.unwrap_or(MIN_WAIT);
                 match self.waited.saturating_add(asked) > self.policy.max_wait {
-                    true => self.give_up(retry_after),
+                    true => self.give_up_waiting(retry_after),
                     false => Decision::Queue,
                 }
             }
             RetryAction::AfterPause => {
-                let floor = self.floor();
-                self.wait(floor, retry_after)
+                let floor = self.next_floor();
+                self.wait_for_server(floor, retry_after)
             }
             RetryAction::AfterOverload => {
-                let backoff = self.overloads.next().max(self.floor());
-                self.wait(backoff, retry_after)
+                let backoff = self.overloads.next().max(self.next_floor());
+                self.wait_for_server(backoff, retry_after)
             }
             RetryAction::AfterBackoff | RetryAction::IfRepeatable => {
-                self.retry(action, retry_after, withdraw)
+                self.retry_failure(action, retry_after, take_retry)
             }
         }
     }
 
-    /// The least that the next wait lasts, whatever the server asks or the policy says: without
-    /// it, tiny waits would make a hot loop that uses no attempt.
-    fn floor(&mut self) -> Duration {
-        let floor = self.shortest_wait;
-        self.shortest_wait = (floor * 2).clamp(SHORT, Duration::from_secs(1));
+    /// Returns the shortest time of the next wait, whatever the server asks or the policy says, and
+    /// doubles it up to a second. Without this floor tiny waits would make a hot loop, because these
+    /// waits do not count as attempts.
+    fn next_floor(&mut self) -> Duration {
+        let floor = self.floor;
+        self.floor = (floor * 2).clamp(MIN_WAIT, Duration::from_secs(1));
         floor
     }
 
-    /// How much longer the call may wait for limits and overloads; `None` for as long as it takes.
-    /// A server's wait that is just permitted gets its jitter on top.
+    /// Returns how much longer the call may wait for limits and overloads; `None` without a bound. The
+    /// jitter of a wait that is just permitted does not count.
     pub(crate) fn max_wait_left(&self) -> Option<Duration> {
         let left = self.policy.max_wait.saturating_sub(self.waited);
-        (self.policy.max_wait < Duration::MAX).then(|| left.saturating_add(SHORT * 2))
+        (self.policy.max_wait < Duration::MAX).then(|| left.saturating_add(MIN_WAIT * 2))
     }
 
-    /// Counts an attempt that waiting alone would not count; `false` when none is left.
-    pub(crate) fn count(&mut self) -> bool {
+    /// Counts an attempt after a wait that alone would not count; returns whether one was left.
+    pub(crate) fn count_attempt(&mut self) -> bool {
         let is_left = self.counted < self.policy.max_attempts;
         self.counted += u32::from(is_left);
         is_left
     }
 
-    /// The call waited so long in the budget's line for limits and overloads.
-    pub(crate) fn has_waited(&mut self, wait: Duration) {
+    /// Adds a wait in the queue of the budget for limits and overloads.
+    pub(crate) fn add_wait(&mut self, wait: Duration) {
         self.waited = self.waited.saturating_add(wait);
     }
 
-    pub(crate) fn used_up(&self) -> String {
+    /// Returns the reason of a call that may not wait any longer.
+    pub(crate) fn max_wait_reason(&self) -> String {
         format!(
             "max_wait ({}) is used up",
             display_duration(self.policy.max_wait)
         )
     }
 
-    fn give_up(&self, retry_after: Option<Duration>) -> Decision {
+    fn give_up_waiting(&self, retry_after: Option<Duration>) -> Decision {
         Decision::GiveUp(Some(match retry_after {
             Some(asked) => format!(
                 "the server asks to wait {}, which is more than is left of max_wait ({})",
                 display_duration(asked),
                 display_duration(self.policy.max_wait)
             ),
-            None => self.used_up(),
+            None => self.max_wait_reason(),
         }))
     }
 
-    /// Waits for the server, as long as the policy permits.
-    fn wait(&mut self, backoff: Duration, retry_after: Option<Duration>) -> Decision {
+    /// Decides to wait for the server, as far as the policy permits.
+    fn wait_for_server(&mut self, backoff: Duration, retry_after: Option<Duration>) -> Decision {
         let asked = retry_after.unwrap_or_default();
         if self.waited.saturating_add(asked.max(backoff)) > self.policy.max_wait {
-            return self.give_up(retry_after);
+            return self.give_up_waiting(retry_after);
         }
-        let wait = backoff.max(self.overloads.stretch(asked));
+        let wait = backoff.max(self.overloads.add_jitter(asked));
         self.waited = self.waited.saturating_add(wait);
         Decision::Again(wait)
     }
 
-    fn retry(
+    /// Decides about the retry of a failure.
+    fn retry_failure(
         &mut self,
         action: RetryAction,
         retry_after: Option<Duration>,
-        withdraw: impl FnOnce() -> bool,
+        take_retry: impl FnOnce() -> bool,
     ) -> Decision {
         if action == RetryAction::IfRepeatable {
             if self.repeats >= self.policy.max_repeats {
@@ -406,21 +415,24 @@ impl RetryState {
         }
         let asked = retry_after.unwrap_or_default();
         if self.waited.saturating_add(asked) > self.policy.max_wait && !asked.is_zero() {
-            return self.give_up(retry_after);
+            return self.give_up_waiting(retry_after);
         }
         self.waited = self.waited.saturating_add(asked);
         self.counted += 1;
-        let asked = self.failures.stretch(asked);
-        let backoff = match withdraw() {
+        let asked = self.failures.add_jitter(asked);
+        let backoff = match take_retry() {
             true => self.failures.next(),
-            false => self.failures.longest(),
+            false => self.failures.next_longest(),
         };
         Decision::Again(backoff.max(asked))
     }
 }
 
+/// The largest share by which a wait that the server asked for is extended at random.
+const MAX_JITTER: f64 = 0.1;
+
 /// The shortest wait for a limit or an overload after the first one.
-const SHORT: Duration = Duration::from_millis(100);
+const MIN_WAIT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -451,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn backoff_is_decorrelated_and_stays_within_its_bounds() {
+    fn backoff_is_decorrelated_within_its_bounds() {
         let policy = RetryPolicy::new();
         for seed in 0..200 {
             let mut backoff = Backoff::new(&policy, Rng::with_seed(seed));
@@ -466,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_gives_one_sequence() {
+    fn seed_determines_the_backoffs() {
         let draw = |seed| {
             let mut backoff = Backoff::new(&RetryPolicy::new(), Rng::with_seed(seed));
             [backoff.next(), backoff.next(), backoff.next()]
@@ -494,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_never_shortened_and_uses_no_attempt() {
+    fn pause_is_never_shortened_nor_counted() {
         let mut retry_state = retry_state(RetryPolicy::new().max_attempts(1));
         for _ in 0..20 {
             let wait = wait_of(retry_state.decide(
@@ -508,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_at_max_wait() {
+    fn waits_end_at_max_wait() {
         let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(30)));
         assert!(
             wait_of(retry_state.decide(RetryAction::AfterPause, Some(seconds(20)), false, || true))
@@ -531,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backoff_of_zero_makes_no_hot_loop() {
+    fn zero_backoff_makes_no_hot_loop() {
         let policy = RetryPolicy::new().max_backoff(Duration::ZERO);
         let mut retry_state = retry_state(policy.max_wait(seconds(60)));
         let mut rounds = 0;
@@ -544,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn in_line_the_budget_waits_and_the_policy_counts() {
+    fn queue_waits_count_against_max_wait() {
         let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(30)).max_attempts(1));
         let queue = |retry_state: &mut RetryState, asked| {
             let action = if asked == 0 {
@@ -557,7 +569,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(queue(&mut retry_state, 20), Decision::Queue);
         }
-        retry_state.has_waited(seconds(20));
+        retry_state.add_wait(seconds(20));
         assert!(
             retry_state
                 .max_wait_left()
@@ -566,18 +578,18 @@ mod tests {
         let reason = reason_of(queue(&mut retry_state, 20));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
         assert_eq!(queue(&mut retry_state, 0), Decision::Queue);
-        retry_state.has_waited(seconds(10));
+        retry_state.add_wait(seconds(10));
         assert!(reason_of(queue(&mut retry_state, 0)).contains("is used up"));
     }
 
     #[test]
-    fn a_wait_of_exactly_max_wait_is_allowed() {
+    fn wait_of_exactly_max_wait_is_allowed() {
         let mut retry_state = retry_state(RetryPolicy::new().max_wait(seconds(20)));
         wait_of(retry_state.decide(RetryAction::AfterPause, Some(seconds(20)), false, || true));
     }
 
     #[test]
-    fn failures_use_attempts_and_take_retry_after_as_a_floor() {
+    fn failures_count_and_respect_retry_after() {
         let mut retry_state = retry_state(RetryPolicy::new().max_attempts(3));
         wait_of(retry_state.decide(RetryAction::AfterBackoff, None, false, || true));
         assert!(
@@ -595,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_is_repeated_once_unless_forbidden() {
+    fn unknown_outcome_is_repeated_once() {
         let mut once = retry_state(RetryPolicy::new());
         wait_of(once.decide(RetryAction::IfRepeatable, None, false, || true));
         let reason = reason_of(once.decide(RetryAction::IfRepeatable, None, false, || true));
@@ -606,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_waits_at_all() {
+    fn policy_of_none_never_waits() {
         for action in [
             RetryAction::AfterPause,
             RetryAction::AfterOverload,
@@ -621,24 +633,24 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_budget_slows_retries_and_success_and_time_refill_it() {
+    fn empty_retry_budget_slows_retries_and_refills() {
         let start = Instant::now();
         let mut budget = RetryBudget::new(start);
-        let taken = (0..100).filter(|_| budget.withdraw(start)).count();
+        let taken = (0..100).filter(|_| budget.take_retry(start)).count();
         assert_eq!(taken, 10);
         let mut retry_state = retry_state(RetryPolicy::new());
         let wait = wait_of(
             retry_state.decide(RetryAction::AfterBackoff, None, false, || {
-                budget.withdraw(start)
+                budget.take_retry(start)
             }),
         );
         assert!(wait >= seconds(8) && wait <= seconds(16), "{wait:?}");
         for _ in 0..5 {
-            budget.deposit();
+            budget.record_success();
         }
-        assert!(budget.withdraw(start) && !budget.withdraw(start));
-        assert!(budget.withdraw(start + seconds(11)));
+        assert!(budget.take_retry(start) && !budget.take_retry(start));
+        assert!(budget.take_retry(start + seconds(11)));
         let hour = start + seconds(3600);
-        assert_eq!((0..100).filter(|_| budget.withdraw(hour)).count(), 10);
+        assert_eq!((0..100).filter(|_| budget.take_retry(hour)).count(), 10);
     }
 }

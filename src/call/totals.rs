@@ -8,13 +8,13 @@ use crate::clock::sync::Mutex;
 use crate::prices::{LONG_PROMPT, Prices, sum};
 use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
-/// What a client and all its copies have done so far; from
+/// Sums over all calls of a client and its copies so far; from
 /// [`Client::totals`](crate::Client::totals).
 ///
 /// ```
 /// # fn tell(client: &anthropic_blocking::Client) {
-/// for (model, tally) in &client.totals().by_model {
-///     println!("{model}: {} calls, {} tokens written", tally.calls, tally.tokens.output);
+/// for (model, totals) in &client.totals().by_model {
+///     println!("{model}: {} calls, {} output tokens", totals.calls, totals.tokens.output);
 /// }
 /// # }
 /// ```
@@ -23,13 +23,13 @@ use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 pub struct Totals {
     /// All calls of all endpoints.
     pub all: CallTotals,
-    /// Messages, by the model that was asked.
+    /// Calls for messages, by the model of the request.
     pub by_model: BTreeMap<Model, CallTotals>,
 }
 
 impl Totals {
-    /// What all of it cost, in dollars: also attempts that failed and answers that broke off, as
-    /// far as their tokens were seen. `None` when a model has no price.
+    /// Returns the cost of all calls in dollars, including failed attempts and broken responses as far
+    /// as their tokens are known. `None` if a model has no price.
     ///
     /// ```no_run
     /// use anthropic_blocking::Prices;
@@ -44,14 +44,14 @@ impl Totals {
         self.cost_with(prices, |_| 1.0)
     }
 
-    /// The same, with the prices of each model multiplied.
+    /// Like [`cost`](Totals::cost), with the prices of each model multiplied by a factor.
     pub(crate) fn cost_with(&self, prices: &Prices, factor: impl Fn(&Model) -> f64) -> Option<f64> {
         let costs = self.by_model.iter();
-        sum(costs.map(|(model, tally)| Some(tally.cost(model, prices)? * factor(model))))
+        sum(costs.map(|(model, totals)| Some(totals.cost(model, prices)? * factor(model))))
     }
 }
 
-/// Sums over calls.
+/// Sums over calls, for all models or for one.
 ///
 /// ```
 /// use anthropic_blocking::{Client, WaitCause};
@@ -65,30 +65,29 @@ impl Totals {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct CallTotals {
-    /// Calls that came to an end, well or not.
+    /// Calls that have ended, successful or not.
     pub calls: u64,
-    /// Those among them that ended with an error.
+    /// Calls that ended with an error.
     pub failed: u64,
-    /// HTTP exchanges.
+    /// Attempts: HTTP exchanges.
     pub attempts: u64,
-    /// Those among them that were refused for a rate limit, at once or in the middle of the answer.
+    /// Attempts refused for a rate limit, by status or inside of a stream.
     pub rate_limited: u64,
-    /// Those among them that were refused for an overload, at once or in the middle of the answer.
+    /// Attempts refused for an overload, by status or inside of a stream.
     pub overloaded: u64,
-    /// Tokens, also those of answers that broke off, as far as they were seen.
+    /// Tokens, including those of broken responses as far as they are known.
     pub tokens: Tokens,
-    /// Those among them that requests with more than 100,000 input tokens used: some models charge
-    /// more for them.
+    /// The part of `tokens` used by requests with more than 100,000 input tokens: some models charge
+    /// more for these.
     pub long_prompts: Tokens,
     /// Searches that server tools made.
     pub web_searches: u64,
-    /// How long the attempts waited before they were sent, by cause. Threads that waited at the
-    /// same time count each.
+    /// Time that attempts waited before they were sent, by cause, summed over all threads.
     pub waited: Waits,
 }
 
 impl CallTotals {
-    /// What calls of one model cost, in dollars.
+    /// Returns the cost of calls of one model in dollars.
     fn cost(&self, model: &Model, prices: &Prices) -> Option<f64> {
         prices.cost_of_sums(model, &self.tokens, &self.long_prompts, self.web_searches)
     }
@@ -110,8 +109,8 @@ impl CallTotals {
     }
 }
 
-/// The totals that all copies of a client write into, and with each entry into those of the client
-/// that these belong to.
+/// The totals of a client and its copies. The totals of a run have those of its client as parent, to
+/// which every entry is added as well.
 #[derive(Debug, Default)]
 pub(crate) struct SharedTotals {
     totals: Mutex<Totals>,
@@ -119,7 +118,7 @@ pub(crate) struct SharedTotals {
 }
 
 impl SharedTotals {
-    /// New totals, as a part of those parent.
+    /// Returns new totals with a parent, to which every entry is added as well.
     pub(crate) fn child(parent: &Arc<SharedTotals>) -> Arc<SharedTotals> {
         Arc::new(SharedTotals {
             totals: Mutex::default(),
@@ -131,38 +130,38 @@ impl SharedTotals {
         lock(&self.totals).clone()
     }
 
-    /// One HTTP exchange is over.
+    /// Adds a finished attempt.
     pub(crate) fn attempt(&self, model: Option<&Model>, attempt: &Attempt) {
-        self.write(model, |tally| {
-            tally.attempts += 1;
-            tally.add_refusal(attempt.failure);
-            tally.waited.add_all(&attempt.waited);
+        self.write(model, |sums| {
+            sums.attempts += 1;
+            sums.add_refusal(attempt.failure);
+            sums.waited.add_all(&attempt.waited);
         });
     }
 
-    /// An exchange that was taken for a success broke off.
+    /// Adds the refusal of an attempt that was recorded as a success.
     pub(crate) fn broke(&self, model: Option<&Model>, kind: ErrorKind) {
-        self.write(model, |tally| tally.add_refusal(Some(kind)));
+        self.write(model, |sums| sums.add_refusal(Some(kind)));
     }
 
-    /// Tokens were used, whatever became of the answer.
+    /// Adds the usage of a response that did not reach its end.
     pub(crate) fn usage(&self, model: Option<&Model>, usage: &Usage) {
-        self.write(model, |tally| tally.add_usage(usage));
+        self.write(model, |sums| sums.add_usage(usage));
     }
 
-    /// A call came to a good end, and used so much.
+    /// Adds a successful call and its usage.
     pub(crate) fn settled(&self, model: Option<&Model>, usage: &Usage) {
-        self.write(model, |tally| {
-            tally.calls += 1;
-            tally.add_usage(usage);
+        self.write(model, |sums| {
+            sums.calls += 1;
+            sums.add_usage(usage);
         });
     }
 
-    /// A call is over.
+    /// Adds a finished call.
     pub(crate) fn call(&self, model: Option<&Model>, is_failed: bool) {
-        self.write(model, |tally| {
-            tally.calls += 1;
-            tally.failed += u64::from(is_failed);
+        self.write(model, |sums| {
+            sums.calls += 1;
+            sums.failed += u64::from(is_failed);
         });
     }
 
@@ -173,7 +172,7 @@ impl SharedTotals {
             change(&mut totals.all);
             if let Some(model) = model {
                 match totals.by_model.get_mut(model) {
-                    Some(tally) => change(tally),
+                    Some(sums) => change(sums),
                     None => change(totals.by_model.entry(model.clone()).or_default()),
                 }
             }

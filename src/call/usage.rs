@@ -1,4 +1,4 @@
-//! What an attempt owes until its end is known: to the budget, and to the client's totals.
+//! The usage of an attempt, reported to the budget and to the totals of the client.
 
 use std::sync::Arc;
 
@@ -10,17 +10,20 @@ use crate::error::Cause;
 use crate::stream::merge::overwrite_usage;
 use crate::types::{Delivery, ErrorKind, Model, RateLimits, RawEvent, StreamEvent, Usage};
 
-/// An attempt on the totals. Dropped without an end it counts as sent, outcome unknown.
+/// Follows an attempt until its end is known. Dropped before, the attempt counts as sent with an
+/// unknown outcome.
 #[derive(Debug)]
 pub(crate) struct AttemptUsage {
     totals: Arc<SharedTotals>,
     model: Option<Model>,
     reservation: Option<Reservation>,
-    /// As far as it is known.
+    /// The usage known so far.
     usage: Usage,
-    /// Of pieces of text, all that came and all that the budget was told of.
-    bytes: usize,
-    told: usize,
+    /// Bytes of generated text received.
+    received: usize,
+    /// Bytes of generated text that the budget knows of.
+    reported: usize,
+    /// Whether the end of the attempt is unknown.
     is_open: bool,
 }
 
@@ -35,30 +38,30 @@ impl AttemptUsage {
             model: model.cloned(),
             reservation,
             usage: Usage::default(),
-            bytes: 0,
-            told: 0,
+            received: 0,
+            reported: 0,
             is_open: true,
         }
     }
 
-    /// The place in the order of its class.
+    /// Returns the place of the attempt in the order of its class.
     pub(crate) fn ticket(&self) -> Option<u64> {
         self.reservation.as_ref().map(Reservation::ticket)
     }
 
-    /// The head of an answer arrived.
+    /// Reports the rate limits from the headers of a success.
     pub(crate) fn learn(&self, limits: &RateLimits) {
         if let Some(reservation) = &self.reservation {
             reservation.learn(limits);
         }
     }
 
-    /// An event of the answer arrived.
-    pub(crate) fn see(&mut self, event: &RawEvent<'_>) {
+    /// Records an event of the response.
+    pub(crate) fn record_event(&mut self, event: &RawEvent<'_>) {
         match event {
-            RawEvent::Delta { delta, .. } => self.count(delta.text.len()),
+            RawEvent::Delta { delta, .. } => self.record_text(delta.text.len()),
             RawEvent::Event(StreamEvent::ContentBlockDelta(event)) => {
-                self.count(event.delta.as_written().len());
+                self.record_text(event.delta.as_written().len());
             }
             RawEvent::Event(StreamEvent::MessageStart(start)) => {
                 self.usage = start.message.usage.clone();
@@ -67,9 +70,9 @@ impl AttemptUsage {
                 }
             }
             RawEvent::Event(StreamEvent::MessageDelta(delta)) => {
-                if let Some(said) = &delta.usage {
+                if let Some(update) = &delta.usage {
                     let output = self.usage.output_tokens;
-                    overwrite_usage(&mut self.usage, said);
+                    overwrite_usage(&mut self.usage, update);
                     self.usage.output_tokens = self.usage.output_tokens.max(output);
                 }
             }
@@ -77,7 +80,7 @@ impl AttemptUsage {
         }
     }
 
-    /// The call succeeded, and used this much.
+    /// Ends the attempt of a successful call with its usage.
     pub(crate) fn settle(mut self, usage: &Usage) {
         self.is_open = false;
         if let Some(reservation) = self.reservation.take() {
@@ -86,9 +89,9 @@ impl AttemptUsage {
         self.totals.settled(self.model.as_ref(), usage);
     }
 
-    /// The attempt failed, and was diagnosed. `limits` is of a refusal's head. Returns why it can
-    /// never succeed, where a refusal shows that the request is larger than a limit.
-    pub(crate) fn lose(
+    /// Ends a failed attempt. `limits` are from the headers of the failure. Returns the limit that the
+    /// request exceeds, where a refusal shows that the request can never be admitted.
+    pub(crate) fn fail_attempt(
         mut self,
         classification: &Classification,
         failure: &Failure,
@@ -102,9 +105,9 @@ impl AttemptUsage {
         };
         if let Some(reservation) = self.reservation.take() {
             match (classification.kind, classification.action) {
-                // A request that no pause helps is no reason for others to pause.
+                // A pause does not help this request, so other requests need none.
                 (ErrorKind::RateLimit, RetryAction::Never) => reservation.fail(failure.delivery),
-                // The head was of a success, and is known.
+                // The headers are those of a success, and are reported already.
                 (ErrorKind::RateLimit, _) if failure.streamed => {
                     reservation.refuse(error, &RateLimits::default());
                 }
@@ -114,51 +117,52 @@ impl AttemptUsage {
             }
         }
         let partial = failure.partial.as_ref();
-        self.count_broken(partial.map(|partial| &partial.usage));
+        self.add_partial_usage(partial.map(|partial| &partial.usage));
         excess
     }
 
-    /// The attempt was given up before it was sent.
-    pub(crate) fn unsent(mut self) {
+    /// Ends an attempt that was cancelled before it was sent.
+    pub(crate) fn cancel(mut self) {
         self.is_open = false;
         if let Some(reservation) = self.reservation.take() {
             reservation.fail(Delivery::NotSent);
         }
     }
 
-    /// The call is over, and failed, in the middle of an answer that was being handed out.
-    pub(crate) fn fail(
+    /// Ends an attempt and its call, after a failure of a stream that the caller was reading.
+    pub(crate) fn fail_call(
         self,
         classification: &Classification,
         failure: &Failure,
         limits: &RateLimits,
     ) {
         let (totals, model) = (Arc::clone(&self.totals), self.model.clone());
-        self.lose(classification, failure, limits);
+        self.fail_attempt(classification, failure, limits);
         totals.broke(model.as_ref(), classification.kind);
         totals.call(model.as_ref(), true);
     }
 
-    fn count(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        if self.bytes - self.told >= STEP {
-            self.grow();
+    fn record_text(&mut self, bytes: usize) {
+        self.received += bytes;
+        if self.received - self.reported >= REPORT_INTERVAL {
+            self.report_progress();
         }
     }
 
     #[cold]
-    fn grow(&mut self) {
-        self.told = self.bytes;
-        self.usage.output_tokens = self.usage.output_tokens.max(tokens(self.bytes));
+    fn report_progress(&mut self) {
+        self.reported = self.received;
+        self.usage.output_tokens = self.usage.output_tokens.max(min_tokens(self.received));
         if let Some(reservation) = &self.reservation {
             reservation.progress(self.usage.output_tokens);
         }
     }
 
-    /// Takes note of what an answer used that did not come to its end.
-    fn count_broken(&mut self, usage: Option<&Usage>) {
-        let said = usage.map_or(0, |usage| usage.output_tokens);
-        self.usage.output_tokens = self.usage.output_tokens.max(said).max(tokens(self.bytes));
+    /// Adds the usage of a response that did not reach its end to the totals.
+    fn add_partial_usage(&mut self, usage: Option<&Usage>) {
+        let reported = usage.map_or(0, |usage| usage.output_tokens);
+        let seen = self.usage.output_tokens.max(min_tokens(self.received));
+        self.usage.output_tokens = seen.max(reported);
         self.totals.usage(self.model.as_ref(), &self.usage);
     }
 }
@@ -166,16 +170,19 @@ impl AttemptUsage {
 impl Drop for AttemptUsage {
     fn drop(&mut self) {
         if self.is_open {
-            self.count_broken(None);
+            self.add_partial_usage(None);
             self.totals.call(self.model.as_ref(), false);
         }
     }
 }
 
-/// A token has rarely more bytes than this on average.
-fn tokens(bytes: usize) -> u64 {
-    (bytes / 4) as u64
+/// Returns the fewest tokens that generated text of this length has, as an estimate.
+fn min_tokens(bytes: usize) -> u64 {
+    (bytes / MAX_BYTES_PER_TOKEN) as u64
 }
 
-/// The budget is told of an answer's growth once a kibibyte.
-const STEP: usize = 1024;
+/// The average bytes of a token of generated text are rarely more than this.
+const MAX_BYTES_PER_TOKEN: usize = 4;
+
+/// Bytes of generated text after which the budget is told of the progress of a response.
+const REPORT_INTERVAL: usize = 1024;

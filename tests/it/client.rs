@@ -395,7 +395,7 @@ fn unknown_path_error_names_the_base_url() {
     }
     let text = advice("", Reply::json(404, r#"{"detail":"Not Found"}"#));
     assert!(
-        text.contains("the answer is not the API's: check the base URL"),
+        text.contains("the response is not from the API: check the base URL"),
         "{text}"
     );
     let model = || Reply::error(404, "not_found_error", "model: claude-0");

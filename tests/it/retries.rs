@@ -136,7 +136,7 @@ fn deadline_covers_attempts_and_sleeps() {
     assert_eq!((error.attempts().len(), lab.server.request_count()), (3, 3));
     assert_eq!(
         error.to_string(),
-        "POST /v1/messages: 500 api_error: Internal server error; the next try, in 40 s, would be \
+        "POST /v1/messages: 500 api_error: Internal server error; the next attempt, in 40 s, would be \
          after the deadline (req_test_000003, 3 attempts)"
     );
 }

@@ -157,7 +157,7 @@ fn wait_over_max_wait_fails_at_once() {
                 .tune(|builder| builder.deadline(seconds(30)))
                 .retry_after(seconds(60))
                 .says([
-                    "429 rate_limit_error: m; the next try, in ",
+                    "429 rate_limit_error: m; the next attempt, in ",
                     "after the deadline",
                 ]),
             case("longer than the deadline, an overload", {

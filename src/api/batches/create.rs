@@ -119,7 +119,7 @@ impl BatchCreation<'_> {
             _ => RetryAction::AfterBackoff,
         };
         let decision = retry_state.decide(action, error.retry_after(), false, || {
-            lock(&core.retries).withdraw(core.sleeper.clock().now())
+            lock(&core.retries).take_retry(core.sleeper.clock().now())
         });
         match decision {
             Decision::Again(wait) => Ok(wait),

@@ -285,7 +285,7 @@ impl BatchResults {
             RetryState::new(policy, rng)
         });
         let decision = retry_state.decide(classification.action, None, false, || {
-            lock(&core.retries).withdraw(core.sleeper.clock().now())
+            lock(&core.retries).take_retry(core.sleeper.clock().now())
         });
         let wait = match decision {
             Decision::Again(wait) => wait,

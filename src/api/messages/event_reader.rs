@@ -129,7 +129,7 @@ impl EventReader {
                 Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
                         if let Some(attempt_usage) = &mut attempt_usage {
-                            attempt_usage.see(&event);
+                            attempt_usage.record_event(&event);
                         }
                         let folded = fold(accumulator, event);
                         if let Err(error) = accumulator.room() {
@@ -202,7 +202,7 @@ fn event_failure(event: &Event<'_>, error: EventError, body: &ResponseBody) -> F
 
 /// The failure for a response that is not what was expected.
 pub(super) fn unreadable(expected: &'static str, source: BoxError) -> Failure {
-    Failure::answered(Cause::unreadable(expected, Some(source)))
+    Failure::responded(Cause::unreadable(expected, Some(source)))
 }
 
 /// The failure for a connection that broke within a stream: of the stream's phase, whatever the

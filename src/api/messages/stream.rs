@@ -264,7 +264,7 @@ impl MessageStream {
         let sleeper = &self.core.sleeper;
         let is_stopped = sleeper.is_stopped();
         if let Some(attempt_usage) = self.attempt_usage.take() {
-            attempt_usage.fail(&classification, &failure, &self.meta.rate_limits);
+            attempt_usage.fail_call(&classification, &failure, &self.meta.rate_limits);
         }
         if is_stopped {
             classification.kind = ErrorKind::Shutdown;

@@ -22,13 +22,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
 ///
-/// Match on [`kind`](Error::kind); the text says what was done, what happened, what helps, and the
-/// request id. Neither the text nor the `Debug` form contains keys, prompts or answers beyond a
-/// short excerpt of an error body.
-///
-/// `{error}` is one line for users. `{error:?}` is one line for logs: the kind, the same text, and the
-/// causes behind it, down to that of the operating system. What each try met is in
-/// [`attempts`](Error::attempts).
+/// Match on [`kind`](Error::kind). `{error}` is one line that says what the client did, what happened,
+/// the cause as the operating system, TLS or serde names it, what a person can do, and the request
+/// id. `{error:?}` is one line for logs: the kind and the same text. Neither contains keys, prompts
+/// or replies of a model; of an error response they contain a short excerpt. The text contains what
+/// [`source`](std::error::Error::source) says, which is there to be matched on.
+/// [`attempts`](Error::attempts) lists each attempt and its failure.
 ///
 /// ```
 /// use anthropic_blocking::{Client, ErrorKind};
@@ -60,7 +59,7 @@ pub(crate) enum Cause {
     #[error("{0}")]
     Rejected(Cow<'static, str>),
     /// The same, found out by someone else's parser.
-    #[error("{what}")]
+    #[error("{what}{}", source_text(.source))]
     Unusable {
         what: Cow<'static, str>,
         source: BoxError,
@@ -75,10 +74,10 @@ pub(crate) enum Cause {
     #[error("{}", status_text(*.status, .excerpt))]
     Status { status: u16, excerpt: String },
     /// The connection failed.
-    #[error("{phase} failed")]
+    #[error("{phase} failed{}", source_text(.source))]
     Transport { phase: Phase, source: BoxError },
     /// The server's certificate is not trusted.
-    #[error("the server's certificate was refused")]
+    #[error("the server's certificate was refused{}", source_text(.source))]
     Certificate { source: BoxError },
     /// The stream ended before its last event.
     #[error("the stream ended before its last event")]
@@ -87,7 +86,7 @@ pub(crate) enum Cause {
     #[error("{limit}")]
     TimeLimit { limit: TimeLimit },
     /// The answer could not be read.
-    #[error("the answer is not {expected}{}", excerpt_text(.excerpt))]
+    #[error("the answer is not {expected}{}", decode_text(.excerpt, .source))]
     Decode {
         expected: &'static str,
         excerpt: String,
@@ -433,16 +432,9 @@ impl Cause {
         }
     }
 
-    /// The cause for a log line: shorter, and with what is behind it.
+    /// Returns the text for a log line: shorter than that of an error.
     pub(crate) fn brief(&self) -> String {
-        let mut text = sanitize(&self.to_string(), 160);
-        let mut source = self.source();
-        while let Some(error) = source {
-            text += ": ";
-            text += &sanitize(&error.to_string(), 160);
-            source = error.source();
-        }
-        text
+        sanitize(&self.to_string(), MAX_BRIEF)
     }
 
     /// Whether the request never reached the server.
@@ -461,15 +453,9 @@ impl Cause {
 }
 
 impl fmt::Debug for Error {
-    /// One line with the causes, because a `main` that returns an error prints it so.
+    /// One line of text, because a `main` that returns an error prints the `Debug` form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {self}", self.0.kind)?;
-        let mut source = StdError::source(self);
-        while let Some(error) = source {
-            write!(f, ": {}", sanitize(&error.to_string(), EXCERPT))?;
-            source = error.source();
-        }
-        Ok(())
+        write!(f, "[{}] {self}", self.0.kind)
     }
 }
 
@@ -483,6 +469,9 @@ const BUILDING: &str = "building the client";
 
 /// The most characters of a server's text in an error text.
 const EXCERPT: usize = 400;
+
+/// The most characters of a cause in a log line: three lines of a terminal.
+const MAX_BRIEF: usize = 240;
 
 /// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
 /// characters, nothing that changes the direction of writing, runs of white space as one blank.
@@ -567,16 +556,39 @@ fn status_text(status: u16, excerpt: &str) -> String {
     }
 }
 
-fn excerpt_text(excerpt: &str) -> String {
-    if excerpt.is_empty() {
-        String::new()
-    } else {
-        format!(": {excerpt}")
+fn decode_text(excerpt: &str, source: &Option<BoxError>) -> String {
+    let mut text = String::new();
+    if !excerpt.is_empty() {
+        text += &format!(": {excerpt}");
     }
+    if let Some(source) = source {
+        text += &source_text(source);
+    }
+    text
+}
+
+/// Returns what the operating system, TLS or serde says, to be appended to a text of ours: `: ` and
+/// the source, then the sources behind the source, down to the innermost one. Leaves out a source
+/// that the text of the one before quotes.
+fn source_text(source: &BoxError) -> String {
+    let mut text = String::new();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(&**source);
+    while let Some(error) = next {
+        let shown = sanitize(&error.to_string(), EXCERPT);
+        if !shown.is_empty() && !text.contains(&shown) {
+            text += ": ";
+            text += &shown;
+        }
+        next = error.source();
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::io;
+
     use super::*;
     use crate::types::{ApiErrorType, Delivery, Waits};
 
@@ -624,7 +636,7 @@ mod tests {
 
     #[test]
     fn debug_is_one_line_with_the_chain() {
-        let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection\nrefused");
+        let io = io::Error::new(io::ErrorKind::ConnectionRefused, "connection\nrefused");
         let cause = Cause::Transport {
             phase: Phase::Connect,
             source: Box::new(io),
@@ -633,6 +645,112 @@ mod tests {
         assert_eq!(
             format!("{error:?}"),
             "[connection] GET /v1/models: connecting failed: connection refused"
+        );
+    }
+
+    #[test]
+    fn text_carries_the_error_of_the_operating_system() {
+        let full = || io::Error::from_raw_os_error(28).into();
+        let cause = Cause::Unusable {
+            what: "run.jsonl cannot be written".into(),
+            source: full(),
+        };
+        let error = Error::new(ErrorKind::Config, "keeping the journal", cause);
+        let system = io::Error::from_raw_os_error(28).to_string();
+        assert_eq!(
+            error.to_string(),
+            format!("keeping the journal: run.jsonl cannot be written: {system}")
+        );
+        let cause = Cause::Transport {
+            phase: Phase::Connect,
+            source: full(),
+        };
+        assert_eq!(cause.to_string(), format!("connecting failed: {system}"));
+        assert_eq!(cause.brief(), cause.to_string());
+    }
+
+    #[test]
+    fn text_carries_the_error_of_tls() {
+        let source = io::Error::other("invalid peer certificate: UnknownIssuer").into();
+        assert_eq!(
+            Cause::Certificate { source }.to_string(),
+            "the server's certificate was refused: invalid peer certificate: UnknownIssuer"
+        );
+    }
+
+    #[test]
+    fn text_carries_the_error_of_serde_without_its_value() {
+        let wrong_type = serde_json::from_str::<u32>("\n \"secret\"").unwrap_err();
+        let cause = Cause::unreadable("a count", Some(json_error(&wrong_type)));
+        assert_eq!(
+            cause.to_string(),
+            "the answer is not a count: invalid type: string at line 2 column 9"
+        );
+        let cut = serde_json::from_str::<u32>("").unwrap_err();
+        let cause = Cause::Decode {
+            expected: "a count",
+            excerpt: "it is empty".to_owned(),
+            source: Some(json_error(&cut)),
+        };
+        assert_eq!(
+            cause.to_string(),
+            "the answer is not a count: it is empty: EOF while parsing a value at line 1 column 0"
+        );
+        let keys = HashMap::from([((1, 2), 3)]);
+        let unwritable = serde_json::to_string(&keys).unwrap_err();
+        let cause = Cause::Unusable {
+            what: "it cannot be written as JSON".into(),
+            source: json_error(&unwritable),
+        };
+        assert_eq!(
+            cause.to_string(),
+            "it cannot be written as JSON: key must be a string"
+        );
+    }
+
+    #[test]
+    fn text_of_a_source_is_one_bounded_line() {
+        let long = format!("a\r\n\u{1b}[2J{}", "x".repeat(10_000));
+        let cause = Cause::Transport {
+            phase: Phase::Stream,
+            source: long.into(),
+        };
+        let text = cause.to_string();
+        assert!(
+            text.starts_with("reading the stream failed: a [2Jxx"),
+            "{text}"
+        );
+        assert_eq!(
+            text.chars().count(),
+            "reading the stream failed: ".len() + EXCERPT + 1
+        );
+        assert_eq!(cause.brief().chars().count(), MAX_BRIEF + 1);
+    }
+
+    #[test]
+    fn each_source_of_a_chain_is_named_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Link {
+            text: &'static str,
+            source: Option<Box<Link>>,
+        }
+        let link = |text, source| Link { text, source };
+        let innermost = link("no route", None);
+        let quoting = link("dial: no route (7)", Some(Box::new(innermost)));
+        let cause = Cause::Transport {
+            phase: Phase::Tls,
+            source: Box::new(link("proxy", Some(Box::new(quoting)))),
+        };
+        assert_eq!(
+            cause.to_string(),
+            "the TLS handshake failed: proxy: dial: no route (7)"
+        );
+        let error = Error::new(ErrorKind::Connection, "GET /v1/models", cause);
+        assert_eq!(
+            format!("{error:?}"),
+            format!("[connection] {error}"),
+            "the debug form repeats nothing"
         );
     }
 

@@ -118,7 +118,7 @@ fn is_certificate_refused(error: &ureq::Error) -> bool {
 }
 
 /// The error text for a proxy that refuses the client.
-const PROXY_REFUSAL: &str = "the proxy refuses to connect; check its URL, user name and password";
+const PROXY_REFUSAL: &str = "the proxy refuses to connect (check its URL, user name and password)";
 
 /// Parts of ureq's texts for a SOCKS proxy that refuses the client: a retry does not help.
 const SOCKS_REFUSALS: [&str; 6] = [

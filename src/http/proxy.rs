@@ -16,9 +16,11 @@ pub(super) fn parse_proxy(settings: &ConnectionSettings) -> Result<Option<Proxy>
         Some(name) => format!("the proxy's URL in {name} is invalid"),
         None => "the proxy's URL is invalid".to_owned(),
     };
-    let proxy = match Proxy::new(url) {
-        Ok(proxy) => proxy,
-        Err(error) => return Err(Error::config_from(problem, error.into())),
+    // ureq's error says no more than that the URL is invalid.
+    let Ok(proxy) = Proxy::new(url) else {
+        return Err(Error::config(format!(
+            "{problem}; give one such as http://proxy.example:8080"
+        )));
     };
     let uri = proxy.uri();
     let ends_with_authority =

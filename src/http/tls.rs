@@ -3,7 +3,7 @@
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
 
 use super::settings::{ConnectionSettings, Roots};
-use crate::error::{Error, Result};
+use crate::error::{BoxError, Error, Result};
 
 /// Returns ureq's TLS settings.
 ///
@@ -38,7 +38,7 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
             Err(error) => {
                 return Err(Error::config_from(
                     "the root certificates are not valid PEM",
-                    error.into(),
+                    pem_error(error),
                 ));
             }
         }
@@ -49,6 +49,16 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
         ));
     }
     Ok(certificates)
+}
+
+/// Returns what ureq's parser says, without the bytes that the parser quotes.
+fn pem_error(error: ureq::Error) -> BoxError {
+    let text = match error {
+        ureq::Error::Pem(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    let quoted = text.find(": [").unwrap_or(text.len());
+    text[..quoted].into()
 }
 
 #[cfg(test)]

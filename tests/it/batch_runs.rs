@@ -167,7 +167,7 @@ fn unknown_double_and_missing_results_are_reported() {
         results,
         [
             "there is a result for nobody, which was never requested",
-            "line 3 is no result of a batch",
+            "line 3 is no result of a batch: EOF while parsing an object at line 1 column 1",
             "key-0 succeeded",
             "key-3 has two results",
             "key-1 new",

@@ -124,11 +124,8 @@ fn each_invalid_setting_has_its_own_error_text() {
         (key().idle_timeout(zero), "idle_timeout is zero"),
         (key().timeout(zero), "timeout is zero"),
         (key().deadline(zero), "deadline is zero"),
-        (
-            key().proxy("ftp://proxy.example:21"),
-            "the proxy's URL is invalid",
-        ),
-        (key().proxy(""), "the proxy's URL is invalid"),
+        (key().proxy("ftp://proxy.example:21"), INVALID_PROXY),
+        (key().proxy(""), INVALID_PROXY),
         (
             key().proxy("http://user:pass#word@proxy.example:3128"),
             UNENCODED,
@@ -149,7 +146,7 @@ fn each_invalid_setting_has_its_own_error_text() {
         ),
         (
             key().root_certificates("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n"),
-            "the root certificates are not valid PEM",
+            "the root certificates are not valid PEM: base64 decode error: InvalidCharacter(42)",
         ),
     ];
     for (index, (builder, text)) in rows.into_iter().enumerate() {
@@ -172,6 +169,9 @@ fn each_invalid_setting_has_its_own_error_text() {
 
 const ODD_KEY: &str = "the API key contains a line break, a blank, a quotation mark or another character \
                        that no key has";
+const INVALID_PROXY: &str =
+    "the proxy's URL is invalid; give one such as http://proxy.example:8080";
+
 const UNENCODED: &str = "the proxy's URL is invalid: nothing may follow its host and port; in a user \
                          name or a password # / ? and the like must be percent-encoded";
 
@@ -668,14 +668,18 @@ fn connection_error_names_the_proxy() {
     let port = closed_port();
     let error = through(format!("http://user:password@127.0.0.1:{port}"));
     let proxy = format!("POST /v1/x to api.example through the proxy 127.0.0.1:{port}");
-    assert_eq!(error.to_string(), format!("{proxy}: connecting failed"));
+    let system = TcpStream::connect(("127.0.0.1", port)).expect_err("a closed port");
+    assert_eq!(
+        error.to_string(),
+        format!("{proxy}: connecting failed: {system}")
+    );
     let proxy = server();
     proxy.push(Reply::status(407));
     let error = through(proxy.base_url().to_owned());
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = format!(
-        "POST /v1/x to api.example through the proxy {}: the proxy refuses to connect; check its \
-         URL, user name and password",
+        "POST /v1/x to api.example through the proxy {}: the proxy refuses to connect (check its \
+         URL, user name and password): CONNECT proxy failed: proxy server responded 407/407",
         proxy.address()
     );
     assert_eq!(error.to_string(), text);

@@ -371,7 +371,8 @@ fn refused_connection_is_retried() {
     let forbid = |builder: ClientBuilder| builder.retry(RetryPolicy::new().max_repeats(0));
     let error = expect_unsent(&url, forbid, "small", ErrorKind::Connection, 5);
     let host = url.trim_start_matches("http://");
-    let text = format!("POST /v1/x to {host}: connecting failed (5 attempts)");
+    let system = TcpStream::connect(host).expect_err("a closed port");
+    let text = format!("POST /v1/x to {host}: connecting failed: {system} (5 attempts)");
     assert_eq!(error.to_string(), text);
 }
 

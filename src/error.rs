@@ -52,103 +52,6 @@ struct Inner {
     reason: Option<String>,
 }
 
-/// What happened, in one attempt or before any.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Cause {
-    /// Something that a person wrote is wrong; nothing was sent.
-    #[error("{0}")]
-    Rejected(Cow<'static, str>),
-    /// The same, found out by someone else's parser.
-    #[error("{what}{}", source_text(.source))]
-    Unusable {
-        what: Cow<'static, str>,
-        source: BoxError,
-    },
-    /// The server sent its error object.
-    #[error("{}", api_text(.status, .error))]
-    Api {
-        status: Option<u16>,
-        error: Box<ApiError>,
-    },
-    /// The server, or something on the way, sent a status with another body.
-    #[error("{}", status_text(*.status, .excerpt))]
-    Status { status: u16, excerpt: String },
-    /// The connection failed.
-    #[error("{phase} failed{}", source_text(.source))]
-    Transport { phase: Phase, source: BoxError },
-    /// The server's certificate is not trusted.
-    #[error("the server's certificate was refused{}", source_text(.source))]
-    Certificate { source: BoxError },
-    /// The stream ended before its last event.
-    #[error("the stream ended before its last event")]
-    Truncated,
-    /// A time limit of one attempt passed.
-    #[error("{limit}")]
-    TimeLimit { limit: TimeLimit },
-    /// The answer could not be read.
-    #[error("the answer is not {expected}{}", decode_text(.excerpt, .source))]
-    Decode {
-        expected: &'static str,
-        excerpt: String,
-        source: Option<BoxError>,
-    },
-    /// The client was shut down.
-    #[error("the client was shut down")]
-    Shutdown,
-}
-
-pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
-
-/// What the connection was doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Resolve,
-    Connect,
-    Tls,
-    Send,
-    Head,
-    Body,
-    Stream,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Resolve => "looking up the host",
-            Phase::Connect => "connecting",
-            Phase::Tls => "the TLS handshake",
-            Phase::Send => "sending the request",
-            Phase::Head => "waiting for the answer",
-            Phase::Body => "reading the answer",
-            Phase::Stream => "reading the stream",
-        })
-    }
-}
-
-/// A time limit of one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimeLimit {
-    /// No connection within the connect timeout.
-    Connect,
-    /// No byte within the idle timeout.
-    Idle,
-    /// No answer within the timeout.
-    Answer,
-    /// The call's own deadline, which ended the attempt.
-    Deadline,
-}
-
-impl fmt::Display for TimeLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TimeLimit::Connect => "no connection within the connect timeout",
-            TimeLimit::Idle => "no byte arrived within the idle timeout",
-            TimeLimit::Answer => "no answer within the timeout",
-            TimeLimit::Deadline => "the deadline passed",
-        })
-    }
-}
-
 impl Error {
     pub(crate) fn new(
         kind: ErrorKind,
@@ -422,6 +325,64 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    /// One line of text, because a `main` that returns an error prints the `Debug` form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {self}", self.0.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause.source()
+    }
+}
+
+/// What happened, in one attempt or before any.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    /// Something that a person wrote is wrong; nothing was sent.
+    #[error("{0}")]
+    Rejected(Cow<'static, str>),
+    /// The same, found out by someone else's parser.
+    #[error("{what}{}", source_text(.source))]
+    Unusable {
+        what: Cow<'static, str>,
+        source: BoxError,
+    },
+    /// The server sent its error object.
+    #[error("{}", api_text(.status, .error))]
+    Api {
+        status: Option<u16>,
+        error: Box<ApiError>,
+    },
+    /// The server, or something on the way, sent a status with another body.
+    #[error("{}", status_text(*.status, .excerpt))]
+    Status { status: u16, excerpt: String },
+    /// The connection failed.
+    #[error("{phase} failed{}", source_text(.source))]
+    Transport { phase: Phase, source: BoxError },
+    /// The server's certificate is not trusted.
+    #[error("the server's certificate was refused{}", source_text(.source))]
+    Certificate { source: BoxError },
+    /// The stream ended before its last event.
+    #[error("the stream ended before its last event")]
+    Truncated,
+    /// A time limit of one attempt passed.
+    #[error("{limit}")]
+    TimeLimit { limit: TimeLimit },
+    /// The answer could not be read.
+    #[error("the answer is not {expected}{}", decode_text(.excerpt, .source))]
+    Decode {
+        expected: &'static str,
+        excerpt: String,
+        source: Option<BoxError>,
+    },
+    /// The client was shut down.
+    #[error("the client was shut down")]
+    Shutdown,
+}
+
 impl Cause {
     /// The answer is not what it should be, and nothing of it is to be shown.
     pub(crate) fn unreadable(expected: &'static str, source: Option<BoxError>) -> Cause {
@@ -452,26 +413,57 @@ impl Cause {
     }
 }
 
-impl fmt::Debug for Error {
-    /// One line of text, because a `main` that returns an error prints the `Debug` form.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What the connection was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Resolve,
+    Connect,
+    Tls,
+    Send,
+    Head,
+    Body,
+    Stream,
+}
+
+impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {self}", self.0.kind)
+        f.write_str(match self {
+            Phase::Resolve => "looking up the host",
+            Phase::Connect => "connecting",
+            Phase::Tls => "the TLS handshake",
+            Phase::Send => "sending the request",
+            Phase::Head => "waiting for the answer",
+            Phase::Body => "reading the answer",
+            Phase::Stream => "reading the stream",
+        })
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.cause.source()
-    }
+/// A time limit of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeLimit {
+    /// No connection within the connect timeout.
+    Connect,
+    /// No byte within the idle timeout.
+    Idle,
+    /// No answer within the timeout.
+    Answer,
+    /// The call's own deadline, which ended the attempt.
+    Deadline,
 }
 
-const BUILDING: &str = "building the client";
-
-/// The most characters of a server's text in an error text.
-const EXCERPT: usize = 400;
-
-/// The most characters of a cause in a log line: three lines of a terminal.
-const MAX_BRIEF: usize = 240;
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimeLimit::Connect => "no connection within the connect timeout",
+            TimeLimit::Idle => "no byte arrived within the idle timeout",
+            TimeLimit::Answer => "no answer within the timeout",
+            TimeLimit::Deadline => "the deadline passed",
+        })
+    }
+}
 
 /// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
 /// characters, nothing that changes the direction of writing, runs of white space as one blank.
@@ -583,6 +575,14 @@ fn source_text(source: &BoxError) -> String {
     }
     text
 }
+
+const BUILDING: &str = "building the client";
+
+/// The most characters of a server's text in an error text.
+const EXCERPT: usize = 400;
+
+/// The most characters of a cause in a log line: three lines of a terminal.
+const MAX_BRIEF: usize = 240;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,15 @@
-//! The one error type, and every error text.
+//! The error type of the crate, and how its texts are made.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+// Declared in `types` because a message holds its attempts, each with the kind of its failure.
 pub use crate::types::ErrorKind;
 use crate::types::{ApiError, Attempt, Message, RateLimits, RequestId};
 
-/// What every fallible call of this crate returns.
+/// The result of a call of this crate that can fail.
 ///
 /// ```
 /// use anthropic_blocking::{Client, MessageRequest};
@@ -41,14 +42,17 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    /// What the client did, such as `POST /v1/messages`.
     action: Cow<'static, str>,
     cause: Cause,
+    /// What a person can do.
     advice: Option<&'static str>,
-    retryable: bool,
+    is_retryable: bool,
     request_id: Option<RequestId>,
     rate_limits: RateLimits,
     attempts: Vec<Attempt>,
     partial: Option<Box<Message>>,
+    /// Why the call ended here, where that is not plain from the cause.
     reason: Option<String>,
 }
 
@@ -63,7 +67,7 @@ impl Error {
             action: action.into(),
             cause,
             advice: None,
-            retryable: false,
+            is_retryable: false,
             request_id: None,
             rate_limits: RateLimits::default(),
             attempts: Vec::new(),
@@ -72,12 +76,12 @@ impl Error {
         }))
     }
 
-    /// A setting that cannot be used.
+    /// Returns the error for a setting that cannot be used.
     pub(crate) fn config(what: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Config, BUILDING, Cause::Rejected(what.into()))
     }
 
-    /// A setting that someone else's parser refused.
+    /// Returns the error for a setting that the parser of a library refused.
     pub(crate) fn config_from(what: impl Into<Cow<'static, str>>, source: BoxError) -> Error {
         Error::new(
             ErrorKind::Config,
@@ -89,7 +93,7 @@ impl Error {
         )
     }
 
-    /// A request that is refused before it is sent.
+    /// Returns the error for a request that is refused before it is sent.
     pub(crate) fn rejected(
         action: impl Into<Cow<'static, str>>,
         what: impl Into<Cow<'static, str>>,
@@ -101,27 +105,27 @@ impl Error {
         )
     }
 
-    /// Says what a person can do about it.
+    /// Sets what a person can do about the error.
     pub(crate) fn with_advice(mut self, advice: &'static str) -> Error {
         self.0.advice = Some(advice);
         self
     }
 
-    /// Says whether another try may help, what would, and why none was made where that is not
-    /// plain from the cause.
+    /// Sets whether a retry may succeed, what a person can do, and why the call was not retried, where
+    /// that is not plain from the cause.
     pub(crate) fn with_classification(
         mut self,
-        retryable: bool,
+        is_retryable: bool,
         advice: Option<&'static str>,
         reason: Option<String>,
     ) -> Error {
-        self.0.retryable = retryable;
+        self.0.is_retryable = is_retryable;
         self.0.advice = advice;
         self.0.reason = reason;
         self
     }
 
-    /// Adds why the call ended here.
+    /// Adds a reason why the call ended here.
     pub(crate) fn with_reason(mut self, reason: String) -> Error {
         self.0.reason = Some(match self.0.reason.take() {
             Some(before) => format!("{before}; {reason}"),
@@ -130,6 +134,7 @@ impl Error {
         self
     }
 
+    /// Sets what the last response's headers say.
     pub(crate) fn with_answer(mut self, id: Option<RequestId>, limits: RateLimits) -> Error {
         self.0.request_id = id;
         self.0.rate_limits = limits;
@@ -146,7 +151,7 @@ impl Error {
         self
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     ///
     /// ```
     /// use anthropic_blocking::{Client, ErrorKind, MessageRequest, Result};
@@ -163,22 +168,8 @@ impl Error {
         self.0.kind
     }
 
-    /// The HTTP status, where the server answered with one that is no success. An error inside a
-    /// stream has none: its status was 200.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::error(404, "not_found_error", "model: claude-1"));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// assert_eq!(error.status(), Some(404));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the HTTP status of a response that is no success. An error inside a stream has none: the
+    /// status of that response was 200.
     pub fn status(&self) -> Option<u16> {
         match &self.0.cause {
             Cause::Api { status, .. } => *status,
@@ -187,15 +178,7 @@ impl Error {
         }
     }
 
-    /// The server's own account, where it sent one.
-    ///
-    /// ```
-    /// # fn show(error: &anthropic_blocking::Error) {
-    /// if let Some(server) = error.api_error() {
-    ///     eprintln!("{} ({:?}): {}", server.kind, server.error_code(), server.message);
-    /// }
-    /// # }
-    /// ```
+    /// Returns the error object that the server sent, if it sent one.
     pub fn api_error(&self) -> Option<&ApiError> {
         match &self.0.cause {
             Cause::Api { error, .. } => Some(error),
@@ -203,28 +186,13 @@ impl Error {
         }
     }
 
-    /// The id under which the server logged the last exchange: quote it when you ask for support.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::error(400, "invalid_request_error", "messages: too long"));
-    /// let error = client.messages().create(&request).unwrap_err();
-    /// let id = error.request_id().expect("the server sent one");
-    /// assert_eq!(format!("support wants to know {id}"), "support wants to know req_test_000001");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the id under which the server logged the last attempt: quote it when you ask for support.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.0.request_id.as_ref()
     }
 
-    /// How long the server asked to wait before the next attempt. Also set when the call ended because
-    /// that was longer than it was allowed to wait.
+    /// Returns how long the server asked to wait before a retry. Also set when the call ended because
+    /// that wait was longer than the settings allow.
     ///
     /// ```
     /// # fn schedule(error: &anthropic_blocking::Error) {
@@ -237,29 +205,12 @@ impl Error {
         self.0.rate_limits.retry_after
     }
 
-    /// What the last answer's headers said about rate limits.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::Reply;
-    /// use anthropic_blocking::{Options, RetryPolicy};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let builder = anthropic_blocking::Client::builder().api_key("test");
-    /// # let client = builder.base_url(server.base_url()).build()?;
-    /// # let request = anthropic_blocking::MessageRequest::new("claude-haiku-4-5", 64);
-    /// # let request = request.user("Hello?");
-    /// server.push(Reply::rate_limited(30));
-    /// let impatient = client.with(Options::new().retry(RetryPolicy::none()));
-    /// let error = impatient.messages().create(&request).unwrap_err();
-    /// let input = error.rate_limits().input_tokens.expect("its headers");
-    /// assert_eq!((input.limit, input.remaining), (Some(50_000), Some(0)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns what the last response's headers say about rate limits.
     pub fn rate_limits(&self) -> &RateLimits {
         &self.0.rate_limits
     }
 
-    /// Every HTTP exchange of the call, the last one last; empty if nothing was tried.
+    /// Returns every attempt of the call, the last one last; empty if nothing was sent.
     ///
     /// ```
     /// # fn show(error: &anthropic_blocking::Error) {
@@ -273,7 +224,7 @@ impl Error {
         &self.0.attempts
     }
 
-    /// The part of the answer that had arrived before a stream broke.
+    /// Returns the part of the message that had arrived before a stream broke.
     ///
     /// ```
     /// use anthropic_blocking::{MessageStream, Result};
@@ -292,17 +243,10 @@ impl Error {
         self.0.partial.as_deref()
     }
 
-    /// Whether the same request may succeed later. The client has then already tried as long as
-    /// its settings allowed.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// let error = Client::new("").unwrap_err();
-    /// assert!(!error.is_retryable());
-    /// ```
+    /// Whether the same request may succeed later. The client itself has then retried as often and as
+    /// long as its settings allowed.
     pub fn is_retryable(&self) -> bool {
-        self.0.retryable
+        self.0.is_retryable
     }
 }
 
@@ -338,13 +282,14 @@ impl StdError for Error {
     }
 }
 
-/// What happened, in one attempt or before any.
+/// What happened, in an attempt or before the first one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
-    /// Something that a person wrote is wrong; nothing was sent.
+    /// A check of ours failed, such as that of a setting or of a request.
     #[error("{0}")]
     Rejected(Cow<'static, str>),
-    /// The same, found out by someone else's parser.
+    /// The operating system or a parser refused something of the caller's, such as a file, a setting
+    /// or a value that cannot be written as JSON.
     #[error("{what}{}", source_text(.source))]
     Unusable {
         what: Cow<'static, str>,
@@ -353,6 +298,7 @@ pub(crate) enum Cause {
     /// The server sent its error object.
     #[error("{}", api_text(.status, .error))]
     Api {
+        /// `None` for an error inside a stream.
         status: Option<u16>,
         error: Box<ApiError>,
     },
@@ -371,10 +317,11 @@ pub(crate) enum Cause {
     /// A time limit of one attempt passed.
     #[error("{limit}")]
     TimeLimit { limit: TimeLimit },
-    /// The answer could not be read.
-    #[error("the answer is not {expected}{}", decode_text(.excerpt, .source))]
+    /// The response cannot be parsed.
+    #[error("the response is not {expected}{}", decode_text(.excerpt, .source))]
     Decode {
         expected: &'static str,
+        /// The title of a page, or a few words about the body; empty where the body may be a reply.
         excerpt: String,
         source: Option<BoxError>,
     },
@@ -384,7 +331,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// The answer is not what it should be, and nothing of it is to be shown.
+    /// Returns the cause for a response that is not what it should be, without an excerpt of it.
     pub(crate) fn unreadable(expected: &'static str, source: Option<BoxError>) -> Cause {
         Cause::Decode {
             expected,
@@ -398,7 +345,7 @@ impl Cause {
         sanitize(&self.to_string(), MAX_BRIEF)
     }
 
-    /// Whether the request never reached the server.
+    /// Whether the request cannot have reached the server.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         matches!(
             self,
@@ -415,7 +362,7 @@ impl Cause {
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
-/// What the connection was doing.
+/// What the client did with the connection when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Resolve,
@@ -434,8 +381,8 @@ impl fmt::Display for Phase {
             Phase::Connect => "connecting",
             Phase::Tls => "the TLS handshake",
             Phase::Send => "sending the request",
-            Phase::Head => "waiting for the answer",
-            Phase::Body => "reading the answer",
+            Phase::Head => "waiting for the response",
+            Phase::Body => "reading the response",
             Phase::Stream => "reading the stream",
         })
     }
@@ -448,9 +395,9 @@ pub(crate) enum TimeLimit {
     Connect,
     /// No byte within the idle timeout.
     Idle,
-    /// No answer within the timeout.
+    /// No response within the timeout.
     Answer,
-    /// The call's own deadline, which ended the attempt.
+    /// The deadline of the call passed during the attempt.
     Deadline,
 }
 
@@ -459,28 +406,29 @@ impl fmt::Display for TimeLimit {
         f.write_str(match self {
             TimeLimit::Connect => "no connection within the connect timeout",
             TimeLimit::Idle => "no byte arrived within the idle timeout",
-            TimeLimit::Answer => "no answer within the timeout",
+            TimeLimit::Answer => "no response within the timeout",
             TimeLimit::Deadline => "the deadline passed",
         })
     }
 }
 
-/// Makes text from outside fit for one line of a terminal: at most `most` characters, no control
-/// characters, nothing that changes the direction of writing, runs of white space as one blank.
-pub(crate) fn sanitize(text: &str, most: usize) -> String {
+/// Returns text from outside as one line for a terminal: without control characters and characters
+/// that change the direction of writing, with each run of white space as one blank, cut after
+/// `max_chars` characters.
+pub(crate) fn sanitize(text: &str, max_chars: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_bidi_control = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     for word in text
-        .split(|c: char| c.is_whitespace() || c.is_control() || turns(c))
-        .filter(|w| !w.is_empty())
+        .split(|c: char| c.is_whitespace() || c.is_control() || is_bidi_control(c))
+        .filter(|word| !word.is_empty())
     {
         if length > 0 {
             line.push(' ');
             length += 1;
         }
         for character in word.chars() {
-            if length >= most {
+            if length >= max_chars {
                 line.push('…');
                 return line;
             }
@@ -491,15 +439,17 @@ pub(crate) fn sanitize(text: &str, most: usize) -> String {
     line
 }
 
-/// What a JSON parser has to say, without the value that it quotes: that may be part of an answer.
+/// Returns what serde says about JSON, without the value that serde quotes, which may be a part of a
+/// prompt or a reply.
 pub(crate) fn json_error(error: &serde_json::Error) -> BoxError {
     let text = error.to_string();
-    let quoted = match text.starts_with("missing field") {
-        // This quotes the name of a field of ours.
-        true => None,
-        false => text.find(['"', '`']),
+    let quote = if text.starts_with("missing field") {
+        // Quotes the name of a field, which is not a value.
+        None
+    } else {
+        text.find(['"', '`'])
     };
-    let what = match quoted {
+    let what = match quote {
         None => text,
         Some(quote) if error.line() == 0 => text[..quote].trim_end().to_owned(),
         Some(quote) => {
@@ -510,7 +460,7 @@ pub(crate) fn json_error(error: &serde_json::Error) -> BoxError {
     what.into()
 }
 
-/// A duration as people say it: `850 ms`, `1.5 s`, `4 min 10 s`, `2 h 5 min`.
+/// Returns a duration as people say it: `850 ms`, `1.5 s`, `4 min 10 s`, `2 h 5 min`.
 pub(crate) fn display_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -523,16 +473,16 @@ pub(crate) fn display_duration(duration: Duration) -> String {
 }
 
 fn api_text(status: &Option<u16>, error: &ApiError) -> String {
-    let kind = sanitize(error.kind.as_str(), 80);
+    let kind = sanitize(error.kind.as_str(), MAX_ERROR_TYPE);
     let mut text = match status {
         Some(status) if kind.is_empty() => format!("status {status}"),
         Some(status) => format!("{status} {kind}"),
         None => format!("{kind} after status 200"),
     };
     if let Some(code) = error.error_code() {
-        text += &format!(" ({})", sanitize(code, 80));
+        text += &format!(" ({})", sanitize(code, MAX_ERROR_TYPE));
     }
-    let message = sanitize(&error.message, EXCERPT);
+    let message = sanitize(&error.message, MAX_EXCERPT);
     if !message.is_empty() {
         text += ": ";
         text += message.trim_end_matches('.');
@@ -566,7 +516,7 @@ fn source_text(source: &BoxError) -> String {
     let mut text = String::new();
     let mut next: Option<&(dyn StdError + 'static)> = Some(&**source);
     while let Some(error) = next {
-        let shown = sanitize(&error.to_string(), EXCERPT);
+        let shown = sanitize(&error.to_string(), MAX_EXCERPT);
         if !shown.is_empty() && !text.contains(&shown) {
             text += ": ";
             text += &shown;
@@ -578,11 +528,14 @@ fn source_text(source: &BoxError) -> String {
 
 const BUILDING: &str = "building the client";
 
-/// The most characters of a server's text in an error text.
-const EXCERPT: usize = 400;
+/// The most characters of a server's text, or of a source, in an error text: five lines of a terminal.
+const MAX_EXCERPT: usize = 400;
 
 /// The most characters of a cause in a log line: three lines of a terminal.
 const MAX_BRIEF: usize = 240;
+
+/// The most characters of the server's error type, and of its error code, in an error text.
+const MAX_ERROR_TYPE: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -603,7 +556,7 @@ mod tests {
         }
     }
 
-    fn limited() -> Error {
+    fn rate_limit_error() -> Error {
         let body =
             br#"{"type":"error","error":{"type":"rate_limit_error","message":"Slow\ndown."}}"#;
         let (error, _) = ApiError::from_body(body).expect("an error object");
@@ -618,10 +571,10 @@ mod tests {
     }
 
     #[test]
-    fn text_says_what_was_done_what_happened_what_helps_and_the_id() {
+    fn text_has_action_cause_reason_advice_and_id() {
         let text = "POST /v1/messages: 429 rate_limit_error: Slow down";
-        assert_eq!(limited().to_string(), format!("{text} (req_1)"));
-        let error = limited()
+        assert_eq!(rate_limit_error().to_string(), format!("{text} (req_1)"));
+        let error = rate_limit_error()
             .with_attempts(vec![attempt(), attempt()])
             .with_classification(
                 true,
@@ -635,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_is_one_line_with_the_chain() {
+    fn debug_form_is_one_line_with_the_kind() {
         let io = io::Error::new(io::ErrorKind::ConnectionRefused, "connection\nrefused");
         let cause = Cause::Transport {
             phase: Phase::Connect,
@@ -684,7 +637,7 @@ mod tests {
         let cause = Cause::unreadable("a count", Some(json_error(&wrong_type)));
         assert_eq!(
             cause.to_string(),
-            "the answer is not a count: invalid type: string at line 2 column 9"
+            "the response is not a count: invalid type: string at line 2 column 9"
         );
         let cut = serde_json::from_str::<u32>("").unwrap_err();
         let cause = Cause::Decode {
@@ -694,7 +647,7 @@ mod tests {
         };
         assert_eq!(
             cause.to_string(),
-            "the answer is not a count: it is empty: EOF while parsing a value at line 1 column 0"
+            "the response is not a count: it is empty: EOF while parsing a value at line 1 column 0"
         );
         let keys = HashMap::from([((1, 2), 3)]);
         let unwritable = serde_json::to_string(&keys).unwrap_err();
@@ -722,7 +675,7 @@ mod tests {
         );
         assert_eq!(
             text.chars().count(),
-            "reading the stream failed: ".len() + EXCERPT + 1
+            "reading the stream failed: ".len() + MAX_EXCERPT + 1
         );
         assert_eq!(cause.brief().chars().count(), MAX_BRIEF + 1);
     }
@@ -755,61 +708,61 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_has_its_words() {
-        let say = |cause: Cause| cause.to_string();
-        assert_eq!(say(Cause::Rejected("x".into())), "x");
+    fn each_cause_has_its_text() {
+        let text = |cause: Cause| cause.to_string();
+        assert_eq!(text(Cause::Rejected("x".into())), "x");
         let status = |excerpt: &str| Cause::Status {
             status: 502,
             excerpt: excerpt.into(),
         };
-        assert_eq!(say(status("")), "status 502 without a body");
-        assert_eq!(say(status("bad gateway")), "status 502: bad gateway");
-        for (limit, words) in [
+        assert_eq!(text(status("")), "status 502 without a body");
+        assert_eq!(text(status("bad gateway")), "status 502: bad gateway");
+        for (limit, expected) in [
             (
                 TimeLimit::Connect,
                 "no connection within the connect timeout",
             ),
             (TimeLimit::Idle, "no byte arrived within the idle timeout"),
-            (TimeLimit::Answer, "no answer within the timeout"),
+            (TimeLimit::Answer, "no response within the timeout"),
             (TimeLimit::Deadline, "the deadline passed"),
         ] {
-            assert_eq!(say(Cause::TimeLimit { limit }), words);
+            assert_eq!(text(Cause::TimeLimit { limit }), expected);
         }
         let decode = |excerpt: &str| Cause::Decode {
             expected: "JSON",
             excerpt: excerpt.into(),
             source: None,
         };
-        assert_eq!(say(decode("")), "the answer is not JSON");
-        assert_eq!(say(decode("<p>")), "the answer is not JSON: <p>");
-        assert_eq!(say(Cause::Shutdown), "the client was shut down");
+        assert_eq!(text(decode("")), "the response is not JSON");
+        assert_eq!(text(decode("<p>")), "the response is not JSON: <p>");
+        assert_eq!(text(Cause::Shutdown), "the client was shut down");
     }
 
     #[test]
-    fn text_from_outside_is_bounded_and_on_one_line() {
+    fn text_from_outside_is_one_bounded_line() {
         assert_eq!(sanitize("a\u{1b}[31m  b\r\n\tc", 100), "a [31m b c");
         assert_eq!(sanitize("ab\u{202e}dc \u{2066}e", 100), "ab dc e");
-        let long = sanitize(&"x".repeat(1_000_000), EXCERPT);
-        assert_eq!(long.chars().count(), EXCERPT + 1);
+        let long = sanitize(&"x".repeat(1_000_000), MAX_EXCERPT);
+        assert_eq!(long.chars().count(), MAX_EXCERPT + 1);
     }
 
     #[test]
-    fn durations_are_spoken() {
-        for (millis, words) in [
+    fn durations_read_as_people_say_them() {
+        for (millis, expected) in [
             (850, "850 ms"),
             (1_500, "1.5 s"),
             (59_600, "60 s"),
             (250_000, "4 min 10 s"),
             (7_500_000, "2 h 5 min"),
         ] {
-            assert_eq!(display_duration(Duration::from_millis(millis)), words);
+            assert_eq!(display_duration(Duration::from_millis(millis)), expected);
         }
     }
 
     #[test]
-    fn errors_are_one_word_wide_and_cross_threads() {
-        fn crosses<T: Send + Sync + 'static>() {}
-        crosses::<Error>();
+    fn error_is_one_word_wide_and_crosses_threads() {
+        fn assert_crosses_threads<T: Send + Sync + 'static>() {}
+        assert_crosses_threads::<Error>();
         assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 }

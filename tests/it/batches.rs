@@ -345,7 +345,7 @@ fn lost_create_response_creates_no_second_batch() {
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert_eq!(error.attempts()[0].delivery, Delivery::Unknown);
     let text = error.to_string();
-    let told = "POST /v1/messages/batches: waiting for the answer failed: ";
+    let told = "POST /v1/messages/batches: waiting for the response failed: ";
     assert!(text.starts_with(told), "{text}");
     let told = "; not repeated: a batch of 2 requests was created since, likely this one: \
                 msgbatch_test_000002 (created at 20";
@@ -663,7 +663,7 @@ fn download_cut_for_good_is_an_error() {
         (
             Reply::json(200, &body).truncate(500),
             ErrorKind::Connection,
-            "reading the answer",
+            "reading the response",
         ),
         (
             Reply::json(200, &body).close_delimited().truncate(500),

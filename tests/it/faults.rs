@@ -625,10 +625,10 @@ fn unusable_response_fails_at_once() {
             once(Reply::json(200, r#"{"status":"ok"}"#)),
         )
         .ways(CREATE)
-        .says(["POST /v1/messages: the answer is not a message: missing field `content` (req_test_000001)"]),
+        .says(["POST /v1/messages: the response is not a message: missing field `content` (req_test_000001)"]),
         case("JSON of another endpoint", once(Reply::json(200, MESSAGE)))
             .ways(&[Count])
-            .says(["the answer is not a token count: missing field `input_tokens` at line 3 column 49 (req_test_000001)"]),
+            .says(["the response is not a token count: missing field `input_tokens` at line 3 column 49 (req_test_000001)"]),
         case("JSON that is no object", once(Reply::json(200, "[]"))).ways(typed),
         case("an empty body", once(Reply::json(200, ""))).ways(typed),
         case(

@@ -589,24 +589,24 @@ fn non_stream_response_is_a_clear_error() {
         (
             Reply::html(200, "Sign in"),
             ErrorKind::Decode,
-            "the answer is not a message: Sign in",
+            "the response is not a message: Sign in",
         ),
         (
             Reply::status(200),
             ErrorKind::Decode,
-            "the answer is not a message: it is empty",
+            "the response is not a message: it is empty",
         ),
         (
             Reply::stream(
                 StreamScript::new().event("message_start", "{\"type\":\"message_start\"}"),
             ),
             ErrorKind::Decode,
-            "the answer is not a stream of events",
+            "the response is not a stream of events",
         ),
         (
             Reply::stream(StreamScript::new().raw("event: x\ndata: {not json}\n\n")),
             ErrorKind::Decode,
-            "the answer is not a stream of events",
+            "the response is not a stream of events",
         ),
         (
             Reply::stream(StreamScript::new()),

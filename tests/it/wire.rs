@@ -215,7 +215,7 @@ fn non_http_response_fails_at_once() {
         );
         case(name, [step])
             .ways(ALL)
-            .says(["the answer is not HTTP"])
+            .says(["the response is not HTTP"])
     }));
 }
 
@@ -226,7 +226,7 @@ fn falsely_compressed_response_fails_at_once() {
     let step = broken(reply, ErrorKind::Decode, Wait::Over);
     check([case("plain", [step])
         .ways(&[Plain, Streamed, Post])
-        .says(["the answer is not gzip, as it says"])]);
+        .says(["the response is not gzip, as it says"])]);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn silent_server_times_out_and_is_retried_once() {
         [
             case("before the headers", mute().times(2))
                 .ways(&[Plain, Post])
-                .says(["no answer within the timeout"]),
+                .says(["no response within the timeout"]),
             case("before the headers", mute().times(2))
                 .ways(&[Streamed, Events])
                 .says(["no byte arrived within the idle timeout"]),
@@ -693,7 +693,7 @@ fn truncated_response_is_retried_once() {
     check([case("no length, no end", step().anonymous().times(2))
         .ways(&[Plain, Streamed, Events, Post])
         .retryable()
-        .says(["reading the answer failed", "2 attempts"])]);
+        .says(["reading the response failed", "2 attempts"])]);
 }
 
 #[test]

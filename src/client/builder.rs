@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::Client;
+use super::client::Client;
+use super::credentials::{CREDENTIALS, EMPTY_CREDENTIAL, is_credential};
 use super::proxy::proxy_for;
 use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::retry::{RetryBudget, RetryPolicy};
@@ -661,10 +662,7 @@ impl ClientBuilder {
             endings: DrainPolicy::default(),
             sleeper,
         };
-        Ok(Client {
-            core: Arc::new(core),
-            settings: Arc::new(settings),
-        })
+        Ok(Client::from_parts(core, settings))
     }
 
     /// Whether code says who is calling; then the environment is not asked.
@@ -748,6 +746,62 @@ impl ClientBuilder {
     }
 }
 
+impl Client {
+    /// A client as the environment says: `ANTHROPIC_API_KEY`, or else `ANTHROPIC_AUTH_TOKEN`;
+    /// `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of `Name: value`. An empty
+    /// variable counts as unset.
+    ///
+    /// ```no_run
+    /// use anthropic_blocking::Client;
+    ///
+    /// let client = Client::from_env()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when no key is set, or a variable cannot be used.
+    pub fn from_env() -> Result<Client> {
+        Client::builder().env().build()
+    }
+
+    /// A client with this API key and every default. The environment is not consulted, except for
+    /// a proxy.
+    ///
+    /// ```
+    /// use anthropic_blocking::{Client, ErrorKind};
+    ///
+    /// let client = Client::new("sk-ant-api03-example")?;
+    /// // A line break at the end of a key that was read from a file is found here.
+    /// assert_eq!(Client::new("sk-ant-api03-example\n").unwrap_err().kind(), ErrorKind::Config);
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space or
+    /// quotation marks.
+    pub fn new(api_key: impl Into<String>) -> Result<Client> {
+        Client::builder().api_key(api_key).build()
+    }
+
+    /// Every setting there is.
+    ///
+    /// ```
+    /// use anthropic_blocking::Client;
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::builder()
+    ///     .api_key("sk-ant-api03-example")
+    ///     .deadline(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok::<(), anthropic_blocking::Error>(())
+    /// ```
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+}
+
 /// What the environment says, for what was not set in code.
 #[derive(Debug, Clone, Default)]
 struct Environment {
@@ -758,17 +812,6 @@ struct Environment {
 }
 
 const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"));
-
-/// The headers that prove who is calling; exactly one of them is sent.
-pub(super) const CREDENTIALS: [&str; 2] = ["x-api-key", "authorization"];
-
-pub(super) const EMPTY_CREDENTIAL: &str = "a header that should prove who is calling is empty";
-
-fn is_credential(name: &str) -> bool {
-    CREDENTIALS
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
-}
 
 fn add_credential(
     headers: &mut Headers,
@@ -888,7 +931,8 @@ mod tests {
     #[test]
     fn the_defaults_are_those_that_the_docs_list() {
         let client = Client::builder().api_key("key").build();
-        let settings = client.expect("valid settings").settings;
+        let client = client.expect("valid settings");
+        let settings = client.settings();
         assert_eq!(settings.connect_timeout, Duration::from_secs(5));
         assert_eq!(settings.idle_timeout, Duration::from_secs(180));
         assert_eq!((settings.timeout, settings.deadline), (None, None));
@@ -947,7 +991,7 @@ mod tests {
         ] {
             let client = builder.api_key("key").env_from(lookup).build();
             let client = client.expect("valid settings");
-            assert_eq!(client.core.base.as_str(), expected);
+            assert_eq!(client.core().base.as_str(), expected);
         }
     }
 

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use super::builder::{CREDENTIALS, EMPTY_CREDENTIAL};
-#[cfg(doc)]
-use super::{Client, ClientBuilder};
+use super::credentials::{CREDENTIALS, EMPTY_CREDENTIAL, is_credential};
 use crate::budget::InputEstimate;
 use crate::call::Settings;
 use crate::call::retry::RetryPolicy;
 use crate::error::{Error, Result};
 use crate::http::{Headers, Secret};
 
-/// Settings in which a copy of a client differs; see [`Client::with`]. What is not set stays.
+/// Settings in which a copy of a client differs; see [`Client::with`](crate::Client::with). What is not set stays.
 ///
 /// ```
 /// use anthropic_blocking::{Client, Options, RetryPolicy};
@@ -57,7 +55,7 @@ impl Options {
         Options::default()
     }
 
-    /// Sets how long a connection may take to be set up; see [`ClientBuilder::connect_timeout`].
+    /// Sets how long a connection may take to be set up; see [`ClientBuilder::connect_timeout`](crate::ClientBuilder::connect_timeout).
     /// Zero counts as a millisecond.
     ///
     /// ```
@@ -78,7 +76,7 @@ impl Options {
         self
     }
 
-    /// Sets whether `create` streams underneath; see [`ClientBuilder::stream_underneath`].
+    /// Sets whether `create` streams underneath; see [`ClientBuilder::stream_underneath`](crate::ClientBuilder::stream_underneath).
     ///
     /// ```
     /// use anthropic_blocking::testing::TestServer;
@@ -98,7 +96,7 @@ impl Options {
         self
     }
 
-    /// Sets how long the server may be silent; see [`ClientBuilder::idle_timeout`]. Zero counts as
+    /// Sets how long the server may be silent; see [`ClientBuilder::idle_timeout`](crate::ClientBuilder::idle_timeout). Zero counts as
     /// a millisecond.
     ///
     /// ```
@@ -122,7 +120,7 @@ impl Options {
     }
 
     /// Sets how long one attempt may wait for an answer that comes in one piece; see
-    /// [`ClientBuilder::timeout`]. Zero counts as a millisecond.
+    /// [`ClientBuilder::timeout`](crate::ClientBuilder::timeout). Zero counts as a millisecond.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Options};
@@ -143,7 +141,7 @@ impl Options {
         self
     }
 
-    /// Sets how long a call may take in all; see [`ClientBuilder::deadline`]. [`Duration::MAX`]
+    /// Sets how long a call may take in all; see [`ClientBuilder::deadline`](crate::ClientBuilder::deadline). [`Duration::MAX`]
     /// lifts it.
     ///
     /// ```
@@ -285,12 +283,6 @@ impl Options {
             let _ = settings.headers.append("anthropic-beta", beta);
         }
     }
-}
-
-fn is_credential(name: &str) -> bool {
-    CREDENTIALS
-        .iter()
-        .any(|credential| credential.eq_ignore_ascii_case(name.trim()))
 }
 
 const SHORTEST: Duration = Duration::from_millis(1);

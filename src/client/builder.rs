@@ -1,14 +1,14 @@
 //! The client's settings, from code and from the environment, and how they are checked.
 
-use std::env::{self, VarError};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::client::Client;
-use super::credentials::{CREDENTIALS, EMPTY_CREDENTIAL, is_credential};
-use super::proxy::proxy_for;
+use super::credentials::{Credential, check_credentials, has_credential, is_credential};
+use super::environment::{self, Environment, blame};
+use super::proxy::proxy_of_environment;
 use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::retry::{RetryBudget, RetryPolicy};
 use crate::call::{Core, Settings};
@@ -110,16 +110,25 @@ pub struct ClientBuilder {
     timeout: Option<Duration>,
     deadline: Option<Duration>,
     retry: RetryPolicy,
-    wiring: ConnectionSettings,
+    user_agent: Option<String>,
+    proxy: ProxySetting,
+    roots: Roots,
+    native_tls: bool,
     allow_http: bool,
-    ignore_proxies: bool,
-    in_one_piece: bool,
+    stream_underneath: Option<bool>,
     budget: Option<Budget>,
     limits: Option<Limits>,
     input_estimate: InputEstimate,
     seed: Option<u64>,
     pub(crate) clock: Clock,
-    unreadable: Option<String>,
+}
+
+#[derive(Debug, Default, Clone)]
+enum ProxySetting {
+    #[default]
+    FromEnvironment,
+    None,
+    Url(Secret),
 }
 
 impl ClientBuilder {
@@ -163,34 +172,8 @@ impl ClientBuilder {
     /// let client = Client::builder().api_key("sk-ant-api03-example").env().build()?;
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
-    pub fn env(self) -> ClientBuilder {
-        self.env_from(|name| match env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(_)) => Err(format!("{name} is not valid Unicode")),
-        })
-    }
-
-    fn env_from(
-        mut self,
-        lookup: impl Fn(&str) -> std::result::Result<Option<String>, String>,
-    ) -> ClientBuilder {
-        let mut get = |name: &str| match lookup(name) {
-            Ok(value) => {
-                let value = value.map(|value| value.trim().to_owned());
-                value.filter(|value| !value.is_empty()).map(Secret)
-            }
-            Err(problem) => {
-                self.unreadable.get_or_insert(problem);
-                None
-            }
-        };
-        self.env = Environment {
-            api_key: get("ANTHROPIC_API_KEY"),
-            auth_token: get("ANTHROPIC_AUTH_TOKEN"),
-            base_url: get("ANTHROPIC_BASE_URL"),
-            headers: get("ANTHROPIC_CUSTOM_HEADERS"),
-        };
+    pub fn env(mut self) -> ClientBuilder {
+        self.env = Environment::read();
         self
     }
 
@@ -362,7 +345,7 @@ impl ClientBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> ClientBuilder {
-        self.wiring.user_agent = user_agent.into();
+        self.user_agent = Some(user_agent.into());
         self
     }
 
@@ -383,8 +366,7 @@ impl ClientBuilder {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
-        self.wiring.proxy = Some(Secret(url.into()));
-        self.ignore_proxies = false;
+        self.proxy = ProxySetting::Url(Secret(url.into()));
         self
     }
 
@@ -402,8 +384,7 @@ impl ClientBuilder {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn no_proxy(mut self) -> ClientBuilder {
-        self.wiring.proxy = None;
-        self.ignore_proxies = true;
+        self.proxy = ProxySetting::None;
         self
     }
 
@@ -419,7 +400,7 @@ impl ClientBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> ClientBuilder {
-        self.wiring.roots = Roots::Pem(pem.into());
+        self.roots = Roots::Pem(pem.into());
         self
     }
 
@@ -435,7 +416,7 @@ impl ClientBuilder {
     #[cfg(feature = "platform-verifier")]
     #[cfg_attr(docsrs, doc(cfg(feature = "platform-verifier")))]
     pub fn platform_verifier(mut self) -> ClientBuilder {
-        self.wiring.roots = Roots::Platform;
+        self.roots = Roots::Platform;
         self
     }
 
@@ -452,7 +433,7 @@ impl ClientBuilder {
     #[cfg(feature = "native-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "native-tls")))]
     pub fn native_tls(mut self) -> ClientBuilder {
-        self.wiring.native_tls = true;
+        self.native_tls = true;
         self
     }
 
@@ -488,7 +469,7 @@ impl ClientBuilder {
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
     pub fn stream_underneath(mut self, stream: bool) -> ClientBuilder {
-        self.in_one_piece = !stream;
+        self.stream_underneath = Some(stream);
         self
     }
 
@@ -579,59 +560,13 @@ impl ClientBuilder {
     /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host, or by way of a
     /// proxy, that is not loopback; a timeout of zero; an unusable proxy or root certificate; limits beside a
     /// budget.
-    pub fn build(mut self) -> Result<Client> {
-        if let Some(problem) = self.unreadable.take() {
-            return Err(Error::config(problem));
+    pub fn build(self) -> Result<Client> {
+        if let Some(problem) = &self.env.problem {
+            return Err(Error::config(problem.clone()));
         }
-        let base = match (&self.base_url, &self.env.base_url) {
-            (Some(url), _) => BaseUrl::parse(&url.0)?,
-            (None, Some(url)) => BaseUrl::parse(&url.0).map_err(from("ANTHROPIC_BASE_URL"))?,
-            (None, None) => BaseUrl::parse(Client::DEFAULT_BASE_URL)?,
-        };
-        if base.is_exposed() && !self.allow_http {
-            return Err(Error::config(format!(
-                "the base URL {} would send the key unencrypted; use https, or allow_http",
-                base.as_str()
-            )));
-        }
-        if !self.ignore_proxies && self.wiring.proxy.is_none() && !base.is_loopback() {
-            let var = |name: &str| {
-                let value = env::var(name).ok()?.trim().to_owned();
-                Some(value).filter(|value| !value.is_empty())
-            };
-            if let Some((name, url)) = proxy_for(&base, var) {
-                self.wiring.proxy = Some(Secret(url));
-                self.wiring.proxy_variable = Some(name);
-            }
-        }
-        if self.wiring.user_agent.is_empty() {
-            self.wiring.user_agent = USER_AGENT.to_owned();
-        }
-        let settings = Settings {
-            headers: self.headers()?,
-            connect_timeout: positive("connect_timeout", self.connect_timeout, 5)?,
-            idle_timeout: positive("idle_timeout", self.idle_timeout, 180)?,
-            timeout: self
-                .timeout
-                .map(|t| positive("timeout", Some(t), 0))
-                .transpose()?,
-            deadline: self
-                .deadline
-                .map(|t| positive("deadline", Some(t), 0))
-                .transpose()?,
-            retry: self.retry,
-            stream_underneath: !self.in_one_piece,
-            input_estimate: self.input_estimate,
-            totals: Arc::default(),
-            cancel: CancelToken::default(),
-        };
-        let answer = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
-        let timeouts = Timeouts {
-            connect: settings.connect_timeout,
-            idle: settings.idle_timeout,
-            answer: self.in_one_piece.then_some(answer),
-            deadline: None,
-        };
+        let base = self.checked_base_url()?;
+        let settings = self.settings()?;
+        let connection = self.connection_settings(&base);
         let mut rng = self.seed.map_or_else(Rng::new, Rng::with_seed);
         let budget = match (self.budget, self.limits) {
             (Some(budget), None) => budget,
@@ -643,7 +578,7 @@ impl ClientBuilder {
                 ));
             }
         };
-        let transport = Transport::new(&self.wiring, timeouts)?;
+        let transport = Transport::new(&connection, default_timeouts(&settings))?;
         if !base.is_secure() && transport.leads_away() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted to the proxy; use no_proxy, or \
@@ -665,33 +600,76 @@ impl ClientBuilder {
         Ok(Client::from_parts(core, settings))
     }
 
-    /// Whether code says who is calling; then the environment is not asked.
-    fn has_credential(&self) -> bool {
-        let by_header = |(name, _): &(String, Secret)| is_credential(name);
-        self.api_key.is_some() || self.auth_token.is_some() || self.headers.iter().any(by_header)
+    fn checked_base_url(&self) -> Result<BaseUrl> {
+        let base = match (&self.base_url, &self.env.base_url) {
+            (Some(url), _) => BaseUrl::parse(&url.0)?,
+            (None, Some(url)) => BaseUrl::parse(&url.0).map_err(blame(environment::BASE_URL))?,
+            (None, None) => BaseUrl::parse(Client::DEFAULT_BASE_URL)?,
+        };
+        if base.is_exposed() && !self.allow_http {
+            return Err(Error::config(format!(
+                "the base URL {} would send the key unencrypted; use https, or allow_http",
+                base.as_str()
+            )));
+        }
+        Ok(base)
     }
 
+    fn settings(&self) -> Result<Settings> {
+        Ok(Settings {
+            headers: self.headers()?,
+            connect_timeout: non_zero("connect_timeout", self.connect_timeout)?
+                .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            idle_timeout: non_zero("idle_timeout", self.idle_timeout)?
+                .unwrap_or(DEFAULT_IDLE_TIMEOUT),
+            timeout: non_zero("timeout", self.timeout)?,
+            deadline: non_zero("deadline", self.deadline)?,
+            retry: self.retry,
+            stream_underneath: self.stream_underneath.unwrap_or(true),
+            input_estimate: self.input_estimate,
+            totals: Arc::default(),
+            cancel: CancelToken::default(),
+        })
+    }
+
+    fn connection_settings(&self, base: &BaseUrl) -> ConnectionSettings {
+        let (proxy, proxy_variable) = match &self.proxy {
+            ProxySetting::Url(url) => (Some(url.clone()), None),
+            ProxySetting::None => (None, None),
+            ProxySetting::FromEnvironment => match proxy_of_environment(base) {
+                Some(proxy) => (Some(proxy.url), Some(proxy.variable)),
+                None => (None, None),
+            },
+        };
+        ConnectionSettings {
+            user_agent: self.user_agent_or_default().to_owned(),
+            proxy,
+            proxy_variable,
+            roots: self.roots.clone(),
+            native_tls: self.native_tls,
+        }
+    }
+
+    fn user_agent_or_default(&self) -> &str {
+        let own = self.user_agent.as_deref();
+        own.filter(|text| !text.is_empty())
+            .unwrap_or(DEFAULT_USER_AGENT)
+    }
+
+    /// Returns the headers of every request: first the client's own, then those of the environment,
+    /// then those set in code, each replacing an earlier one of the same name; then the credential.
     fn headers(&self) -> Result<Headers> {
+        let version = self.version.as_deref().unwrap_or(Client::DEFAULT_VERSION);
         let mut headers = Headers::default();
-        headers.set(
-            "anthropic-version",
-            self.version.as_deref().unwrap_or(Client::DEFAULT_VERSION),
-        )?;
+        headers.set("anthropic-version", version)?;
         headers.set("content-type", "application/json")?;
         headers.set("accept", "application/json")?;
-        headers.set("user-agent", &self.wiring.user_agent)?;
-        for line in self.env.headers.iter().flat_map(|lines| lines.0.lines()) {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let Some((name, value)) = line.split_once(':') else {
-                return Err(Error::config(
-                    "a line of ANTHROPIC_CUSTOM_HEADERS has no colon",
-                ));
-            };
-            if !(self.has_credential() && is_credential(name.trim())) {
-                let set = headers.set(name.trim(), value.trim());
-                set.map_err(from("ANTHROPIC_CUSTOM_HEADERS"))?;
+        headers.set("user-agent", self.user_agent_or_default())?;
+        for header in self.env.custom_headers() {
+            let (name, value) = header?;
+            if !(self.has_credential() && is_credential(name)) {
+                let set = headers.set(name, value);
+                set.map_err(blame(environment::CUSTOM_HEADERS))?;
             }
         }
         for (name, value) in &self.headers {
@@ -700,49 +678,52 @@ impl ClientBuilder {
         for beta in &self.betas {
             headers.append("anthropic-beta", beta)?;
         }
-        let (mut key, mut token) = (self.api_key.as_ref(), self.auth_token.as_ref());
-        let set = CREDENTIALS.iter().any(|name| headers.contains(name));
-        if key.is_none() && token.is_none() && !set {
-            key = self.env.api_key.as_ref();
-            token = self.env.auth_token.as_ref().filter(|_| key.is_none());
-            if key.is_some() && self.env.auth_token.is_some() {
-                log::warn!(
-                    target: "anthropic_blocking",
-                    "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
-                );
-            }
+        self.add_credential(&mut headers)?;
+        check_credentials(&headers)?;
+        Ok(headers)
+    }
+
+    /// Adds the key or token set in code; without either, and without a header in their place, that
+    /// of the environment.
+    fn add_credential(&self, headers: &mut Headers) -> Result<()> {
+        let is_set_in_code = self.api_key.is_some() || self.auth_token.is_some();
+        let is_from_environment = !is_set_in_code && !has_credential(headers);
+        let (api_key, auth_token) = if is_from_environment {
+            (&self.env.api_key, &self.env.auth_token)
+        } else {
+            (&self.api_key, &self.auth_token)
+        };
+        let [key_label, token_label] = if is_from_environment {
+            [environment::API_KEY, environment::AUTH_TOKEN]
+        } else {
+            ["the API key", "the auth token"]
+        };
+        let key = api_key.as_ref().map(|Secret(secret)| Credential {
+            label: key_label,
+            secret,
+        });
+        let token = auth_token.as_ref().map(|Secret(secret)| Credential {
+            label: token_label,
+            secret,
+        });
+        if let Some(key) = &key {
+            key.set_as_api_key(headers)?;
         }
-        if let Some(Secret(key)) = key {
-            let what = match self.api_key {
-                Some(_) => "the API key",
-                None => "ANTHROPIC_API_KEY",
-            };
-            add_credential(&mut headers, what, key, "x-api-key", key)?;
+        match token {
+            Some(_) if is_from_environment && key.is_some() => log::warn!(
+                target: "anthropic_blocking",
+                "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
+            ),
+            Some(token) => token.set_as_auth_token(headers)?,
+            None => {}
         }
-        if let Some(Secret(token)) = token {
-            let what = match self.auth_token {
-                Some(_) => "the auth token",
-                None => "ANTHROPIC_AUTH_TOKEN",
-            };
-            let bearer = format!("Bearer {token}");
-            add_credential(&mut headers, what, token, "authorization", &bearer)?;
-        }
-        if CREDENTIALS.iter().any(|name| headers.is_empty_text(name)) {
-            return Err(Error::config(EMPTY_CREDENTIAL));
-        }
-        match CREDENTIALS
-            .iter()
-            .filter(|name| headers.contains(name))
-            .count()
-        {
-            0 => Err(Error::config(
-                "there is no API key; set ANTHROPIC_API_KEY, or give one",
-            )),
-            1 => Ok(headers),
-            _ => Err(Error::config(
-                "there are two credentials, x-api-key and authorization",
-            )),
-        }
+        Ok(())
+    }
+
+    /// Whether a key, a token, or a header with either is set in code.
+    fn has_credential(&self) -> bool {
+        let by_header = |(name, _): &(String, Secret)| is_credential(name);
+        self.api_key.is_some() || self.auth_token.is_some() || self.headers.iter().any(by_header)
     }
 }
 
@@ -802,57 +783,42 @@ impl Client {
     }
 }
 
-/// What the environment says, for what was not set in code.
-#[derive(Debug, Clone, Default)]
-struct Environment {
-    api_key: Option<Secret>,
-    auth_token: Option<Secret>,
-    base_url: Option<Secret>,
-    headers: Option<Secret>,
+/// Returns the timeouts of a call with these settings, without a deadline.
+fn default_timeouts(settings: &Settings) -> Timeouts {
+    let answer = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
+    Timeouts {
+        connect: settings.connect_timeout,
+        idle: settings.idle_timeout,
+        answer: (!settings.stream_underneath).then_some(answer),
+        deadline: None,
+    }
 }
 
-const USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"));
-
-fn add_credential(
-    headers: &mut Headers,
-    what: &str,
-    secret: &str,
-    name: &str,
-    value: &str,
-) -> Result<()> {
-    if secret.is_empty() {
-        return Err(Error::config(format!("{what} is empty")));
-    }
-    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '\'');
-    if secret.contains(is_odd) {
-        return Err(Error::config(format!(
-            "{what} contains a line break, a blank, a quotation mark or another character that no key \
-             has"
-        )));
-    }
-    if headers.contains(name) {
-        return Err(Error::config(format!(
-            "there is {what}, and a header {name} as well"
-        )));
-    }
-    headers.set(name, value)
-}
-
-/// Says of an error in which variable its cause is to be found.
-fn from(variable: &str) -> impl Fn(Error) -> Error {
-    move |error| error.with_reason(format!("it is that of {variable}"))
-}
-
-fn positive(name: &str, given: Option<Duration>, default: u64) -> Result<Duration> {
-    match given.unwrap_or(Duration::from_secs(default)) {
-        Duration::ZERO => Err(Error::config(format!("{name} is zero"))),
+fn non_zero(name: &str, duration: Option<Duration>) -> Result<Option<Duration>> {
+    match duration {
+        Some(Duration::ZERO) => Err(Error::config(format!("{name} is zero"))),
         duration => Ok(duration),
     }
 }
 
+const DEFAULT_USER_AGENT: &str = concat!("anthropic-blocking/", env!("CARGO_PKG_VERSION"));
+
+/// Far more than the three round trips of TCP and TLS.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn env_from(
+        mut builder: ClientBuilder,
+        lookup: impl Fn(&str) -> std::result::Result<Option<String>, String>,
+    ) -> ClientBuilder {
+        builder.env = Environment::from_lookup(lookup);
+        builder
+    }
 
     fn with_env(builder: ClientBuilder, vars: &[(&str, &str)]) -> Result<Headers> {
         let lookup = |name: &str| {
@@ -861,7 +827,7 @@ mod tests {
                 .find(|(var, _)| *var == name)
                 .map(|(_, value)| (*value).to_owned()))
         };
-        builder.env_from(lookup).headers()
+        env_from(builder, lookup).headers()
     }
 
     #[track_caller]
@@ -901,7 +867,7 @@ mod tests {
             let found = both.iter().find(|(var, _)| *var == name);
             Ok(found.map(|(_, value)| (*value).to_owned()))
         };
-        let builder = Client::builder().env_from(lookup).auth_token("mine");
+        let builder = env_from(Client::builder(), lookup).auth_token("mine");
         let headers = builder.headers().expect("valid settings").to_vec();
         assert!(has(&headers, "authorization", "Bearer mine"));
         let vars = [
@@ -989,7 +955,7 @@ mod tests {
                 "https://code.example",
             ),
         ] {
-            let client = builder.api_key("key").env_from(lookup).build();
+            let client = env_from(builder.api_key("key"), lookup).build();
             let client = client.expect("valid settings");
             assert_eq!(client.core().base.as_str(), expected);
         }
@@ -1021,7 +987,7 @@ mod tests {
                 let found = vars.iter().find(|(var, _)| *var == name);
                 Ok(found.map(|(_, value)| (*value).to_owned()))
             };
-            let error = Client::builder().env_from(lookup).build();
+            let error = env_from(Client::builder(), lookup).build();
             let error = error.expect_err("an unusable variable").to_string();
             assert!(error.contains(text), "{error}");
         }
@@ -1029,9 +995,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_variable_is_an_error_of_build() {
-        let builder = Client::builder()
-            .api_key("key")
-            .env_from(|name| Err(format!("{name} is odd")));
+        let builder = env_from(Client::builder().api_key("key"), |name| {
+            Err(format!("{name} is odd"))
+        });
         let error = builder.build().expect_err("unreadable");
         assert!(
             error.to_string().contains("ANTHROPIC_API_KEY is odd"),

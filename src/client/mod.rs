@@ -1,6 +1,7 @@
 //! The client, how it is built, and what it takes from the environment.
 
-// Where the environment says that requests go.
+mod environment;
+
 mod proxy;
 
 mod credentials;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::credentials::{CREDENTIALS, EMPTY_CREDENTIAL, is_credential};
+use super::credentials::{CREDENTIAL_HEADERS, empty_credential, is_credential};
 use crate::budget::InputEstimate;
 use crate::call::Settings;
 use crate::call::retry::RetryPolicy;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::{Headers, Secret};
 
 /// Settings in which a copy of a client differs; see [`Client::with`](crate::Client::with). What is not set stays.
@@ -228,7 +228,7 @@ impl Options {
     pub fn header(mut self, name: &str, value: &str) -> Result<Options> {
         Headers::default().set(name, value)?;
         if is_credential(name) && value.trim().is_empty() {
-            return Err(Error::config(EMPTY_CREDENTIAL));
+            return Err(empty_credential());
         }
         self.headers
             .push((name.to_owned(), Secret(value.to_owned())));
@@ -272,7 +272,7 @@ impl Options {
         settings.input_estimate = self.input_estimate.unwrap_or(settings.input_estimate);
         for (name, value) in &self.headers {
             if is_credential(name) {
-                CREDENTIALS
+                CREDENTIAL_HEADERS
                     .iter()
                     .for_each(|name| settings.headers.remove(name));
             }

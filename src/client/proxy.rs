@@ -2,19 +2,38 @@
 
 use std::net::IpAddr;
 
-use crate::http::BaseUrl;
+use super::environment::variable;
+use crate::http::{BaseUrl, Secret};
 
-/// The proxy that the environment names for a host, and the variable that does.
-pub(super) fn proxy_for(
+/// A proxy that an environment variable names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct EnvironmentProxy {
+    pub(super) url: Secret,
+    /// The name of the variable.
+    pub(super) variable: String,
+}
+
+/// Returns the proxy that the variables of this process name for a base URL; none for a loopback
+/// address.
+pub(super) fn proxy_of_environment(base: &BaseUrl) -> Option<EnvironmentProxy> {
+    if base.is_loopback() {
+        return None;
+    }
+    proxy_for(base, variable)
+}
+
+/// Returns the proxy that the variables name for a base URL. `value_of` returns the value of a
+/// variable.
+fn proxy_for(
     base: &BaseUrl,
-    var: impl Fn(&str) -> Option<String>,
-) -> Option<(String, String)> {
+    value_of: impl Fn(&str) -> Option<String>,
+) -> Option<EnvironmentProxy> {
     // What a visitor of a CGI program sends as the header `Proxy` is there as `HTTP_PROXY`.
-    let is_foreign = |name: &str| name == "HTTP_PROXY" && var("REQUEST_METHOD").is_some();
+    let is_foreign = |name: &str| name == "HTTP_PROXY" && value_of("REQUEST_METHOD").is_some();
     let any = |name: &str| {
         let names = [name.to_ascii_uppercase(), name.to_owned()].into_iter();
         let mut own = names.filter(|name| !is_foreign(name));
-        own.find_map(|name| var(&name).map(|value| (name, value)))
+        own.find_map(|name| value_of(&name).map(|value| (name, value)))
     };
     let target = Target::of(base);
     let is_excepted = any("no_proxy").is_some_and(|(_, list)| {
@@ -29,7 +48,11 @@ pub(super) fn proxy_for(
     } else {
         any("http_proxy")
     };
-    own.or_else(|| any("all_proxy"))
+    let (variable, url) = own.or_else(|| any("all_proxy"))?;
+    Some(EnvironmentProxy {
+        url: Secret(url),
+        variable,
+    })
 }
 
 /// Where a client's requests go, as exceptions name it.
@@ -111,18 +134,19 @@ fn plain(host: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The variable of such an environment that names a proxy, and that.
-    fn named(url: &str, vars: &[(&str, &str)]) -> Option<(String, String)> {
-        let var = |name: &str| {
-            let found = vars.iter().find(|(var, _)| *var == name);
+    fn proxy_with_variables(url: &str, variables: &[(&str, &str)]) -> Option<EnvironmentProxy> {
+        let value_of = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        proxy_for(&BaseUrl::parse(url).expect("a URL"), var)
+        proxy_for(&BaseUrl::parse(url).expect("a URL"), value_of)
     }
 
     #[test]
     fn the_environment_names_the_proxy_unless_the_host_is_excepted() {
-        let proxy = |url: &str, vars: &[(&str, &str)]| named(url, vars).map(|(_, proxy)| proxy);
+        let proxy = |url: &str, vars: &[(&str, &str)]| {
+            proxy_with_variables(url, vars).map(|proxy| proxy.url.0)
+        };
         let all = [
             ("HTTPS_PROXY", "s"),
             ("http_proxy", "p"),
@@ -195,8 +219,8 @@ mod tests {
             ("HTTP_PROXY", "http://evil.example"),
             ("http_proxy", "http://proxy.example"),
         ];
-        let (name, _) = named("http://api.example", &vars).expect("the owner's");
-        assert_eq!(name, "http_proxy");
-        assert_eq!(named("http://api.example", &vars[..2]), None);
+        let proxy = proxy_with_variables("http://api.example", &vars).expect("the owner's");
+        assert_eq!(proxy.variable, "http_proxy");
+        assert_eq!(proxy_with_variables("http://api.example", &vars[..2]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The client's settings, from code and from the environment, and how they are checked.
+//! Builds a client: its settings, their checks and their defaults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,9 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::client::Client;
-use super::credentials::{Credential, check_credentials, has_credential, is_credential};
+use super::credentials::{
+    check_credentials, has_credential, is_credential, set_api_key, set_auth_token,
+};
 use super::environment::{self, Environment, blame};
 use super::proxy::proxy_of_environment;
 use crate::budget::{Budget, InputEstimate, Limits};
@@ -36,21 +38,21 @@ use crate::http::{BaseUrl, ConnectionSettings, Headers, Roots, Secret, Timeouts,
 ///
 /// # Settings and defaults
 ///
-/// The last column says whether a copy of the client, made by [`Client::with`], can have another value
-/// for one call or many. "Yes" means the method of the same name of [`Options`](crate::Options), and a
-/// header its method [`header`](crate::Options::header).
+/// The last column says whether a copy of the client, made by [`Client::with`], can have another
+/// value. "Yes" refers to the method of [`Options`](crate::Options) with the same name; a header is set
+/// with [`Options::header`](crate::Options::header).
 ///
 /// | setting | default | for a copy |
 /// |---|---|---|
-/// | [`api_key`], [`auth_token`] | none, and one of them must be set; [`env`] looks into the environment | header `x-api-key` or `authorization` |
-/// | [`base_url`] | [`Client::DEFAULT_BASE_URL`]; [`env`] looks into the environment | no |
+/// | [`api_key`], [`auth_token`] | none; one of them must be set, in code or by [`env`] | header `x-api-key` or `authorization` |
+/// | [`base_url`] | that of [`env`], else [`Client::DEFAULT_BASE_URL`] | no |
 /// | [`version`] | [`Client::DEFAULT_VERSION`] | header `anthropic-version` |
 /// | [`beta`] | none | yes, adds to the client's |
-/// | [`header`] | none; [`env`] looks into the environment | yes |
+/// | [`header`] | those of [`env`] | yes |
 /// | [`user_agent`] | this crate's name and version | header `user-agent` |
 /// | [`connect_timeout`] | 5 s | yes |
 /// | [`idle_timeout`] | 180 s | yes |
-/// | [`timeout`] | 10 minutes for messages in one piece, new batches and raw posts, none for other raw calls, else the idle timeout | yes |
+/// | [`timeout`] | 10 minutes for messages in one piece, new batches and raw posts; none for other raw calls; else the idle timeout | yes |
 /// | [`deadline`] | none | yes |
 /// | [`retry`] | [`RetryPolicy::new`]: | yes, as a whole |
 /// | – [`max_attempts`](RetryPolicy::max_attempts) | 5 | |
@@ -60,16 +62,16 @@ use crate::http::{BaseUrl, ConnectionSettings, Headers, Roots, Secret, Timeouts,
 /// | – [`max_repeats`](RetryPolicy::max_repeats) | 1 | |
 /// | [`stream_underneath`] | yes | yes |
 /// | [`input_estimate`] | [`InputEstimate::Learned`] | yes |
-/// | [`limits`] | none but the server's | no |
-/// | [`budget`] | one of its own | no |
+/// | [`limits`] | none; the client learns the server's | no |
+/// | [`budget`] | a new one | no |
 /// | [`proxy`], [`no_proxy`] | as the environment says, none for loopback addresses | no |
 /// | [`root_certificates`] | Mozilla's, or with `native_tls` the operating system's | no |
 /// | [`allow_http`] | no | no |
 /// | [`seed`] | random | no |
 ///
-/// The features `native-tls`, `platform-verifier` and `testing` add a setting each, none of them for
-/// a copy. Runs have settings of their own, with the defaults in their docs: see
-/// [`Bulk`](crate::Bulk) and [`Batches`](crate::Batches). What a request asks for is set in the
+/// The features `native-tls`, `platform-verifier` and `testing` add a setting each, which a copy cannot
+/// change. [`Bulk`](crate::Bulk) and [`Batches`](crate::Batches) have settings for runs of many
+/// requests. The model, the prompt and the like are set in the
 /// [`MessageRequest`](crate::MessageRequest).
 ///
 /// [`api_key`]: ClientBuilder::api_key
@@ -99,7 +101,7 @@ use crate::http::{BaseUrl, ConnectionSettings, Headers, Roots, Secret, Timeouts,
 pub struct ClientBuilder {
     api_key: Option<Secret>,
     auth_token: Option<Secret>,
-    /// May contain a password, in one that `build` refuses.
+    /// May contain a password; `build` then refuses the URL without printing it.
     base_url: Option<Secret>,
     version: Option<String>,
     betas: Vec<String>,
@@ -123,6 +125,7 @@ pub struct ClientBuilder {
     pub(crate) clock: Clock,
 }
 
+/// The proxy that requests go through.
 #[derive(Debug, Default, Clone)]
 enum ProxySetting {
     #[default]
@@ -133,52 +136,30 @@ enum ProxySetting {
 
 impl ClientBuilder {
     /// Sets the API key, sent as `x-api-key`. Exactly one of key and token must be set.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, ErrorKind};
-    ///
-    /// let builder = Client::builder().api_key("sk-ant-api03-example");
-    /// assert!(builder.clone().build().is_ok());
-    /// // Two credentials: which of them would be meant?
-    /// let both = builder.auth_token("example");
-    /// assert_eq!(both.build().unwrap_err().kind(), ErrorKind::Config);
-    /// ```
     pub fn api_key(mut self, key: impl Into<String>) -> ClientBuilder {
         self.api_key = Some(Secret(key.into()));
         self
     }
 
-    /// Sets a token, sent as `Authorization: Bearer`. The current API takes API keys in this form
-    /// as well.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// let client = Client::builder().auth_token("example").build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets a token, sent as `Authorization: Bearer`. Besides the tokens of gateways, the API
+    /// accepts its keys in this form.
     pub fn auth_token(mut self, token: impl Into<String>) -> ClientBuilder {
         self.auth_token = Some(Secret(token.into()));
         self
     }
 
-    /// Fills what was not set from the environment; see [`Client::from_env`]. A key is not looked
-    /// for where a key, a token or a header with either was set, nor among the custom headers.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // What is set here wins, and then no key is looked for in the environment.
-    /// let client = Client::builder().api_key("sk-ant-api03-example").env().build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Takes settings that are not set in code from the environment, now: `ANTHROPIC_API_KEY`, or
+    /// else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of
+    /// `Name: value`. An empty variable counts as unset. If a key, a token or a header with either
+    /// is set in code, those of the environment are ignored, also those among the custom headers.
+    /// It makes no difference which setter is called first.
     pub fn env(mut self) -> ClientBuilder {
         self.env = Environment::read();
         self
     }
 
-    /// Sets where calls go, by default [`Client::DEFAULT_BASE_URL`]. A path is kept as a prefix of
-    /// every endpoint's, which begins with `/v1`.
+    /// Sets the URL that the paths of all endpoints, which begin with `/v1`, are appended to; by
+    /// default [`Client::DEFAULT_BASE_URL`].
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -196,93 +177,46 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the `anthropic-version`, by default [`Client::DEFAULT_VERSION`].
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // The version that the prompts were tested with, also when this crate sends a later one.
-    /// let client = Client::builder().api_key("test").version("2023-06-01").build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets the `anthropic-version` header, by default [`Client::DEFAULT_VERSION`].
     pub fn version(mut self, version: impl Into<String>) -> ClientBuilder {
         self.version = Some(version.into());
         self
     }
 
     /// Adds a value to the `anthropic-beta` header.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use anthropic_blocking::testing::TestServer;
-    ///
-    /// let server = TestServer::start()?;
-    /// let client = Client::builder().api_key("test").base_url(server.base_url());
-    /// let client = client.beta("files-api-2025-04-14").beta("context-1m-2025-08-07").build()?;
-    /// client.models().get("claude-haiku-4-5")?;
-    /// let betas = "files-api-2025-04-14,context-1m-2025-08-07";
-    /// assert_eq!(server.requests()[0].header("anthropic-beta"), Some(betas));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn beta(mut self, beta: impl Into<String>) -> ClientBuilder {
         self.betas.push(beta.into());
         self
     }
 
-    /// Sets a header of every request, in place of one from the environment or of the client's
-    /// own.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// let client = Client::builder().api_key("test").header("x-team", "search").build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets a header of every request. It replaces a header of the same name that comes from the
+    /// environment or from the client itself.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> ClientBuilder {
         self.headers.push((name.into(), Secret(value.into())));
         self
     }
 
-    /// Sets how long a connection may take to be set up, TLS included, by default 5 s. Looking up
-    /// the host's name comes before that, and is bounded by a [`deadline`](ClientBuilder::deadline)
-    /// only.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use std::time::Duration;
-    ///
-    /// // From a ship: TCP and TLS take several round trips over a satellite.
-    /// let timeouts = Duration::from_secs(20);
-    /// let client = Client::builder().api_key("test").connect_timeout(timeouts).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets how long connecting may take, TLS included, by default 5 s. Looking up the host's name
+    /// comes before that; only a [`deadline`](ClientBuilder::deadline) limits it.
     pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Sets how long the server may be silent, by default 180 s. It does not bound the wait for an
-    /// answer that comes in one piece; [`timeout`](ClientBuilder::timeout) does.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use std::time::Duration;
-    ///
-    /// // Someone sits in front of the screen, and three minutes of silence are too many.
-    /// let silence = Duration::from_secs(30);
-    /// let client = Client::builder().api_key("test").idle_timeout(silence).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets how long the server may be silent, by default 180 s. The wait for a response that comes
+    /// in one piece has a limit of its own, the [`timeout`](ClientBuilder::timeout).
     pub fn idle_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.idle_timeout = Some(timeout);
         self
     }
 
-    /// Sets how long one attempt may wait for an answer that comes in one piece, and again as long
-    /// for reading it. By default [`Client::DEFAULT_TIMEOUT`] for messages, new batches and raw
-    /// posts, and the idle timeout for token counts and other quick answers. An answer that is
-    /// streamed, also underneath `create`, is bounded by the idle timeout and the deadline only; so is
-    /// one to a raw `get` or `delete`, unless this is set.
+    /// Sets how long one attempt may wait for a response that comes in one piece, and again how
+    /// long it may take to read the response. By default [`Client::DEFAULT_TIMEOUT`] for messages,
+    /// new batches and raw posts, and the idle timeout for token counts and other quick responses.
+    ///
+    /// Only the idle timeout and the deadline limit streamed responses, also those streamed
+    /// underneath `create`, and the responses to a raw `get` or `delete`; for the latter this
+    /// timeout applies once it is set.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -300,97 +234,51 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a call may take in all: waiting, every attempt, and reading the answer. By
-    /// default there is no such limit. A call that cannot go on before its deadline fails at once.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use std::time::Duration;
-    ///
-    /// // A build that hangs is worse than one without an answer.
-    /// let client = Client::builder().api_key("test").deadline(Duration::from_secs(20)).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets how long a call may take in all: waiting, every attempt, and reading the response. By
+    /// default there is no deadline. A call that would have to wait beyond its deadline fails at
+    /// once.
     pub fn deadline(mut self, deadline: Duration) -> ClientBuilder {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Sets how often and how long calls are tried again, by default [`RetryPolicy::new`].
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, RetryPolicy};
-    ///
-    /// let policy = RetryPolicy::new().max_attempts(10);
-    /// let client = Client::builder().api_key("test").retry(policy).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets how often and how long calls are retried, by default [`RetryPolicy::new`].
     pub fn retry(mut self, policy: RetryPolicy) -> ClientBuilder {
         self.retry = policy;
         self
     }
 
-    /// Sets the `user-agent`, by default this crate's name and version.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use anthropic_blocking::testing::TestServer;
-    ///
-    /// // The log of the gateway shows which program calls.
-    /// let server = TestServer::start()?;
-    /// let client = Client::builder().api_key("test").base_url(server.base_url());
-    /// let client = client.user_agent("release-notes/1.4").build()?;
-    /// client.models().get("claude-haiku-4-5")?;
-    /// assert_eq!(server.requests()[0].header("user-agent"), Some("release-notes/1.4"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Sets the `user-agent` header, by default this crate's name and version.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> ClientBuilder {
         self.user_agent = Some(user_agent.into());
         self
     }
 
-    /// Sets a proxy, such as `http://user:password@proxy.example:8080` or `socks5h://127.0.0.1:9050`.
-    /// What is special in a user name or a password must be percent-encoded. With `socks4` and `socks5`
-    /// the host's name is looked up here, otherwise by the proxy.
+    /// Sets a proxy, such as `http://user:password@proxy.example:8080` or
+    /// `socks5h://127.0.0.1:9050`. Special characters in a user name or a password must be
+    /// percent-encoded. With `socks4` and `socks5` this machine looks up the host's name, otherwise
+    /// the proxy does.
     ///
-    /// By default the environment is followed, except to a loopback address: `HTTPS_PROXY` (for an
-    /// `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host. That is a list
-    /// of hosts, domains (`.example.com`, with all below), addresses and blocks of them (`10.0.0.0/8`),
-    /// with a port or for all; `*` is everything. Names in lower case count as well.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // The names of hosts are looked up at the other end, and nobody here learns them.
-    /// let client = Client::builder().api_key("test").proxy("socks5h://127.0.0.1:9050").build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// By default the environment names the proxy, except for loopback addresses: `HTTPS_PROXY`
+    /// (for an `http` base URL `HTTP_PROXY`), else `ALL_PROXY`, unless `NO_PROXY` names the host.
+    /// `NO_PROXY` is a list of hosts, domains (`.example.com`, with all hosts below), addresses and
+    /// blocks of addresses (`10.0.0.0/8`), each with a port or for all ports; `*` is every host.
+    /// Variables in lower case count as well.
     pub fn proxy(mut self, url: impl Into<String>) -> ClientBuilder {
         self.proxy = ProxySetting::Url(Secret(url.into()));
         self
     }
 
     /// Uses no proxy, whatever the environment says.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // HTTPS_PROXY leads out of the house, and the gateway is inside.
-    /// let client = Client::builder()
-    ///     .auth_token("example")
-    ///     .base_url("https://gateway.example")
-    ///     .no_proxy()
-    ///     .build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn no_proxy(mut self) -> ClientBuilder {
         self.proxy = ProxySetting::None;
         self
     }
 
     /// Trusts the servers that these root certificates vouch for, and no others: one or more
-    /// certificates in PEM form. For proxies that inspect traffic. By default Mozilla's roots are
-    /// trusted, as compiled in; with the feature and the setting `native_tls` the operating system's.
+    /// certificates in PEM form. For proxies that inspect traffic. By default the client trusts
+    /// Mozilla's root certificates, which are compiled in; with the feature and the setting
+    /// `native_tls` those of the operating system.
     ///
     /// ```no_run
     /// use anthropic_blocking::Client;
@@ -404,15 +292,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Trusts what the operating system trusts.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // The company's own root certificate is installed on all of its machines.
-    /// let client = Client::builder().api_key("test").platform_verifier().build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Trusts the certificates that the operating system trusts.
     #[cfg(feature = "platform-verifier")]
     #[cfg_attr(docsrs, doc(cfg(feature = "platform-verifier")))]
     pub fn platform_verifier(mut self) -> ClientBuilder {
@@ -420,16 +300,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses the operating system's TLS instead of rustls, and trusts what that trusts, unless
-    /// [`root_certificates`](ClientBuilder::root_certificates) says otherwise.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// // Where the rules of the house admit the system's cryptography only.
-    /// let client = Client::builder().api_key("test").native_tls().build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Uses the operating system's TLS instead of rustls, and trusts the certificates that the
+    /// operating system trusts, unless [`root_certificates`](ClientBuilder::root_certificates) are
+    /// set.
     #[cfg(feature = "native-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "native-tls")))]
     pub fn native_tls(mut self) -> ClientBuilder {
@@ -437,26 +310,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Permits `http` to hosts that are not loopback, and through proxies that are not, by default
-    /// refused: the key and the prompts can be read by everyone on the way.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// let builder = Client::builder().auth_token("example").base_url("http://gateway:8080");
-    /// assert!(builder.clone().build().is_err());
-    /// // The gateway is a container beside this one, on a network of their own.
-    /// let client = builder.allow_http(true).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets whether `http` is allowed to hosts and through proxies that are not loopback, by
+    /// default no: everyone on the way could read the key and the prompts.
     pub fn allow_http(mut self, allow: bool) -> ClientBuilder {
         self.allow_http = allow;
         self
     }
 
-    /// Sets whether [`create`](crate::Messages::create) streams the answer underneath, by default
-    /// yes. Without it the answer comes in one piece, nothing is heard until then, and requests
-    /// for answers that may take more than ten minutes are refused, unless a
+    /// Sets whether [`create`](crate::Messages::create) streams the response underneath, by default
+    /// yes. Otherwise the response comes in one piece and the connection is silent until then.
+    /// Requests whose responses may take more than ten minutes are then refused, unless a
     /// [`timeout`](ClientBuilder::timeout) is set.
     ///
     /// ```
@@ -473,23 +336,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the most that may be spent in any 60 seconds, for each class of models by itself. By
-    /// default unlimited: the client uses what the server allows, which it learns from the answers.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, Limits};
-    ///
-    /// let half = Limits::per_minute().requests(500).input_tokens(225_000);
-    /// let client = Client::builder().api_key("test").limits(half).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Sets the most that may be spent in any 60 seconds, for each class of models. By default
+    /// there is no such limit: the client uses what the server allows, which it learns from the
+    /// responses.
     pub fn limits(mut self, limits: Limits) -> ClientBuilder {
         self.limits = Some(limits);
         self
     }
 
-    /// Sets the budget, to share it with another client or to set limits class by class. By default
-    /// each client has its own.
+    /// Sets the budget, to share it with another client or to set limits for each class of models.
+    /// By default each client has its own.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
@@ -504,62 +360,32 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how the input of a request is estimated before it is sent, by default
+    /// Sets how the input tokens of a request are estimated before it is sent, by default
     /// [`InputEstimate::Learned`].
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, InputEstimate};
-    ///
-    /// let client =
-    ///     Client::builder().api_key("test").input_estimate(InputEstimate::Counted).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn input_estimate(mut self, estimate: InputEstimate) -> ClientBuilder {
         self.input_estimate = estimate;
         self
     }
 
-    /// Seeds the jitter, for tests that repeat. By default it is random.
-    ///
-    /// ```
-    /// use anthropic_blocking::testing::{ManualClock, Reply, TestServer};
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = TestServer::start()?;
-    /// # let request = MessageRequest::new("claude-haiku-4-5", 64).user("Hello?");
-    /// let sleeps_after_failures = |seed| -> anthropic_blocking::Result<_> {
-    ///     server.push_all([Reply::status(500), Reply::status(500)]);
-    ///     let clock = ManualClock::new();
-    ///     let client = Client::builder().api_key("test").base_url(server.base_url());
-    ///     client.clock(&clock).seed(seed).build()?.messages().create(&request)?;
-    ///     Ok(clock.sleeps())
-    /// };
-    /// assert_eq!(sleeps_after_failures(7)?, sleeps_after_failures(7)?);
-    /// # assert_eq!(sleeps_after_failures(7)?.len(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Seeds the jitter of waits, for tests that must repeat. By default the seed is random.
     pub fn seed(mut self, seed: u64) -> ClientBuilder {
         self.seed = Some(seed);
         self
     }
 
-    /// Checks every setting and makes the client. Sends nothing.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, ErrorKind};
-    ///
-    /// let insecure = Client::builder().api_key("test").base_url("http://example.com");
-    /// let error = insecure.build().unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Config);
-    /// assert!(error.to_string().contains("would send the key unencrypted"));
-    /// ```
+    /// Checks every setting and returns the client. Sends nothing.
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](crate::ErrorKind::Config): no key, or more than one; a key, header or user
-    /// agent that cannot be sent; a base URL that cannot be used, or is `http` to a host, or by way of a
-    /// proxy, that is not loopback; a timeout of zero; an unusable proxy or root certificate; limits beside a
-    /// budget.
+    /// Kind [`Config`](crate::ErrorKind::Config) if
+    ///
+    /// - there is no key, or more than one;
+    /// - a key, a header or the user agent cannot be sent;
+    /// - a variable that [`env`](ClientBuilder::env) reads is unusable;
+    /// - the base URL is invalid, or is `http` to a host or through a proxy that is not loopback;
+    /// - a timeout is zero;
+    /// - the proxy or a root certificate is unusable;
+    /// - there are limits beside a budget.
     pub fn build(self) -> Result<Client> {
         if let Some(problem) = &self.env.problem {
             return Err(Error::config(problem.clone()));
@@ -667,7 +493,7 @@ impl ClientBuilder {
         headers.set("user-agent", self.user_agent_or_default())?;
         for header in self.env.custom_headers() {
             let (name, value) = header?;
-            if !(self.has_credential() && is_credential(name)) {
+            if !(self.has_credential_in_code() && is_credential(name)) {
                 let set = headers.set(name, value);
                 set.map_err(blame(environment::CUSTOM_HEADERS))?;
             }
@@ -686,68 +512,49 @@ impl ClientBuilder {
     /// Adds the key or token set in code; without either, and without a header in their place, that
     /// of the environment.
     fn add_credential(&self, headers: &mut Headers) -> Result<()> {
-        let is_set_in_code = self.api_key.is_some() || self.auth_token.is_some();
-        let is_from_environment = !is_set_in_code && !has_credential(headers);
-        let (api_key, auth_token) = if is_from_environment {
-            (&self.env.api_key, &self.env.auth_token)
-        } else {
-            (&self.api_key, &self.auth_token)
-        };
-        let [key_label, token_label] = if is_from_environment {
-            [environment::API_KEY, environment::AUTH_TOKEN]
-        } else {
-            ["the API key", "the auth token"]
-        };
-        let key = api_key.as_ref().map(|Secret(secret)| Credential {
-            label: key_label,
-            secret,
-        });
-        let token = auth_token.as_ref().map(|Secret(secret)| Credential {
-            label: token_label,
-            secret,
-        });
-        if let Some(key) = &key {
-            key.set_as_api_key(headers)?;
+        if self.has_credential_in_code() || has_credential(headers) {
+            if let Some(Secret(key)) = &self.api_key {
+                set_api_key(headers, "the API key", key)?;
+            }
+            if let Some(Secret(token)) = &self.auth_token {
+                set_auth_token(headers, "the auth token", token)?;
+            }
+            return Ok(());
         }
-        match token {
-            Some(_) if is_from_environment && key.is_some() => log::warn!(
-                target: "anthropic_blocking",
-                "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
-            ),
-            Some(token) => token.set_as_auth_token(headers)?,
-            None => {}
+        match (&self.env.api_key, &self.env.auth_token) {
+            (Some(Secret(key)), token) => {
+                if token.is_some() {
+                    log::warn!(
+                        target: "anthropic_blocking",
+                        "ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN are both set: the API key is used"
+                    );
+                }
+                set_api_key(headers, environment::API_KEY, key)
+            }
+            (None, Some(Secret(token))) => set_auth_token(headers, environment::AUTH_TOKEN, token),
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether a key, a token, or a header with either is set in code.
-    fn has_credential(&self) -> bool {
-        let by_header = |(name, _): &(String, Secret)| is_credential(name);
-        self.api_key.is_some() || self.auth_token.is_some() || self.headers.iter().any(by_header)
+    fn has_credential_in_code(&self) -> bool {
+        let mut names = self.headers.iter().map(|(name, _)| name);
+        self.api_key.is_some() || self.auth_token.is_some() || names.any(|name| is_credential(name))
     }
 }
 
 impl Client {
-    /// A client as the environment says: `ANTHROPIC_API_KEY`, or else `ANTHROPIC_AUTH_TOKEN`;
-    /// `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of `Name: value`. An empty
-    /// variable counts as unset.
-    ///
-    /// ```no_run
-    /// use anthropic_blocking::Client;
-    ///
-    /// let client = Client::from_env()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Returns a client with the settings of the environment; see [`ClientBuilder::env`].
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](crate::ErrorKind::Config) when no key is set, or a variable cannot be used.
+    /// Kind [`Config`](crate::ErrorKind::Config) if no key is set, or a variable is unusable.
     pub fn from_env() -> Result<Client> {
         Client::builder().env().build()
     }
 
-    /// A client with this API key and every default. The environment is not consulted, except for
-    /// a proxy.
+    /// Returns a client with this API key and every default. Of the environment, it uses only the
+    /// proxy.
     ///
     /// ```
     /// use anthropic_blocking::{Client, ErrorKind};
@@ -760,24 +567,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](crate::ErrorKind::Config) when the key is empty, or contains white space or
+    /// Kind [`Config`](crate::ErrorKind::Config) if the key is empty, or contains white space or
     /// quotation marks.
     pub fn new(api_key: impl Into<String>) -> Result<Client> {
         Client::builder().api_key(api_key).build()
     }
 
-    /// Every setting there is.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    /// use std::time::Duration;
-    ///
-    /// let client = Client::builder()
-    ///     .api_key("sk-ant-api03-example")
-    ///     .deadline(Duration::from_secs(60))
-    ///     .build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Returns a builder, which has every setting.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
@@ -840,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_goes_before_the_token_and_code_before_the_environment() {
+    fn key_precedes_token_and_code_precedes_environment() {
         let both = [
             ("ANTHROPIC_API_KEY", "key"),
             ("ANTHROPIC_AUTH_TOKEN", "token"),
@@ -858,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_in_code_win_also_when_they_come_after_the_environment() {
+    fn code_precedes_environment_in_any_order() {
         let both = [
             ("ANTHROPIC_API_KEY", "key"),
             ("ANTHROPIC_AUTH_TOKEN", "token"),
@@ -895,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_that_the_docs_list() {
+    fn defaults_are_those_in_the_docs() {
         let client = Client::builder().api_key("key").build();
         let client = client.expect("valid settings");
         let settings = client.settings();
@@ -914,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_trimmed_and_empty_ones_are_unset() {
+    fn variables_are_trimmed_and_blank_ones_ignored() {
         let headers = sent(
             Client::builder(),
             &[
@@ -927,7 +723,7 @@ mod tests {
     }
 
     #[test]
-    fn custom_headers_are_lines_and_those_in_code_win() {
+    fn custom_headers_are_lines_and_code_precedes_them() {
         let vars = [
             ("ANTHROPIC_API_KEY", "key"),
             ("ANTHROPIC_CUSTOM_HEADERS", "X-Team: a:b\n\n  X-Other :  c "),
@@ -944,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_sets_the_base_url_unless_code_did() {
+    fn environment_sets_base_url_unless_code_does() {
         let lookup = |name: &str| {
             Ok((name == "ANTHROPIC_BASE_URL").then(|| "https://env.example".to_owned()))
         };
@@ -962,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_variable_is_named() {
+    fn error_names_unusable_variable() {
         let key = ("ANTHROPIC_API_KEY", "key");
         for (vars, text) in [
             (
@@ -994,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_variable_is_an_error_of_build() {
+    fn build_fails_on_unreadable_variable() {
         let builder = env_from(Client::builder().api_key("key"), |name| {
             Err(format!("{name} is odd"))
         });

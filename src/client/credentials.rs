@@ -9,44 +9,36 @@ pub(super) const CREDENTIAL_HEADERS: [&str; 2] = [API_KEY_HEADER, AUTH_TOKEN_HEA
 const API_KEY_HEADER: &str = "x-api-key";
 const AUTH_TOKEN_HEADER: &str = "authorization";
 
-/// An API key or a token.
-pub(super) struct Credential<'a> {
-    /// The words for it in error texts, such as the name of a variable.
-    pub(super) label: &'static str,
-    pub(super) secret: &'a str,
+/// Sets the header of an API key. Errors call the key `label`, such as the name of a variable.
+pub(super) fn set_api_key(headers: &mut Headers, label: &str, key: &str) -> Result<()> {
+    check_secret(headers, label, key, API_KEY_HEADER)?;
+    headers.set(API_KEY_HEADER, key)
 }
 
-impl Credential<'_> {
-    /// Sets the header of an API key.
-    pub(super) fn set_as_api_key(&self, headers: &mut Headers) -> Result<()> {
-        self.set(headers, API_KEY_HEADER, self.secret)
-    }
+/// Sets the header of a token. Errors call the token `label`, such as the name of a variable.
+pub(super) fn set_auth_token(headers: &mut Headers, label: &str, token: &str) -> Result<()> {
+    check_secret(headers, label, token, AUTH_TOKEN_HEADER)?;
+    headers.set(AUTH_TOKEN_HEADER, &format!("Bearer {token}"))
+}
 
-    /// Sets the header of a token.
-    pub(super) fn set_as_auth_token(&self, headers: &mut Headers) -> Result<()> {
-        let value = format!("Bearer {}", self.secret);
-        self.set(headers, AUTH_TOKEN_HEADER, &value)
+/// Returns an error for a secret that no server accepts, and if the header for the secret is set.
+fn check_secret(headers: &Headers, label: &str, secret: &str, header: &str) -> Result<()> {
+    if secret.is_empty() {
+        return Err(Error::config(format!("{label} is empty")));
     }
-
-    fn set(&self, headers: &mut Headers, name: &str, value: &str) -> Result<()> {
-        let Credential { label, secret } = self;
-        if secret.is_empty() {
-            return Err(Error::config(format!("{label} is empty")));
-        }
-        let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '\'');
-        if secret.contains(is_odd) {
-            return Err(Error::config(format!(
-                "{label} contains a line break, a blank, a quotation mark or another character that no \
-                 key has"
-            )));
-        }
-        if headers.contains(name) {
-            return Err(Error::config(format!(
-                "there is {label}, and a header {name} as well"
-            )));
-        }
-        headers.set(name, value)
+    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '\'');
+    if secret.contains(is_odd) {
+        return Err(Error::config(format!(
+            "{label} contains a line break, a blank, a quotation mark or another character that no key \
+             has"
+        )));
     }
+    if headers.contains(header) {
+        return Err(Error::config(format!(
+            "there is {label}, and a header {header} as well"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a header proves who is calling.

@@ -1,4 +1,4 @@
-//! The client.
+//! The handle through which every call is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::call::{Call, Core, Settings};
 
 /// A handle to the Claude API, for any number of threads.
 ///
-/// Cheap to clone: clones, and copies made by [`with`](Client::with), share the connections, the
-/// budget, the totals and the shutdown. Nothing is sent before the first call.
+/// Cheap to clone. Clones, and copies made by [`with`](Client::with), share the connections, the
+/// budget, the totals and the shutdown. The client sends nothing before the first call.
 ///
 /// ```no_run
 /// use anthropic_blocking::{Client, MessageRequest};
@@ -41,13 +41,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Where calls go by default.
+    /// The default base URL.
     pub const DEFAULT_BASE_URL: &'static str = "https://api.anthropic.com";
 
-    /// The `anthropic-version` by default.
+    /// The default value of the `anthropic-version` header.
     pub const DEFAULT_VERSION: &'static str = "2023-06-01";
 
-    /// How long to wait by default for an answer that comes in one piece: 10 minutes.
+    /// The default timeout of a response that comes in one piece: 10 minutes.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
     pub(super) fn from_parts(core: Core, settings: Settings) -> Client {
@@ -57,14 +57,15 @@ impl Client {
         }
     }
 
-    /// A cheap copy with other settings, for one call or many: what [`Options`] has, which is timeouts,
-    /// the deadline, the retry policy, headers, betas, and how answers and estimates come.
+    /// Returns a cheap copy with other settings, for one call or many: [`Options`] has timeouts,
+    /// the deadline, the retry policy, headers, betas, streaming underneath and the estimate of
+    /// input tokens.
     ///
-    /// The base URL, the proxy, TLS and the budget with its limits are those of the client, and stay:
-    /// another value of these takes another client, which may have the same
-    /// [budget](crate::ClientBuilder::budget). Another key can be given as the header `x-api-key`; its
-    /// requests count in the same budget. The [table of settings](crate::ClientBuilder#settings-and-defaults)
-    /// says this of each.
+    /// The copy keeps the base URL, the proxy, TLS and the budget with its limits. To change one of
+    /// these, build another client, which may share the [budget](crate::ClientBuilder::budget). The
+    /// header `x-api-key` sets another key for a copy, whose requests count in the same budget. The
+    /// [table of settings](crate::ClientBuilder#settings-and-defaults) lists what a copy can
+    /// change.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, MessageRequest, Options};
@@ -86,10 +87,10 @@ impl Client {
         }
     }
 
-    /// Ends all calls of this client and of every copy: waiting threads wake up, sockets are cut,
-    /// and each call returns an error of kind [`Shutdown`](crate::ErrorKind::Shutdown), as every
-    /// later one does. Does not block. Name resolution and a TCP connection being set up are not
-    /// interrupted.
+    /// Ends all calls of this client and of every copy: wakes waiting threads and closes
+    /// connections. Each call returns an error of kind [`Shutdown`](crate::ErrorKind::Shutdown), as
+    /// does every later call. Does not block. Does not interrupt the lookup of a host's name, nor a
+    /// TCP connection that is being set up.
     ///
     /// ```
     /// use anthropic_blocking::{Client, ErrorKind, MessageRequest};
@@ -108,39 +109,22 @@ impl Client {
         self.core.transport.shutdown();
     }
 
-    /// What this client and its copies may send when: limits, use, who waits for what. Pass it to
-    /// the builder of another client ([`ClientBuilder::budget`](crate::ClientBuilder::budget)) to share the limits with it.
-    ///
-    /// ```
-    /// use anthropic_blocking::Client;
-    ///
-    /// let one = Client::new("sk-ant-api03-example")?;
-    /// // Another key of the same organization has the same limits.
-    /// let other = Client::builder().api_key("sk-ant-api03-other").budget(one.budget()).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Returns the budget, which decides when this client and its copies may send: limits, usage,
+    /// and who waits for what. Pass it to [`ClientBuilder::budget`](crate::ClientBuilder::budget)
+    /// to share the limits with another client, such as one with another key of the same
+    /// organization.
     pub fn budget(&self) -> &Budget {
         &self.core.budget
     }
 
-    /// What this client and its copies have done so far: calls, attempts, tokens, waits.
-    ///
-    /// ```no_run
-    /// # let client = anthropic_blocking::Client::from_env()?;
-    /// let totals = client.totals();
-    /// eprintln!(
-    ///     "{} calls, {} refused by limits, {:?} of waiting",
-    ///     totals.all.calls, totals.all.rate_limited, totals.all.waited.total(),
-    /// );
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
+    /// Returns what this client and its copies have done so far: calls, attempts, tokens, waits.
     pub fn totals(&self) -> Totals {
         self.settings.totals.totals()
     }
 
-    /// A copy whose calls can be ended by themselves, and end with this client's. It has totals of its
-    /// own, which are part of this client's as well, and waits for limits and overloads as long as it
-    /// takes.
+    /// Returns a copy for a run of many requests. Its calls can be cancelled without those of the
+    /// client, and end with those of the client. It has totals of its own, which count in the
+    /// client's totals as well, and no limit to waits for rate limits and overloads.
     pub(crate) fn for_run(&self) -> Client {
         let mut settings = Settings::clone(&self.settings);
         settings.totals = SharedTotals::child(&settings.totals);
@@ -160,7 +144,7 @@ impl Client {
         &self.core
     }
 
-    /// A call with this client's settings.
+    /// Returns a call with this client's settings, not yet sent.
     pub(crate) fn call<'a>(
         &'a self,
         method: &'static str,
@@ -175,16 +159,16 @@ impl Client {
             body,
             repeatable: false,
             answer_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
-            // All endpoints of batches share one limit of requests.
+            // The server counts requests to all endpoints of batches against one limit.
             cost: path
-                .starts_with("/v1/messages/batches")
+                .starts_with(BATCHES_PATH)
                 .then(|| (ModelClass::named("batches"), Cost::request())),
             model: None,
             start: self.core.sleeper.clock().now(),
         }
     }
 
-    /// A call whose answer comes as a stream, which is never silent for long.
+    /// Returns a call whose response is streamed: the idle timeout limits it, and no other timeout.
     pub(crate) fn streaming_call<'a>(
         &'a self,
         method: &'static str,
@@ -209,3 +193,6 @@ impl fmt::Debug for Client {
             .finish_non_exhaustive()
     }
 }
+
+/// How the paths of the endpoints of batches begin.
+const BATCHES_PATH: &str = "/v1/messages/batches";

@@ -1,4 +1,4 @@
-//! The proxy that is used where none is set.
+//! The proxy that environment variables name.
 
 use std::net::IpAddr;
 
@@ -28,34 +28,35 @@ fn proxy_for(
     base: &BaseUrl,
     value_of: impl Fn(&str) -> Option<String>,
 ) -> Option<EnvironmentProxy> {
-    // What a visitor of a CGI program sends as the header `Proxy` is there as `HTTP_PROXY`.
-    let is_foreign = |name: &str| name == "HTTP_PROXY" && value_of("REQUEST_METHOD").is_some();
-    let any = |name: &str| {
+    // In a CGI program, `HTTP_PROXY` is the value of a header `Proxy`, which the visitor controls.
+    let is_from_visitor = |name: &str| name == "HTTP_PROXY" && value_of("REQUEST_METHOD").is_some();
+    // Returns a variable in upper case, else in lower case, and its value.
+    let find = |name: &str| {
         let names = [name.to_ascii_uppercase(), name.to_owned()].into_iter();
-        let mut own = names.filter(|name| !is_foreign(name));
-        own.find_map(|name| value_of(&name).map(|value| (name, value)))
+        let mut trusted = names.filter(|name| !is_from_visitor(name));
+        trusted.find_map(|name| value_of(&name).map(|value| (name, value)))
     };
     let target = Target::of(base);
-    let is_excepted = any("no_proxy").is_some_and(|(_, list)| {
+    let is_excepted = find("no_proxy").is_some_and(|(_, list)| {
         list.split(|c: char| c == ',' || c.is_whitespace())
-            .any(|entry| target.is_meant_by(entry))
+            .any(|entry| target.matches(entry))
     });
     if is_excepted {
         return None;
     }
-    let own = if base.is_secure() {
-        any("https_proxy")
+    let of_scheme = if base.is_secure() {
+        find("https_proxy")
     } else {
-        any("http_proxy")
+        find("http_proxy")
     };
-    let (variable, url) = own.or_else(|| any("all_proxy"))?;
+    let (variable, url) = of_scheme.or_else(|| find("all_proxy"))?;
     Some(EnvironmentProxy {
         url: Secret(url),
         variable,
     })
 }
 
-/// Where a client's requests go, as exceptions name it.
+/// The host and port of a base URL, to be compared with the entries of `NO_PROXY`.
 struct Target {
     /// In lower case; an IPv6 address without its brackets.
     host: String,
@@ -64,40 +65,41 @@ struct Target {
 
 impl Target {
     fn of(base: &BaseUrl) -> Target {
-        let usual = if base.is_secure() { 443 } else { 80 };
-        let (host, port) = parts(base.host());
+        let default_port = if base.is_secure() { 443 } else { 80 };
+        let (host, port) = split_port(base.host());
         Target {
-            host: plain(host),
-            port: port.unwrap_or(usual),
+            host: normalized(host),
+            port: port.unwrap_or(default_port),
         }
     }
 
-    /// Whether an entry of `NO_PROXY` names this: `host`, `.domain`, `*.domain`, an address, a block of
-    /// addresses such as `10.0.0.0/8`, each with or without a port, or `*`.
-    fn is_meant_by(&self, entry: &str) -> bool {
+    /// Whether an entry of `NO_PROXY` names this target. An entry is `host`, `.domain`, `*.domain` or an
+    /// address, each with or without a port; a block of addresses such as `10.0.0.0/8`; or `*`.
+    fn matches(&self, entry: &str) -> bool {
         if entry == "*" {
             return true;
         }
         if let Some((network, bits)) = entry.split_once('/') {
             return self.is_within(network, bits).unwrap_or(false);
         }
-        let (name, port) = parts(entry);
+        let (name, port) = split_port(entry);
         let name = name.trim_start_matches("*.").trim_start_matches('.');
-        let name = plain(name);
-        let above = self.host.strip_suffix(&name);
-        let is_below = above.is_some_and(|above| above.ends_with('.')) && !self.is_address();
-        let is_meant = name == self.host || is_below;
-        !name.is_empty() && is_meant && port.is_none_or(|port| port == self.port)
+        let name = normalized(name);
+        let rest = self.host.strip_suffix(&name);
+        let is_subdomain = rest.is_some_and(|rest| rest.ends_with('.')) && !self.is_address();
+        let is_named = name == self.host || is_subdomain;
+        !name.is_empty() && is_named && port.is_none_or(|port| port == self.port)
     }
 
     fn is_address(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
     }
 
-    /// Whether it is an address whose first bits are those of a network.
+    /// Whether the host is an address whose first `bits` bits equal those of a network; `None` if the
+    /// host is a name, or the network is invalid.
     fn is_within(&self, network: &str, bits: &str) -> Option<bool> {
         let bits: u32 = bits.parse().ok()?;
-        let other = match (self.host.parse().ok()?, plain(network).parse().ok()?) {
+        let difference = match (self.host.parse().ok()?, normalized(network).parse().ok()?) {
             (IpAddr::V4(host), IpAddr::V4(network)) => {
                 let rest = 32_u32.checked_sub(bits)?;
                 u128::from(host.to_bits() ^ network.to_bits()).checked_shr(rest)
@@ -108,12 +110,13 @@ impl Target {
             }
             _ => return None,
         };
-        Some(other.unwrap_or(0) == 0)
+        // Every address is in a network of 0 bits, for which the shift has no result.
+        Some(difference.unwrap_or(0) == 0)
     }
 }
 
-/// A host and its port, where it has one.
-fn parts(text: &str) -> (&str, Option<u16>) {
+/// Splits a host from its port, if it has one.
+fn split_port(text: &str) -> (&str, Option<u16>) {
     let is_host = |host: &str| !host.contains(':') || host.ends_with(']');
     match text.rsplit_once(':') {
         Some((host, port)) if is_host(host) => (host, port.parse().ok()),
@@ -121,8 +124,9 @@ fn parts(text: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// A name in lower case; an IPv6 address without brackets, and in its one canonical form.
-fn plain(host: &str) -> String {
+/// Returns a name in lower case without a dot at its end; an address in its canonical form, without
+/// brackets.
+fn normalized(host: &str) -> String {
     let host = host.trim_matches(['[', ']']);
     match host.parse::<IpAddr>() {
         Ok(address) => address.to_string(),
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_the_proxy_unless_the_host_is_excepted() {
+    fn environment_names_proxy_unless_no_proxy_names_host() {
         let proxy = |url: &str, vars: &[(&str, &str)]| {
             proxy_with_variables(url, vars).map(|proxy| proxy.url.0)
         };
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_visitor_of_a_cgi_program_names_no_proxy() {
+    fn visitor_of_cgi_program_cannot_set_proxy() {
         let vars = [
             ("REQUEST_METHOD", "GET"),
             ("HTTP_PROXY", "http://evil.example"),

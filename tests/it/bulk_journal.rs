@@ -244,11 +244,12 @@ fn unusable_journal_is_a_clear_error() {
     let before = fs::read(&file.path).expect("a journal");
     let requests = lab.server.request_count();
     let folder = std::env::temp_dir();
-    let missing = file.path.with_extension("missing").join("journal");
+    let missing = place.0.with_extension("missing").join("journal");
+    let not_found = fs::read(&missing).expect_err("no such folder");
     for (path, words) in [
-        (&file.path, "is not a journal of bulk"),
-        (&folder, "cannot be opened"),
-        (&missing, "cannot be opened"),
+        (&place.0, "is not a journal of bulk"),
+        (&folder, "cannot be opened: "),
+        (&missing, &format!("cannot be opened: {not_found}")),
     ] {
         let error = lab
             .client

@@ -135,7 +135,7 @@ impl Error {
     }
 
     /// Sets what the last response's headers say.
-    pub(crate) fn with_answer(mut self, id: Option<RequestId>, limits: RateLimits) -> Error {
+    pub(crate) fn with_response(mut self, id: Option<RequestId>, limits: RateLimits) -> Error {
         self.0.request_id = id;
         self.0.rate_limits = limits;
         self
@@ -396,7 +396,7 @@ pub(crate) enum TimeLimit {
     /// No byte within the idle timeout.
     Idle,
     /// No response within the timeout.
-    Answer,
+    Response,
     /// The deadline of the call passed during the attempt.
     Deadline,
 }
@@ -406,7 +406,7 @@ impl fmt::Display for TimeLimit {
         f.write_str(match self {
             TimeLimit::Connect => "no connection within the connect timeout",
             TimeLimit::Idle => "no byte arrived within the idle timeout",
-            TimeLimit::Answer => "no response within the timeout",
+            TimeLimit::Response => "no response within the timeout",
             TimeLimit::Deadline => "the deadline passed",
         })
     }
@@ -567,7 +567,7 @@ mod tests {
         };
         let id = RequestId::new("req_1");
         Error::new(ErrorKind::RateLimit, "POST /v1/messages", cause)
-            .with_answer(id, RateLimits::default())
+            .with_response(id, RateLimits::default())
     }
 
     #[test]
@@ -723,7 +723,7 @@ mod tests {
                 "no connection within the connect timeout",
             ),
             (TimeLimit::Idle, "no byte arrived within the idle timeout"),
-            (TimeLimit::Answer, "no response within the timeout"),
+            (TimeLimit::Response, "no response within the timeout"),
             (TimeLimit::Deadline, "the deadline passed"),
         ] {
             assert_eq!(text(Cause::TimeLimit { limit }), expected);

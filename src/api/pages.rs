@@ -198,7 +198,7 @@ impl<'a, T> Pages<'a, T> {
     fn error(&self, cause: Cause) -> Error {
         let path = self.path.split('?').next().unwrap_or_default();
         Error::new(ErrorKind::Decode, format!("GET {path}"), cause)
-            .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+            .with_response(self.meta.request_id.clone(), self.meta.rate_limits.clone())
             .with_attempts(self.meta.attempts.clone())
     }
 }

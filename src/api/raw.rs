@@ -232,7 +232,7 @@ impl RawResponse {
         serde_json::from_slice(&self.body).map_err(|error| {
             let cause = Cause::unreadable("JSON of the expected shape", Some(json_error(&error)));
             Error::new(ErrorKind::Decode, "reading the response", cause)
-                .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+                .with_response(self.meta.request_id.clone(), self.meta.rate_limits.clone())
                 .with_attempts(self.meta.attempts.clone())
         })
     }

@@ -69,7 +69,7 @@ impl Fault {
         let (limit, delivery) = match timeout {
             Timeout::Resolve | Timeout::Connect => (TimeLimit::Connect, Delivery::NotSent),
             Timeout::PerRead | Timeout::PerWrite => (TimeLimit::Idle, delivery),
-            Timeout::RecvResponse | Timeout::RecvBody => (TimeLimit::Answer, delivery),
+            Timeout::RecvResponse | Timeout::RecvBody => (TimeLimit::Response, delivery),
             _ => (TimeLimit::Deadline, delivery),
         };
         Fault {

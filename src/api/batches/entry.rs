@@ -58,7 +58,7 @@ impl BatchEntry {
                 });
                 Error::new(classification.kind, action, cause)
                     .with_classification(retryable, classification.advice, None)
-                    .with_answer(id, RateLimits::default())
+                    .with_response(id, RateLimits::default())
             }
             BatchResult::Canceled(_) => {
                 without_message(ErrorKind::NotRun, "canceled with its batch")

@@ -190,7 +190,7 @@ impl BatchResults {
 
     pub(super) fn error(&self, kind: ErrorKind, cause: Cause) -> Error {
         Error::new(kind, self.action(), cause)
-            .with_answer(self.meta.request_id.clone(), self.meta.rate_limits.clone())
+            .with_response(self.meta.request_id.clone(), self.meta.rate_limits.clone())
             .with_attempts(self.meta.attempts.clone())
     }
 

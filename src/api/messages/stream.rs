@@ -186,7 +186,7 @@ impl MessageStream {
             };
             return Err(Error::new(failed.kind, self.action, cause)
                 .with_classification(failed.retryable, None, None)
-                .with_answer(self.meta.request_id, self.meta.rate_limits)
+                .with_response(self.meta.request_id, self.meta.rate_limits)
                 .with_attempts(self.meta.attempts)
                 .with_partial(partial.map(Box::new)));
         }
@@ -298,7 +298,7 @@ impl MessageStream {
         let reason = retryable.then(|| reason.to_owned());
         Error::new(kind, self.action.clone(), cause)
             .with_classification(retryable, classification.advice, reason)
-            .with_answer(meta.request_id, meta.rate_limits)
+            .with_response(meta.request_id, meta.rate_limits)
             .with_attempts(meta.attempts)
             .with_partial(failure.partial)
     }

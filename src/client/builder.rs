@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::http::drain::DrainPolicy;
 use crate::http::{BaseUrl, ConnectionSettings, Headers, Roots, Secret, Timeouts, Transport};
 
-/// Builds a [`Client`]; every check is made by [`build`](ClientBuilder::build).
+/// Builds a [`Client`]; [`build`](ClientBuilder::build) checks every setting.
 ///
 /// ```
 /// use anthropic_blocking::{Client, Limits, RetryPolicy};
@@ -148,11 +148,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Takes settings that are not set in code from the environment, now: `ANTHROPIC_API_KEY`, or
-    /// else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of
+    /// Reads the environment for settings that are not set in code: `ANTHROPIC_API_KEY`, or else
+    /// `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`; and `ANTHROPIC_CUSTOM_HEADERS`, lines of
     /// `Name: value`. An empty variable counts as unset. If a key, a token or a header with either
-    /// is set in code, those of the environment are ignored, also those among the custom headers.
-    /// It makes no difference which setter is called first.
+    /// is set in code, before or after this call, those of the environment are ignored, also those
+    /// among the custom headers.
     pub fn env(mut self) -> ClientBuilder {
         self.env = Environment::read();
         self

@@ -3,12 +3,6 @@
 use crate::error::{Error, Result};
 use crate::http::Headers;
 
-/// The names of the headers that prove who is calling. A request has exactly one of them.
-pub(super) const CREDENTIAL_HEADERS: [&str; 2] = [API_KEY_HEADER, AUTH_TOKEN_HEADER];
-
-const API_KEY_HEADER: &str = "x-api-key";
-const AUTH_TOKEN_HEADER: &str = "authorization";
-
 /// Sets the header of an API key. Errors call the key `label`, such as the name of a variable.
 pub(super) fn set_api_key(headers: &mut Headers, label: &str, key: &str) -> Result<()> {
     check_secret(headers, label, key, API_KEY_HEADER)?;
@@ -78,3 +72,9 @@ pub(super) fn check_credentials(headers: &Headers) -> Result<()> {
 pub(super) fn empty_credential() -> Error {
     Error::config("a header that should prove who is calling is empty")
 }
+
+/// The names of the headers that prove who is calling. A request has exactly one of them.
+pub(super) const CREDENTIAL_HEADERS: [&str; 2] = [API_KEY_HEADER, AUTH_TOKEN_HEADER];
+
+const API_KEY_HEADER: &str = "x-api-key";
+const AUTH_TOKEN_HEADER: &str = "authorization";

@@ -66,6 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pem_error_names_the_cause_without_bytes() {
+        let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        let error = parse_certificates(cut.as_bytes()).expect_err("no end");
+        assert_eq!(
+            error.to_string(),
+            "building the client: the root certificates are not valid PEM: missing section end marker"
+        );
+    }
+
+    #[test]
     fn native_tls_trusts_the_operating_systems_roots() {
         let roots = |native_tls, roots| {
             let settings = ConnectionSettings {

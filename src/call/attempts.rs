@@ -470,7 +470,7 @@ impl<'a> Attempts<'a> {
         let action = self.call.action_for(&failure.cause);
         Error::new(classification.kind, action, failure.cause)
             .with_classification(classification.is_retryable(), classification.advice, reason)
-            .with_answer(head.request_id, head.rate_limits)
+            .with_response(head.request_id, head.rate_limits)
             .with_attempts(std::mem::take(&mut self.finished))
             .with_partial(failure.partial)
     }

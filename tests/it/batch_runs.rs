@@ -358,13 +358,13 @@ fn journal_in_use_is_refused() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_used_is_a_clear_error() {
-    let (lab, place) = (Lab::new(), Place::new("unusable"));
-    fs::write(&place.0, "my only copy").expect("a file");
-    let missing = place.0.with_extension("missing").join("journal");
+fn unusable_journal_is_a_clear_error() {
+    let (lab, file) = (Lab::new(), TemporaryFile::new("unusable"));
+    fs::write(&file.path, "my only copy").expect("a file");
+    let missing = file.path.with_extension("missing").join("journal");
     let not_found = fs::read(&missing).expect_err("no such folder");
     for (path, words) in [
-        (&place.0, "is not a journal of batches"),
+        (&file.path, "is not a journal of batches"),
         (&missing, &format!("cannot be opened: {not_found}")),
     ] {
         let error = lab

@@ -345,11 +345,11 @@ fn lost_create_response_creates_no_second_batch() {
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert_eq!(error.attempts()[0].delivery, Delivery::Unknown);
     let text = error.to_string();
-    let told = "POST /v1/messages/batches: waiting for the response failed: ";
-    assert!(text.starts_with(told), "{text}");
-    let told = "; not repeated: a batch of 2 requests was created since, likely this one: \
+    let expected = "POST /v1/messages/batches: waiting for the response failed: ";
+    assert!(text.starts_with(expected), "{text}");
+    let expected = "; not repeated: a batch of 2 requests was created since, likely this one: \
                 msgbatch_test_000002 (created at 20";
-    assert!(text.contains(told), "{text}");
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

@@ -244,10 +244,10 @@ fn unusable_journal_is_a_clear_error() {
     let before = fs::read(&file.path).expect("a journal");
     let requests = lab.server.request_count();
     let folder = std::env::temp_dir();
-    let missing = place.0.with_extension("missing").join("journal");
+    let missing = file.path.with_extension("missing").join("journal");
     let not_found = fs::read(&missing).expect_err("no such folder");
     for (path, words) in [
-        (&place.0, "is not a journal of bulk"),
+        (&file.path, "is not a journal of bulk"),
         (&folder, "cannot be opened: "),
         (&missing, &format!("cannot be opened: {not_found}")),
     ] {

@@ -1,5 +1,6 @@
 //! How a client is built, and what it sends.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anthropic_blocking::testing::{RecordedRequest, Reply, TestServer};

@@ -24,7 +24,7 @@ pub(crate) struct AdmissionRequest<'a> {
     /// The ticket of an earlier attempt, which keeps the place in the queue.
     pub(crate) ticket: Option<u64>,
     /// Whether an earlier attempt was refused; the caller then logs the wait itself.
-    pub(crate) is_back: bool,
+    pub(crate) was_refused: bool,
     /// The longest wait in all.
     pub(crate) time_left: Option<Duration>,
     /// The longest wait for pauses and overloads together.
@@ -67,7 +67,7 @@ pub(crate) enum AdmissionFailure {
         cause: WaitCause,
     },
     /// A pause or an overload lasts longer than `max_wait`.
-    Refused(WaitCause),
+    MaxWaitExceeded(WaitCause),
     /// The request was cancelled.
     Stopped,
 }
@@ -113,7 +113,7 @@ impl AdmissionRequest<'_> {
                     at_least: to_duration(earliest - start),
                     cause: queue.cause_for(start, ticket, &self.cost, gate),
                 },
-                WaitLimitExceeded::MaxWait(cause) => AdmissionFailure::Refused(cause),
+                WaitLimitExceeded::MaxWait(cause) => AdmissionFailure::MaxWaitExceeded(cause),
             });
         }
         let waiter = queue.join(start, ticket, self.cost, wait_limits);
@@ -163,7 +163,7 @@ impl AdmissionRequest<'_> {
                     return Err(AdmissionFailure::Late { at_least, cause });
                 }
                 Some(WaitLimitExceeded::MaxWait(cause)) => {
-                    return Err(AdmissionFailure::Refused(cause));
+                    return Err(AdmissionFailure::MaxWaitExceeded(cause));
                 }
                 None => {}
             }
@@ -199,7 +199,7 @@ impl AdmissionRequest<'_> {
         let on_wait = state.on_wait.clone();
         drop(state);
         // The call itself logs why a refused request returns.
-        let level = if self.is_back {
+        let level = if self.was_refused {
             Level::Debug
         } else {
             Level::Info
@@ -284,7 +284,7 @@ impl AdmissionFailure {
     /// Returns the error of a request that was never sent.
     pub(crate) fn into_error(self, action: String, time_left: Option<Duration>) -> Error {
         let kind = match self {
-            AdmissionFailure::Late { cause, .. } | AdmissionFailure::Refused(cause) => {
+            AdmissionFailure::Late { cause, .. } | AdmissionFailure::MaxWaitExceeded(cause) => {
                 match cause {
                     WaitCause::Overload => ErrorKind::Overloaded,
                     WaitCause::Pause => ErrorKind::RateLimit,
@@ -306,14 +306,14 @@ impl AdmissionFailure {
                         .into(),
                 )
             }
-            AdmissionFailure::Refused(cause) => {
+            AdmissionFailure::MaxWaitExceeded(cause) => {
                 Cause::Rejected(format!("{cause}, and max_wait permits no longer wait").into())
             }
             AdmissionFailure::Stopped => Cause::Shutdown,
         };
         let is_retryable = matches!(
             self,
-            AdmissionFailure::Late { .. } | AdmissionFailure::Refused(_)
+            AdmissionFailure::Late { .. } | AdmissionFailure::MaxWaitExceeded(_)
         );
         Error::new(kind, action, cause).with_classification(is_retryable, None, None)
     }
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn zero_max_wait_does_not_poll_during_other_waits() {
-        let budget = Budget::on(Clock::System, Rng::with_seed(1));
+        let budget = Budget::with_clock(Clock::System, Rng::with_seed(1));
         let (class, cost) = (ModelClass::of("claude-haiku-4-5"), Cost::request());
         // The second request waits for the headers of the first response.
         let first = budget.reserve(&class, cost, None).expect("room");
@@ -349,7 +349,7 @@ mod tests {
             class: &class,
             cost,
             ticket: None,
-            is_back: false,
+            was_refused: false,
             time_left: Some(Duration::from_millis(50)),
             max_wait: Some(Duration::ZERO),
             is_stopped: &|| {

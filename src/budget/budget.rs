@@ -72,10 +72,10 @@ impl Budget {
         reason = "a budget is shared, not a value"
     )]
     pub fn new() -> Budget {
-        Budget::on(Clock::System, Rng::new())
+        Budget::with_clock(Clock::System, Rng::new())
     }
 
-    pub(crate) fn on(clock: Clock, rng: Rng) -> Budget {
+    pub(crate) fn with_clock(clock: Clock, rng: Rng) -> Budget {
         Budget {
             shared: Arc::new(SharedBudget::new(clock, rng)),
         }
@@ -236,7 +236,7 @@ impl Budget {
             class,
             cost,
             ticket: None,
-            is_back: false,
+            was_refused: false,
             time_left: deadline,
             max_wait: None,
             is_stopped: &|| false,

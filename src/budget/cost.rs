@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::types::Dimension;
 
 /// One value for each [`Dimension`].
-pub(crate) type Each<T> = [T; 3];
+pub(crate) type PerDimension<T> = [T; 3];
 
 pub(crate) const REQUESTS: usize = Dimension::Requests.at();
 pub(crate) const INPUT: usize = Dimension::InputTokens.at();
@@ -25,14 +25,14 @@ pub(crate) type Time = f64;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cost {
-    pub(crate) input: Input,
+    pub(crate) input: InputSize,
     pub(crate) cached: bool,
     pub(crate) max_tokens: u64,
 }
 
 /// How much input a request has, in one measure or the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Input {
+pub(crate) enum InputSize {
     Bytes(u64),
     Tokens(u64),
 }
@@ -77,7 +77,7 @@ impl Cost {
     /// ```
     pub const fn request() -> Cost {
         Cost {
-            input: Input::Tokens(0),
+            input: InputSize::Tokens(0),
             cached: false,
             max_tokens: 0,
         }
@@ -97,7 +97,7 @@ impl Cost {
     /// ```
     #[must_use]
     pub const fn input_bytes(mut self, bytes: u64) -> Cost {
-        self.input = Input::Bytes(at_most(bytes, MOST));
+        self.input = InputSize::Bytes(at_most(bytes, MOST));
         self
     }
 
@@ -114,7 +114,7 @@ impl Cost {
     /// ```
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {
-        self.input = Input::Tokens(at_most(tokens, MOST));
+        self.input = InputSize::Tokens(at_most(tokens, MOST));
         self
     }
 

@@ -28,7 +28,7 @@ fn other_class() -> ModelClass {
 }
 
 fn budget() -> Budget {
-    Budget::on(Clock::System, Rng::with_seed(1))
+    Budget::with_clock(Clock::System, Rng::with_seed(1))
 }
 
 fn ask(class: &ModelClass) -> AdmissionRequest<'_> {
@@ -36,7 +36,7 @@ fn ask(class: &ModelClass) -> AdmissionRequest<'_> {
         class,
         cost: SMALL,
         ticket: None,
-        is_back: false,
+        was_refused: false,
         time_left: None,
         max_wait: None,
         is_stopped: &|| false,
@@ -172,6 +172,12 @@ fn assert_at_rest(budget: &Budget) {
 /// What has been sent in the last minute.
 fn requests_used(budget: &Budget) -> u64 {
     budget.snapshot()[0].requests.used
+}
+
+/// Returns until when the overload gate is closed.
+fn closed_until(budget: &Budget) -> Duration {
+    let until = lock(&budget.shared.state).gate.closed_until();
+    Duration::from_secs_f64(until.expect("closed"))
 }
 
 fn ascends(tickets: &[u64]) -> bool {
@@ -361,7 +367,7 @@ fn who_waits_for_no_refusals_hands_the_turn_on_when_one_comes() {
         let patient = start(&budget, |budget| drop(reserve(budget)));
         first.refuse(None, &pause(30));
         let given_up = join([impatient]);
-        let pause = Err(AdmissionFailure::Refused(WaitCause::Pause));
+        let pause = Err(AdmissionFailure::MaxWaitExceeded(WaitCause::Pause));
         assert!(!is_timely() || given_up == [pause]);
         join([patient]);
         assert_timely(Duration::from_millis(30_100));
@@ -465,7 +471,7 @@ fn a_closed_gate_lets_one_through_at_a_time() {
     check("gate", || {
         let (budget, log) = (open(), GrantLog::default());
         reserve(&budget).overloaded(None);
-        let hold = lock(&budget.shared.state).gate.hold().expect("closed");
+        let closed_until = closed_until(&budget);
         let threads = [class(), other_class(), class()].map(|class| {
             let log = log.clone();
             start(&budget, move |budget| {
@@ -480,8 +486,8 @@ fn a_closed_gate_lets_one_through_at_a_time() {
             })
         });
         join(threads);
-        assert!(passed().as_secs_f64() >= hold);
-        assert_timely(Duration::from_secs_f64(hold));
+        assert!(passed() >= closed_until);
+        assert_timely(closed_until);
         assert_at_rest(&budget);
     });
 }
@@ -491,7 +497,7 @@ fn a_gate_that_opens_lets_go_who_waits_in_each_class() {
     check("gate opens", || {
         let budget = open();
         reserve(&budget).overloaded(None);
-        let hold = lock(&budget.shared.state).gate.hold().expect("closed");
+        let closed_until = closed_until(&budget);
         let threads = [class(), other_class(), class()].map(|class| {
             start(&budget, move |budget| {
                 let reservation = budget.acquire(&ask(&class)).expect("room");
@@ -500,7 +506,7 @@ fn a_gate_that_opens_lets_go_who_waits_in_each_class() {
             })
         });
         let all = join(threads);
-        assert_timely(Duration::from_secs_f64(hold));
+        assert_timely(closed_until);
         drop(all);
         assert_at_rest(&budget);
     });
@@ -519,10 +525,10 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
         let back = start(&budget, move |budget| {
             let ticket = Some(refused.ticket());
             refused.refuse(None, &pause(30));
-            let (class, is_back) = (class(), true);
+            let (class, was_refused) = (class(), true);
             let ask = AdmissionRequest {
                 ticket,
-                is_back,
+                was_refused,
                 ..ask(&class)
             };
             let reservation = budget.acquire(&ask).expect("room");
@@ -577,12 +583,12 @@ fn live(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
         let cost = if rng.bool() { SMALL } else { LARGE };
         let time_left = rng.bool().then(|| Duration::from_secs(rng.u64(..90)));
         let max_wait = rng.bool().then(|| Duration::from_secs(rng.u64(..5)));
-        let is_back = ticket.is_some();
+        let was_refused = ticket.is_some();
         let asked = budget.acquire(&AdmissionRequest {
             class: &class,
             cost,
             ticket: ticket.take(),
-            is_back,
+            was_refused,
             time_left,
             max_wait,
             is_stopped: &|| stop.load(Ordering::SeqCst),

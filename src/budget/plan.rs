@@ -142,7 +142,7 @@ impl DryRun {
             answers: Vec::new(),
             plan: Plan::default(),
         };
-        for (key, cost) in run.limiter.open() {
+        for (key, cost) in run.limiter.requests_in_flight() {
             run.begin(key, &cost);
         }
         run
@@ -198,7 +198,7 @@ impl DryRun {
 
     /// Adds a request in flight, and returns the tokens that it is expected to use.
     fn begin(&mut self, key: SlabKey, cost: &Cost) -> (u64, u64) {
-        let expected = self.limiter.expected(cost);
+        let expected = self.limiter.expected_cost(cost);
         let usage = Usage {
             input_tokens: whole(expected[INPUT]),
             output_tokens: whole(expected[OUTPUT]),

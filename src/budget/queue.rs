@@ -205,7 +205,7 @@ impl ClassQueue {
         let Some(head) = self.waiters.front() else {
             return;
         };
-        let is_earlier = match self.limiter.outlook(now, &head.cost, gate) {
+        let is_earlier = match self.limiter.check_admission(now, &head.cost, gate) {
             Ok(()) | Err(NotNow::Never(_)) => true,
             Err(NotNow::NotBefore(time, _)) => self
                 .head_until
@@ -264,22 +264,22 @@ impl ClassQueue {
         let before = self.waiters.iter();
         for other in before.take_while(|other| other.ticket < ticket) {
             // By the estimate of now, not of when the waiter joined.
-            let expected = self.limiter.expected(&other.cost);
+            let expected = self.limiter.expected_cost(&other.cost);
             for (sum, expected) in queued.iter_mut().zip(expected) {
                 *sum += expected;
             }
         }
-        let gate = gate.hold().unwrap_or(now);
-        self.limiter.at_best(now, &queued, cost).max(gate)
+        let gate = gate.closed_until().unwrap_or(now);
+        self.limiter.earliest_possible(now, &queued, cost).max(gate)
     }
 
     /// Returns the pause of the class or the hold of the overload gate, whichever ends later.
     pub(super) fn suspension(&self, now: Time, gate: &OverloadGate) -> Option<Suspension> {
         let pause = Suspension {
-            until: self.limiter.pause(),
+            until: self.limiter.paused_until(),
             cause: WaitCause::Pause,
         };
-        let hold = gate.hold().map(|until| Suspension {
+        let hold = gate.closed_until().map(|until| Suspension {
             until,
             cause: WaitCause::Overload,
         });
@@ -316,7 +316,7 @@ fn expected_wait(
     cost: &Cost,
     gate: &mut OverloadGate,
 ) -> Option<ExpectedWait> {
-    match limiter.outlook(now, cost, gate) {
+    match limiter.check_admission(now, cost, gate) {
         Err(NotNow::NotBefore(time, cause)) => Some(ExpectedWait {
             until: Some(time),
             cause,
@@ -357,7 +357,7 @@ mod tests {
             ..LimitHeaders::default()
         };
         let limiter = &mut queue.limiter;
-        limiter.refused(0.0, key, Refusal::Unexplained, &pause, &mut gate);
+        limiter.record_refusal(0.0, key, Refusal::Unexplained, &pause, &mut gate);
         let wait_limits = WaitLimits {
             deadline: None,
             max_wait: None,

@@ -132,7 +132,7 @@ impl Reservation {
         let Some(key) = self.key else { return };
         let headers = LimitHeaders::of_class(&self.class, limits);
         self.shared.update_limiter(&self.class, |limiter, now, _| {
-            limiter.learn(now, key, &headers)
+            limiter.learn_from_headers(now, key, &headers)
         });
     }
 
@@ -157,7 +157,7 @@ impl Reservation {
         let Some(key) = self.key else { return };
         self.shared
             .update_limiter(&self.class, |limiter, now, gate| {
-                limiter.begun(now, key, usage, gate)
+                limiter.record_start(now, key, usage, gate)
             });
     }
 
@@ -178,7 +178,7 @@ impl Reservation {
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
         self.shared.update_limiter(&self.class, |limiter, now, _| {
-            limiter.output_seen(now, key, output_tokens);
+            limiter.record_output(now, key, output_tokens);
         });
     }
 
@@ -201,7 +201,7 @@ impl Reservation {
         self.shared
             .update_limiter(&self.class, |limiter, now, gate| {
                 if let Some(headers) = &headers {
-                    limiter.learn(now, key, headers);
+                    limiter.learn_from_headers(now, key, headers);
                 }
                 limiter.settle(now, key, usage, gate);
             });
@@ -239,7 +239,7 @@ impl Reservation {
         let excess = self
             .shared
             .update_limiter(&self.class, |limiter, now, gate| {
-                limiter.refused(now, key, refusal, &headers, gate)
+                limiter.record_refusal(now, key, refusal, &headers, gate)
             });
         self.shared.wake_over_max_wait();
         excess.flatten()
@@ -266,7 +266,7 @@ impl Reservation {
         let wait = retry_after.map(|wait| wait.as_secs_f64());
         self.shared
             .update_limiter(&self.class, |limiter, now, gate| {
-                limiter.overloaded(now, key, wait, gate);
+                limiter.record_overload(now, key, wait, gate);
             });
         self.shared.wake_over_max_wait();
     }
@@ -293,7 +293,7 @@ impl Reservation {
         let Some(key) = self.key.take() else { return };
         self.shared
             .update_limiter(&self.class, |limiter, now, gate| {
-                limiter.failed(now, key, delivery, gate);
+                limiter.record_failure(now, key, delivery, gate);
             });
     }
 }

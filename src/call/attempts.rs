@@ -161,7 +161,7 @@ impl<'a> Attempts<'a> {
             class,
             cost: *cost,
             ticket: self.ticket,
-            is_back: was_refused,
+            was_refused,
             time_left,
             max_wait: self.retry_state.max_wait_left(),
             is_stopped: &|| call.is_cancelled(),
@@ -191,7 +191,7 @@ impl<'a> Attempts<'a> {
             AdmissionFailure::Stopped => return self.cancel_error(last_failure),
             AdmissionFailure::Exceeds(excess) => excess.to_string(),
             AdmissionFailure::Late { cause, .. } => format!("{AFTER_DEADLINE}: {cause}"),
-            AdmissionFailure::Refused(_) => self.retry_state.max_wait_reason(),
+            AdmissionFailure::MaxWaitExceeded(_) => self.retry_state.max_wait_reason(),
         };
         let Some(mut last_failure) = last_failure else {
             return denied.into_error(self.call.action(), time_left);

@@ -396,7 +396,7 @@ impl ClientBuilder {
         let mut rng = self.seed.map_or_else(Rng::new, Rng::with_seed);
         let budget = match (self.budget, self.limits) {
             (Some(budget), None) => budget,
-            (None, limits) => Budget::on(self.clock.clone(), rng.fork())
+            (None, limits) => Budget::with_clock(self.clock.clone(), rng.fork())
                 .default_limits(limits.unwrap_or_default()),
             (Some(_), Some(_)) => {
                 return Err(Error::config(

@@ -15,17 +15,18 @@ use super::pacer::{PaceRates, Pacer};
 use super::server_buckets::{BucketHold, ExpectedCharge, LimitChange, Room, ServerBuckets};
 use super::slab::{Slab, SlabKey};
 use super::window::{Window, WindowEntry};
-use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS, Time, at_most, whole};
+use crate::budget::cost::{Cost, INPUT, OUTPUT, PerDimension, REQUESTS, Time, at_most, whole};
 use crate::budget::limits::Limits;
 
 /// Decides when the requests of one model class may be sent, and learns from their outcomes.
 ///
 /// A request goes through [`try_admit`](ClassLimiter::try_admit) until it is admitted; then, as
-/// they come, [`learn`](ClassLimiter::learn) with the headers, [`begun`](ClassLimiter::begun) with
-/// the usage of `message_start`, [`output_seen`](ClassLimiter::output_seen); and exactly one end:
-/// [`settle`](ClassLimiter::settle), [`refused`](ClassLimiter::refused),
-/// [`overloaded`](ClassLimiter::overloaded) or [`failed`](ClassLimiter::failed). Calls after the
-/// end are ignored.
+/// they come, [`learn_from_headers`](ClassLimiter::learn_from_headers) with the headers,
+/// [`record_start`](ClassLimiter::record_start) with the usage of `message_start`,
+/// [`record_output`](ClassLimiter::record_output); and exactly one end:
+/// [`settle`](ClassLimiter::settle), [`record_refusal`](ClassLimiter::record_refusal),
+/// [`record_overload`](ClassLimiter::record_overload) or
+/// [`record_failure`](ClassLimiter::record_failure). Calls after the end are ignored.
 #[derive(Debug, Clone)]
 pub(crate) struct ClassLimiter {
     window: Window,
@@ -78,12 +79,12 @@ struct ConcurrencyLimit {
 /// What a request finally counts.
 #[derive(Debug, Clone, Copy)]
 struct FinalCost {
-    server: Each<u64>,
-    window: Each<u64>,
+    server: PerDimension<u64>,
+    window: PerDimension<u64>,
 }
 
 impl FinalCost {
-    fn of_both(cost: Each<u64>) -> FinalCost {
+    fn of_both(cost: PerDimension<u64>) -> FinalCost {
         FinalCost {
             server: cost,
             window: cost,
@@ -133,7 +134,7 @@ impl ClassLimiter {
     }
 
     /// Returns whether a request could be sent now, and if not, why and until when.
-    pub(crate) fn outlook(
+    pub(crate) fn check_admission(
         &mut self,
         now: Time,
         cost: &Cost,
@@ -176,7 +177,7 @@ impl ClassLimiter {
     }
 
     /// Learns from the headers of a response of any status.
-    pub(crate) fn learn(&mut self, now: Time, key: SlabKey, headers: &LimitHeaders) {
+    pub(crate) fn learn_from_headers(&mut self, now: Time, key: SlabKey, headers: &LimitHeaders) {
         self.advance(now);
         let Some(request) = self.requests.find(key) else {
             return;
@@ -191,7 +192,7 @@ impl ClassLimiter {
 
     /// Records that the response began: the host accepted the request. `usage` has the input
     /// tokens, or nothing with gateways that report them at the end only.
-    pub(crate) fn begun(
+    pub(crate) fn record_start(
         &mut self,
         now: Time,
         key: SlabKey,
@@ -216,7 +217,7 @@ impl ClassLimiter {
     }
 
     /// Records the output tokens that the stream has shown in all.
-    pub(crate) fn output_seen(&mut self, now: Time, key: SlabKey, tokens: u64) {
+    pub(crate) fn record_output(&mut self, now: Time, key: SlabKey, tokens: u64) {
         self.advance(now);
         let tokens = at_most(tokens, MAX_REQUEST_TOKENS);
         let Some(request) = self
@@ -241,7 +242,7 @@ impl ClassLimiter {
         usage: &Usage,
         gate: &mut OverloadGate,
     ) {
-        self.begun(now, key, usage, gate);
+        self.record_start(now, key, usage, gate);
         let output = at_most(usage.output_tokens, MAX_REQUEST_TOKENS);
         let Some(request) = self.end_request(key, |request, counted| {
             // Input that was never reported stays as estimated.
@@ -260,7 +261,7 @@ impl ClassLimiter {
 
     /// Ends a request that the server refused with a 429 which succeeds after a pause, and starts
     /// the pause. Returns the limit that the request alone exceeds, if no pause helps.
-    pub(crate) fn refused(
+    pub(crate) fn record_refusal(
         &mut self,
         now: Time,
         key: SlabKey,
@@ -268,7 +269,7 @@ impl ClassLimiter {
         headers: &LimitHeaders,
         gate: &mut OverloadGate,
     ) -> Option<OverLimit> {
-        self.learn(now, key, headers);
+        self.learn_from_headers(now, key, headers);
         // As far as is known, a refusal costs nothing at the server. The caller's own limit counts
         // every request that was sent.
         let request = self.end_request(key, |_, _| FinalCost {
@@ -287,7 +288,7 @@ impl ClassLimiter {
 
     /// Ends a request that the host refused as overloaded, at once or within the response. `wait`
     /// is the `retry-after` in seconds.
-    pub(crate) fn overloaded(
+    pub(crate) fn record_overload(
         &mut self,
         now: Time,
         key: SlabKey,
@@ -304,7 +305,7 @@ impl ClassLimiter {
     }
 
     /// Ends a request that failed in another way.
-    pub(crate) fn failed(
+    pub(crate) fn record_failure(
         &mut self,
         now: Time,
         key: SlabKey,
@@ -325,13 +326,18 @@ impl ClassLimiter {
     }
 
     /// Returns the expected cost of a request, for the requests that wait behind it.
-    pub(crate) fn expected(&self, cost: &Cost) -> Each<f64> {
+    pub(crate) fn expected_cost(&self, cost: &Cost) -> PerDimension<f64> {
         self.estimate(cost).mean
     }
 
     /// Returns the earliest time at which a request can be sent with `queued` ahead of it, in the
     /// best case.
-    pub(crate) fn at_best(&mut self, now: Time, queued: &Each<f64>, cost: &Cost) -> Time {
+    pub(crate) fn earliest_possible(
+        &mut self,
+        now: Time,
+        queued: &PerDimension<f64>,
+        cost: &Cost,
+    ) -> Time {
         self.advance(now);
         let estimate = self.estimate(cost);
         let charge = ExpectedCharge::new(&estimate, cost.max_tokens);
@@ -341,12 +347,12 @@ impl ClassLimiter {
     }
 
     /// Returns the end of the pause after a refusal.
-    pub(crate) fn pause(&self) -> Time {
+    pub(crate) fn paused_until(&self) -> Time {
         self.paused_until
     }
 
     /// Returns the requests in flight.
-    pub(crate) fn open(&self) -> Vec<(SlabKey, Cost)> {
+    pub(crate) fn requests_in_flight(&self) -> Vec<(SlabKey, Cost)> {
         let requests = self.requests.iter();
         requests.map(|(key, request)| (key, request.cost)).collect()
     }
@@ -359,7 +365,7 @@ impl ClassLimiter {
             used: self.window.sums(),
             in_flight: self.server.in_flight(),
             server: [REQUESTS, INPUT, OUTPUT].map(|d| self.server.view(d)),
-            pause_until: self.paused_until,
+            paused_until: self.paused_until,
         }
     }
 
@@ -479,7 +485,7 @@ impl ClassLimiter {
     fn end_request(
         &mut self,
         key: SlabKey,
-        final_cost: impl FnOnce(&RequestInFlight, Each<u64>) -> FinalCost,
+        final_cost: impl FnOnce(&RequestInFlight, PerDimension<u64>) -> FinalCost,
     ) -> Option<RequestInFlight> {
         let mut request = self.requests.take(key)?;
         let cost = final_cost(&request, request.entry.counted());
@@ -743,7 +749,7 @@ mod tests {
         let decision = limiter.try_admit(0.1, &SMALL, &mut gate);
         let soon = NotNow::NotBefore(ARRIVAL_TIME, WaitCause::FirstResponse);
         assert_eq!(decision, Err(soon));
-        limiter.learn(0.5, key, &headers(1_000.0));
+        limiter.learn_from_headers(0.5, key, &headers(1_000.0));
         granted(limiter.try_admit(1.0, &SMALL, &mut gate));
     }
 
@@ -784,7 +790,7 @@ mod tests {
         };
         let refusal = Refusal::Limit(Some(Dimension::InputTokens), None);
         assert_eq!(
-            limiter.refused(1.0, key, refusal, &headers, &mut gate),
+            limiter.record_refusal(1.0, key, refusal, &headers, &mut gate),
             None
         );
         let (time, why) = not_before(limiter.try_admit(1.0, &SMALL, &mut gate));
@@ -806,8 +812,8 @@ mod tests {
                 }
             };
             let headers = LimitHeaders::default();
-            limiter.refused(now, key, Refusal::Unexplained, &headers, &mut gate);
-            pauses.push(limiter.view(now).pause_until - now);
+            limiter.record_refusal(now, key, Refusal::Unexplained, &headers, &mut gate);
+            pauses.push(limiter.view(now).paused_until - now);
         }
         for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0]) {
             assert!((expected..expected + 0.1).contains(pause), "{pauses:?}");
@@ -825,7 +831,7 @@ mod tests {
             ..LimitHeaders::default()
         };
         for key in keys {
-            limiter.refused(0.5, key, Refusal::Growth, &headers, &mut gate);
+            limiter.record_refusal(0.5, key, Refusal::Growth, &headers, &mut gate);
         }
         let (mut now, mut count) = (1.6, 0);
         while now < 11.6 {
@@ -850,7 +856,7 @@ mod tests {
             ..headers(1_000.0)
         };
         for key in keys {
-            limiter.refused(0.5, key, refusal, &headers, &mut gate);
+            limiter.record_refusal(0.5, key, refusal, &headers, &mut gate);
         }
         let (mut now, mut sent) = (0.5, Vec::new());
         while sent.len() < 20 {
@@ -874,7 +880,7 @@ mod tests {
             .map(|_| granted(limiter.try_admit(0.2, &SMALL, &mut gate)))
             .collect();
         for key in keys {
-            limiter.refused(
+            limiter.record_refusal(
                 0.5,
                 key,
                 Refusal::Unexplained,
@@ -904,7 +910,7 @@ mod tests {
             retry_after: Some(1.0),
             ..LimitHeaders::default()
         };
-        limiter.refused(0.0, key, Refusal::Concurrency, &headers, &mut gate);
+        limiter.record_refusal(0.0, key, Refusal::Concurrency, &headers, &mut gate);
         granted(limiter.try_admit(5.0, &SMALL, &mut gate));
         let (time, why) = not_before(limiter.try_admit(5.0, &SMALL, &mut gate));
         assert!(
@@ -932,7 +938,7 @@ mod tests {
             limit: Some(2_000.0),
             remaining: Some(0.0),
         };
-        limiter.learn(9.0, key, &headers);
+        limiter.learn_from_headers(9.0, key, &headers);
         let decision = limiter.try_admit(9.0, &cost, &mut gate);
         assert_eq!(decision, Err(NotNow::NotBefore(14.0, server)));
     }
@@ -944,9 +950,9 @@ mod tests {
         limiter.settle(1.0, key, &usage(100, 10), &mut gate);
         let used = limiter.view(1.0).used;
         limiter.settle(1.0, key, &usage(900, 90), &mut gate);
-        limiter.output_seen(1.0, key, 500);
-        limiter.overloaded(1.0, key, None, &mut gate);
-        limiter.failed(1.0, key, Delivery::NotSent, &mut gate);
+        limiter.record_output(1.0, key, 500);
+        limiter.record_overload(1.0, key, None, &mut gate);
+        limiter.record_failure(1.0, key, Delivery::NotSent, &mut gate);
         assert_eq!(limiter.view(1.0).used, used);
         assert!(limiter.is_at_rest(1.0) && gate.is_open());
     }
@@ -960,9 +966,9 @@ mod tests {
         ] {
             let (mut limiter, mut gate) = limiter(Limits::per_minute().output_tokens(9_999));
             let key = granted(limiter.try_admit(0.0, &SMALL, &mut gate));
-            limiter.begun(0.5, key, &usage(120, 1), &mut gate);
-            limiter.output_seen(1.0, key, 30);
-            limiter.failed(2.0, key, delivery, &mut gate);
+            limiter.record_start(0.5, key, &usage(120, 1), &mut gate);
+            limiter.record_output(1.0, key, 30);
+            limiter.record_failure(2.0, key, delivery, &mut gate);
             assert_eq!(limiter.view(2.0).used, expected, "{delivery}");
             assert!(limiter.is_at_rest(2.0));
         }
@@ -993,18 +999,18 @@ mod tests {
             let now = f64::from(round) * 61.0;
             let key = granted(limiter.try_admit(now, &cost, &mut gate));
             let before = (limiter.view(now).used, limiter.server.level(INPUT));
-            limiter.begun(now, key, &Usage::default(), &mut gate);
+            limiter.record_start(now, key, &Usage::default(), &mut gate);
             let after = (limiter.view(now).used, limiter.server.level(INPUT));
             assert_eq!(after, before, "the estimate stays");
             limiter.settle(now + 1.0, key, &usage(1_000, 10), &mut gate);
         }
-        let expected = limiter.expected(&cost)[INPUT];
+        let expected = limiter.expected_cost(&cost)[INPUT];
         assert!((expected - 1_000.0).abs() < 1e-6, "{expected}");
         // The input of the next request is never reported.
         let key = granted(limiter.try_admit(700.0, &cost, &mut gate));
         limiter.settle(701.0, key, &usage(0, 10), &mut gate);
         assert_eq!(limiter.view(701.0).used[INPUT], 1_000);
-        assert!((limiter.expected(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
+        assert!((limiter.expected_cost(&cost)[INPUT] - 1_000.0).abs() < 1e-6);
         // The input of a prompt from the cache is reported, and free.
         let key = granted(limiter.try_admit(800.0, &cost, &mut gate));
         let mut cached = usage(0, 10);
@@ -1048,7 +1054,7 @@ mod tests {
                 remaining: Some(remaining),
             };
             let refusal = Refusal::Limit(Some(dimension), Some(limit));
-            let excess = limiter.refused(0.3, key, refusal, &headers, &mut gate);
+            let excess = limiter.record_refusal(0.3, key, refusal, &headers, &mut gate);
             assert_eq!(
                 excess.is_some(),
                 expected,
@@ -1079,9 +1085,9 @@ mod tests {
         let mut now = 0.0;
         for ahead in 0..60 {
             let queued = limiter
-                .expected(&SMALL)
+                .expected_cost(&SMALL)
                 .map(|cost| cost * f64::from(ahead % 3));
-            let best = limiter.at_best(now, &queued, &SMALL);
+            let best = limiter.earliest_possible(now, &queued, &SMALL);
             for _ in 0..=ahead % 3 {
                 let key = loop {
                     match limiter.try_admit(now, &SMALL, &mut gate) {

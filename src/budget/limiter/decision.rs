@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::token_bucket::BucketView;
-use crate::budget::cost::{Each, Time};
+use crate::budget::cost::{PerDimension, Time};
 use crate::budget::limits::Limits;
 use crate::types::{Dimension, WaitCause};
 
@@ -48,11 +48,11 @@ pub(crate) struct LimiterView {
     /// The caller's own limits.
     pub(crate) limits: Limits,
     /// What counts against the limits in the last 60 s.
-    pub(crate) used: Each<u64>,
+    pub(crate) used: PerDimension<u64>,
     /// Requests in flight.
     pub(crate) in_flight: usize,
     /// The server's buckets, where their limits are known.
-    pub(crate) server: Each<Option<BucketView>>,
+    pub(crate) server: PerDimension<Option<BucketView>>,
     /// The end of the pause after a refusal; a past time if there is none.
-    pub(crate) pause_until: Time,
+    pub(crate) paused_until: Time,
 }

@@ -1,21 +1,21 @@
 //! Estimates of what requests will cost, learned from what earlier requests cost.
 
-use crate::budget::cost::{Cost, Each, Input, at_most, lesser, whole};
+use crate::budget::cost::{Cost, InputSize, PerDimension, at_most, lesser, whole};
 
 /// The expected cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
     /// The expected cost.
-    pub(crate) mean: Each<f64>,
+    pub(crate) mean: PerDimension<f64>,
     /// The variance of the cost of one request.
-    pub(crate) variance: Each<f64>,
+    pub(crate) variance: PerDimension<f64>,
     /// The variance of the mean itself, relative to its square: an error that all requests in
     /// flight share.
-    pub(crate) mean_error: Each<f64>,
+    pub(crate) mean_error: PerDimension<f64>,
     /// What the window counts at admission, in whole tokens.
-    pub(crate) promise: Each<u64>,
+    pub(crate) promise: PerDimension<u64>,
     /// Whether enough is known to reject a request for its size.
-    pub(crate) is_reliable: Each<bool>,
+    pub(crate) is_reliable: PerDimension<bool>,
 }
 
 /// What the window counts for a request until its cost is known.
@@ -66,10 +66,10 @@ impl Estimates {
 
     /// Learns the actual input tokens of a request.
     pub(crate) fn learn_input(&mut self, cost: &Cost, tokens: u64) {
-        let (Input::Bytes(size) | Input::Tokens(size)) = cost.input;
+        let (InputSize::Bytes(size) | InputSize::Tokens(size)) = cost.input;
         let per_token = match cost.input {
-            Input::Bytes(_) => BYTES_PER_TOKEN,
-            Input::Tokens(_) => 1.0,
+            InputSize::Bytes(_) => BYTES_PER_TOKEN,
+            InputSize::Tokens(_) => 1.0,
         };
         if size > 0 {
             // Tokens that cannot come from the bytes, such as those of a document given by its id
@@ -105,8 +105,8 @@ impl Estimates {
                 .or_prior(MIN_OUTPUT_SAMPLES, prior, PRIOR_OUTPUT_DEVIATION * prior);
         let output = lesser(length.mean, most);
         let promise = match (basis, cost.input) {
-            (PromiseBasis::Maximum, Input::Tokens(tokens)) => [1, tokens, cost.max_tokens],
-            (PromiseBasis::Maximum, Input::Bytes(_)) => {
+            (PromiseBasis::Maximum, InputSize::Tokens(tokens)) => [1, tokens, cost.max_tokens],
+            (PromiseBasis::Maximum, InputSize::Bytes(_)) => {
                 let input = whole(input + BOUND_DEVIATIONS * input_variance.sqrt());
                 [1, input, cost.max_tokens]
             }
@@ -133,7 +133,7 @@ impl Estimates {
 
     /// Returns the factor between the guessed and the actual input.
     fn input_ratio(&self, cost: &Cost) -> RunningMean {
-        if let (Input::Tokens(_), false) = (cost.input, cost.cached) {
+        if let (InputSize::Tokens(_), false) = (cost.input, cost.cached) {
             return RunningMean::EXACTLY_ONE;
         }
         self.input_ratios[usize::from(cost.cached)][is_in_tokens(cost)].or_prior(
@@ -215,13 +215,13 @@ impl RunningMean {
 /// Returns the input tokens before anything is learned.
 fn guessed_input(cost: &Cost) -> f64 {
     match cost.input {
-        Input::Tokens(tokens) => tokens as f64,
-        Input::Bytes(bytes) => bytes as f64 / BYTES_PER_TOKEN,
+        InputSize::Tokens(tokens) => tokens as f64,
+        InputSize::Bytes(bytes) => bytes as f64 / BYTES_PER_TOKEN,
     }
 }
 
 fn is_in_tokens(cost: &Cost) -> usize {
-    usize::from(matches!(cost.input, Input::Tokens(_)))
+    usize::from(matches!(cost.input, InputSize::Tokens(_)))
 }
 
 /// Returns the index of the outputs with about this `max_tokens`.

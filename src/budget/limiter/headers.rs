@@ -3,12 +3,12 @@
 use crate::types::{ApiError, Dimension, RateLimit, RateLimits};
 
 use crate::budget::class::ModelClass;
-use crate::budget::cost::{Each, INPUT};
+use crate::budget::cost::{INPUT, PerDimension};
 
 /// The rate-limit headers of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct LimitHeaders {
-    pub(crate) values: Each<HeaderValues>,
+    pub(crate) values: PerDimension<HeaderValues>,
     /// The `retry-after` of a refusal, in seconds.
     pub(crate) retry_after: Option<f64>,
 }

@@ -162,7 +162,7 @@ impl OverloadGate {
     }
 
     /// Returns the time before which no request passes; `None` if the gate is open.
-    pub(crate) fn hold(&self) -> Option<Time> {
+    pub(crate) fn closed_until(&self) -> Option<Time> {
         match self.state {
             GateState::Open => None,
             GateState::Closed { until, .. } | GateState::Opening { until, .. } => Some(until),

@@ -3,7 +3,7 @@
 use crate::types::Dimension;
 
 use super::math::{exp2, ln_1p};
-use crate::budget::cost::{Each, REQUESTS, Time, greater, lesser};
+use crate::budget::cost::{PerDimension, REQUESTS, Time, greater, lesser};
 
 /// Spreads requests over time by debt.
 ///
@@ -12,7 +12,7 @@ use crate::budget::cost::{Each, REQUESTS, Time, greater, lesser};
 #[derive(Debug, Clone)]
 pub(crate) struct Pacer {
     /// The time at which the cost of all admitted requests is paid.
-    due: Each<Time>,
+    due: PerDimension<Time>,
     /// The speed of the present ramp at its start, and when that was.
     ramp_start: f64,
     ramp_from: Time,
@@ -28,7 +28,7 @@ pub(crate) struct Pacer {
 }
 
 /// How much of each dimension may be spent per second; infinite where no limit is known.
-pub(crate) type PaceRates = Each<f64>;
+pub(crate) type PaceRates = PerDimension<f64>;
 
 impl Pacer {
     pub(crate) fn new() -> Pacer {
@@ -46,7 +46,12 @@ impl Pacer {
 
     /// Moves the ramp on to `now` and returns the pace, from the refill rates of the server and the
     /// rates of the caller's own limits.
-    pub(crate) fn pace(&mut self, now: Time, server: &Each<f64>, window: &Each<f64>) -> PaceRates {
+    pub(crate) fn pace(
+        &mut self,
+        now: Time,
+        server: &PerDimension<f64>,
+        window: &PerDimension<f64>,
+    ) -> PaceRates {
         if now - self.last_sent > RAMP_REST {
             (self.ramp_from, self.ramp_start) = (now, self.next_ramp_start);
         }
@@ -69,7 +74,7 @@ impl Pacer {
     }
 
     /// Adds the expected cost of a request that is sent now to the debt.
-    pub(crate) fn add_debt(&mut self, now: Time, cost: &Each<f64>, pace: &PaceRates) {
+    pub(crate) fn add_debt(&mut self, now: Time, cost: &PerDimension<f64>, pace: &PaceRates) {
         self.last_sent = now;
         // The debt is paid at the speeds to come, up to that of the limit.
         let growth = greater(lesser(self.max_requests_speed, 1.0) / self.speed, 1.0);
@@ -272,7 +277,7 @@ const SHORT_DEBT: f64 = 0.05;
 mod tests {
     use super::*;
 
-    const ANY: Each<f64> = [f64::INFINITY; 3];
+    const ANY: PerDimension<f64> = [f64::INFINITY; 3];
 
     /// Counts the requests from `start` to `end`, with wake-ups that are late by `late` seconds.
     fn run(pacer: &mut Pacer, start: Time, end: Time, rate: f64, late: f64) -> usize {

@@ -8,7 +8,7 @@ use super::level_history::LevelHistory;
 use super::token_bucket::{
     self, BucketView, HeaderSample, Load, PerBucket, TOKENS_ROUNDING, TokenBucket,
 };
-use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS, Time, greater, lesser};
+use crate::budget::cost::{INPUT, OUTPUT, PerDimension, REQUESTS, Time, greater, lesser};
 
 /// The server's token buckets for requests, input tokens and output tokens.
 ///
@@ -175,7 +175,7 @@ impl ServerBuckets {
     }
 
     /// Ends a request: returns its reservation and charges its actual cost.
-    pub(crate) fn settle(&mut self, hold: &BucketHold, actual: &Each<f64>) {
+    pub(crate) fn settle(&mut self, hold: &BucketHold, actual: &PerDimension<f64>) {
         self.in_flight -= 1;
         self.is_charging_untested = false;
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
@@ -207,7 +207,7 @@ impl ServerBuckets {
         &mut self,
         hold: &BucketHold,
         headers: &LimitHeaders,
-    ) -> Each<Option<LimitChange>> {
+    ) -> PerDimension<Option<LimitChange>> {
         let mut changes = [None; 3];
         self.detect_charging(hold, &headers.values[OUTPUT]);
         let bands = self.history.since(hold.sent_at);
@@ -243,7 +243,7 @@ impl ServerBuckets {
     }
 
     /// Sets limits that the caller knows. Buckets that were unknown are taken to be full.
-    pub(crate) fn assume_limits(&mut self, limits: &Each<Option<f64>>) {
+    pub(crate) fn assume_limits(&mut self, limits: &PerDimension<Option<f64>>) {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
             if let Some(limit) = limits[dimension_of(d)].filter(|limit| *limit > 0.0) {
                 let was_known = bucket.is_known() && !bucket.is_guess;
@@ -299,7 +299,11 @@ impl ServerBuckets {
 
     /// Returns the earliest time at which `queued` and a request can all have been admitted, in the
     /// best case: without margins and foreign use, and if the requests in flight cost nothing.
-    pub(crate) fn earliest_possible(&self, queued: &Each<f64>, charge: &ExpectedCharge) -> Time {
+    pub(crate) fn earliest_possible(
+        &self,
+        queued: &PerDimension<f64>,
+        charge: &ExpectedCharge,
+    ) -> Time {
         let mut earliest = self.now;
         for (dimension, queued) in queued.iter().enumerate() {
             let d = self.bucket_of(dimension);
@@ -327,7 +331,7 @@ impl ServerBuckets {
     }
 
     /// Returns the refill per second that is left to this client; infinite where it is unknown.
-    pub(crate) fn refill_rates(&self) -> Each<f64> {
+    pub(crate) fn refill_rates(&self) -> PerDimension<f64> {
         let mut rates = [f64::INFINITY; 3];
         for (d, rate) in rates.iter_mut().enumerate() {
             let bucket = &self.buckets[self.bucket_of(d)];

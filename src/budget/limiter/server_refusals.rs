@@ -9,7 +9,7 @@ use super::server_buckets::{
     ExpectedCharge, FULL_MINUTE, MAX_OUTPUT, OutputCharging, ServerBuckets, dimension_of,
 };
 use super::token_bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING, TokenBucket};
-use crate::budget::cost::{Each, OUTPUT, REQUESTS};
+use crate::budget::cost::{OUTPUT, PerDimension, REQUESTS};
 
 impl ServerBuckets {
     /// Learns from a refusal of a request that was settled at no cost. The headers of the refusal
@@ -90,7 +90,7 @@ impl ServerBuckets {
     /// Each further round of refusals lowers a guess; one that has grown far is first brought down
     /// to twice the use. No guess is below the lowest limit of any tier: such a use was not the
     /// cause of the refusal.
-    pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &Each<u64>) {
+    pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &PerDimension<u64>) {
         let has_guess = self.buckets.iter().any(|bucket| bucket.is_guess);
         if self.now < self.last_refusal_round + REFUSAL_ROUND && has_guess {
             return;
@@ -198,4 +198,4 @@ const GUESSED_MINUTES: f64 = 0.25;
 /// The lowest limits of any tier and model per minute: requests, input tokens, output tokens.
 ///
 /// Moves no row: the limits of the scenarios are far above.
-const LOWEST_LIMITS: Each<f64> = [5.0, 10_000.0, 2_000.0];
+const LOWEST_LIMITS: PerDimension<f64> = [5.0, 10_000.0, 2_000.0];

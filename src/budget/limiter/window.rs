@@ -4,7 +4,7 @@ use crate::types::Dimension;
 
 use super::estimate::{BOUND_DEVIATIONS, Estimate};
 use super::math::SECONDS_PER_MINUTE;
-use crate::budget::cost::{Each, OUTPUT, Time, at_most, greater, whole};
+use crate::budget::cost::{OUTPUT, PerDimension, Time, at_most, greater, whole};
 use crate::budget::limits::Limits;
 
 /// The cost of all requests admitted in the last 60 seconds, and the caller's [`Limits`] on it.
@@ -17,13 +17,13 @@ use crate::budget::limits::Limits;
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     limits: Limits,
-    slots: Vec<Each<u64>>,
-    sums: Each<u64>,
+    slots: Vec<PerDimension<u64>>,
+    sums: PerDimension<u64>,
     /// The number of the newest slot; its index is the number modulo [`SLOTS`].
     newest_slot: u64,
     /// The estimates of the requests in flight, as promised at their admission.
-    promised_in_flight: Each<u64>,
-    variance_in_flight: Each<f64>,
+    promised_in_flight: PerDimension<u64>,
+    variance_in_flight: PerDimension<f64>,
     in_flight: u64,
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Window {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WindowEntry {
     slot: u64,
-    counted: Each<u64>,
-    promised: Each<u64>,
-    variance: Each<f64>,
+    counted: PerDimension<u64>,
+    promised: PerDimension<u64>,
+    variance: PerDimension<f64>,
 }
 
 impl WindowEntry {
     /// Returns what the window counts for the request now.
-    pub(crate) fn counted(&self) -> Each<u64> {
+    pub(crate) fn counted(&self) -> PerDimension<u64> {
         self.counted
     }
 }
@@ -97,7 +97,7 @@ impl Window {
     }
 
     /// Sets what a request counts; has no effect once its slot has expired.
-    pub(crate) fn correct(&mut self, entry: &mut WindowEntry, counts: Each<u64>) {
+    pub(crate) fn correct(&mut self, entry: &mut WindowEntry, counts: PerDimension<u64>) {
         let before = std::mem::replace(&mut entry.counted, counts);
         if entry.slot + SLOTS <= self.newest_slot {
             return;
@@ -160,7 +160,7 @@ impl Window {
     pub(crate) fn earliest_possible(
         &self,
         now: Time,
-        queued: &Each<f64>,
+        queued: &PerDimension<f64>,
         estimate: &Estimate,
     ) -> Time {
         let mut earliest = now;
@@ -202,7 +202,7 @@ impl Window {
     }
 
     /// Returns what counts against the limits now.
-    pub(crate) fn sums(&self) -> Each<u64> {
+    pub(crate) fn sums(&self) -> PerDimension<u64> {
         self.sums
     }
 
@@ -407,7 +407,7 @@ mod tests {
         for _ in 0..rounds {
             let mut limits = random_limits(&mut rng);
             let mut window = Window::new(limits);
-            let mut log: VecDeque<(Time, Each<u64>)> = VecDeque::new();
+            let mut log: VecDeque<(Time, PerDimension<u64>)> = VecDeque::new();
             let mut sums = [0; 3];
             let mut open = Vec::new();
             let mut now = 0.0;
@@ -456,7 +456,8 @@ mod tests {
                 window.remove_in_flight(&entry);
             }
             assert_eq!(window.promised_in_flight, [0; 3]);
-            let slots: Each<u64> = [0, 1, 2].map(|d| window.slots.iter().map(|slot| slot[d]).sum());
+            let slots: PerDimension<u64> =
+                [0, 1, 2].map(|d| window.slots.iter().map(|slot| slot[d]).sum());
             assert_eq!(slots, window.sums());
         }
         admitted

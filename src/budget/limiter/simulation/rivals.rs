@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use fastrand::Rng;
 
-use crate::budget::cost::{Each, INPUT};
+use crate::budget::cost::{INPUT, PerDimension};
 
 #[derive(Debug, Clone)]
 pub(super) enum Rival {
@@ -26,7 +26,7 @@ impl Rival {
         &mut self,
         now: f64,
         input: f64,
-        limits: &Each<f64>,
+        limits: &PerDimension<f64>,
     ) -> Option<f64> {
         let Rival::Tutorial(log) = self else {
             return None;

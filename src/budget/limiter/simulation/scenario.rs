@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use super::rivals::Rival;
-use crate::budget::cost::Each;
+use crate::budget::cost::PerDimension;
 use crate::budget::limits::Limits;
 
 /// A run to simulate.
@@ -14,9 +14,9 @@ pub(super) struct Scenario {
     /// Independent processes, which share the jobs and the threads.
     pub(super) clients: usize,
     /// Limits per minute: requests, input tokens, output tokens.
-    pub(super) limits: Each<f64>,
+    pub(super) limits: PerDimension<f64>,
     /// The capacity of each bucket, in seconds of its refill.
-    pub(super) depth: Each<f64>,
+    pub(super) depth: PerDimension<f64>,
     /// Whether the requests header shows a bucket of a minute although the real one is shallower.
     pub(super) hides_depth: bool,
     pub(super) reserves_most: bool,
@@ -77,7 +77,7 @@ pub(super) struct Job {
 }
 
 impl Scenario {
-    pub(super) fn new(limits: Each<f64>, jobs: usize) -> Scenario {
+    pub(super) fn new(limits: PerDimension<f64>, jobs: usize) -> Scenario {
         Scenario {
             jobs,
             threads: 32,
@@ -196,16 +196,16 @@ pub(super) struct Report {
     pub(super) longest_wait: f64,
     /// The worst 60 s over the client's own limit, or else the server's: as admitted and as charged;
     /// and the share of the run above 1.
-    pub(super) admitted: Each<f64>,
-    pub(super) charged: Each<f64>,
-    pub(super) above: Each<f64>,
+    pub(super) admitted: PerDimension<f64>,
+    pub(super) charged: PerDimension<f64>,
+    pub(super) above: PerDimension<f64>,
     pub(super) shares: Vec<usize>,
     pub(super) decisions: usize,
     pub(super) conserved: bool,
 }
 
 impl Job {
-    pub(super) fn cost(&self) -> Each<f64> {
+    pub(super) fn cost(&self) -> PerDimension<f64> {
         [1.0, self.input as f64, self.output as f64]
     }
 }

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::budget::cost::{Each, INPUT, OUTPUT, REQUESTS};
+use crate::budget::cost::{INPUT, OUTPUT, PerDimension, REQUESTS};
 use crate::types::{RateLimit, RateLimits};
 
 use super::scenario::{Job, Scenario, Storm, Tenant};
@@ -18,8 +18,8 @@ pub(super) enum ServerRefusal {
 
 pub(super) struct Server {
     scenario: Scenario,
-    depth: Each<f64>,
-    level: Each<f64>,
+    depth: PerDimension<f64>,
+    level: PerDimension<f64>,
     /// The level that the requests header shows where the real, shallow bucket is hidden.
     shown_requests: f64,
     at: f64,
@@ -30,7 +30,7 @@ pub(super) struct Server {
     growth: Growth,
     rng: Rng,
     /// All charges with their times.
-    pub(super) charges: Vec<(f64, Each<f64>)>,
+    pub(super) charges: Vec<(f64, PerDimension<f64>)>,
 }
 
 /// The requests per second as the limit of growth sees them.

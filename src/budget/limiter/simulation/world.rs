@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use fastrand::Rng;
 
-use crate::budget::cost::{Cost, Each, INPUT, OUTPUT, REQUESTS};
+use crate::budget::cost::{Cost, INPUT, OUTPUT, PerDimension, REQUESTS};
 use crate::budget::limiter::class_limiter::ClassLimiter;
 use crate::budget::limiter::decision::NotNow;
 use crate::budget::limiter::headers::{LimitHeaders, Refusal};
@@ -91,7 +91,7 @@ pub(super) struct World {
     numbers: u64,
     now: f64,
     rng: Rng,
-    admitted: Vec<(f64, Each<f64>)>,
+    admitted: Vec<(f64, PerDimension<f64>)>,
     begun_after_storm: usize,
     report: Report,
 }
@@ -326,12 +326,12 @@ impl World {
             ServerRefusal::Limit(d, _) => Refusal::Limit(Some(Dimension::ALL[d]), None),
             ServerRefusal::Growth => Refusal::Growth,
             ServerRefusal::Overloaded => {
-                limiter.overloaded(self.now, key, None, gate);
+                limiter.record_overload(self.now, key, None, gate);
                 client.waiting.insert(job);
                 return self.admit_waiting(at);
             }
         };
-        limiter.refused(self.now, key, refusal, &LimitHeaders::of(&headers), gate);
+        limiter.record_refusal(self.now, key, refusal, &LimitHeaders::of(&headers), gate);
         client.waiting.insert(job);
         self.admit_waiting(at);
     }
@@ -363,11 +363,11 @@ impl World {
                 LimitHeaders::of(&headers)
             });
             let client = &mut self.clients[at];
-            client.limiter.learn(self.now, key, &headers);
+            client.limiter.learn_from_headers(self.now, key, &headers);
             let usage = usage(job.input, 1);
             client
                 .limiter
-                .begun(self.now, key, &usage, &mut client.gate);
+                .record_start(self.now, key, &usage, &mut client.gate);
             if duration > 1.0 {
                 self.schedule_in(1.0, EventKind::Progress(flight));
             }
@@ -387,7 +387,7 @@ impl World {
         let produced = self.jobs[job].output as f64 * (self.now - begins) / (ends - begins);
         if let Some(key) = key {
             let limiter = &mut self.clients[at].limiter;
-            limiter.output_seen(self.now, key, produced as u64);
+            limiter.record_output(self.now, key, produced as u64);
             if self.now + 1.0 < ends {
                 self.schedule_in(1.0, EventKind::Progress(flight));
             }
@@ -496,13 +496,13 @@ fn usage(input: u64, output: u64) -> Usage {
     }
 }
 
-fn mean_cost(jobs: &[Job]) -> Each<f64> {
+fn mean_cost(jobs: &[Job]) -> PerDimension<f64> {
     [REQUESTS, INPUT, OUTPUT]
         .map(|d| jobs.iter().map(|job| job.cost()[d]).sum::<f64>() / jobs.len() as f64)
 }
 
 /// Returns the largest sum of 60 s over `limit`, and the seconds for which that was above 1.
-fn worst_minute(log: &[(f64, Each<f64>)], d: usize, limit: f64) -> (f64, f64) {
+fn worst_minute(log: &[(f64, PerDimension<f64>)], d: usize, limit: f64) -> (f64, f64) {
     let (mut worst, mut sum, mut above): (f64, f64, f64) = (0.0, 0.0, 0.0);
     let mut oldest = 0;
     for (place, (time, cost)) in log.iter().enumerate() {

@@ -56,17 +56,6 @@ pub(crate) struct QueueStatus {
 
 impl Budget {
     /// Creates a budget without limits of the caller's own.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass};
-    ///
-    /// let budget = Budget::new();
-    /// let for_a_thread = budget.clone();
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    /// let reservation = for_a_thread.reserve(&class, Cost::request(), None)?;
-    /// assert_eq!(budget.snapshot()[0].in_flight, 1);
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     #[expect(
         clippy::new_without_default,
         reason = "a budget is shared, not a value"
@@ -83,16 +72,6 @@ impl Budget {
 
     /// Limits what a class of models may use in any 60 seconds, whatever the server allows. Can be
     /// called at any time; applies to all clones, and counts the past minute.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Client, Limits, ModelClass};
-    ///
-    /// let budget = Budget::new()
-    ///     .limits(ModelClass::of("claude-opus-5"), Limits::per_minute().requests(10))
-    ///     .default_limits(Limits::per_minute().requests(100));
-    /// let client = Client::builder().api_key("test").budget(&budget).build()?;
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
@@ -103,13 +82,6 @@ impl Budget {
     }
 
     /// Limits every class that has no limits of its own, each class separately.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Limits};
-    ///
-    /// // Each class of models separately.
-    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(50));
-    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn default_limits(self, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
@@ -121,13 +93,6 @@ impl Budget {
 
     /// Sets the server's limits of a class, for a server that sends no headers, as some gateways
     /// do, or so that the first request need not be sent alone to learn them.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Limits, ModelClass};
-    ///
-    /// let tier = Limits::per_minute().requests(1_000).input_tokens(450_000).output_tokens(90_000);
-    /// let budget = Budget::new().assume_server(ModelClass::of("claude-haiku-4-5"), tier);
-    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn assume_server(self, class: ModelClass, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
@@ -165,12 +130,6 @@ impl Budget {
 
     /// Calls `on_wait` whenever a request begins a wait of a second or more, on the thread that
     /// waits, outside of any lock.
-    ///
-    /// ```
-    /// use anthropic_blocking::Budget;
-    ///
-    /// let budget = Budget::new().on_wait(|wait| eprintln!("waiting: {}", wait.cause));
-    /// ```
     #[must_use = "the budget itself is returned"]
     pub fn on_wait(self, on_wait: impl Fn(&Wait) + Send + Sync + 'static) -> Budget {
         let previous = lock(&self.shared.state).on_wait.replace(Arc::new(on_wait));
@@ -179,13 +138,6 @@ impl Budget {
     }
 
     /// Returns the class of a model.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Model, ModelClass};
-    ///
-    /// let model = Model::new("claude-opus-4-8");
-    /// assert_eq!(Budget::new().class_of(&model), ModelClass::of("claude-opus-4-5"));
-    /// ```
     pub fn class_of(&self, model: &Model) -> ModelClass {
         self.class_for(model, false)
     }
@@ -247,19 +199,6 @@ impl Budget {
 
     /// Reserves without waiting, if the request may be sent now.
     ///
-    /// ```
-    /// use anthropic_blocking::{Admission, Budget, Cost, Limits, ModelClass};
-    ///
-    /// let budget = Budget::new().default_limits(Limits::per_minute().requests(1));
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    ///
-    /// let first = budget.try_reserve(&class, Cost::request())?;
-    /// assert!(matches!(first, Admission::Granted(_)));
-    /// let second = budget.try_reserve(&class, Cost::request())?;
-    /// assert!(matches!(second, Admission::NotBefore(wait) if wait.as_secs() > 50));
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit.
@@ -294,14 +233,6 @@ impl Budget {
 
     /// Returns what each class has used, what it waits for, and what is known of the server's
     /// limits.
-    ///
-    /// ```
-    /// # let budget = anthropic_blocking::Budget::new();
-    /// for class in budget.snapshot() {
-    ///     let (used, left) = (class.requests.used, class.requests.server_remaining);
-    ///     println!("{}: {used} requests in the last minute, {left:?} left", class.class);
-    /// }
-    /// ```
     pub fn snapshot(&self) -> Vec<ClassSnapshot> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);

@@ -26,12 +26,6 @@ pub struct ModelClass {
 
 impl ModelClass {
     /// Returns the class of a model.
-    ///
-    /// ```
-    /// use anthropic_blocking::ModelClass;
-    ///
-    /// assert_eq!(ModelClass::of("claude-haiku-4-5-20251001").as_str(), "claude-haiku-4-5");
-    /// ```
     pub fn of(model: impl Into<Model>) -> ModelClass {
         let mut model = model.into();
         if model.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -46,16 +40,6 @@ impl ModelClass {
     }
 
     /// Creates a class with a name of your own, for limits that are divided otherwise.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Limits, ModelClass};
-    ///
-    /// // A gateway counts all models together.
-    /// let all = ModelClass::named("everything");
-    /// let budget = Budget::new()
-    ///     .classify(|_| ModelClass::named("everything"))
-    ///     .limits(all, Limits::per_minute().requests(100));
-    /// ```
     pub fn named(name: impl Into<String>) -> ModelClass {
         ModelClass::slow(name.into().into())
     }
@@ -100,14 +84,6 @@ impl ModelClass {
     }
 
     /// The name.
-    ///
-    /// ```
-    /// use anthropic_blocking::ModelClass;
-    ///
-    /// let class = ModelClass::of("claude-opus-4-8");
-    /// let metric = format!("claude_waiting{{class=\"{}\"}} 3", class.as_str());
-    /// assert_eq!(metric, r#"claude_waiting{class="claude-opus-4"} 3"#);
-    /// ```
     pub fn as_str(&self) -> &str {
         &self.name
     }

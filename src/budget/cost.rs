@@ -64,17 +64,6 @@ pub enum InputEstimate {
 
 impl Cost {
     /// Creates the cost of one request without tokens.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
-    ///
-    /// // Uploads have no tokens; this program permits itself 30 a minute.
-    /// let files = ModelClass::named("files");
-    /// let budget = Budget::new().limits(files.clone(), Limits::per_minute().requests(30));
-    /// let plan = budget.plan((0..90).map(|_| (files.clone(), Cost::request())));
-    /// assert_eq!((plan.requests, plan.input_tokens), (90, 0));
-    /// assert!(plan.duration.as_secs() >= 120);
-    /// ```
     pub const fn request() -> Cost {
         Cost {
             input: InputSize::Tokens(0),
@@ -85,16 +74,6 @@ impl Cost {
 
     /// Sets the length of the prompt in bytes; the number of tokens per byte is learned from the
     /// responses.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass};
-    ///
-    /// let prompt = "All happy families are alike. ".repeat(1_000);
-    /// let cost = Cost::request().input_bytes(prompt.len() as u64).max_tokens(200);
-    /// let plan = Budget::new().plan([(ModelClass::of("claude-haiku-4-5"), cost)]);
-    /// // Before the first responses, three or four bytes count as a token.
-    /// assert!((7_500..=10_000).contains(&plan.input_tokens));
-    /// ```
     #[must_use]
     pub const fn input_bytes(mut self, bytes: u64) -> Cost {
         self.input = InputSize::Bytes(at_most(bytes, MOST));
@@ -102,16 +81,6 @@ impl Cost {
     }
 
     /// Sets how many tokens the prompt has, counted by the server (`count_tokens`).
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass};
-    ///
-    /// // The chapters of a novel, as `count_tokens` counted them.
-    /// let chapters = [8_120, 11_904, 9_377].map(|tokens| Cost::request().input_tokens(tokens));
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    /// let plan = Budget::new().plan(chapters.map(|cost| (class.clone(), cost)));
-    /// assert_eq!(plan.input_tokens, 29_401);
-    /// ```
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {
         self.input = InputSize::Tokens(at_most(tokens, MOST));
@@ -143,16 +112,6 @@ impl Cost {
     }
 
     /// Sets the most output tokens of the response. The usual number is learned.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ErrorKind, Limits, ModelClass};
-    ///
-    /// let limits = Limits::per_minute().output_tokens(4_000).strict();
-    /// let budget = Budget::new().default_limits(limits);
-    /// let essay = Cost::request().input_tokens(300).max_tokens(8_192);
-    /// let error = budget.reserve(&ModelClass::of("claude-haiku-4-5"), essay, None).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::Budget);
-    /// ```
     #[must_use]
     pub const fn max_tokens(mut self, tokens: u64) -> Cost {
         self.max_tokens = at_most(tokens, MOST);

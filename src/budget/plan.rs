@@ -101,17 +101,6 @@ impl Plan {
     /// What the requests are expected to cost, in dollars, as if none of them used the cache and
     /// none were long; `None` when a model has no price, and for plans that know no models: those
     /// of [`Messages::plan`](crate::Messages::plan) do.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
-    ///
-    /// # fn tell(client: &Client, requests: &[MessageRequest]) -> Result<()> {
-    /// let plan = client.messages().plan(requests)?;
-    /// let alone = plan.cost(&Prices::published());
-    /// let batched = plan.cost(&Prices::published().for_batches());
-    /// println!("{alone:?} dollars now, {batched:?} as a batch");
-    /// # Ok(()) }
-    /// ```
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
         let costs = self.by_model.iter();
         let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));

@@ -78,56 +78,16 @@ impl Reservation {
     }
 
     /// Returns the class whose limits the request counts against.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, Model, Reservation};
-    ///
-    /// /// For the log of the threads that send.
-    /// fn line(reservation: &Reservation) -> String {
-    ///     format!("sent, at the expense of {}", reservation.class())
-    /// }
-    /// # let budget = Budget::new();
-    /// let class = budget.class_of(&Model::new("claude-opus-4-8"));
-    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// assert_eq!(line(&reservation), "sent, at the expense of claude-opus-4");
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn class(&self) -> &ModelClass {
         &self.class
     }
 
     /// Returns how long the request waited for admission, by cause.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass};
-    ///
-    /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
-    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// for (cause, wait) in reservation.waited().iter() {
-    ///     eprintln!("waited {wait:?}: {cause}");
-    /// }
-    /// // The first one of all waits for nothing.
-    /// assert!(reservation.waited().is_empty());
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn waited(&self) -> &Waits {
         &self.waited
     }
 
     /// Reports the rate-limit headers of the response, when its head arrives.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass, RateLimits};
-    ///
-    /// let (budget, class) = (Budget::new(), ModelClass::of("claude-haiku-4-5"));
-    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// reservation.learn(&RateLimits::from_headers([
-    ///     ("anthropic-ratelimit-requests-limit", "50"),
-    ///     ("anthropic-ratelimit-requests-remaining", "49"),
-    /// ]));
-    /// assert_eq!(budget.snapshot()[0].requests.server_limit, Some(50));
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn learn(&self, limits: &RateLimits) {
         let Some(key) = self.key else { return };
         let headers = LimitHeaders::of_class(&self.class, limits);
@@ -162,19 +122,6 @@ impl Reservation {
     }
 
     /// Reports roughly how many output tokens the response has so far.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
-    ///
-    /// let budget = Budget::new();
-    /// let cost = Cost::request().input_bytes(5_000).max_tokens(8_192);
-    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
-    /// reservation.begin(&Usage::new(1_400, 1));
-    /// // An answer that gets longer than most counts while it does, and not only at its end.
-    /// reservation.progress(6_000);
-    /// assert!(budget.snapshot()[0].output_tokens.used >= 6_000);
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
         self.shared.update_limiter(&self.class, |limiter, now, _| {
@@ -184,17 +131,6 @@ impl Reservation {
 
     /// Ends the reservation of a request that succeeded, with its usage. `limits` are the
     /// rate-limit headers, unless [`learn`](Reservation::learn) reported them before.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
-    ///
-    /// let budget = Budget::new();
-    /// let cost = Cost::request().input_tokens(1_000).max_tokens(1_024);
-    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
-    /// reservation.settle(&Usage::new(1_012, 200), None);
-    /// assert_eq!(budget.snapshot()[0].output_tokens.used, 200);
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn settle(mut self, usage: &Usage, limits: Option<&RateLimits>) {
         let Some(key) = self.key.take() else { return };
         let headers = limits.map(|limits| LimitHeaders::of_class(&self.class, limits));
@@ -209,20 +145,6 @@ impl Reservation {
 
     /// Ends the reservation of a request that the server refused with a 429 and that succeeds
     /// later. The class pauses for the `retry_after` of `limits`.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass, RateLimits};
-    ///
-    /// let budget = Budget::new();
-    /// let class = ModelClass::of("claude-haiku-4-5");
-    /// let reservation = budget.reserve(&class, Cost::request(), None)?;
-    /// // The answer was a 429.
-    /// reservation.refuse(None, &RateLimits::from_headers([("retry-after", "30")]));
-    ///
-    /// let next = budget.try_reserve(&class, Cost::request())?;
-    /// assert!(matches!(next, Admission::NotBefore(wait) if wait.as_secs() >= 29));
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn refuse(self, error: Option<&ApiError>, limits: &RateLimits) {
         self.refused(error, limits);
     }
@@ -248,19 +170,6 @@ impl Reservation {
     /// Ends the reservation of a request that failed because the server is overloaded, at once or
     /// during the response. Requests of all classes are then sent one at a time until the server
     /// recovers.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Admission, Budget, Cost, ModelClass};
-    /// use std::time::Duration;
-    ///
-    /// let budget = Budget::new();
-    /// let haiku = budget.reserve(&ModelClass::of("claude-haiku-4-5"), Cost::request(), None)?;
-    /// // A 529 with `retry-after: 10`.
-    /// haiku.overloaded(Some(Duration::from_secs(10)));
-    /// let opus = budget.try_reserve(&ModelClass::of("claude-opus-5"), Cost::request())?;
-    /// assert!(matches!(opus, Admission::NotBefore(wait) if wait.as_secs() >= 9));
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         let Some(key) = self.key.take() else { return };
         let wait = retry_after.map(|wait| wait.as_secs_f64());
@@ -273,18 +182,6 @@ impl Reservation {
 
     /// Ends the reservation of a request that failed otherwise. A request that was not sent is
     /// refunded; one with unknown outcome stays charged.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass};
-    ///
-    /// let budget = Budget::new();
-    /// let cost = Cost::request().input_tokens(1_000).max_tokens(100);
-    /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
-    /// // No connection: nothing was used.
-    /// reservation.fail(Delivery::NotSent);
-    /// assert_eq!(budget.snapshot()[0].requests.used, 0);
-    /// # Ok::<(), anthropic_blocking::Error>(())
-    /// ```
     pub fn fail(mut self, delivery: Delivery) {
         self.end(delivery);
     }

@@ -21,19 +21,6 @@ use crate::types::{ErrorKind, MessageRequest};
 
 impl Client {
     /// Returns a builder for many requests over worker threads.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # fn ask(client: &Client) -> anthropic_blocking::Result<()> {
-    /// let requests = (1..=100).map(|n| {
-    ///     (n, MessageRequest::new("claude-haiku-4-5", 64).user(format!("Is {n} a prime?")))
-    /// });
-    /// for (n, answer) in client.bulk().run(requests)? {
-    ///     println!("{n}: {:?}", answer.map(|message| message.text()));
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn bulk(&self) -> Bulk<'_> {
         Bulk {
             client: self,
@@ -96,12 +83,6 @@ impl<'a> Bulk<'a> {
     /// Sets the most requests at once, by default [64](Bulk::DEFAULT_CONCURRENCY); 0 counts as 1. Each
     /// has a thread. A thread is added only while fewer than two requests wait in the budget for a
     /// class of models that the run uses: more threads would not send anything sooner.
-    ///
-    /// ```
-    /// # fn ask(client: &anthropic_blocking::Client) {
-    /// let bulk = client.bulk().concurrency(256);
-    /// # }
-    /// ```
     pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
         self.settings.concurrency = requests.max(1);
         self
@@ -111,21 +92,6 @@ impl<'a> Bulk<'a> {
     /// at once, their number doubles after every sixth of this time, and all have begun at its end;
     /// more than 256 threads double more often. The default is [a minute](Bulk::DEFAULT_RAMP_UP):
     /// the threads double every ten seconds, like the pace of the requests.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    /// use std::time::Duration;
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let requests = (1..=20).map(|n| {
-    /// #     (n, MessageRequest::new("claude-haiku-4-5", 64).user(format!("Is {n} a prime?")))
-    /// # });
-    /// // An earlier run has just ended at full speed: the API is used to it.
-    /// let at_once = client.bulk().ramp_up(Duration::ZERO);
-    /// assert_eq!(at_once.run(requests)?.count(), 20);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
         self.settings.ramp_up = time;
         self
@@ -145,23 +111,6 @@ impl<'a> Bulk<'a> {
     ///
     /// The journal holds the messages in plain text. On Unix a new file is readable by its owner
     /// only (mode 600).
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let path = std::env::temp_dir().join(format!("towns-{}.jsonl", std::process::id()));
-    /// # let _ = std::fs::remove_file(&path);
-    /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
-    /// let bulk = client.bulk().journal(&path);
-    /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
-    /// // The next day there is one town more, and only that is asked for.
-    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 3);
-    /// assert_eq!(client.totals().all.calls, 3);
-    /// # std::fs::remove_file(&path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Bulk<'a> {
         self.settings.journal = Some(path.into());
         self
@@ -171,25 +120,6 @@ impl<'a> Bulk<'a> {
     /// default yes. A message is in the journal before it is handed out: without replay, no run
     /// would hand out the messages that the program had not taken when it ended. `false` is for
     /// programs that read the journal themselves.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let path = std::env::temp_dir().join(format!("replay-{}.jsonl", std::process::id()));
-    /// # let _ = std::fs::remove_file(&path);
-    /// # let ask = |town| (town, MessageRequest::new("claude-haiku-4-5", 64).user(town));
-    /// // The journal is the result: another program reads its lines.
-    /// let bulk = client.bulk().journal(&path).replay(false);
-    /// assert_eq!(bulk.run(["Lima", "Oslo"].map(ask))?.count(), 2);
-    /// assert_eq!(bulk.run(["Lima", "Oslo", "Pune"].map(ask))?.count(), 1);
-    /// let lines = std::fs::read_to_string(&path)?;
-    /// // A title, and a line for each answer.
-    /// assert_eq!(lines.lines().count(), 1 + 3);
-    /// # std::fs::remove_file(&path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn replay(mut self, replay: bool) -> Bulk<'a> {
         self.settings.replay = replay;
         self
@@ -200,21 +130,6 @@ impl<'a> Bulk<'a> {
     /// Follows the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and
     /// messages up to the first mark. Applies to [`run`](Bulk::run) only. The wait for the first
     /// request does not count towards the client's deadline.
-    ///
-    /// ```
-    /// use anthropic_blocking::{CacheControl, Client, ContentBlock, MessageRequest, Result};
-    ///
-    /// # fn ask(client: &Client, manual: &str, questions: Vec<String>) -> Result<()> {
-    /// // The last run was a minute ago, and the manual stays in the cache for an hour.
-    /// let manual = ContentBlock::from(manual).cached(CacheControl::one_hour());
-    /// let request = MessageRequest::new("claude-haiku-4-5", 256).system(vec![manual]);
-    /// let about = move |question: String| (question.clone(), request.clone().user(question));
-    /// let bulk = client.bulk().warm_first(false);
-    /// for (question, answer) in bulk.run(questions.into_iter().map(about))? {
-    ///     println!("{question}\n{}", answer?.text());
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
         self.settings.warm_first = warm;
         self
@@ -256,15 +171,6 @@ impl<'a> Bulk<'a> {
     }
 
     /// Sets the prices, by default [`Prices::published`].
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, Price, Prices};
-    ///
-    /// # fn ask(client: &Client) {
-    /// let prices = Prices::published().set("my-model", Price::new(0.4, 2.0));
-    /// let bulk = client.bulk().prices(prices).spend_limit(5.0);
-    /// # }
-    /// ```
     pub fn prices(mut self, prices: Prices) -> Bulk<'a> {
         self.settings.prices = prices;
         self
@@ -371,25 +277,6 @@ impl<'a> Bulk<'a> {
     /// the iterator stops the run: nothing more is sent, and responses that are being streamed are
     /// cut. A panic of the iterator of requests stops the run as well, and resumes in
     /// [`next`](Iterator::next) after the last result.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest, Result};
-    ///
-    /// # fn ask(client: &Client, mut prompts: Vec<String>) -> Result<()> {
-    /// prompts.sort();
-    /// prompts.dedup();
-    /// let requests = prompts.into_iter().map(|prompt| {
-    ///     let request = MessageRequest::new("claude-haiku-4-5", 256).user(prompt);
-    ///     (request.fingerprint(), request)
-    /// });
-    /// for (key, answer) in client.bulk().journal("answers.jsonl").run(requests)? {
-    ///     match answer {
-    ///         Ok(message) => println!("{key}: {}", message.text()),
-    ///         Err(error) => eprintln!("{key}: {error}"),
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
     ///
     /// # Errors
     ///

@@ -53,16 +53,6 @@ pub struct Progress {
 impl Progress {
     /// Returns how many items are finished, successfully or not: the sum of `done`, `failed` and
     /// `skipped`.
-    ///
-    /// ```
-    /// use anthropic_blocking::Progress;
-    ///
-    /// /// As far as a bar of 40 characters is full.
-    /// fn bar(progress: &Progress) -> Option<String> {
-    ///     let full = 40 * progress.finished() / progress.total?.max(1);
-    ///     Some("#".repeat(full as usize))
-    /// }
-    /// ```
     pub fn finished(&self) -> u64 {
         self.done + self.failed + self.skipped
     }

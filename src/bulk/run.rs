@@ -155,44 +155,12 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     }
 
     /// Returns the progress of the run.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest};
-    ///
-    /// # let server = anthropic_blocking::testing::TestServer::start()?;
-    /// # let client = Client::builder().api_key("test").base_url(server.base_url()).build()?;
-    /// # let requests = ["Lima", "Oslo", "Pune"].map(|town| {
-    /// #     (town, MessageRequest::new("claude-haiku-4-5", 64).user(town))
-    /// # });
-    /// let mut run = client.bulk().run(requests)?;
-    /// for (town, answer) in run.by_ref() {
-    ///     println!("{town}: {}", answer?.text());
-    /// }
-    /// let progress = run.progress();
-    /// assert_eq!((progress.done, progress.failed, progress.total), (3, 0, Some(3)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn progress(&self) -> Progress {
         self.shared.workers.current_progress()
     }
 
     /// Stops the run: requests in flight are finished, the rest fails with the kind
     /// [`NotRun`](ErrorKind::NotRun). The results can still be taken.
-    ///
-    /// ```
-    /// use anthropic_blocking::{Client, MessageRequest, Result};
-    ///
-    /// # fn ask(client: &Client, requests: Vec<(u32, MessageRequest)>) -> Result<()> {
-    /// let mut run = client.bulk().run(requests)?;
-    /// let mut failures = 0;
-    /// while let Some((_, answer)) = run.next() {
-    ///     failures += u32::from(answer.is_err());
-    ///     if failures == 10 {
-    ///         run.stop();
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
     pub fn stop(&self) {
         self.shared.workers.stop(STOP_REQUESTED);
     }
@@ -225,17 +193,6 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     }
 
     /// Returns why the run was stopped before its end, if it was stopped.
-    ///
-    /// ```
-    /// use anthropic_blocking::BulkRun;
-    ///
-    /// # fn finish(mut run: BulkRun<u32>) {
-    /// let failed = run.by_ref().filter(|(_, answer)| answer.is_err()).count();
-    /// if let Some(reason) = run.stop_cause() {
-    ///     eprintln!("{failed} were not sent or failed: {reason}");
-    /// }
-    /// # }
-    /// ```
     pub fn stop_cause(&self) -> Option<String> {
         self.shared.workers.stop_reason()
     }

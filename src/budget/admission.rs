@@ -21,15 +21,15 @@ use crate::types::{ErrorKind, WaitCause, Waits};
 pub(crate) struct AdmissionRequest<'a> {
     pub(crate) class: &'a ModelClass,
     pub(crate) cost: Cost,
-    /// The ticket of an earlier attempt, which keeps the place in the queue.
+    /// The ticket of an earlier attempt, which keeps its place in the queue.
     pub(crate) ticket: Option<u64>,
-    /// Whether an earlier attempt was refused; the caller then logs the wait itself.
+    /// Whether an earlier attempt was refused; the caller then logs the wait.
     pub(crate) was_refused: bool,
-    /// The longest wait in all.
+    /// The longest wait, whatever the cause.
     pub(crate) time_left: Option<Duration>,
     /// The longest wait for pauses and overloads together.
     pub(crate) max_wait: Option<Duration>,
-    /// Whether the request was cancelled meanwhile; checked again after `Budget::wake_all`.
+    /// Returns whether the request was cancelled meanwhile; called again after `Budget::wake_all`.
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct AdmissionRequest<'a> {
 pub enum Admission {
     /// The request may be sent now; its expected cost is reserved.
     Granted(Reservation),
-    /// The request cannot be sent before this time has passed; try again then.
+    /// The request cannot be sent before this time has passed; then try again.
     NotBefore(Duration),
 }
 
@@ -66,14 +66,14 @@ pub(crate) enum AdmissionFailure {
         at_least: Duration,
         cause: WaitCause,
     },
-    /// A pause or an overload lasts longer than `max_wait`.
+    /// This pause or overload lasts longer than `max_wait`.
     MaxWaitExceeded(WaitCause),
     /// The request was cancelled.
     Stopped,
 }
 
 impl AdmissionRequest<'_> {
-    /// Waits for admission, behind the requests of the class that came before.
+    /// Blocks until the request is admitted, behind the earlier requests of its class.
     pub(super) fn wait_for_admission(
         &self,
         shared: &Arc<SharedBudget>,
@@ -126,7 +126,7 @@ impl AdmissionRequest<'_> {
         self.wait_in_queue(&place, start)
     }
 
-    /// Waits until the request is the head of its queue and is admitted.
+    /// Blocks until the request is the head of its queue and is admitted.
     fn wait_in_queue(
         &self,
         place: &QueuePlace<'_>,
@@ -147,7 +147,7 @@ impl AdmissionRequest<'_> {
                     queue.leave(now, waiter);
                     let shared = Arc::clone(shared);
                     let reservation = Reservation::new(shared, self.class, key, waiter.ticket);
-                    return Ok(reservation.after(waits));
+                    return Ok(reservation.with_waits(waits));
                 }
                 Err(NotNow::Never(excess)) => return Err(AdmissionFailure::Exceeds(excess)),
                 Err(NotNow::NotBefore(time, cause)) => (Some(time), cause),
@@ -182,7 +182,7 @@ impl AdmissionRequest<'_> {
         }
     }
 
-    /// Tells the log and the caller that a wait begins; gives up the lock meanwhile.
+    /// Logs that a wait begins and calls `on_wait`, both without the lock.
     fn announce_wait<'s>(
         &self,
         shared: &'s SharedBudget,
@@ -198,7 +198,7 @@ impl AdmissionRequest<'_> {
         };
         let on_wait = state.on_wait.clone();
         drop(state);
-        // The call itself logs why a refused request returns.
+        // The call has already logged why a refused request is retried.
         let level = if self.was_refused {
             Level::Debug
         } else {
@@ -220,8 +220,8 @@ impl WaitLimits {
         WaitLimits { max_wait, ..self }
     }
 
-    /// Like [`exceeded`](WaitLimits::exceeded), for the limits that are left of a request that waits
-    /// for `cause` already.
+    /// Like [`exceeded`](WaitLimits::exceeded), for a request that waits for `cause` already and
+    /// has these limits left.
     fn exceeded_by_waiter(
         &self,
         now: Time,
@@ -240,8 +240,8 @@ impl WaitLimits {
 
     /// Returns when a waiter must check its limits again, whatever else wakes it.
     ///
-    /// A refusal that begins meanwhile wakes each waiter whose `max_wait` was too short from the
-    /// start; a waiter that has used up its `max_wait` wakes by this time.
+    /// A pause or overload that begins meanwhile wakes each waiter whose whole `max_wait` is
+    /// shorter; a waiter that has used up a part of its `max_wait` wakes by this time.
     fn next_check(&self, now: Time, cause: WaitCause) -> Option<Time> {
         let least = match is_suspension(cause) {
             true => Duration::ZERO,
@@ -272,7 +272,7 @@ struct QueuePlace<'a> {
 impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
-        // Taken under the lock, so that no other thread's time is earlier.
+        // Read under the lock, so that the queue gets times in order.
         let now = self.shared.now();
         if let Some(queue) = state.queues.get_mut(self.class) {
             queue.leave(now, &self.waiter);
@@ -319,7 +319,7 @@ impl AdmissionFailure {
     }
 }
 
-/// Whether requests wait for this because the server has refused all of them.
+/// Whether this cause is a pause or an overload, which `max_wait` limits.
 fn is_suspension(cause: WaitCause) -> bool {
     matches!(cause, WaitCause::Pause | WaitCause::Overload)
 }

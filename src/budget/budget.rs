@@ -41,16 +41,18 @@ pub struct Budget {
     pub(super) shared: Arc<SharedBudget>,
 }
 
-/// How long a request waits at least.
+/// The minimum wait of a request.
 pub(crate) struct MinimumWait {
     pub(crate) total: Duration,
     /// The part of `total` that is a pause or an overload.
     pub(crate) suspended: Duration,
 }
 
-/// The requests that wait now, of all classes.
+/// The state of all queues.
 pub(crate) struct QueueStatus {
+    /// How many requests of all classes wait.
     pub(crate) waiting: usize,
+    /// What the head of the longest queue waits for.
     pub(crate) cause: Option<WaitCause>,
 }
 
@@ -71,7 +73,8 @@ impl Budget {
     }
 
     /// Limits what a class of models may use in any 60 seconds, whatever the server allows. Can be
-    /// called at any time; applies to all clones, and counts the past minute.
+    /// called at any time; applies to all clones, and counts the requests of the past
+    /// minute.
     #[must_use = "the budget itself is returned"]
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
@@ -104,9 +107,9 @@ impl Budget {
         self
     }
 
-    /// Replaces [`ModelClass::of`] as the rule which models share limits. The closure decides in
-    /// fast mode as well. Each class that the closure returns is kept as long as the budget: return
-    /// few, not a new class for each request.
+    /// Replaces [`ModelClass::of`] as the rule that says which models share limits. The closure
+    /// also decides for requests in fast mode. The budget keeps every class that the closure has
+    /// returned: return few classes, not a new class for each request.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Model, ModelClass};
@@ -155,7 +158,7 @@ impl Budget {
 
     /// Waits until a request may be sent, behind the requests of its class that came before.
     ///
-    /// Blocks for as long as necessary, at most for `deadline`; fails at once if the deadline
+    /// Blocks until the request is admitted, at most for `deadline`; fails at once if the deadline
     /// cannot be met. Settle the reservation with the outcome of the request; a dropped reservation
     /// counts as sent with unknown outcome.
     ///
@@ -173,10 +176,10 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or there is no room
-    /// before the deadline; the text says when there would be. Where a pause after a refusal lasts
-    /// beyond the deadline, the kind is [`RateLimit`](crate::ErrorKind::RateLimit), and
-    /// [`Overloaded`](crate::ErrorKind::Overloaded) where that is the pause of an overloaded host.
+    /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or cannot be
+    /// admitted before the deadline; the error text gives the earliest time. If the cause is a pause
+    /// after a refusal, the kind is [`RateLimit`](crate::ErrorKind::RateLimit); if the cause is an
+    /// overload of the server, the kind is [`Overloaded`](crate::ErrorKind::Overloaded).
     /// Without a deadline only a request that is larger than a limit fails.
     pub fn reserve(
         &self,
@@ -231,8 +234,8 @@ impl Budget {
         ))
     }
 
-    /// Returns what each class has used, what it waits for, and what is known of the server's
-    /// limits.
+    /// Returns for each class its use, what its requests wait for, and what is known of the
+    /// server's limits.
     pub fn snapshot(&self) -> Vec<ClassSnapshot> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
@@ -277,7 +280,7 @@ impl Budget {
         &self,
         requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
     ) -> Plan {
-        Plan::of(&self.shared, requests)
+        Plan::forecast(&self.shared, requests)
     }
 
     /// Waits for admission, behind the requests of the class that came before.
@@ -288,7 +291,7 @@ impl Budget {
         request.wait_for_admission(&self.shared)
     }
 
-    /// Returns how long a refused request that returns with its old ticket waits at least.
+    /// Returns the minimum wait of a refused request that keeps its ticket.
     pub(crate) fn minimum_wait(&self, class: &ModelClass, ticket: u64, cost: &Cost) -> MinimumWait {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
@@ -307,8 +310,8 @@ impl Budget {
     /// together if `classes` is empty.
     pub(crate) fn waiting(&self, classes: &BTreeSet<ModelClass>) -> usize {
         let state = lock(&self.shared.state);
-        let in_line = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
-        let shortest = classes.iter().map(in_line).min();
+        let queued = |class| state.queues.get(class).map_or(0, |queue| queue.waiting());
+        let shortest = classes.iter().map(queued).min();
         shortest.unwrap_or_else(|| state.queues.values().map(|queue| queue.waiting()).sum())
     }
 
@@ -340,5 +343,5 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// When to try again if the earliest time is not known.
+/// The minimum wait that `try_reserve` returns if admission depends on other requests.
 const RETRY_WITHOUT_ESTIMATE: Duration = Duration::from_millis(100);

@@ -7,8 +7,8 @@ use crate::types::Model;
 
 /// A group of models that share one rate limit.
 ///
-/// [`ModelClass::of`] follows the published tables: all of Fable 5, of Opus 4 and of Sonnet 4 are
-/// one class each, every other model is its own. A wrong class does little harm: if the server
+/// [`ModelClass::of`] follows the published tables: all Fable 5 models form a class, as do all Opus 4
+/// models and all Sonnet 4 models; every other model has its own class. A wrong class does little harm: if the server
 /// counts two classes together, each sees the other as use by other clients. Clones are cheap.
 ///
 /// ```
@@ -20,7 +20,7 @@ use crate::types::Model;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelClass {
     name: Arc<str>,
-    /// Of the same models in fast mode; the name says so, too.
+    /// Whether this is the class of models in fast mode; its name then ends with [`FAST`].
     is_fast: bool,
 }
 
@@ -36,12 +36,12 @@ impl ModelClass {
             line.strip_prefix(**shared)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         });
-        ModelClass::slow(shared.copied().unwrap_or(line).into())
+        ModelClass::without_fast_mode(shared.copied().unwrap_or(line).into())
     }
 
-    /// Creates a class with a name of your own, for limits that are divided otherwise.
+    /// Creates a class with a name of your own, for limits that group models differently.
     pub fn named(name: impl Into<String>) -> ModelClass {
-        ModelClass::slow(name.into().into())
+        ModelClass::without_fast_mode(name.into().into())
     }
 
     /// Returns the class of these models in fast mode, for which the server has separate limits.
@@ -51,7 +51,7 @@ impl ModelClass {
     /// ```
     /// use anthropic_blocking::{Budget, Cost, Limits, ModelClass};
     ///
-    /// // Nobody is to pay for fast mode.
+    /// // No request may use fast mode.
     /// let opus = ModelClass::of("claude-opus-5");
     /// let budget = Budget::new().limits(opus.fast(), Limits::per_minute().requests(0));
     /// assert!(budget.try_reserve(&opus.fast(), Cost::request()).is_err());
@@ -75,15 +75,15 @@ impl ModelClass {
     /// Returns the base class of a fast class.
     pub(crate) fn base(&self) -> Option<ModelClass> {
         let name = self.name.strip_suffix(FAST).filter(|_| self.is_fast)?;
-        Some(ModelClass::slow(name.into()))
+        Some(ModelClass::without_fast_mode(name.into()))
     }
 
-    fn slow(name: Arc<str>) -> ModelClass {
+    fn without_fast_mode(name: Arc<str>) -> ModelClass {
         let is_fast = false;
         ModelClass { name, is_fast }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.name
     }
@@ -106,6 +106,7 @@ impl fmt::Display for ModelClass {
     }
 }
 
+/// The end of the name of a fast class.
 const FAST: &str = " fast";
 
 /// The rows of the published tables that combine several models.

@@ -11,9 +11,9 @@ pub(crate) const REQUESTS: usize = Dimension::Requests.at();
 pub(crate) const INPUT: usize = Dimension::InputTokens.at();
 pub(crate) const OUTPUT: usize = Dimension::OutputTokens.at();
 
-/// Seconds since the budget was made, by a clock that never goes back.
+/// Seconds since the budget was created, by a clock that never goes back.
 ///
-/// The limiters get times in order; an earlier time than the last counts as the last.
+/// The limiters get times in order; a time earlier than the previous time counts as the previous.
 pub(crate) type Time = f64;
 
 /// What is known of a request before it is sent, from which the budget estimates its cost.
@@ -30,7 +30,7 @@ pub struct Cost {
     pub(crate) max_tokens: u64,
 }
 
-/// How much input a request has, in one measure or the other.
+/// The input size of a request, in bytes or in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum InputSize {
     Bytes(u64),
@@ -55,8 +55,8 @@ pub enum InputEstimate {
     /// few responses.
     #[default]
     Learned,
-    /// By a [`count_tokens`](crate::Messages::count_tokens) request before each request: exact but
-    /// for the cache, for one more HTTP request, which is free of charge.
+    /// By a [`count_tokens`](crate::Messages::count_tokens) request before each request: exact
+    /// except for the cache. The additional HTTP request is free of charge.
     Counted,
     /// The caller knows the number of tokens.
     Exact(u64),
@@ -80,16 +80,16 @@ impl Cost {
         self
     }
 
-    /// Sets how many tokens the prompt has, counted by the server (`count_tokens`).
+    /// Sets the number of tokens of the prompt, as counted by the server (`count_tokens`).
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Cost {
         self.input = InputSize::Tokens(at_most(tokens, MOST));
         self
     }
 
-    /// Says that the prompt marks parts for the cache: the share that counts is then learned
-    /// apart from that of other prompts, from five answers on; before that, all of it is taken to
-    /// count.
+    /// Says that the prompt marks parts for the cache. The share of the input that counts against
+    /// limits is then learned separately from other prompts; before the fifth response, all input
+    /// counts.
     ///
     /// ```
     /// use anthropic_blocking::{Budget, Cost, ModelClass, Usage};
@@ -111,7 +111,7 @@ impl Cost {
         self
     }
 
-    /// Sets the most output tokens of the response. The usual number is learned.
+    /// Sets the maximum number of output tokens. The usual number is learned from the responses.
     #[must_use]
     pub const fn max_tokens(mut self, tokens: u64) -> Cost {
         self.max_tokens = at_most(tokens, MOST);
@@ -133,18 +133,18 @@ pub(crate) fn whole(tokens: f64) -> u64 {
     whole + u64::from(tokens > whole as f64)
 }
 
-/// The lesser of two numbers. `f64::min` handles NaN, in five times the instructions, and the
+/// Returns the lesser of two numbers. `f64::min` handles NaN, in five times the instructions, and the
 /// limiters have no NaN.
 pub(crate) const fn lesser(one: f64, other: f64) -> f64 {
     if one < other { one } else { other }
 }
 
-/// The greater of two numbers; see [`lesser`].
+/// Returns the greater of two numbers; see [`lesser`].
 pub(crate) const fn greater(one: f64, other: f64) -> f64 {
     if one > other { one } else { other }
 }
 
-/// A span of time of the budget as a `Duration`; a negative one is zero.
+/// Converts a span of budget time to a `Duration`; a negative span becomes zero.
 pub(crate) fn to_duration(time: Time) -> Duration {
     Duration::try_from_secs_f64(time.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -4,10 +4,11 @@ use crate::types::Dimension;
 
 /// The caller's own limits in any 60 seconds; a dimension that is not set is unlimited.
 ///
-/// As a promise ([`Budget::limits`](crate::Budget::limits)) it holds whatever the server would
-/// allow, in any 60 seconds, not only in minutes of the clock. Requests never exceed it. Tokens are
+/// Limits set by [`Budget::limits`](crate::Budget::limits) hold in any 60 seconds, not only in
+/// minutes of the clock, whatever the server allows. Requests never exceed their limit. Tokens are
 /// estimated before a request is sent and corrected as the response arrives, so that a minute may
-/// exceed it by the error of the estimates, some percent, unless it is [`strict`](Limits::strict).
+/// exceed a token limit by the error of the estimates, some percent, unless the limits are
+/// [`strict`](Limits::strict).
 /// Before the fifth response of a class no request is refused for an estimated size: one request
 /// may exceed a token limit by any amount. Leave a limit unset to use all that the server allows:
 /// the server's limits are learned from its responses.
@@ -36,14 +37,14 @@ impl Limits {
         }
     }
 
-    /// Sets the most requests, by default unlimited; with 0 every request fails.
+    /// Sets the maximum number of requests, unlimited by default; with 0 every request fails.
     #[must_use]
     pub const fn requests(mut self, requests: u64) -> Limits {
         self.requests = Some(requests);
         self
     }
 
-    /// Sets the most input tokens, by default unlimited. Tokens read from the cache do not count,
+    /// Sets the maximum number of input tokens, unlimited by default. Tokens read from the cache do not count,
     /// except where the server counts them.
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Limits {
@@ -51,7 +52,7 @@ impl Limits {
         self
     }
 
-    /// Sets the most output tokens, by default unlimited.
+    /// Sets the maximum number of output tokens, unlimited by default.
     #[must_use]
     pub const fn output_tokens(mut self, tokens: u64) -> Limits {
         self.output_tokens = Some(tokens);
@@ -60,14 +61,14 @@ impl Limits {
 
     /// Counts every request with `max_tokens` output tokens until its response ends, so that no
     /// response, however long, exceeds the limit. Costs throughput: most responses are much
-    /// shorter. Input is exact if it was counted.
+    /// shorter. Input is exact if its tokens were counted before.
     #[must_use]
     pub const fn strict(mut self) -> Limits {
         self.strict = true;
         self
     }
 
-    /// Returns the limit of one dimension, if it is set.
+    /// Returns the limit of a dimension, or `None` if the dimension is unlimited.
     pub const fn of(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::Requests => self.requests,
@@ -76,12 +77,12 @@ impl Limits {
         }
     }
 
-    /// Whether the promise is [`strict`](Limits::strict).
+    /// Whether these limits are [`strict`](Limits::strict).
     pub const fn is_strict(&self) -> bool {
         self.strict
     }
 
-    /// Whether nothing is limited.
+    /// Whether no dimension is limited, however [`strict`](Limits::strict) the limits are.
     pub const fn is_unlimited(&self) -> bool {
         self.requests.is_none() && self.input_tokens.is_none() && self.output_tokens.is_none()
     }

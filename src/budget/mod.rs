@@ -4,9 +4,9 @@
 //! of the caller's own limits, and a model of the server's token buckets, which avoids refusals.
 //! Until then the request waits in the queue of its class (`admission`, `queue`). The
 //! [`Reservation`] that it is granted reports the outcome, which corrects the limiters and wakes
-//! the heads of the queues. `limiter/` and `queue` are pure state under the one lock of `shared`;
-//! every change goes through `SharedBudget::transact`, which takes the time once, and the lock
-//! once.
+//! the heads of the queues. `limiter/` and `queue` are pure state under the single lock in
+//! `shared`; every change goes through `SharedBudget::transact`, which reads the clock once and
+//! takes the lock once.
 
 // Plain values.
 mod class;

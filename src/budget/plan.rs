@@ -1,4 +1,4 @@
-//! What a list of requests would take: a dry run on copies of the limiters.
+//! The forecast for a list of requests: a dry run on copies of the limiters.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,7 +15,7 @@ use crate::clock::lock;
 use crate::prices::{Prices, sum};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
-/// What a list of requests would take, as far as it can be told; from [`Budget::plan`](crate::Budget::plan).
+/// The forecast for a list of requests, from [`Budget::plan`](crate::Budget::plan).
 ///
 /// ```
 /// use anthropic_blocking::{Client, MessageRequest, Prices, Result};
@@ -34,11 +34,11 @@ use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 pub struct Plan {
     /// How many requests can be sent.
     pub requests: u64,
-    /// How many can never be sent, because each is larger than a limit.
+    /// How many requests can never be sent, because each is larger than a limit.
     pub impossible: u64,
-    /// Input tokens that count against limits, as expected.
+    /// The expected input tokens that count against limits.
     pub input_tokens: u64,
-    /// Output tokens, as expected.
+    /// The expected output tokens.
     pub output_tokens: u64,
     /// From now to the last response, with enough threads to send each request as soon as it is
     /// admitted.
@@ -52,8 +52,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Tries these requests on copies of the limiters of their classes.
-    pub(super) fn of<'m>(
+    /// Runs these requests on copies of the limiters of their classes.
+    pub(super) fn forecast<'m>(
         shared: &SharedBudget,
         requests: impl IntoIterator<Item = (ModelClass, Cost, Option<&'m Model>)>,
     ) -> Plan {
@@ -74,12 +74,12 @@ impl Plan {
                     run.begin(key, cost);
                 }
             }
-            plan.include(run.of(&costs));
+            plan.add_class(run.into_plan(&costs));
         }
         plan
     }
 
-    fn include(&mut self, class: Plan) {
+    fn add_class(&mut self, class: Plan) {
         self.requests += class.requests;
         self.impossible += class.impossible;
         self.input_tokens = self.input_tokens.saturating_add(class.input_tokens);
@@ -98,9 +98,10 @@ impl Plan {
         }
     }
 
-    /// What the requests are expected to cost, in dollars, as if none of them used the cache and
-    /// none were long; `None` when a model has no price, and for plans that know no models: those
-    /// of [`Messages::plan`](crate::Messages::plan) do.
+    /// Returns the expected cost in dollars, without cache and without the surcharge for long
+    /// requests. `None` if a model has no price, or if the plan has no models: plans of
+    /// [`Messages::plan`](crate::Messages::plan) have them, plans of
+    /// [`Budget::plan`](crate::Budget::plan) do not.
     pub fn cost(&self, prices: &Prices) -> Option<f64> {
         let costs = self.by_model.iter();
         let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));
@@ -114,9 +115,9 @@ struct DryRun {
     now: Time,
     limiter: ClassLimiter,
     gate: OverloadGate,
-    /// The requests in flight, by the end of each in nanoseconds.
-    under_way: BinaryHeap<Reverse<(u64, usize)>>,
-    answers: Vec<(SlabKey, Usage)>,
+    /// The end of each request in flight, in nanoseconds, and its index in `responses`.
+    in_flight: BinaryHeap<Reverse<(u64, usize)>>,
+    responses: Vec<(SlabKey, Usage)>,
     plan: Plan,
 }
 
@@ -127,8 +128,8 @@ impl DryRun {
             now,
             limiter,
             gate,
-            under_way: BinaryHeap::new(),
-            answers: Vec::new(),
+            in_flight: BinaryHeap::new(),
+            responses: Vec::new(),
             plan: Plan::default(),
         };
         for (key, cost) in run.limiter.requests_in_flight() {
@@ -137,7 +138,7 @@ impl DryRun {
         run
     }
 
-    fn of(mut self, costs: &[(Cost, Option<&Model>)]) -> Plan {
+    fn into_plan(mut self, costs: &[(Cost, Option<&Model>)]) -> Plan {
         for (cost, model) in costs {
             match self.admit(cost) {
                 Some(key) => {
@@ -172,14 +173,13 @@ impl DryRun {
                 Err(NotNow::OnEvent(cause)) => (f64::INFINITY, cause),
             };
             let next = self.next_end().unwrap_or(f64::INFINITY).min(until);
-            // Nothing is in flight and no time is known: move on by a second, so that the limiter
-            // changes.
+            // Nothing is in flight and no time is known: the limiter changes as time passes.
             let next = if next.is_finite() {
                 next
             } else {
-                self.now + 1.0
+                self.now + STEP_WITHOUT_EVENT
             };
-            let next = next.max(self.now + SHORTEST);
+            let next = next.max(self.now + MIN_STEP);
             self.plan.waits.add(cause, to_duration(next - self.now));
             self.move_to(next);
         }
@@ -194,38 +194,42 @@ impl DryRun {
             ..Usage::default()
         };
         let tokens = (usage.input_tokens, usage.output_tokens);
-        let end = self.now + LATENCY + expected[OUTPUT] / SPEED;
+        let end = self.now + FIRST_TOKEN_LATENCY + expected[OUTPUT] / OUTPUT_SPEED;
         let nanos = to_duration(end).as_nanos().min(u128::from(u64::MAX)) as u64;
-        self.under_way.push(Reverse((nanos, self.answers.len())));
-        self.answers.push((key, usage));
+        self.in_flight.push(Reverse((nanos, self.responses.len())));
+        self.responses.push((key, usage));
         tokens
     }
 
     fn next_end(&self) -> Option<Time> {
-        let Reverse((nanos, _)) = self.under_way.peek()?;
+        let Reverse((nanos, _)) = self.in_flight.peek()?;
         Some(Duration::from_nanos(*nanos).as_secs_f64())
     }
 
     fn move_to(&mut self, time: Time) {
         self.now = time.max(self.now);
-        while let Some(Reverse((nanos, index))) = self.under_way.peek().copied() {
+        while let Some(Reverse((nanos, index))) = self.in_flight.peek().copied() {
             if Duration::from_nanos(nanos).as_secs_f64() > self.now {
                 break;
             }
-            self.under_way.pop();
-            let (key, usage) = &self.answers[index];
+            self.in_flight.pop();
+            let (key, usage) = &self.responses[index];
             self.limiter.settle(self.now, *key, usage, &mut self.gate);
         }
     }
 }
 
-/// Assumed seconds to the first token of a response, and assumed output tokens per second from then
-/// on.
-const LATENCY: f64 = 1.0;
-const SPEED: f64 = 60.0;
+/// Assumed time to the first token of a response, in seconds.
+const FIRST_TOKEN_LATENCY: f64 = 1.0;
+
+/// Assumed output tokens per second after the first token.
+const OUTPUT_SPEED: f64 = 60.0;
+
+/// The step of the dry run when no event is ahead, in seconds.
+const STEP_WITHOUT_EVENT: f64 = 1.0;
 
 /// The shortest step of the dry run, in seconds, so that each step makes progress.
-const SHORTEST: f64 = 1e-6;
+const MIN_STEP: f64 = 1e-6;
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,6 @@
 //! predecessor leaves the queue. Each grant thus wakes two threads: the head, whose time has come,
 //! and its successor, which becomes the head.
 
-use crate::clock::sync::Condvar;
-use crate::types::{WaitCause, Waits};
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +13,8 @@ use super::limiter::class_limiter::ClassLimiter;
 use super::limiter::decision::NotNow;
 use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
+use crate::clock::sync::Condvar;
+use crate::types::{WaitCause, Waits};
 
 /// The limiter of one class and its waiters.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ pub(super) struct Waiter {
     waits_before: Waits,
 }
 
-/// How long a request is willing to wait.
+/// How long a request may wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitLimits {
     /// The latest admission, whatever the request waits for.
@@ -53,7 +52,7 @@ pub(super) struct WaitLimits {
     pub(super) max_wait: Option<Duration>,
 }
 
-/// The limit of its wait that a request would exceed.
+/// Which of its [`WaitLimits`] a request would exceed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum WaitLimitExceeded {
     Deadline,
@@ -62,8 +61,8 @@ pub(super) enum WaitLimitExceeded {
 }
 
 impl WaitLimits {
-    /// Returns the limit that a wait exceeds which ends at `earliest` at best, and not before the
-    /// end of `suspension`.
+    /// Returns the limit that a wait exceeds if it ends neither before `earliest` nor before the end
+    /// of `suspension`.
     pub(super) fn exceeded(
         &self,
         now: Time,
@@ -81,7 +80,7 @@ impl WaitLimits {
     }
 }
 
-/// A time during which the server has refused all requests of a class.
+/// A pause or an overload: no request of the class is admitted before its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suspension {
     pub(super) until: Time,
@@ -263,7 +262,7 @@ impl ClassQueue {
         let mut queued = [0.0; 3];
         let before = self.waiters.iter();
         for other in before.take_while(|other| other.ticket < ticket) {
-            // By the estimate of now, not of when the waiter joined.
+            // Estimated now: the estimate may have changed since the waiter joined.
             let expected = self.limiter.expected_cost(&other.cost);
             for (sum, expected) in queued.iter_mut().zip(expected) {
                 *sum += expected;
@@ -273,17 +272,17 @@ impl ClassQueue {
         self.limiter.earliest_possible(now, &queued, cost).max(gate)
     }
 
-    /// Returns the pause of the class or the hold of the overload gate, whichever ends later.
+    /// Returns the pause of the class or the current overload, whichever ends later.
     pub(super) fn suspension(&self, now: Time, gate: &OverloadGate) -> Option<Suspension> {
         let pause = Suspension {
             until: self.limiter.paused_until(),
             cause: WaitCause::Pause,
         };
-        let hold = gate.closed_until().map(|until| Suspension {
+        let overload = gate.closed_until().map(|until| Suspension {
             until,
             cause: WaitCause::Overload,
         });
-        let both = [Some(pause), hold].into_iter().flatten();
+        let both = [Some(pause), overload].into_iter().flatten();
         let current = both.filter(|suspension| suspension.until > now);
         current.max_by(|one, other| one.until.total_cmp(&other.until))
     }
@@ -326,7 +325,7 @@ fn expected_wait(
     }
 }
 
-/// The least gain for which the head is woken, in seconds: half a millisecond, about the cost of
+/// The minimum gain for which the head is woken, in seconds: half a millisecond, about the cost of
 /// waking a thread.
 const MIN_GAIN_TO_WAKE: Time = 0.0005;
 

@@ -21,27 +21,27 @@ use crate::types::{ApiError, Delivery, RateLimits, Usage, Waits};
 /// ```
 /// use anthropic_blocking::{Budget, Cost, Delivery, ModelClass, RateLimits, Usage};
 ///
-/// enum Sent {
-///     Answered(Usage, RateLimits),
-///     Refused(RateLimits),
-///     Lost,
+/// enum Outcome {
+///     Success(Usage, RateLimits),
+///     TooManyRequests(RateLimits),
+///     ConnectionLost,
 /// }
 ///
-/// fn send(budget: &Budget, post: impl Fn() -> Sent) -> anthropic_blocking::Result<()> {
+/// fn send(budget: &Budget, post: impl Fn() -> Outcome) -> anthropic_blocking::Result<()> {
 ///     let class = ModelClass::of("claude-haiku-4-5");
 ///     let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
 ///     let reservation = budget.reserve(&class, cost, None)?;
 ///     match post() {
-///         Sent::Answered(usage, limits) => reservation.settle(&usage, Some(&limits)),
-///         Sent::Refused(limits) => reservation.refuse(None, &limits),
-///         Sent::Lost => reservation.fail(Delivery::Unknown),
+///         Outcome::Success(usage, limits) => reservation.settle(&usage, Some(&limits)),
+///         Outcome::TooManyRequests(limits) => reservation.refuse(None, &limits),
+///         Outcome::ConnectionLost => reservation.fail(Delivery::Unknown),
 ///     }
 ///     Ok(())
 /// }
-/// # send(&Budget::new(), || Sent::Answered(Usage::new(1_400, 200), RateLimits::default()))?;
+/// # send(&Budget::new(), || Outcome::Success(Usage::new(1_400, 200), RateLimits::default()))?;
 /// # Ok::<(), anthropic_blocking::Error>(())
 /// ```
-#[must_use = "dropping a reservation charges all of it"]
+#[must_use = "dropping a reservation charges its expected cost"]
 pub struct Reservation {
     shared: Arc<SharedBudget>,
     class: ModelClass,
@@ -67,7 +67,7 @@ impl Reservation {
         }
     }
 
-    pub(super) fn after(mut self, waited: Waits) -> Reservation {
+    pub(super) fn with_waits(mut self, waited: Waits) -> Reservation {
         self.waited = waited;
         self
     }
@@ -105,7 +105,7 @@ impl Reservation {
     /// let cost = Cost::request().input_bytes(5_000).max_tokens(1_024);
     /// let reservation = budget.reserve(&ModelClass::of("claude-haiku-4-5"), cost, None)?;
     ///
-    /// // A streamed answer: its head, `message_start`, then more and more output.
+    /// // A streamed response: its head, `message_start`, then more and more output.
     /// reservation.learn(&RateLimits::default());
     /// reservation.begin(&Usage::new(1_400, 1));
     /// reservation.progress(250);
@@ -121,7 +121,7 @@ impl Reservation {
             });
     }
 
-    /// Reports roughly how many output tokens the response has so far.
+    /// Reports roughly how many output tokens of a stream have arrived.
     pub fn progress(&self, output_tokens: u64) {
         let Some(key) = self.key else { return };
         self.shared.update_limiter(&self.class, |limiter, now, _| {
@@ -143,7 +143,7 @@ impl Reservation {
             });
     }
 
-    /// Ends the reservation of a request that the server refused with a 429 and that succeeds
+    /// Ends the reservation of a request that the server refused with a 429, and that can succeed
     /// later. The class pauses for the `retry_after` of `limits`.
     pub fn refuse(self, error: Option<&ApiError>, limits: &RateLimits) {
         self.refused(error, limits);
@@ -181,7 +181,7 @@ impl Reservation {
     }
 
     /// Ends the reservation of a request that failed otherwise. A request that was not sent is
-    /// refunded; one with unknown outcome stays charged.
+    /// refunded; a request with unknown outcome stays charged.
     pub fn fail(mut self, delivery: Delivery) {
         self.end(delivery);
     }

@@ -19,7 +19,7 @@ use crate::types::Model;
 
 pub(super) struct SharedBudget {
     clock: Clock,
-    birth: Instant,
+    created: Instant,
     pub(super) state: Mutex<BudgetState>,
 }
 
@@ -49,14 +49,14 @@ impl SharedBudget {
             rng,
         };
         SharedBudget {
-            birth: clock.now(),
+            created: clock.now(),
             clock,
             state: Mutex::new(state),
         }
     }
 
-    /// Takes the lock, applies `change`, and wakes each head that can be admitted earlier than it
-    /// knows.
+    /// Takes the lock, applies `change`, and wakes each head of a queue that can be admitted before
+    /// its sleep ends.
     pub(super) fn transact<T>(&self, change: impl FnOnce(&mut BudgetState, Time) -> T) -> T {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -65,7 +65,7 @@ impl SharedBudget {
         result
     }
 
-    /// Reports an outcome to the limiter of a class, in one [`transact`](SharedBudget::transact).
+    /// Reports an outcome to the limiter of a class, in a [`transact`](SharedBudget::transact).
     pub(super) fn update_limiter<T>(
         &self,
         class: &ModelClass,
@@ -86,14 +86,16 @@ impl SharedBudget {
         }
     }
 
-    /// Returns the seconds since the budget was made.
+    /// Returns the seconds since the budget was created.
     pub(super) fn now(&self) -> Time {
         self.clock
             .now()
-            .saturating_duration_since(self.birth)
+            .saturating_duration_since(self.created)
             .as_secs_f64()
     }
 
+    /// Blocks until the waiter is woken, until the time `until` or until `deadline`; gives up the
+    /// lock meanwhile. May return early.
     pub(super) fn wait<'a>(
         &self,
         state: MutexGuard<'a, BudgetState>,
@@ -103,7 +105,7 @@ impl SharedBudget {
     ) -> MutexGuard<'a, BudgetState> {
         // Rounded up, so that the time has come when the wait ends. A time that `Instant` cannot
         // represent counts as none.
-        let instant = |time: Time| self.birth.checked_add(to_duration(time + ROUNDING));
+        let instant = |time: Time| self.created.checked_add(to_duration(time + ROUNDING));
         self.clock.wait(
             &waiter.wake,
             state,
@@ -144,6 +146,7 @@ impl BudgetState {
         }
     }
 
+    /// Wakes each head of a queue that can be admitted before its sleep ends.
     pub(super) fn wake_heads(&mut self, now: Time) {
         for queue in self.queues.values_mut() {
             queue.wake_head_if_earlier(now, &mut self.gate);
@@ -158,5 +161,5 @@ fn limits_for(class: &ModelClass, limits: &BTreeMap<ModelClass, Limits>) -> Opti
     set(class).or_else(|| set(&class.base()?))
 }
 
-/// What a time may lose by conversion from and to `Instant`, in seconds.
+/// The most that a time loses by conversion from and to `Instant`, in seconds.
 const ROUNDING: Time = 1e-6;

@@ -1,6 +1,4 @@
-//! Snapshots of a budget for the caller.
-
-use crate::types::{Dimension, WaitCause};
+//! Snapshots of a budget, for the caller.
 
 use std::time::Duration;
 
@@ -8,6 +6,7 @@ use super::class::ModelClass;
 use super::cost::{Time, to_duration};
 use super::limiter::overload_gate::OverloadGate;
 use super::queue::ClassQueue;
+use crate::types::{Dimension, WaitCause};
 
 /// What one class of models has used and waits for; from
 /// [`Budget::snapshot`](crate::Budget::snapshot).
@@ -22,7 +21,7 @@ use super::queue::ClassQueue;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClassSnapshot {
-    /// The class.
+    /// The class of models.
     pub class: ModelClass,
     /// Requests.
     pub requests: DimensionSnapshot,
@@ -36,11 +35,11 @@ pub struct ClassSnapshot {
     pub waiting: usize,
     /// What the head of the queue waits for.
     pub cause: Option<WaitCause>,
-    /// How much longer the head waits, if that is known.
+    /// The remaining wait of the head of the queue, if it is known.
     pub expected_wait: Option<Duration>,
 }
 
-/// One of the three dimensions of a class.
+/// The use and the limits of a class in one [`Dimension`].
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Limits, ModelClass};
@@ -58,14 +57,13 @@ pub struct ClassSnapshot {
 pub struct DimensionSnapshot {
     /// The caller's own limit per minute, where one is set.
     pub limit: Option<u64>,
-    /// What counts against it in the last 60 seconds.
+    /// The use in the last 60 seconds that counts against `limit`.
     pub used: u64,
     /// The server's limit per minute, where it is known.
     pub server_limit: Option<u64>,
-    /// What is left of the server's limit now by estimate, without what is reserved for requests in
-    /// flight.
+    /// The estimated rest of the server's limit now, less what is reserved for requests in flight.
     pub server_remaining: Option<u64>,
-    /// What other clients use of the server's limit per minute, by estimate.
+    /// The estimated use of the server's limit by other clients, per minute.
     pub foreign: Option<u64>,
 }
 

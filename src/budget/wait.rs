@@ -1,4 +1,4 @@
-//! A wait that begins, as it is told to the log and to the caller.
+//! The report of a wait that begins, for the log and for the caller.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::class::ModelClass;
 use crate::error::display_duration;
 use crate::types::WaitCause;
 
-/// A wait that begins; see [`Budget::on_wait`](crate::Budget::on_wait).
+/// The report of a wait that begins; see [`Budget::on_wait`](crate::Budget::on_wait).
 ///
 /// ```
 /// use anthropic_blocking::{Budget, Wait};
@@ -24,9 +24,10 @@ pub struct Wait {
     pub class: ModelClass,
     /// What the request waits for; behind other waiters, what the head of the queue waits for.
     pub cause: WaitCause,
-    /// The expected duration. A response that ends, or uses less than expected, shortens it.
+    /// The expected duration. A response that ends, or uses less than expected, shortens
+    /// the wait.
     pub expected: Duration,
-    /// How many requests of the class wait, this one included.
+    /// How many requests of the class wait, including this request.
     pub waiting: usize,
 }
 

@@ -300,14 +300,14 @@ impl AdmissionFailure {
                 let (time_left, at_least) =
                     (time_left.unwrap_or_default(), display_duration(at_least));
                 let time_left = display_duration(time_left);
-                let room = "there is no room within";
-                Cause::Rejected(
-                    format!("{room} {time_left}, but after {at_least} at the earliest: {cause}")
-                        .into(),
-                )
+                let what = format!(
+                    "no admission within {time_left}, but after {at_least} at the earliest: \
+                     {cause}; set a longer deadline"
+                );
+                Cause::Rejected(what.into())
             }
             AdmissionFailure::MaxWaitExceeded(cause) => {
-                Cause::Rejected(format!("{cause}, and max_wait permits no longer wait").into())
+                Cause::Rejected(format!("{cause}, for longer than max_wait permits").into())
             }
             AdmissionFailure::Stopped => Cause::Shutdown,
         };

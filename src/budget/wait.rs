@@ -14,7 +14,7 @@ use crate::types::WaitCause;
 /// use anthropic_blocking::{Budget, Wait};
 ///
 /// let budget = Budget::new().on_wait(|wait: &Wait| {
-///     eprintln!("{}: {} ({} in line, {:?})", wait.class, wait.cause, wait.waiting, wait.expected);
+///     eprintln!("{}: {} ({} waiting, {:?})", wait.class, wait.cause, wait.waiting, wait.expected);
 /// });
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Wait {
         log!(
             target: "anthropic_blocking",
             level,
-            "{}: waiting about {}: {} ({} in line)",
+            "{}: waiting about {}: {} ({} in the queue)",
             self.class,
             display_duration(self.expected),
             self.cause,

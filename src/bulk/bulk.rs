@@ -38,16 +38,16 @@ impl Client {
     }
 }
 
-/// Many requests over threads, as fast as the limits allow; see [`Client::bulk`].
+/// The settings of a run of many requests over threads, as fast as the limits allow; see [`Client::bulk`].
 ///
 /// The threads wait in the client's [budget](Client::budget). A call waits for limits and overloads
-/// for as long as it takes, whatever the client's `max_wait` says; its deadline holds. One failure
-/// never ends the run. A failure that affects all requests, such as a wrong key or a spend limit,
-/// stops the run at once, and each request that was not sent fails with the kind
+/// until its deadline; the client's `max_wait` does not apply. The failure of a request does not
+/// end the run. A failure that affects all requests, such as a wrong key or a spend limit, stops the
+/// run at once, and each request that was not sent fails with the kind
 /// [`NotRun`](ErrorKind::NotRun).
 ///
-/// Requests that can wait for a day cost half as [batches](Client::batches), whose
-/// [`run`](crate::Batches::run) takes the same requests under the same keys.
+/// Requests that can wait for a day cost half as much in [batches](Client::batches), whose
+/// [`run`](crate::Batches::run) takes requests and keys like these.
 ///
 /// ```no_run
 /// use anthropic_blocking::{Client, MessageRequest};
@@ -57,8 +57,8 @@ impl Client {
 ///     let prompt = format!("One sentence about {town}.");
 ///     (town, MessageRequest::new("claude-haiku-4-5", 256).user(prompt))
 /// });
-/// for (town, answer) in client.bulk().journal("towns.jsonl").run(requests)? {
-///     match answer {
+/// for (town, result) in client.bulk().journal("towns.jsonl").run(requests)? {
+///     match result {
 ///         Ok(message) => println!("{town}: {}", message.text()),
 ///         Err(error) => eprintln!("{town}: {error}"),
 ///     }
@@ -73,41 +73,42 @@ pub struct Bulk<'a> {
 }
 
 impl<'a> Bulk<'a> {
-    /// The most worker threads by default: 64. Few runs need all of them, see
+    /// The maximum number of worker threads by default: 64. Few runs need all of them, see
     /// [`concurrency`](Bulk::concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 64;
 
-    /// How long it takes by default until all threads may work: a minute.
+    /// The default time until all threads may work: a minute.
     pub const DEFAULT_RAMP_UP: Duration = Duration::from_secs(60);
 
-    /// Sets the most requests at once, by default [64](Bulk::DEFAULT_CONCURRENCY); 0 counts as 1. Each
-    /// has a thread. A thread is added only while fewer than two requests wait in the budget for a
+    /// Sets the maximum number of requests at once, by default [64](Bulk::DEFAULT_CONCURRENCY); 0
+    /// counts as 1. Each request in flight has a thread. A thread is added only while fewer than two requests wait in the budget for a
     /// class of models that the run uses: more threads would not send anything sooner.
     pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
         self.settings.concurrency = requests.max(1);
         self
     }
 
-    /// Sets the ramp-up time, because the API refuses use that grows too fast: four threads begin
-    /// at once, their number doubles after every sixth of this time, and all have begun at its end;
+    /// Sets the ramp-up time. The API refuses use that grows too fast: four threads begin at once,
+    /// their number doubles after every sixth of this time, and all threads have begun at its end;
     /// more than 256 threads double more often. The default is [a minute](Bulk::DEFAULT_RAMP_UP):
-    /// the threads double every ten seconds, like the pace of the requests.
+    /// the threads double every ten seconds, like the pace of the requests. After a run at full
+    /// speed, the next run needs no ramp-up: set [`Duration::ZERO`].
     pub fn ramp_up(mut self, time: Duration) -> Bulk<'a> {
         self.settings.ramp_up = time;
         self
     }
 
     /// Keeps a journal of the messages in this file, so that a run can be killed and started again:
-    /// [`run`](Bulk::run) then sends no request whose key is in the journal, and hands out its
-    /// message from the file in its turn. Each message is one line of JSON with its key; failures
-    /// are not kept, and are sent again. At most the messages of the last second are not on the
-    /// disk yet, or more while the caller takes no results.
+    /// [`run`](Bulk::run) sends no request whose key is in the journal, and returns the message from
+    /// the file instead. Each message is a line of JSON with its key. Failures are not kept; the next
+    /// run sends those requests again. A crash of the machine loses at most the messages of the last
+    /// second, or more while the caller takes no results.
     ///
-    /// The file belongs to one run at a time. While a run has it open, it is locked: a second run with
-    /// the same journal, in this process, another process or another container, is an error. A file
-    /// system without locks, such as some network file systems, cannot refuse the second run: a
-    /// warning is logged, and you must see to it that no two runs send the same requests and write to
-    /// the same file. On Windows, other programs cannot read the file while it is locked.
+    /// A run locks the file while the file is open: a second run with this journal, in this process,
+    /// another process or another container, is an error. On a file system without locks, such as
+    /// some network file systems, the second run is not refused: a warning is logged, and you must
+    /// make sure that no two runs use the file at once. On Windows, other programs cannot read the
+    /// file while it is locked.
     ///
     /// The journal holds the messages in plain text. On Unix a new file is readable by its owner
     /// only (mode 600).
@@ -116,52 +117,55 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets whether messages from the journal are handed out in their turn like new ones, by
-    /// default yes. A message is in the journal before it is handed out: without replay, no run
-    /// would hand out the messages that the program had not taken when it ended. `false` is for
-    /// programs that read the journal themselves.
+    /// Sets whether a run also returns the messages that are in the journal already, by default yes.
+    /// A message is written to the journal before it is returned: without replay, messages that the
+    /// program had not taken when it ended would never be returned. `false` is for programs that
+    /// read the journal file directly.
     pub fn replay(mut self, replay: bool) -> Bulk<'a> {
         self.settings.replay = replay;
         self
     }
 
-    /// Sets whether one of the requests that share a cached prefix is sent first, and the others
-    /// when its response begins, so that they read the cache instead of writing it. By default yes.
-    /// Follows the marks of [`CacheControl`](crate::CacheControl): model, tools, system prompt and
-    /// messages up to the first mark. Applies to [`run`](Bulk::run) only. The wait for the first
-    /// request does not count towards the client's deadline.
+    /// Sets whether, of the requests that share a cached prefix, the first is sent alone and the
+    /// others when its response begins, so that the others read the cache instead of writing it. By
+    /// default yes; `false` saves the wait where the cache is warm already. The prefix is the model,
+    /// the tools, the system prompt and the messages up to the first
+    /// [`CacheControl`](crate::CacheControl) mark. Applies to [`run`](Bulk::run) only. The wait for
+    /// the first request does not count towards the client's deadline.
     pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
         self.settings.warm_first = warm;
         self
     }
 
-    /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars: a request is sent
-    /// only if there is room for the most that it and those under way can cost: a token for each
-    /// byte, an image of the largest size for each image, and `max_tokens`; twice as much in fast
-    /// mode, and a tenth more with an `inference_geo`. Counts attempts that failed and answers that
-    /// broke off, as far as their tokens were seen; that such a request is sent again can exceed the
-    /// limit by as much. So can what no request says: searches and other tools of the server, and
-    /// documents by address or id, which count as some pages. Requests of models without a
-    /// [price](Bulk::prices) stop the run.
+    /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars. A request is sent
+    /// only if the limit has room for the highest possible cost of this request and of all requests
+    /// in flight: a token for each byte, the largest size for each image, and `max_tokens`; twice as
+    /// much in fast mode, and a tenth more with an `inference_geo`. A request of a model without a
+    /// [price](Bulk::prices) stops the run.
     ///
-    /// The limit applies to one run of this process: the cost of earlier runs, also with the same
-    /// journal, does not count.
+    /// Failed attempts and streams that broke off count with the tokens that were reported; retries
+    /// can exceed the limit by the tokens that were not. Costs that a request does not show can
+    /// exceed the limit as well: searches and other server tools, and documents given by URL or file
+    /// id, which count with some pages.
     ///
-    /// A [`map`](Bulk::map) does not know the requests of its closure: it begins no item once the
-    /// limit is spent, at the usual prices.
+    /// The limit applies to this run only: the cost of earlier runs does not count, not even with
+    /// this journal.
     ///
-    /// A negative number or NaN is an error of kind [`Config`](ErrorKind::Config): of `run` itself,
-    /// and of each item of a `map`.
+    /// A [`map`](Bulk::map) does not know the requests of its closure: once the limit is spent, at
+    /// the prices without surcharges, no further item is begun.
+    ///
+    /// With a negative number or NaN, `run` fails with the kind [`Config`](ErrorKind::Config), and a
+    /// `map` fails so for each item.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
     ///
     /// # fn ask(client: &Client, requests: Vec<(u32, MessageRequest)>) -> Result<()> {
     /// let mut run = client.bulk().spend_limit(20.0).run(requests)?;
-    /// let answered = run.by_ref().filter(|(_, answer)| answer.is_ok()).count();
+    /// let succeeded = run.by_ref().filter(|(_, result)| result.is_ok()).count();
     /// match run.stop_cause() {
-    ///     Some(reason) => println!("{answered} answers, then: {reason}"),
-    ///     None => println!("all of them, for {:?} dollars", run.progress().cost),
+    ///     Some(reason) => println!("stopped after {succeeded} messages: {reason}"),
+    ///     None => println!("{succeeded} messages for {:?} dollars", run.progress().cost),
     /// }
     /// # Ok(()) }
     /// ```
@@ -176,12 +180,11 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Calls `report` when items are done, at most ten times a second, and at the end. It is called
-    /// on a thread of the run, one call at a time, outside of any lock; the other threads go on
-    /// meanwhile. The last report comes on the thread of the caller: where the answers of a
-    /// [`run`](Bulk::run) are taken, when there is none left, or before a [`map`](Bulk::map)
-    /// returns. A run that is dropped before its end has no last report. If `report` panics, it is
-    /// not called again.
+    /// Calls `report` when items are done, at most ten times a second, and at the end. The calls come
+    /// on the threads of the run, one at a time, outside of any lock; the other threads continue
+    /// meanwhile. The last call comes on the caller's thread: from [`next`](Iterator::next) when no
+    /// result of a [`run`](Bulk::run) is left, or before a [`map`](Bulk::map) returns. A run that is
+    /// dropped before its end makes no last call. After a panic of `report` there are no more calls.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -198,8 +201,8 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Calls a closure with each item on the worker threads, and blocks until all items are done.
-    /// Returns the results in the order of the items.
+    /// Calls a closure with each item on the worker threads, blocks until all items are done, and
+    /// returns the results in the order of the items.
     ///
     /// The closure must send its requests with the client that it gets. A panic of the closure
     /// becomes the error of the item.
@@ -263,25 +266,25 @@ impl<'a> Bulk<'a> {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Sends requests, each under its own key, and hands out the results in the order of
+    /// Sends requests, each with a key of its own, and returns the results in the order of
     /// completion.
     ///
-    /// A request is taken from the iterator when a worker is free, and the workers wait when
-    /// results are not taken: memory use does not grow with the list, except for the keys if there
-    /// is a journal. With a [journal](Bulk::journal), the text of the key tells whether a request
-    /// is done already; a second request with the same key is an error.
+    /// A worker takes a request from the iterator when the worker is free, and the workers wait
+    /// while results are not taken: memory use does not grow with the list, except for the keys if
+    /// there is a journal. With a [journal](Bulk::journal), the text of the key tells whether a
+    /// request is done already, and a second request with an equal key is an error.
     /// [`MessageRequest::fingerprint`] makes a key where there is none; equal requests have equal
-    /// ones, so that all but one must be removed before.
+    /// fingerprints, so remove duplicates first.
     ///
     /// Returns at once; `next` of the returned iterator blocks until there is a result. Dropping
-    /// the iterator stops the run: nothing more is sent, and responses that are being streamed are
-    /// cut. A panic of the iterator of requests stops the run as well, and resumes in
-    /// [`next`](Iterator::next) after the last result.
+    /// the iterator stops the run: nothing more is sent, and streams in flight are cut. A panic of
+    /// the iterator of requests stops the run as well, and resumes in [`next`](Iterator::next) after
+    /// the last result.
     ///
     /// # Errors
     ///
-    /// Kind [`Config`](ErrorKind::Config) when the journal cannot be used, no thread be started, or the
-    /// [`spend_limit`](Bulk::spend_limit) is no amount.
+    /// Kind [`Config`](ErrorKind::Config) if the journal cannot be used, if no thread can be
+    /// started, or if the [`spend_limit`](Bulk::spend_limit) is negative or NaN.
     pub fn run<K, I>(&self, requests: I) -> Result<BulkRun<K>>
     where
         K: ToString + Send + 'static,

@@ -1,5 +1,5 @@
-//! Cache warming: one request of each cached prefix leads, the others follow when its response
-//! begins.
+//! Cache warming: the first request of each cached prefix leads; the other requests follow when its
+//! response begins.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -27,7 +27,7 @@ enum PrefixState {
 }
 
 impl CacheWarmer {
-    /// Sends a request, after the leading request of its prefix if there is one.
+    /// Sends a request; blocks first until the response to the leading request of its prefix begins.
     pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
         match request.cached_prefix() {
             Some(prefix) if self.wait_or_lead(client, &prefix) => {
@@ -44,7 +44,7 @@ impl CacheWarmer {
     }
 
     /// Returns `true` if the request leads its prefix; otherwise blocks until the response to the
-    /// leading request has begun. If the leading request fails, the next one leads.
+    /// leading request has begun. If the leading request fails, the next request leads.
     fn wait_or_lead(&self, client: &Client, prefix: &Digest) -> bool {
         let mut prefixes = lock(&self.prefixes);
         loop {
@@ -68,8 +68,8 @@ impl CacheWarmer {
     }
 }
 
-/// Notes that the first request of a prefix leads. A run can have any number of prefixes: above
-/// [`MAX_PREFIXES`] the warm ones are forgotten, which costs one more leading request each.
+/// Notes that a request of this prefix leads. A run can have any number of prefixes: at
+/// [`MAX_PREFIXES`] the warm prefixes are removed, and each then needs another leading request.
 fn begin_warming(prefixes: &mut HashMap<Digest, PrefixState>, prefix: &Digest) {
     if prefixes.len() >= MAX_PREFIXES {
         prefixes.retain(|_, state| *state == PrefixState::Warming);
@@ -77,7 +77,8 @@ fn begin_warming(prefixes: &mut HashMap<Digest, PrefixState>, prefix: &Digest) {
     prefixes.insert(prefix.clone(), PrefixState::Warming);
 }
 
-/// The leading request of a prefix. Dropped before its response begins, another request leads.
+/// The leading request of a prefix. If it is dropped before its response begins, another request
+/// leads.
 struct LeadRequest<'a> {
     warmer: &'a CacheWarmer,
     prefix: Digest,
@@ -100,9 +101,10 @@ impl Drop for LeadRequest<'_> {
     }
 }
 
+/// The number of prefixes at which warm prefixes are removed, to bound the memory.
 const MAX_PREFIXES: usize = 10_000;
 
-/// Interval at which following requests check whether the run is over.
+/// Interval at which waiting requests check whether the run is stopped.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl MessageRequest {
@@ -163,7 +165,10 @@ mod tests {
             prefixes.insert(prefix, PrefixState::Warm);
             assert!(prefixes.len() <= MAX_PREFIXES);
         }
-        assert!(prefixes.contains_key(&first), "what is on its way is kept");
+        assert!(
+            prefixes.contains_key(&first),
+            "prefixes being warmed are kept"
+        );
     }
 
     fn marked(text: &str) -> ContentBlock {

@@ -25,11 +25,11 @@ pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
 pub struct Progress {
     /// Items that succeeded.
     pub done: u64,
-    /// Items that failed, those not sent included.
+    /// Items that failed, including the items that were not sent.
     pub failed: u64,
-    /// Items that were in the journal already, handed out again or not.
+    /// Items that were in the journal already, whether replayed or not.
     pub skipped: u64,
-    /// All items, where the iterator knows how many it has.
+    /// The number of all items, if the input iterator knows it.
     pub total: Option<u64>,
     /// Items that workers have begun. Items that wait for admission count here, but not in
     /// [`ClassSnapshot::in_flight`](crate::ClassSnapshot::in_flight).
@@ -40,18 +40,19 @@ pub struct Progress {
     pub cause: Option<WaitCause>,
     /// Calls, tokens and waits of this run.
     pub totals: Totals,
-    /// What the tokens cost so far, in dollars; `None` when a model has no price. Where some requests
-    /// of a model are in fast mode or in a geography of their own, as if all of it were.
+    /// The cost of the tokens so far, in dollars; `None` if a model has no price. If some requests of
+    /// a model have a surcharge for fast mode or `inference_geo`, all requests of the model count
+    /// with it.
     pub cost: Option<f64>,
-    /// Since the run began.
+    /// The time since the run began.
     pub elapsed: Duration,
-    /// The remaining time, roughly: by the limits or by the speed so far, whichever is longer.
-    /// `None` while it is not known.
+    /// The estimated remaining time, by the limits or by the speed so far, whichever is longer.
+    /// `None` before the first item is done, and if `total` is `None`.
     pub remaining: Option<Duration>,
 }
 
 impl Progress {
-    /// Returns how many items are finished, successfully or not: the sum of `done`, `failed` and
+    /// Returns how many items are finished, with success or failure: the sum of `done`, `failed` and
     /// `skipped`.
     pub fn finished(&self) -> u64 {
         self.done + self.failed + self.skipped

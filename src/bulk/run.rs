@@ -1,4 +1,4 @@
-//! A run over a lazy iterator of requests, whose results come out in the order of completion.
+//! A run over a lazy iterator of requests; its results are in the order of completion.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -27,24 +27,24 @@ use crate::types::{ErrorKind, Message, MessageRequest};
 /// The results of a [bulk run](crate::Bulk::run), in the order of completion: each key of the input
 /// once, with the message or the error. `next` blocks until there is a result.
 ///
-/// Messages that an earlier run left in the [journal](crate::Bulk::journal) come in between, each
-/// when its request is taken from the input.
+/// A message that an earlier run left in the [journal](crate::Bulk::journal) is returned when its
+/// request is taken from the input.
 ///
-/// Dropping a `BulkRun` stops the run: nothing more is sent, responses that are being streamed are
-/// cut, and the threads end. The journal is closed, and can be opened again.
+/// Dropping a `BulkRun` stops the run: nothing more is sent, streams in flight are cut, and the
+/// threads end. The journal is closed, and can be opened again.
 ///
 /// ```
 /// use anthropic_blocking::{BulkRun, Result};
 ///
 /// fn first_ten(run: BulkRun<u32>) -> Result<Vec<(u32, String)>> {
-///     // Dropped after the tenth, it stops.
-///     run.take(10).map(|(n, answer)| Ok((n, answer?.text()))).collect()
+///     // The run is dropped after the tenth result, and stops.
+///     run.take(10).map(|(n, result)| Ok((n, result?.text()))).collect()
 /// }
 /// ```
-#[must_use = "dropping the answers stops the run"]
+#[must_use = "dropping a BulkRun stops the run"]
 pub struct BulkRun<K> {
     /// `None` after the end of all threads.
-    answers: Option<Receiver<(K, Result<Message>)>>,
+    results: Option<Receiver<(K, Result<Message>)>>,
     shared: Arc<RunState<K>>,
     is_over: bool,
 }
@@ -86,6 +86,18 @@ enum KeySeen {
     Now,
 }
 
+/// What the journal says of an item.
+enum JournalCheck {
+    /// The item must be sent.
+    NotDone,
+    /// The item is done, and has no result because replay is off.
+    Done,
+    /// The item is done; this is its message.
+    Replay(Box<Message>),
+    /// The item cannot be sent: its key is a duplicate, or the journal cannot be read.
+    Failed(Error),
+}
+
 /// The key of a line of the journal.
 #[derive(Serialize, Deserialize)]
 struct JournalKey {
@@ -115,7 +127,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             _ => None,
         };
         let workers = Workers::new(client, settings, total);
-        let done = match &settings.journal {
+        let journal = match &settings.journal {
             Some(path) => {
                 let mut keys = HashMap::new();
                 let journal = Journal::open_each(path, "bulk", |line: JournalKey, place| {
@@ -134,12 +146,12 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             workers: Arc::new(workers),
             input: Mutex::new(Some(input)),
             panic: Mutex::new(None),
-            has_journal: done.is_some(),
-            journal: Mutex::new(done),
+            has_journal: journal.is_some(),
+            journal: Mutex::new(journal),
             replay: settings.replay,
             cache_warmer: settings.warm_first.then(CacheWarmer::default),
         });
-        let (sender, answers) = sync_channel(settings.concurrency.min(MAX_UNREAD_RESULTS));
+        let (sender, results) = sync_channel(settings.concurrency.min(MAX_UNREAD_RESULTS));
         spawn_worker(&shared, 0, &sender).map_err(|source| {
             let cause = Cause::Unusable {
                 what: "no thread can be started".into(),
@@ -148,7 +160,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             Error::new(ErrorKind::Config, "a bulk run", cause)
         })?;
         Ok(BulkRun {
-            answers: Some(answers),
+            results: Some(results),
             shared,
             is_over: false,
         })
@@ -159,7 +171,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         self.shared.workers.current_progress()
     }
 
-    /// Stops the run: requests in flight are finished, the rest fails with the kind
+    /// Stops the run: requests in flight are finished, the other requests fail with the kind
     /// [`NotRun`](ErrorKind::NotRun). The results can still be taken.
     pub fn stop(&self) {
         self.shared.workers.stop(STOP_REQUESTED);
@@ -182,8 +194,8 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     ///     let _ = std::io::stdin().read_line(&mut String::new());
     ///     stop();
     /// });
-    /// for (n, answer) in run.take_while(|(_, answer)| answer.is_ok()) {
-    ///     println!("{n}: {}", answer?.text());
+    /// for (n, answer) in run.take_while(|(_, result)| result.is_ok()) {
+    ///     println!("{n}: {}", result?.text());
     /// }
     /// # Ok::<(), anthropic_blocking::Error>(())
     /// ```
@@ -192,7 +204,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
         move || workers.stop(STOP_REQUESTED)
     }
 
-    /// Returns why the run was stopped before its end, if it was stopped.
+    /// Returns why the run was stopped before its end; `None` if it was not stopped.
     pub fn stop_cause(&self) -> Option<String> {
         self.shared.workers.stop_reason()
     }
@@ -202,22 +214,25 @@ impl<K: ToString + Send + 'static> Iterator for BulkRun<K> {
     type Item = (K, Result<Message>);
 
     fn next(&mut self) -> Option<(K, Result<Message>)> {
-        while let Some(answers) = &self.answers {
-            match answers.recv_timeout(SYNC_INTERVAL) {
-                Ok(answer) => return Some(answer),
+        while let Some(results) = &self.results {
+            match results.recv_timeout(SYNC_INTERVAL) {
+                Ok(result) => return Some(result),
                 Err(RecvTimeoutError::Timeout) => self.shared.sync(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.answers = None;
+                    self.results = None;
                     self.shared.sync();
                 }
             }
         }
         // The workers are gone: report the remaining items as not run.
         while let Some(item) = self.shared.next_item() {
-            match self.shared.result_from_journal(&item) {
-                None => return Some((item.key, Err(self.shared.workers.fail_not_run()))),
-                Some(Some(result)) => return Some((item.key, result)),
-                Some(None) => {}
+            match self.shared.check_journal(&item) {
+                JournalCheck::NotDone => {
+                    return Some((item.key, Err(self.shared.workers.fail_not_run())));
+                }
+                JournalCheck::Done => {}
+                JournalCheck::Replay(message) => return Some((item.key, Ok(*message))),
+                JournalCheck::Failed(error) => return Some((item.key, Err(error))),
             }
         }
         if !self.is_over {
@@ -234,8 +249,8 @@ impl<K: ToString + Send + 'static> FusedIterator for BulkRun<K> {}
 
 impl<K> Drop for BulkRun<K> {
     fn drop(&mut self) {
-        if self.answers.take().is_some() {
-            self.shared.workers.stop("its answers were dropped");
+        if self.results.take().is_some() {
+            self.shared.workers.stop("the BulkRun was dropped");
             self.shared.workers.abort();
         }
         self.shared.close();
@@ -254,63 +269,62 @@ impl<K> fmt::Debug for BulkRun<K> {
 fn spawn_worker<K: ToString + Send + 'static>(
     shared: &Arc<RunState<K>>,
     number: usize,
-    answers: &SyncSender<(K, Result<Message>)>,
+    results: &SyncSender<(K, Result<Message>)>,
 ) -> std::io::Result<()> {
     if number >= shared.workers.concurrency() {
         return Ok(());
     }
-    let (shared, answers) = (Arc::clone(shared), answers.clone());
+    let (shared, results) = (Arc::clone(shared), results.clone());
     let name = format!("bulk {number}");
     thread::Builder::new().name(name).spawn(move || {
         if number == 0 || shared.workers.wait_to_begin(number) {
             // If the system has no thread left, the existing workers do the work.
-            let _ = spawn_worker(&shared, number + 1, &answers);
-            shared.work(&answers);
+            let _ = spawn_worker(&shared, number + 1, &results);
+            shared.work(&results);
         }
         // Dropped before the thread ends: after the last result the thread does nothing more.
         drop(shared);
-        drop(answers);
+        drop(results);
     })?;
     Ok(())
 }
 
 impl<K: ToString + Send + 'static> RunState<K> {
-    fn work(&self, answers: &SyncSender<(K, Result<Message>)>) {
+    fn work(&self, results: &SyncSender<(K, Result<Message>)>) {
         while !self.workers.is_ending() {
             let Some(item) = self.next_item() else {
                 break;
             };
-            let result = self
-                .result_from_journal(&item)
-                .unwrap_or_else(|| Some(self.send(&item)));
-            if let Some(result) = result {
-                if answers.send((item.key, result)).is_err() {
-                    break;
-                }
+            let result = match self.check_journal(&item) {
+                JournalCheck::NotDone => self.send(&item),
+                JournalCheck::Done => continue,
+                JournalCheck::Replay(message) => Ok(*message),
+                JournalCheck::Failed(error) => Err(error),
+            };
+            if results.send((item.key, result)).is_err() {
+                break;
             }
         }
         self.workers.finish();
     }
 
-    /// Returns the result of an item that need not be sent; `Some(None)` if the item is done and
-    /// not handed out again.
-    fn result_from_journal(&self, item: &BulkItem<K>) -> Option<Option<Result<Message>>> {
-        match self.look_up(item.name.as_deref()?) {
-            Ok(None) => None,
-            Ok(Some(kept)) => {
-                self.workers.count_skipped();
-                Some(kept.map(Ok))
-            }
-            Err(error) => {
-                self.workers.count_refused();
-                Some(Some(Err(error)))
-            }
+    /// Looks up an item in the journal, and counts it if it need not be sent.
+    fn check_journal(&self, item: &BulkItem<K>) -> JournalCheck {
+        let Some(name) = item.name.as_deref() else {
+            return JournalCheck::NotDone;
+        };
+        let check = self.look_up(name).unwrap_or_else(JournalCheck::Failed);
+        match &check {
+            JournalCheck::NotDone => {}
+            JournalCheck::Done | JournalCheck::Replay(_) => self.workers.count_skipped(),
+            JournalCheck::Failed(_) => self.workers.count_refused(),
         }
+        check
     }
 
     fn send(&self, item: &BulkItem<K>) -> Result<Message> {
         let request = &item.request;
-        let at_stake = self.workers.begin_request(request)?;
+        let reserved_dollars = self.workers.begin_request(request)?;
         let client = self.workers.client();
         let create = || match &self.cache_warmer {
             Some(warmer) => warmer.create(client, request),
@@ -319,13 +333,13 @@ impl<K: ToString + Send + 'static> RunState<K> {
         // The caller's closures can panic: the budget's, and the logger's.
         let result = catch_unwind(AssertUnwindSafe(create)).unwrap_or_else(panicked);
         if let (Some(name), Ok(message)) = (&item.name, &result) {
-            // The message is paid for: it is handed out although it cannot be kept, and the run
+            // The message is paid for: it is returned even if it cannot be written, and the run
             // stops.
             if let Err(error) = self.append_to_journal(name, message) {
                 self.workers.stop(&error.to_string());
             }
         }
-        self.workers.end_request(result, at_stake, request)
+        self.workers.end_request(result, reserved_dollars, request)
     }
 
     /// Takes the next request. An iterator that panicked has no more requests.
@@ -338,7 +352,7 @@ impl<K: ToString + Send + 'static> RunState<K> {
         };
         let next = catch_unwind(AssertUnwindSafe(next)).unwrap_or_else(|panic| {
             *lock(&self.panic) = Some(panic);
-            self.workers.stop("the iterator of the requests panicked");
+            self.workers.stop("the iterator of requests panicked");
             None
         });
         if next.is_none() {
@@ -347,41 +361,42 @@ impl<K: ToString + Send + 'static> RunState<K> {
         next
     }
 
-    /// Looks up a key in the journal: `None` if the key is new, `Some(None)` if its message is not
-    /// handed out again.
-    fn look_up(&self, name: &str) -> Result<Option<Option<Message>>> {
-        let mut done = lock(&self.journal);
-        let Some(done) = &mut *done else {
-            return Ok(None);
+    /// Looks up a key in the journal, and notes that the run has taken it.
+    fn look_up(&self, name: &str) -> Result<JournalCheck> {
+        let mut journal = lock(&self.journal);
+        let Some(open) = &mut *journal else {
+            return Ok(JournalCheck::NotDone);
         };
-        let place = match done.keys.insert(name.to_owned(), KeySeen::Now) {
-            None => return Ok(None),
+        let place = match open.keys.insert(name.to_owned(), KeySeen::Now) {
+            None => return Ok(JournalCheck::NotDone),
             Some(KeySeen::Before(place)) => place,
             Some(KeySeen::Now) => {
                 let shown = crate::error::sanitize(name, 100);
-                let what =
-                    format!("the key {shown:?} comes twice, and the journal knows keys only");
+                let what = format!(
+                    "the key {shown:?} occurs twice; with a journal, each request needs a key of \
+                     its own"
+                );
                 return Err(Error::rejected("a bulk run", what));
             }
         };
         if !self.replay {
-            return Ok(Some(None));
+            return Ok(JournalCheck::Done);
         }
-        let kept: JournalMessage = done.journal.read_at(place)?;
-        Ok(Some(Some(kept.message)))
+        let line: JournalMessage = open.journal.read_at(place)?;
+        Ok(JournalCheck::Replay(Box::new(line.message)))
     }
 
     fn append_to_journal(&self, key: &str, message: &Message) -> Result<()> {
-        let mut done = lock(&self.journal);
-        let Some(done) = &mut *done else {
+        let mut journal = lock(&self.journal);
+        let Some(open) = &mut *journal else {
             return Ok(());
         };
-        done.journal
+        open.journal
             .append_unsynced(&JournalLine { key, message })?;
         let now = self.workers.client().core().sleeper.clock().now();
-        if now.saturating_duration_since(done.synced) >= SYNC_INTERVAL {
-            done.synced = now;
-            done.journal.sync()?;
+        if now.saturating_duration_since(open.synced) >= SYNC_INTERVAL {
+            open.synced = now;
+            open.journal.sync()?;
         }
         Ok(())
     }
@@ -390,8 +405,8 @@ impl<K: ToString + Send + 'static> RunState<K> {
 impl<K> RunState<K> {
     /// Flushes the journal to the disk.
     fn sync(&self) {
-        let done = &mut *lock(&self.journal);
-        let synced = done.as_mut().map(|done| done.journal.sync());
+        let journal = &mut *lock(&self.journal);
+        let synced = journal.as_mut().map(|open| open.journal.sync());
         if let Some(Err(error)) = synced {
             self.workers.stop(&error.to_string());
         }
@@ -404,10 +419,10 @@ impl<K> RunState<K> {
     }
 }
 
-/// The most results that wait to be taken; more block the workers.
+/// The maximum number of results that wait to be taken; then the workers block.
 const MAX_UNREAD_RESULTS: usize = 1024;
 
-const STOP_REQUESTED: &str = "it was asked to";
+const STOP_REQUESTED: &str = "stop() was called";
 
 /// Interval between flushes of the journal: a crash of the machine loses at most as much work.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);

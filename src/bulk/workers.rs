@@ -1,4 +1,4 @@
-//! The worker threads of a run: when each begins, what they have done, and what stops all of them.
+//! The worker threads of a run: when each thread begins, what the run has done, and what stops it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,9 +43,9 @@ struct WorkersState {
     skipped: u64,
     in_flight: u64,
     total: Option<u64>,
-    /// The most that the requests in flight can cost, in dollars.
+    /// The highest possible cost of the requests in flight, in dollars.
     reserved_dollars: f64,
-    /// The classes of models that the run has used so far.
+    /// The classes of models that the run has used.
     classes: BTreeSet<ModelClass>,
     /// The highest surcharge of each model in this run, as a factor of its usual price, if above 1.
     surcharges: BTreeMap<Model, f64>,
@@ -82,7 +82,8 @@ impl Workers {
         self.concurrency
     }
 
-    /// Blocks until the worker of this number may begin; `false` if nothing is left for it.
+    /// Blocks until the worker of this number may begin; returns `false` if the worker is not needed
+    /// any more.
     pub(super) fn wait_to_begin(&self, number: usize) -> bool {
         let due = self.begin_time(number);
         let passed = self.run_time();
@@ -93,8 +94,8 @@ impl Workers {
         {
             return false;
         }
-        // Another worker would only wait like the requests that wait already, unless for another
-        // class.
+        // While requests wait in the budget, another worker would only wait behind them, unless its
+        // request has another class.
         let mut state = lock(&self.state);
         loop {
             if self.is_over() {
@@ -107,9 +108,9 @@ impl Workers {
         }
     }
 
-    /// Returns when a worker may begin: four at once, then doubling. With the default ramp-up of a
-    /// minute that is as fast as the pace of the requests doubles, or faster with more than 256
-    /// workers.
+    /// Returns when a worker may begin, from the start of the run: four workers at once, then their
+    /// number doubles. With the default ramp-up of a minute the workers double as fast as the pace of
+    /// the requests, or faster if there are more than 256 workers.
     fn begin_time(&self, number: usize) -> Duration {
         if number < FIRST_WORKERS {
             return Duration::ZERO;
@@ -121,7 +122,7 @@ impl Workers {
     /// Notes the class of a model that the run uses.
     fn note_class(&self, model: &Model, is_fast: bool) {
         let budget = self.client.budget();
-        // The caller's closure can panic; the call that needs the class reports the panic.
+        // The caller's closure can panic; the call that needs the class then reports the panic.
         let class = catch_unwind(AssertUnwindSafe(|| budget.class_for(model, is_fast)));
         if let Ok(class) = class {
             lock(&self.state).classes.insert(class);
@@ -140,7 +141,7 @@ impl Workers {
                     self.stop_with(&mut state, reason);
                 }
                 None => {
-                    let reason = "a model has no price, and there is a spend limit";
+                    let reason = "a model has no price, so the spend limit cannot be checked";
                     self.stop_with(&mut state, reason.to_owned());
                 }
             }
@@ -180,10 +181,11 @@ impl Workers {
             let spent = self.spent(&state, &self.client.totals());
             let (Some(most), Some(spent)) = (most, spent) else {
                 let model = &request.model;
-                self.stop_with(
-                    &mut state,
-                    format!("{model} has no price, and there is a spend limit"),
+                let reason = format!(
+                    "{model} has no price, so the spend limit cannot be checked; set the price \
+                     with Bulk::prices"
                 );
+                self.stop_with(&mut state, reason);
                 continue;
             };
             if spent + state.reserved_dollars + most <= limit {
@@ -204,8 +206,8 @@ impl Workers {
         }
     }
 
-    /// Returns what was spent so far. The totals do not separate requests with a surcharge: all
-    /// requests of such a model count with the surcharge.
+    /// Returns the cost so far in dollars; `None` if a model has no price. The totals do not separate
+    /// requests with a surcharge: all requests of such a model count with the surcharge.
     fn spent(&self, state: &WorkersState, totals: &Totals) -> Option<f64> {
         let factor = |model: &Model| state.surcharges.get(model).copied().unwrap_or(1.0);
         totals.cost_with(&self.prices, factor)
@@ -269,19 +271,19 @@ impl Workers {
         result
     }
 
-    /// An item was in the journal.
+    /// Counts an item that was in the journal.
     pub(super) fn count_skipped(&self) {
         let mut state = lock(&self.state);
         state.skipped += 1;
         self.report_if_due(state, None);
     }
 
-    /// An item was refused before it was begun.
+    /// Counts an item that failed before it was begun.
     pub(super) fn count_refused(&self) {
         lock(&self.state).failed += 1;
     }
 
-    /// Notes that no item is left to begin; workers that have not begun never will.
+    /// Notes that no item is left to begin; workers that have not begun end.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::SeqCst);
         // A worker that checked before the store is waiting by now.
@@ -290,12 +292,12 @@ impl Workers {
         self.client.core().sleeper.wake();
     }
 
-    /// Stops the run: no item is begun any more.
+    /// Stops the run: no further item is begun.
     pub(super) fn stop(&self, reason: &str) {
         self.stop_with(&mut lock(&self.state), reason.to_owned());
     }
 
-    /// Cuts the requests in flight as well.
+    /// Cuts the requests in flight.
     pub(super) fn abort(&self) {
         self.client.settings().cancel.abort();
     }
@@ -312,7 +314,7 @@ impl Workers {
     }
 
     /// Reports the progress, on one thread at a time, so that no report is older than the previous
-    /// one. After a panic nothing more is reported, and the run continues.
+    /// report. After a panic nothing more is reported, and the run continues.
     pub(super) fn report(&self, sample: Option<&MessageRequest>) {
         let Some(on_progress) = &self.on_progress else {
             return;
@@ -324,7 +326,7 @@ impl Workers {
         }
     }
 
-    /// How far the run is.
+    /// Returns the progress now.
     pub(super) fn current_progress(&self) -> Progress {
         self.progress(lock(&self.state), None)
     }
@@ -411,7 +413,7 @@ impl Workers {
     fn not_run(&self, state: &WorkersState) -> Error {
         let fallback = match self.client.core().sleeper.is_stopped() {
             true => "the client was shut down",
-            false => "the run around it was stopped",
+            false => "the enclosing run was stopped",
         };
         let reason = state.stop_reason.as_deref().unwrap_or(fallback);
         let what = format!("not sent, because the run was stopped: {reason}");
@@ -420,12 +422,13 @@ impl Workers {
             .with_classification(true, None, None)
     }
 
-    /// Whether no worker needs to begin any more. Takes no lock: called under locks of others.
+    /// Whether no further worker needs to begin. Takes no lock, because the sleeper calls it under its
+    /// own lock.
     fn is_over(&self) -> bool {
         self.is_finished.load(Ordering::SeqCst) || self.is_ending()
     }
 
-    /// Whether nothing more is begun.
+    /// Whether the run or the client is stopped, so that no further item is begun.
     pub(super) fn is_ending(&self) -> bool {
         self.client.settings().cancel.is_stopped() || self.client.core().sleeper.is_stopped()
     }
@@ -442,8 +445,8 @@ impl Workers {
     }
 }
 
-/// Whether a failure will happen to all items. The settings of a run are shared by all its items;
-/// the error of a map's closure can be about one item.
+/// Whether a failure affects all items. All items of a run share its settings, whereas a `Config`
+/// error from the closure of a map can concern a single item.
 fn is_fatal(error: &Error, has_succeeded: bool, is_run: bool) -> bool {
     let is_on_hold = error
         .api_error()
@@ -463,7 +466,7 @@ fn dollars(sum: f64) -> String {
     format!("${sum:.digits$}")
 }
 
-/// Returns how often the first workers double to reach `threads`, linear in between.
+/// Returns how often the first workers double to reach `threads`, interpolated between doublings.
 fn doublings(threads: usize) -> f64 {
     let whole = (threads / FIRST_WORKERS).max(1).ilog2();
     let rest = threads as f64 / (FIRST_WORKERS << whole) as f64 - 1.0;
@@ -473,19 +476,20 @@ fn doublings(threads: usize) -> f64 {
 /// The number of workers that begin at once.
 const FIRST_WORKERS: usize = 4;
 
-/// The least number of doublings during the ramp-up: with the default minute, every ten seconds, as
-/// the pace of the requests.
+/// The minimum number of doublings during the ramp-up: with the default minute one every ten
+/// seconds, like the pace of the requests.
 const MIN_DOUBLINGS: f64 = 6.0;
 
-/// With so many requests in the queue, another worker sends nothing sooner.
+/// The number of waiting requests of a class at which another worker would send nothing sooner.
 const ENOUGH_WAITING: usize = 2;
 
 /// Interval at which a waiting worker checks the state without a notification.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Minimum interval between progress reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most requests of a plan for the remaining time; longer runs are extrapolated.
+/// The maximum number of requests in a plan of the remaining time; longer runs are extrapolated.
 const MAX_PLANNED: u64 = 100;
 
 #[cfg(test)]
@@ -493,7 +497,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fast_request_counts_in_its_class_or_the_callers() {
+    fn classify_closure_also_decides_for_fast_mode() {
         let client = Client::builder().api_key("test").build().unwrap();
         let workers = client.bulk().workers(None);
         let model = Model::new("claude-opus-5");

@@ -106,7 +106,7 @@ fn requests_over_the_limit_wait_and_report_it() {
     assert_eq!(error.kind(), ErrorKind::Budget);
     assert!(error.is_retryable());
     assert!(
-        error.to_string().contains("there is no room within 5.0 s"),
+        error.to_string().contains("no admission within 5.0 s"),
         "{error}"
     );
     let other = ModelClass::of("claude-opus-5");

@@ -260,7 +260,7 @@ fn nested_run_stops_with_the_outer_run() {
     for error in &inner[1..] {
         let error = error.as_ref().expect("not sent");
         assert_eq!(error.kind(), ErrorKind::NotRun);
-        assert!(error.to_string().ends_with("the run around it was stopped"));
+        assert!(error.to_string().ends_with("the enclosing run was stopped"));
     }
     assert_eq!(lab.server.request_count(), 3);
 }
@@ -306,7 +306,7 @@ fn stop_finishes_requests_in_flight() {
     assert!(lab.server.wait_for_requests(1 + 4, HANG));
     let stop = run.stopper();
     thread::spawn(stop).join().expect("no panic");
-    assert_eq!(run.stop_cause().as_deref(), Some("it was asked to"));
+    assert_eq!(run.stop_cause().as_deref(), Some("stop() was called"));
     hold.open();
     let results = texts(run);
     let ok = results.values().filter(|text| text.is_ok()).count();

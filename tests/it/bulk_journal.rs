@@ -158,7 +158,7 @@ fn failures_are_retried_and_double_keys_are_errors() {
     };
     assert_eq!(*key, "a");
     assert!(
-        error.to_string().contains("the key \"a\" comes twice"),
+        error.to_string().contains("the key \"a\" occurs twice"),
         "{error}"
     );
     assert_each_once(&file.path, 12);

@@ -80,7 +80,7 @@ fn deadline_before_the_pause_ends_fails_at_once() {
     assert_eq!(error.kind(), ErrorKind::RateLimit, "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("no room within 5.0 s, but after 20"),
+        text.contains("no admission within 5.0 s, but after 20"),
         "{text}"
     );
     assert!(text.contains("the server asked to wait"), "{text}");
@@ -419,7 +419,7 @@ fn refusal_comes_within_max_wait() {
     assert!(
         second
             .to_string()
-            .contains("max_wait permits no longer wait")
+            .contains("for longer than max_wait permits")
     );
     assert!(second.is_retryable() && second.attempts().is_empty());
     let sonnet = MessageRequest::new("claude-sonnet-4-6", 256).user(PROMPT);
@@ -467,10 +467,10 @@ fn pause_beyond_max_wait_ends_all_queued_waits() {
         texts.push(error.to_string());
     }
     assert!(
-        texts[0].contains("max_wait permits no longer wait"),
+        texts[0].contains("for longer than max_wait permits"),
         "{texts:?}"
     );
-    assert!(texts[1].contains("no room within 50 min"), "{texts:?}");
+    assert!(texts[1].contains("no admission within 50 min"), "{texts:?}");
     assert_eq!(budget.snapshot()[0].waiting, 1);
     lab.client.shutdown();
     let error = patient.join().expect("no panic").expect_err("shut down");

@@ -1,4 +1,4 @@
-//! The queue in the orders that its threads can run in; see `src/clock/sync/model.rs`.
+//! Tests of the queue under every schedule of its threads; see `src/clock/sync/model.rs`.
 #![cfg(model_check)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -31,7 +31,7 @@ fn budget() -> Budget {
     Budget::with_clock(Clock::System, Rng::with_seed(1))
 }
 
-fn ask(class: &ModelClass) -> AdmissionRequest<'_> {
+fn request(class: &ModelClass) -> AdmissionRequest<'_> {
     AdmissionRequest {
         class,
         cost: SMALL,
@@ -43,7 +43,7 @@ fn ask(class: &ModelClass) -> AdmissionRequest<'_> {
     }
 }
 
-/// What a refusal says that asks for a pause.
+/// Returns the headers of a refusal with this `retry-after`.
 fn pause(seconds: u64) -> RateLimits {
     RateLimits {
         retry_after: Some(Duration::from_secs(seconds)),
@@ -52,39 +52,44 @@ fn pause(seconds: u64) -> RateLimits {
 }
 
 fn reserve(budget: &Budget) -> Reservation {
-    budget.acquire(&ask(&class())).expect("it can fit")
+    budget
+        .acquire(&request(&class()))
+        .expect("room for a small request")
 }
 
-/// A budget that knows that the server tells no limits.
-fn open() -> Budget {
+/// Returns a budget that has learned that the server reports no limits.
+fn unlimited() -> Budget {
     let budget = budget();
     for class in [class(), other_class()] {
-        let first = budget.acquire(&ask(&class)).expect("room");
+        let first = budget.acquire(&request(&class)).expect("room");
         first.settle(&Usage::default(), None);
     }
     budget
 }
 
-/// A budget with room for one request at a time: who waits waits for an event, or half a minute.
+/// Returns a budget with room for one request at a time: a waiter waits for an event, or for
+/// [`LONG`].
 fn narrow() -> Budget {
     let budget = budget();
     let error = br#"{"type": "rate_limit_error",
         "message": "Number of concurrent connections has exceeded your rate limit"}"#;
     let (error, _) = ApiError::from_body(error).expect("an error");
     reserve(&budget).refuse(Some(&error), &RateLimits::default());
-    // Until the pause is over, and the pace as it was.
+    // After that time the pause is over, and the pace is no longer reduced.
     pass(LONG);
     budget
 }
 
+/// The time after which a waiter of a [`narrow`] budget is admitted without an event.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Whether the refusal of a [`narrow`] budget still counts: a minute after it others may go as well.
+/// Whether the refusal of a [`narrow`] budget still counts; after a minute, several requests may
+/// be in flight.
 fn is_narrow() -> bool {
     passed() < Duration::from_secs(60)
 }
 
-/// A budget with room for a small request, and for a large one in a minute.
+/// Returns a budget with room for a small request now, and for a large request in a minute.
 fn crowded() -> Budget {
     let limits = Limits::per_minute().input_tokens(1_000);
     let budget = budget().limits(class(), limits);
@@ -101,21 +106,22 @@ const LARGE: Cost = Cost::request().input_tokens(500).max_tokens(10);
 fn large(class: &ModelClass) -> AdmissionRequest<'_> {
     AdmissionRequest {
         cost: LARGE,
-        ..ask(class)
+        ..request(class)
     }
 }
 
-/// That no time passed but what had to.
+/// Asserts that no more time has passed than expected, in schedules in which time stands still
+/// while a thread can run.
 #[track_caller]
 fn assert_timely(expected: Duration) {
     let late = passed().saturating_sub(expected);
     assert!(
         !is_timely() || late < Duration::from_millis(1),
-        "{late:?} too late"
+        "admitted {late:?} too late"
     );
 }
 
-/// The grants of a model: how many are held now, and their tickets in order.
+/// The granted reservations of a model: how many are held now, and their tickets in order.
 #[derive(Clone, Default)]
 struct GrantLog(Arc<Mutex<Grants>>);
 
@@ -126,25 +132,27 @@ struct Grants {
 }
 
 impl GrantLog {
-    /// Notes a grant; in a narrow model no other reservation may be held.
-    fn alone(&self, reservation: &Reservation) {
+    /// Records a grant, and asserts that a narrow budget has granted no other reservation that is
+    /// still held.
+    fn record_only(&self, reservation: &Reservation) {
         let mut log = self.0.lock().expect("no panic");
         log.held += 1;
-        assert!(log.held == 1 || !is_narrow(), "two at a time");
+        assert!(log.held == 1 || !is_narrow(), "two reservations at once");
         log.tickets.push(reservation.ticket());
     }
 
-    fn over(&self) {
+    /// Records that a reservation is no longer held.
+    fn release(&self) {
         self.0.lock().expect("no panic").held -= 1;
     }
 
-    /// The tickets in the order in which they were granted.
+    /// Returns the tickets in the order of their grants.
     fn tickets(&self) -> Vec<u64> {
         self.0.lock().expect("no panic").tickets.clone()
     }
 }
 
-/// Starts a thread that works with a budget of its own.
+/// Starts a thread with a clone of the budget.
 fn start<T: Send + 'static>(
     budget: &Budget,
     work: impl FnOnce(&Budget) -> T + Send + 'static,
@@ -158,7 +166,8 @@ fn join<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
     joined.map(|joined| joined.expect("no panic")).collect()
 }
 
-/// Nobody waits, nothing is in flight, and the sums are those of the settled requests.
+/// Asserts that no request waits or is in flight, and that the sums are those of the settled
+/// requests.
 #[track_caller]
 fn assert_at_rest(budget: &Budget) {
     let now = budget.shared.now();
@@ -169,7 +178,7 @@ fn assert_at_rest(budget: &Budget) {
     }
 }
 
-/// What has been sent in the last minute.
+/// Returns how many requests were sent in the last minute.
 fn requests_used(budget: &Budget) -> u64 {
     budget.snapshot()[0].requests.used
 }
@@ -185,15 +194,15 @@ fn ascends(tickets: &[u64]) -> bool {
 }
 
 #[test]
-fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
-    check("one by one", || {
+fn waiters_for_an_event_are_admitted_in_order() {
+    check("waiters for an event", || {
         let (budget, log) = (narrow(), GrantLog::default());
         let threads = [0, 1, 2].map(|number| {
             let log = log.clone();
             start(&budget, move |budget| {
                 let reservation = reserve(budget);
-                log.alone(&reservation);
-                log.over();
+                log.record_only(&reservation);
+                log.release();
                 match number {
                     0 => reservation.fail(Delivery::NotSent),
                     1 => reservation.fail(Delivery::Responded),
@@ -211,8 +220,8 @@ fn those_who_wait_for_an_event_are_let_in_one_by_one_and_in_order() {
 }
 
 #[test]
-fn no_more_are_let_in_at_once_than_the_limit_permits() {
-    check("at once", || {
+fn limit_bounds_the_requests_admitted_at_once() {
+    check("limit", || {
         let budget = budget().limits(class(), Limits::per_minute().requests(1));
         let threads = [0, 1].map(|_| {
             start(&budget, |budget| {
@@ -222,7 +231,7 @@ fn no_more_are_let_in_at_once_than_the_limit_permits() {
             })
         });
         join(threads);
-        // The first at once, the second when a minute and the rest of its slot are over.
+        // The first request is admitted at once, the second after a minute and the rest of its slot.
         assert_timely(Duration::from_millis(60_250));
         assert!(passed() >= Duration::from_secs(60));
         assert_at_rest(&budget);
@@ -230,8 +239,8 @@ fn no_more_are_let_in_at_once_than_the_limit_permits() {
 }
 
 #[test]
-fn limits_that_are_lifted_let_all_go_who_wait() {
-    check("lifted", || {
+fn lifted_limits_admit_all_waiters() {
+    check("lifted limits", || {
         let budget = budget().limits(class(), Limits::per_minute().requests(1));
         reserve(&budget).settle(&Usage::default(), None);
         let threads = [0, 1].map(|_| start(&budget, |budget| drop(reserve(budget))));
@@ -243,11 +252,11 @@ fn limits_that_are_lifted_let_all_go_who_wait() {
 }
 
 #[test]
-fn limits_that_are_raised_let_the_first_one_go_earlier() {
-    check("raised", || {
+fn raised_limits_admit_the_head_earlier() {
+    check("raised limits", || {
         let paced = || {
             let budget = budget().limits(class(), Limits::per_minute().requests(6));
-            // With nothing in flight there is no pace.
+            // The pace applies only while a request is in flight.
             let open = reserve(&budget);
             (budget, open)
         };
@@ -271,18 +280,18 @@ fn limits_that_are_raised_let_the_first_one_go_earlier() {
 }
 
 #[test]
-fn who_is_told_to_stop_lets_the_next_one_go() {
-    check("stop at the head", || {
+fn stopped_head_lets_the_next_waiter_go() {
+    check("stopped head", || {
         let budget = crowded();
         let is_stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_stopped);
         let stopped = start(&budget, move |budget| {
             let class = class();
-            let ask = AdmissionRequest {
+            let request = AdmissionRequest {
                 is_stopped: &|| stop.load(Ordering::SeqCst),
                 ..large(&class)
             };
-            budget.acquire(&ask).map(drop)
+            budget.acquire(&request).map(drop)
         });
         let small = start(&budget, |budget| drop(reserve(budget)));
         is_stopped.store(true, Ordering::SeqCst);
@@ -296,22 +305,22 @@ fn who_is_told_to_stop_lets_the_next_one_go() {
 }
 
 #[test]
-fn all_who_wait_hear_that_they_are_to_stop() {
+fn stop_reaches_all_waiters() {
     check("stop", || {
         let budget = narrow();
         let held = reserve(&budget);
         let is_stopped = Arc::new(AtomicBool::new(false));
-        // Another caller of the budget, who may stand before them.
+        // Another caller, whose request may be ahead in the queue.
         let other = start(&budget, |budget| drop(reserve(budget)));
         let threads = [0, 1].map(|_| {
             let stop = Arc::clone(&is_stopped);
             start(&budget, move |budget| {
                 let class = class();
-                let ask = AdmissionRequest {
+                let request = AdmissionRequest {
                     is_stopped: &|| stop.load(Ordering::SeqCst),
-                    ..ask(&class)
+                    ..request(&class)
                 };
-                budget.acquire(&ask).map(drop)
+                budget.acquire(&request).map(drop)
             })
         });
         is_stopped.store(true, Ordering::SeqCst);
@@ -328,23 +337,23 @@ fn all_who_wait_hear_that_they_are_to_stop() {
 }
 
 #[test]
-fn who_waited_long_enough_hands_the_turn_on() {
+fn expired_deadline_lets_the_next_waiter_go() {
     check("deadline", || {
         let budget = budget();
-        // Others wait for its headers, two seconds at most.
+        // Other requests wait for the headers of this request, for two seconds at most.
         let first = reserve(&budget);
-        let impatient = start(&budget, |budget| {
+        let limited = start(&budget, |budget| {
             let class = class();
-            let ask = AdmissionRequest {
+            let request = AdmissionRequest {
                 time_left: Some(Duration::from_secs(1)),
-                ..ask(&class)
+                ..request(&class)
             };
-            budget.acquire(&ask).map(drop)
+            budget.acquire(&request).map(drop)
         });
-        let patient = start(&budget, |budget| drop(reserve(budget)));
-        let given_up = join([impatient]);
-        assert!(!is_timely() || matches!(given_up[..], [Err(AdmissionFailure::Late { .. })]));
-        join([patient]);
+        let unlimited_waiter = start(&budget, |budget| drop(reserve(budget)));
+        let limited_result = join([limited]);
+        assert!(!is_timely() || matches!(limited_result[..], [Err(AdmissionFailure::Late { .. })]));
+        join([unlimited_waiter]);
         assert_timely(Duration::from_secs(2));
         drop(first);
         assert_at_rest(&budget);
@@ -352,43 +361,46 @@ fn who_waited_long_enough_hands_the_turn_on() {
 }
 
 #[test]
-fn who_waits_for_no_refusals_hands_the_turn_on_when_one_comes() {
+fn pause_beyond_max_wait_lets_the_next_waiter_go() {
     check("max_wait", || {
         let budget = budget();
         let first = reserve(&budget);
-        let impatient = start(&budget, |budget| {
+        let limited = start(&budget, |budget| {
             let class = class();
-            let ask = AdmissionRequest {
+            let request = AdmissionRequest {
                 max_wait: Some(Duration::from_secs(1)),
-                ..ask(&class)
+                ..request(&class)
             };
-            budget.acquire(&ask).map(drop)
+            budget.acquire(&request).map(drop)
         });
-        let patient = start(&budget, |budget| drop(reserve(budget)));
+        let unlimited_waiter = start(&budget, |budget| drop(reserve(budget)));
         first.refuse(None, &pause(30));
-        let given_up = join([impatient]);
+        let limited_result = join([limited]);
         let pause = Err(AdmissionFailure::MaxWaitExceeded(WaitCause::Pause));
-        assert!(!is_timely() || given_up == [pause]);
-        join([patient]);
+        assert!(!is_timely() || limited_result == [pause]);
+        join([unlimited_waiter]);
         assert_timely(Duration::from_millis(30_100));
         assert_at_rest(&budget);
     });
 }
 
 #[test]
-fn who_would_wait_for_no_refusal_sleeps_while_it_waits_for_room() {
-    check("no max_wait", || {
+fn zero_max_wait_still_waits_for_room() {
+    check("zero max_wait", || {
         let budget = budget();
-        // Others wait for its headers, two seconds each at most.
+        // Other requests wait for the headers of this request, each for two seconds at most.
         let first = reserve(&budget);
         let threads = [0, 1].map(|_| {
             start(&budget, |budget| {
                 let class = class();
-                let ask = AdmissionRequest {
+                let request = AdmissionRequest {
                     max_wait: Some(Duration::ZERO),
-                    ..ask(&class)
+                    ..request(&class)
                 };
-                budget.acquire(&ask).expect("room").fail(Delivery::NotSent);
+                budget
+                    .acquire(&request)
+                    .expect("room")
+                    .fail(Delivery::NotSent);
             })
         });
         join(threads);
@@ -399,15 +411,15 @@ fn who_would_wait_for_no_refusal_sleeps_while_it_waits_for_room() {
 }
 
 #[test]
-fn a_request_that_can_never_fit_any_more_lets_the_next_one_go() {
-    check("never", || {
+fn oversized_head_lets_the_next_waiter_go() {
+    check("oversized head", || {
         let budget = crowded();
         let large = start(&budget, |budget| budget.acquire(&large(&class())).map(drop));
         let small = start(&budget, |budget| drop(reserve(budget)));
         let lower = Limits::per_minute().input_tokens(499).requests(100);
-        // Room for the small one comes with the change, whether or not for the large one.
-        let spent = budget.clone().limits(class(), lower);
-        drop(spent.limits(class(), Limits::per_minute().requests(100)));
+        // The change of limits makes room for the small request, and perhaps for the large request.
+        let lowered = budget.clone().limits(class(), lower);
+        drop(lowered.limits(class(), Limits::per_minute().requests(100)));
         join([small]);
         assert_timely(Duration::ZERO);
         join([large]);
@@ -416,23 +428,23 @@ fn a_request_that_can_never_fit_any_more_lets_the_next_one_go() {
 }
 
 #[test]
-fn a_panic_of_who_holds_a_reservation_lets_the_next_one_go() {
+fn panic_with_a_reservation_lets_the_next_waiter_go() {
     check("panic with a reservation", || {
         let (budget, log) = (narrow(), GrantLog::default());
         let (first, second) = (log.clone(), log.clone());
         let panics = start(&budget, move |budget| {
             let work = || {
                 let reservation = reserve(budget);
-                first.alone(&reservation);
-                first.over();
+                first.record_only(&reservation);
+                first.release();
                 resume_unwind(Box::new("a panic"));
             };
             assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
         });
         let other = start(&budget, move |budget| {
             let reservation = reserve(budget);
-            second.alone(&reservation);
-            second.over();
+            second.record_only(&reservation);
+            second.release();
         });
         join([panics, other]);
         assert_timely(LONG);
@@ -441,10 +453,10 @@ fn a_panic_of_who_holds_a_reservation_lets_the_next_one_go() {
 }
 
 #[test]
-fn a_panic_of_who_waits_lets_the_next_one_go() {
-    check("panic in line", || {
+fn panic_in_the_queue_lets_the_next_waiter_go() {
+    check("panic in the queue", || {
         let budget = crowded().on_wait(|wait| {
-            // The large one waits for room, the other one only for its turn.
+            // The large request waits for room, the small request only for its turn.
             if wait.waiting == 1 || wait.expected > Duration::from_secs(50) {
                 resume_unwind(Box::new("a panic"));
             }
@@ -467,20 +479,20 @@ fn a_panic_of_who_waits_lets_the_next_one_go() {
 }
 
 #[test]
-fn a_closed_gate_lets_one_through_at_a_time() {
-    check("gate", || {
-        let (budget, log) = (open(), GrantLog::default());
+fn closed_gate_admits_one_request_at_a_time() {
+    check("closed gate", || {
+        let (budget, log) = (unlimited(), GrantLog::default());
         reserve(&budget).overloaded(None);
         let closed_until = closed_until(&budget);
         let threads = [class(), other_class(), class()].map(|class| {
             let log = log.clone();
             start(&budget, move |budget| {
-                let reservation = budget.acquire(&ask(&class)).expect("room");
-                // As time passes, a request that is not refused counts as taken.
+                let reservation = budget.acquire(&request(&class)).expect("room");
+                // Otherwise time passes, and a request that was not refused for a while counts as accepted.
                 if is_timely() {
-                    log.alone(&reservation);
+                    log.record_only(&reservation);
                     thread::yield_now();
-                    log.over();
+                    log.release();
                 }
                 reservation.fail(Delivery::NotSent);
             })
@@ -493,14 +505,14 @@ fn a_closed_gate_lets_one_through_at_a_time() {
 }
 
 #[test]
-fn a_gate_that_opens_lets_go_who_waits_in_each_class() {
-    check("gate opens", || {
-        let budget = open();
+fn opened_gate_admits_the_waiters_of_each_class() {
+    check("opened gate", || {
+        let budget = unlimited();
         reserve(&budget).overloaded(None);
         let closed_until = closed_until(&budget);
         let threads = [class(), other_class(), class()].map(|class| {
             start(&budget, move |budget| {
-                let reservation = budget.acquire(&ask(&class)).expect("room");
+                let reservation = budget.acquire(&request(&class)).expect("room");
                 reservation.begin(&Usage::default());
                 reservation
             })
@@ -513,25 +525,25 @@ fn a_gate_that_opens_lets_go_who_waits_in_each_class() {
 }
 
 #[test]
-fn a_request_that_comes_back_goes_before_those_that_came_later() {
-    check("back", || {
-        let (budget, log) = (open(), Arc::new(Mutex::new(Vec::new())));
+fn refused_request_keeps_its_place_in_the_queue() {
+    check("refused request", || {
+        let (budget, log) = (unlimited(), Arc::new(Mutex::new(Vec::new())));
         let refused = reserve(&budget);
         let granted = move |log: &Mutex<Vec<(Duration, u64)>>, reservation: &Reservation| {
             let mut log = log.lock().expect("no panic");
             log.push((passed(), reservation.ticket()));
         };
         let own = Arc::clone(&log);
-        let back = start(&budget, move |budget| {
+        let retried = start(&budget, move |budget| {
             let ticket = Some(refused.ticket());
             refused.refuse(None, &pause(30));
             let (class, was_refused) = (class(), true);
-            let ask = AdmissionRequest {
+            let request = AdmissionRequest {
                 ticket,
                 was_refused,
-                ..ask(&class)
+                ..request(&class)
             };
-            let reservation = budget.acquire(&ask).expect("room");
+            let reservation = budget.acquire(&request).expect("room");
             granted(&own, &reservation);
         });
         let others = [0, 1].map(|_| {
@@ -539,7 +551,7 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
             start(&budget, move |budget| granted(&own, &reserve(budget)))
         });
         join(others);
-        join([back]);
+        join([retried]);
         let log = log.lock().expect("no panic").clone();
         let late = log.iter().filter(|(time, _)| *time > Duration::ZERO);
         let tickets: Vec<u64> = late.map(|(_, ticket)| *ticket).collect();
@@ -549,18 +561,18 @@ fn a_request_that_comes_back_goes_before_those_that_came_later() {
 }
 
 #[test]
-fn whatever_becomes_of_requests_all_come_to_an_end_and_the_books_balance() {
-    check("all kinds", || {
+fn every_outcome_leaves_no_waiter_and_no_reservation() {
+    check("every outcome", || {
         let mut rng = Rng::with_seed(thread_rng().next_u64());
         let budget = match rng.u8(..3) {
             0 => narrow(),
-            1 => open().limits(class(), Limits::per_minute().requests(3)),
+            1 => unlimited().limits(class(), Limits::per_minute().requests(3)),
             _ => budget(),
         };
         let is_stopped = Arc::new(AtomicBool::new(false));
         let threads = [0, 1, 2].map(|_| {
             let (rng, stop) = (rng.fork(), Arc::clone(&is_stopped));
-            start(&budget, move |budget| live(budget, rng, &stop))
+            start(&budget, move |budget| send_randomly(budget, rng, &stop))
         });
         if rng.bool() {
             is_stopped.store(true, Ordering::SeqCst);
@@ -571,8 +583,8 @@ fn whatever_becomes_of_requests_all_come_to_an_end_and_the_books_balance() {
     });
 }
 
-/// Sends requests, of which each becomes something else.
-fn live(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
+/// Sends requests that end in random ways.
+fn send_randomly(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
     let class = if rng.u8(..4) == 0 {
         other_class()
     } else {
@@ -584,7 +596,7 @@ fn live(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
         let time_left = rng.bool().then(|| Duration::from_secs(rng.u64(..90)));
         let max_wait = rng.bool().then(|| Duration::from_secs(rng.u64(..5)));
         let was_refused = ticket.is_some();
-        let asked = budget.acquire(&AdmissionRequest {
+        let result = budget.acquire(&AdmissionRequest {
             class: &class,
             cost,
             ticket: ticket.take(),
@@ -593,7 +605,7 @@ fn live(budget: &Budget, mut rng: Rng, stop: &AtomicBool) {
             max_wait,
             is_stopped: &|| stop.load(Ordering::SeqCst),
         });
-        let Ok(reservation) = asked else {
+        let Ok(reservation) = result else {
             continue;
         };
         if rng.bool() {

@@ -1,4 +1,4 @@
-//! The threads of a run, in the orders that they can run in; see `src/clock/sync/model.rs`.
+//! Tests of the workers under every schedule of their threads; see `src/clock/sync/model.rs`.
 #![cfg(model_check)]
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::prices::{Price, Prices};
 use crate::types::{ErrorKind, MessageRequest};
 
-/// Workers with a spend limit for one request at a time.
+/// Returns workers whose spend limit has room for one request at a time.
 fn workers() -> Arc<Workers> {
     let client = Client::builder().api_key("key").build();
     let client = client.expect("valid settings");
@@ -46,15 +46,19 @@ fn assert_timely() {
     assert!(!is_timely() || passed().is_zero(), "{:?}", passed());
 }
 
-/// Sends a request that fails; `open` is how many are on their way.
-fn send(workers: &Workers, open: &AtomicUsize) -> Result<(), ErrorKind> {
+/// Sends a request that fails; `in_flight` counts the requests in flight.
+fn send(workers: &Workers, in_flight: &AtomicUsize) -> Result<(), ErrorKind> {
     let reserved_dollars = workers.begin_request(&request()).map_err(kind)?;
-    assert_eq!(open.fetch_add(1, Ordering::SeqCst), 0, "more than there is");
+    assert_eq!(
+        in_flight.fetch_add(1, Ordering::SeqCst),
+        0,
+        "the spend limit has room for one request"
+    );
     thread::yield_now();
-    open.fetch_sub(1, Ordering::SeqCst);
-    let failed = Err::<(), _>(Error::rejected("asking", "it failed".to_owned()));
+    in_flight.fetch_sub(1, Ordering::SeqCst);
+    let failed = Err::<(), _>(Error::rejected("sending", "a failure".to_owned()));
     let ended = workers.end_request(failed, reserved_dollars, &request());
-    ended.expect_err("it failed");
+    ended.expect_err("a failure");
     Ok(())
 }
 
@@ -64,12 +68,12 @@ fn kind(error: Error) -> ErrorKind {
 
 #[test]
 fn unspent_reserved_dollars_admit_the_next_request() {
-    check("money", || {
+    check("spend limit", || {
         let workers = workers();
-        let open = Arc::new(AtomicUsize::new(0));
+        let in_flight = Arc::new(AtomicUsize::new(0));
         let threads = [0, 1].map(|_| {
-            let open = Arc::clone(&open);
-            start(&workers, move |workers| send(workers, &open))
+            let in_flight = Arc::clone(&in_flight);
+            start(&workers, move |workers| send(workers, &in_flight))
         });
         assert_eq!(threads.map(join), [Ok(()); 2]);
         assert_timely();
@@ -79,25 +83,25 @@ fn unspent_reserved_dollars_admit_the_next_request() {
 }
 
 #[test]
-fn a_run_that_is_stopped_lets_nobody_wait_for_money() {
-    check("stop without money", || {
+fn stop_ends_the_wait_for_the_spend_limit() {
+    check("stop at the spend limit", || {
         let workers = workers();
-        let reserved_dollars = workers.begin_request(&request()).expect("money");
+        let reserved_dollars = workers.begin_request(&request()).expect("room");
         let waiting =
             [0, 1].map(|_| start(&workers, |workers| send(workers, &AtomicUsize::new(0))));
         workers.stop("enough");
         assert_eq!(waiting.map(join), [Err(ErrorKind::NotRun); 2]);
         assert_timely();
         let ended = workers.end_request(Ok(()), reserved_dollars, &request());
-        ended.expect("it went well");
+        ended.expect("success");
         assert_eq!(workers.current_progress().in_flight, 0);
     });
 }
 
 #[test]
-fn threads_that_are_not_needed_any_more_do_not_sleep_until_their_turn() {
+fn unneeded_workers_end_before_their_turn() {
     for is_stopped in [false, true] {
-        check("ramp", move || {
+        check("unneeded workers", move || {
             let workers = workers();
             let sleeping =
                 [6, 7].map(|number| start(&workers, move |workers| workers.wait_to_begin(number)));

@@ -16,7 +16,7 @@ struct CancelState {
 }
 
 impl CancelToken {
-    /// Creates a token that is also cancelled when this token is.
+    /// Creates a token that is cancelled with this token, and can be cancelled alone.
     pub(crate) fn child(&self) -> CancelToken {
         CancelToken(Arc::new(CancelState {
             parent: Some(self.clone()),
@@ -24,27 +24,27 @@ impl CancelToken {
         }))
     }
 
-    /// Sends no new request from now on; returns whether this call was the first. The caller must
-    /// wake the waiters.
+    /// Lets no new request be sent; returns whether this call was the first. The caller must wake
+    /// the waiters.
     pub(crate) fn stop(&self) -> bool {
-        self.0.level.fetch_max(1, Ordering::SeqCst) == 0
+        self.0.level.fetch_max(STOPPED, Ordering::SeqCst) == RUNNING
     }
 
-    /// Cuts the requests in flight as well.
+    /// Also cuts the requests in flight.
     pub(crate) fn abort(&self) {
-        self.0.level.store(2, Ordering::SeqCst);
+        self.0.level.store(ABORTED, Ordering::SeqCst);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.level() > 0
+        self.level() >= STOPPED
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
-        self.level() > 1
+        self.level() >= ABORTED
     }
 
     fn level(&self) -> u8 {
-        let parent = self.0.parent.as_ref().map_or(0, CancelToken::level);
+        let parent = self.0.parent.as_ref().map_or(RUNNING, CancelToken::level);
         self.0.level.load(Ordering::SeqCst).max(parent)
     }
 }
@@ -52,3 +52,8 @@ impl CancelToken {
 /// A sleep ended early because it was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped;
+
+/// The levels of a token, in this order.
+const RUNNING: u8 = 0;
+const STOPPED: u8 = 1;
+const ABORTED: u8 = 2;

@@ -16,7 +16,7 @@ pub(crate) enum Clock {
     /// The machine's clocks.
     #[default]
     System,
-    /// A clock that a test moves.
+    /// A clock that tests control.
     #[cfg(feature = "testing")]
     Manual(Arc<ManualTime>),
 }

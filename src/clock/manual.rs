@@ -9,7 +9,7 @@ use super::lock::lock;
 use super::monotonic::machine_now;
 use super::sync::{Condvar, Mutex, MutexGuard};
 
-/// Time that stands still until a test moves it; shared by `testing::ManualClock` and a client.
+/// Time that only a test or a sleep moves; shared by `testing::ManualClock` and a client.
 #[derive(Debug)]
 pub(crate) struct ManualTime {
     start: Instant,
@@ -24,8 +24,9 @@ struct ManualState {
     sleeps: Vec<Duration>,
     /// The number of sleeps that `take_sleeps` has removed from `sleeps`.
     taken: usize,
-    /// The ends of the sleeps on condition variables, by the addresses of these.
+    /// The ends of the sleeps on condition variables, by address of the condition variable.
     ends: BTreeMap<usize, Duration>,
+    /// Whether only the test moves the clock; otherwise each sleep moves it.
     held: bool,
 }
 
@@ -67,7 +68,7 @@ impl ManualTime {
         self.moved.notify_all();
     }
 
-    /// Blocks until `count` sleeps have begun since the clock was made, at most for `timeout`;
+    /// Blocks until `count` sleeps have begun since the clock was created, at most for `timeout`;
     /// returns whether they have begun.
     pub(crate) fn wait_for_sleeps(&self, count: usize, timeout: Duration) -> bool {
         let start = machine_now();
@@ -164,6 +165,6 @@ impl ManualTime {
     }
 }
 
-/// The end of a manual clock, a hundred years: an `Instant` can be moved by as much on every
-/// system.
+/// The latest time of a manual clock, a hundred years after its start: every system can add so much
+/// to an `Instant`.
 const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -10,12 +10,13 @@ use super::lock::lock;
 use super::monotonic::machine_now;
 use super::sync::{AtomicBool, Condvar, Mutex};
 
-/// Puts threads to sleep until a time has come or [`Sleeper::stop`] is called.
+/// Blocks threads for a time, or until [`Sleeper::stop`] is called.
 #[derive(Debug, Default)]
 pub(crate) struct Sleeper {
     clock: Clock,
     stopped: AtomicBool,
-    bed: Mutex<()>,
+    /// Held while a sleeper checks whether it is stopped, so that no wake-up is lost.
+    sleepers: Mutex<()>,
     wake: Condvar,
 }
 
@@ -37,9 +38,9 @@ impl Sleeper {
         self.wake();
     }
 
-    /// Wakes every sleeper, which checks whether it is stopped.
+    /// Wakes every sleeper, so that the sleeper checks whether it is stopped.
     pub(crate) fn wake(&self) {
-        drop(lock(&self.bed));
+        drop(lock(&self.sleepers));
         self.wake.notify_all();
         #[cfg(feature = "testing")]
         if let Clock::Manual(time) = &self.clock {
@@ -65,15 +66,19 @@ impl Sleeper {
     ) -> Result<(), Stopped> {
         let is_stopped = || self.is_stopped() || is_over();
         match &self.clock {
-            Clock::System => self.sleep_here(duration, is_stopped),
+            Clock::System => self.sleep_on_system_clock(duration, is_stopped),
             #[cfg(feature = "testing")]
             Clock::Manual(time) => time.sleep(duration, is_stopped),
         }
     }
 
-    fn sleep_here(&self, duration: Duration, is_stopped: impl Fn() -> bool) -> Result<(), Stopped> {
+    fn sleep_on_system_clock(
+        &self,
+        duration: Duration,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<(), Stopped> {
         let start = machine_now();
-        let mut bed = lock(&self.bed);
+        let mut sleepers = lock(&self.sleepers);
         loop {
             if is_stopped() {
                 return Err(Stopped);
@@ -82,9 +87,9 @@ impl Sleeper {
             if left.is_zero() {
                 return Ok(());
             }
-            bed = self
+            sleepers = self
                 .wake
-                .wait_timeout(bed, left)
+                .wait_timeout(sleepers, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }

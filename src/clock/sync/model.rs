@@ -1,18 +1,19 @@
-//! Threads under a scheduler that tries their orders, and a time that belongs to it.
+//! Locks and condition variables for model checks: a scheduler runs the threads in many orders, and
+//! controls the time.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg model_check" cargo test --lib ::model::
 //! ```
 //!
-//! Each model runs under six schedulers: three ways to choose who goes next, and two rules for time.
+//! Each model runs under six schedulers: three ways to choose the next thread, times two rules for
+//! time.
 //!
-//! - All orders with at most two preemptions, as far as the bound reaches; random orders; and
-//!   orders by random priorities (PCT).
-//! - Time stands still while any thread can go on, and then moves to the end of the next sleep: a
-//!   wake-up that is lost shows as a grant that comes late. Or any sleep may end at any moment,
-//!   however long it was to last.
+//! - The orders are all orders with at most two preemptions, up to the number of runs; random orders;
+//!   and orders by random priorities (PCT).
+//! - Either time stands still while any thread can run, and then moves to the end of the next sleep:
+//!   a lost wake-up shows as a late grant. Or any sleep may end at any moment, whatever its length.
 //!
-//! That takes a few seconds, with 200 runs for each scheduler. `MODEL_RUNS=100000` and
+//! All models take a few seconds, with 200 runs for each scheduler. `MODEL_RUNS=100000` and
 //! `MODEL_PREEMPTIONS=4` search longer and deeper, best with `--release`; `-- --nocapture` shows for
 //! which models all orders were tried.
 #![cfg(model_check)]
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner, current, thread};
 
-/// RetryState the orders in which the threads of a model can run.
+/// Runs a model in many orders of its threads; panics if the model panics in any order.
 #[track_caller]
 pub(crate) fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let (model, start) = (Arc::new(model), Instant::now());
@@ -35,51 +36,63 @@ pub(crate) fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     for is_timely in [true, false] {
         let run = |scheduler: Box<dyn Scheduler + Send>| {
             let mut config = Config::new();
-            config.stack_size = 0x40000;
-            config.max_steps = MaxSteps::FailAfter(20_000);
+            config.stack_size = STACK_SIZE;
+            config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
             let model = Arc::clone(&model);
-            let timely = Timely {
+            let timely = TimelyScheduler {
                 scheduler,
                 is_timely,
             };
             Runner::new(timely, config).run(move || model())
         };
-        let orders = run(Box::new(Orders::new(preemptions, runs)));
-        let is_whole = if orders < runs { "all" } else { "the first" };
+        let orders = run(Box::new(ExhaustiveScheduler::new(preemptions, runs)));
+        let extent = if orders < runs { "all" } else { "the first" };
         run(Box::new(RandomScheduler::new_from_seed(SEED, runs)));
-        run(Box::new(PctScheduler::new_from_seed(SEED, 3, runs)));
+        run(Box::new(PctScheduler::new_from_seed(SEED, PCT_DEPTH, runs)));
         println!(
-            "{name}, timely {is_timely}: {is_whole} {orders} orders, {:?}",
+            "{name}, timely {is_timely}: {extent} {orders} orders, {:?}",
             start.elapsed()
         );
     }
 }
 
+/// Returns the value of an environment variable, or else the default.
 fn setting(name: &str, default: usize) -> usize {
     let set = std::env::var(name).ok();
     set.map_or(default, |set| set.parse().expect("a number"))
 }
 
+/// The seed of the random schedulers.
 const SEED: u64 = 7;
 
+/// The stack of each thread of a model, in bytes.
+const STACK_SIZE: usize = 256 * 1024;
+
+/// After so many steps a run of a model counts as endless.
+const MAX_STEPS: usize = 20_000;
+
+/// The number of priority changes plus one: PCT finds each bug that needs so many ordered events.
+const PCT_DEPTH: usize = 3;
+
 thread_local! {
-    /// Of the model that runs on this thread.
-    static TIME: RefCell<Time> = RefCell::new(Time::new());
+    /// The time of the model that runs on this thread.
+    static TIME: RefCell<ModelTime> = RefCell::new(ModelTime::new());
 }
 
-struct Time {
+struct ModelTime {
     start: Instant,
     passed: Duration,
-    /// Who sleeps, and until when.
+    /// The sleeping threads, and the end of each sleep.
     sleeps: Vec<(TaskId, Duration)>,
-    /// How many sleeps have lasted until their end.
+    /// How many sleeps have lasted to their end.
     ended: usize,
+    /// Whether time stands still while any thread can run.
     is_timely: bool,
 }
 
-impl Time {
-    fn new() -> Time {
-        Time {
+impl ModelTime {
+    fn new() -> ModelTime {
+        ModelTime {
             start: Instant::now(),
             passed: Duration::ZERO,
             sleeps: Vec::new(),
@@ -88,7 +101,7 @@ impl Time {
         }
     }
 
-    /// Until when a thread sleeps, unless it is awake or its time has come.
+    /// Returns the end of the sleep of a thread; `None` if the thread is awake or the end has passed.
     fn end(&self, task: TaskId) -> Option<Duration> {
         let sleep = self.sleeps.iter().find(|(sleeper, _)| *sleeper == task);
         let end = sleep.map(|(_, end)| *end);
@@ -96,38 +109,38 @@ impl Time {
     }
 }
 
-fn with_time<T>(f: impl FnOnce(&mut Time) -> T) -> T {
+fn with_time<T>(f: impl FnOnce(&mut ModelTime) -> T) -> T {
     TIME.with(|time| f(&mut time.borrow_mut()))
 }
 
-/// What the machine's clock shows in a model.
+/// Returns the time of the machine's monotonic clock in a model.
 pub(crate) fn now() -> Instant {
     with_time(|time| time.start + time.passed)
 }
 
-/// How much time has passed in this run of the model.
+/// Returns how much time has passed in this run of the model.
 pub(crate) fn passed() -> Duration {
     with_time(|time| time.passed)
 }
 
-/// Whether time stands still while any thread can go on.
+/// Whether time stands still while any thread can run.
 pub(crate) fn is_timely() -> bool {
     with_time(|time| time.is_timely)
 }
 
-/// Has time pass.
+/// Moves the time of the model forward.
 pub(crate) fn pass(duration: Duration) {
     with_time(|time| time.passed += duration);
 }
 
-/// Sleeps, with nothing that could end it early.
+/// Blocks for `duration`, with nothing that could end the sleep early.
 pub(crate) fn sleep(duration: Duration) {
-    let (nobody, lock) = (Condvar::new(), Mutex::new(()));
-    let guard = lock.lock().expect("nobody else has it");
-    drop(nobody.wait_timeout(guard, duration));
+    let (condvar, lock) = (Condvar::new(), Mutex::new(()));
+    let guard = lock.lock().expect("no other thread knows this lock");
+    drop(condvar.wait_timeout(guard, duration));
 }
 
-/// A mutex, which can be found again from its guard.
+/// A mutex whose guard knows it, so that a condition variable can lock it again.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -167,14 +180,14 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A condition variable whose waits end in the time of the model. Those of the model checker never
-/// time out.
+/// A condition variable whose waits end in the time of the model. The condition variables of
+/// `shuttle` never time out.
 #[derive(Default)]
 pub(crate) struct Condvar {
-    waiters: StdMutex<Vec<Arc<Waiter>>>,
+    waiters: StdMutex<Vec<Arc<CondvarWaiter>>>,
 }
 
-struct Waiter {
+struct CondvarWaiter {
     task: TaskId,
     is_notified: AtomicBool,
 }
@@ -185,7 +198,7 @@ impl Condvar {
     }
 
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        self.wait_until(guard, FOR_EVER)
+        self.wait_until(guard, NEVER)
     }
 
     pub(crate) fn wait_timeout<'a, T>(
@@ -198,19 +211,20 @@ impl Condvar {
         guard.map_err(|poisoned| PoisonError::new((poisoned.into_inner(), ())))
     }
 
-    /// Who is chosen to run although it sleeps has slept until its end.
+    /// Blocks until a notification or until `end`: a thread that the scheduler runs before it is
+    /// notified has slept until `end`.
     fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
         end: Duration,
     ) -> LockResult<MutexGuard<'a, T>> {
         let mutex = guard.mutex;
-        let waiter = Arc::new(Waiter {
+        let waiter = Arc::new(CondvarWaiter {
             task: current::me(),
             is_notified: AtomicBool::new(false),
         });
         self.waiters().push(Arc::clone(&waiter));
-        // A scheduling point before, and none after: who notifies from here on is heard.
+        // The scheduler may switch before the release, but not after it: no notification is lost.
         drop(guard);
         let is_notified = || waiter.is_notified.load(Ordering::SeqCst);
         if !is_notified() {
@@ -229,7 +243,7 @@ impl Condvar {
     }
 
     pub(crate) fn notify_one(&self) {
-        switch();
+        schedule();
         let first = self.waiters().first().cloned();
         if let Some(first) = first {
             self.notify(&first);
@@ -237,23 +251,23 @@ impl Condvar {
     }
 
     pub(crate) fn notify_all(&self) {
-        switch();
+        schedule();
         let all = self.waiters().clone();
         all.iter().for_each(|waiter| self.notify(waiter));
     }
 
-    fn notify(&self, waiter: &Arc<Waiter>) {
+    fn notify(&self, waiter: &Arc<CondvarWaiter>) {
         self.leave(waiter);
         waiter.is_notified.store(true, Ordering::SeqCst);
         with_time(|time| time.sleeps.retain(|(task, _)| *task != waiter.task));
     }
 
-    fn leave(&self, waiter: &Arc<Waiter>) {
+    fn leave(&self, waiter: &Arc<CondvarWaiter>) {
         self.waiters().retain(|other| !Arc::ptr_eq(other, waiter));
     }
 
-    /// Never held where another thread can be chosen.
-    fn waiters(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Waiter>>> {
+    /// Locks the list; the lock is never held at a scheduling point.
+    fn waiters(&self) -> std::sync::MutexGuard<'_, Vec<Arc<CondvarWaiter>>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -265,23 +279,24 @@ impl fmt::Debug for Condvar {
 }
 
 /// The end of a sleep that only a notification ends.
-const FOR_EVER: Duration = Duration::MAX;
+const NEVER: Duration = Duration::MAX;
 
 /// Lets the scheduler choose another thread.
-fn switch() {
+fn schedule() {
     thread::sleep(Duration::ZERO);
 }
 
-/// Chooses among those who are awake, as long as there are any, and else those who wake up next.
-struct Timely {
+/// Lets another scheduler choose among the threads that are awake, or among the threads that wake up
+/// next if all sleep; without `is_timely`, among all threads whose sleep can end.
+struct TimelyScheduler {
     scheduler: Box<dyn Scheduler + Send>,
     is_timely: bool,
 }
 
-impl Scheduler for Timely {
+impl Scheduler for TimelyScheduler {
     fn new_execution(&mut self) -> Option<Schedule> {
         with_time(|time| {
-            *time = Time::new();
+            *time = ModelTime::new();
             time.is_timely = self.is_timely;
         });
         self.scheduler.new_execution()
@@ -294,17 +309,22 @@ impl Scheduler for Timely {
         is_yielding: bool,
     ) -> Option<TaskId> {
         let end = |task: &&Task| with_time(|time| time.end(task.id()));
-        // Who is awake comes before all who sleep: `None` is less than any end.
+        // A thread that is awake comes before all sleeping threads: `None` is less than any end.
         let first = runnable.iter().map(end).min().flatten();
-        assert_ne!(first, Some(FOR_EVER), "all wait, and nobody will wake them");
-        // Or else one that looks again and again could keep all others from ever going on.
-        let is_timely = self.is_timely || with_time(|time| time.ended) > MOST_EARLY;
+        assert_ne!(
+            first,
+            Some(NEVER),
+            "deadlock: all threads wait without an end"
+        );
+        // After many early ends, time stands still: a thread that polls could keep the others from
+        // running forever.
+        let is_timely = self.is_timely || with_time(|time| time.ended) > MAX_EARLY_ENDS;
         let may_run = |task: &&Task| match is_timely {
             true => end(task) == first,
-            false => end(task) != Some(FOR_EVER),
+            false => end(task) != Some(NEVER),
         };
-        let choice: Vec<&Task> = runnable.iter().copied().filter(may_run).collect();
-        self.scheduler.next_task(&choice, current, is_yielding)
+        let candidates: Vec<&Task> = runnable.iter().copied().filter(may_run).collect();
+        self.scheduler.next_task(&candidates, current, is_yielding)
     }
 
     fn next_u64(&mut self) -> u64 {
@@ -312,26 +332,35 @@ impl Scheduler for Timely {
     }
 }
 
-/// After so many ends of sleeps, time stands still while any thread can go on.
-const MOST_EARLY: usize = 12;
+/// After so many ends of sleeps, time stands still while any thread can run.
+const MAX_EARLY_ENDS: usize = 12;
 
-/// All orders in turn in which at most so many threads are preempted, depth first.
-struct Orders {
+/// A scheduler that tries all orders with at most `preemptions` preemptions, depth first.
+struct ExhaustiveScheduler {
     preemptions: usize,
-    left: usize,
-    runs: usize,
-    /// Which choice was made at each step, and of how many.
-    path: Vec<(usize, usize)>,
+    /// The preemptions left in this run.
+    preemptions_left: usize,
+    runs_left: usize,
+    /// The choices of this run; its first steps repeat those of the previous run.
+    path: Vec<Choice>,
     step: usize,
+    /// The next "random" number, the same in each run.
     random: u64,
 }
 
-impl Orders {
-    fn new(preemptions: usize, runs: usize) -> Orders {
-        Orders {
+/// The choice made at a step.
+struct Choice {
+    index: usize,
+    /// How many choices the step has.
+    count: usize,
+}
+
+impl ExhaustiveScheduler {
+    fn new(preemptions: usize, runs: usize) -> ExhaustiveScheduler {
+        ExhaustiveScheduler {
             preemptions,
-            left: 0,
-            runs,
+            preemptions_left: 0,
+            runs_left: runs,
             path: Vec::new(),
             step: 0,
             random: 0,
@@ -339,19 +368,21 @@ impl Orders {
     }
 }
 
-impl Scheduler for Orders {
+impl Scheduler for ExhaustiveScheduler {
     fn new_execution(&mut self) -> Option<Schedule> {
         if self.step > 0 {
-            while self.path.last().is_some_and(|(at, of)| at + 1 == *of) {
+            let is_last = |choice: &Choice| choice.index + 1 == choice.count;
+            while self.path.last().is_some_and(is_last) {
                 self.path.pop();
             }
-            self.path.last_mut()?.0 += 1;
+            self.path.last_mut()?.index += 1;
         }
-        if self.runs == 0 {
+        if self.runs_left == 0 {
             return None;
         }
-        self.runs -= 1;
-        (self.left, self.step, self.random) = (self.preemptions, 0, 0);
+        self.runs_left -= 1;
+        self.preemptions_left = self.preemptions;
+        (self.step, self.random) = (0, 0);
         Some(Schedule::new(SEED))
     }
 
@@ -363,20 +394,26 @@ impl Scheduler for Orders {
     ) -> Option<TaskId> {
         let current = runnable.iter().position(|task| Some(task.id()) == current);
         let current = current.filter(|_| !is_yielding);
-        // The one that runs goes on first of all.
+        // The first choice is the thread that runs now.
         let choices = match current {
-            Some(_) if self.left == 0 => 1,
+            Some(_) if self.preemptions_left == 0 => 1,
             _ => runnable.len(),
         };
         if self.path.len() == self.step {
-            self.path.push((0, choices));
+            self.path.push(Choice {
+                index: 0,
+                count: choices,
+            });
         }
-        let (choice, of) = self.path[self.step];
-        assert_eq!(of, choices, "the model does not behave the same each time");
+        let Choice { index, count } = self.path[self.step];
+        assert_eq!(
+            count, choices,
+            "the model behaves differently in another run"
+        );
         self.step += 1;
         let first = current.unwrap_or(0);
-        self.left -= usize::from(current.is_some() && choice > 0);
-        Some(runnable[(first + choice) % runnable.len()].id())
+        self.preemptions_left -= usize::from(current.is_some() && index > 0);
+        Some(runnable[(first + index) % runnable.len()].id())
     }
 
     fn next_u64(&mut self) -> u64 {

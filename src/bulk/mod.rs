@@ -10,6 +10,7 @@ mod progress;
 mod settings;
 
 mod cache_warmer;
+mod run_journal;
 mod workers;
 
 mod run;

@@ -1,27 +1,24 @@
 //! A run over a lazy iterator of requests; its results are in the order of completion.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
 
 use super::cache_warmer::CacheWarmer;
 use super::panic::panicked;
 use super::progress::Progress;
+use super::run_journal::{JournalCheck, RunJournal, SYNC_INTERVAL};
 use super::settings::BulkSettings;
 use super::workers::Workers;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
 use crate::error::{Cause, Error, Result};
-use crate::journal::{Journal, Place};
 use crate::types::{ErrorKind, Message, MessageRequest};
 
 /// The results of a [bulk run](crate::Bulk::run), in the order of completion: each key of the input
@@ -59,7 +56,6 @@ struct RunState<K> {
     has_journal: bool,
     /// `None` without a journal, and after the journal is closed.
     journal: Mutex<Option<RunJournal>>,
-    replay: bool,
     cache_warmer: Option<CacheWarmer>,
 }
 
@@ -68,52 +64,6 @@ struct BulkItem<K> {
     key: K,
     name: Option<String>,
     request: MessageRequest,
-}
-
-/// The open journal, with the keys that it contains.
-struct RunJournal {
-    journal: Journal<JournalKey>,
-    keys: HashMap<String, KeySeen>,
-    synced: Instant,
-}
-
-/// Where a key was seen.
-#[derive(Clone, Copy)]
-enum KeySeen {
-    /// In the journal of an earlier run, with its message at this place.
-    Before(Place),
-    /// In the input of this run.
-    Now,
-}
-
-/// What the journal says of an item.
-enum JournalCheck {
-    /// The item must be sent.
-    NotDone,
-    /// The item is done, and has no result because replay is off.
-    Done,
-    /// The item is done; this is its message.
-    Replay(Box<Message>),
-    /// The item cannot be sent: its key is a duplicate, or the journal cannot be read.
-    Failed(Error),
-}
-
-/// The key of a line of the journal.
-#[derive(Serialize, Deserialize)]
-struct JournalKey {
-    key: String,
-}
-
-/// A line of the journal.
-#[derive(Serialize)]
-struct JournalLine<'a> {
-    key: &'a str,
-    message: &'a Message,
-}
-
-#[derive(Deserialize)]
-struct JournalMessage {
-    message: Message,
 }
 
 impl<K: ToString + Send + 'static> BulkRun<K> {
@@ -127,28 +77,15 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
             _ => None,
         };
         let workers = Workers::new(client, settings, total);
-        let journal = match &settings.journal {
-            Some(path) => {
-                let mut keys = HashMap::new();
-                let journal = Journal::open_each(path, "bulk", |line: JournalKey, place| {
-                    keys.insert(line.key, KeySeen::Before(place));
-                })?;
-                let synced = workers.client().core().sleeper.clock().now();
-                Some(RunJournal {
-                    journal,
-                    keys,
-                    synced,
-                })
-            }
-            None => None,
-        };
+        let now = workers.client().core().sleeper.clock().now();
+        let open = |path: &PathBuf| RunJournal::open(path, settings.replay, now);
+        let journal = settings.journal.as_ref().map(open).transpose()?;
         let shared = Arc::new(RunState {
             workers: Arc::new(workers),
             input: Mutex::new(Some(input)),
             panic: Mutex::new(None),
             has_journal: journal.is_some(),
             journal: Mutex::new(journal),
-            replay: settings.replay,
             cache_warmer: settings.warm_first.then(CacheWarmer::default),
         });
         let (sender, results) = sync_channel(settings.concurrency.min(MAX_UNREAD_RESULTS));
@@ -313,7 +250,11 @@ impl<K: ToString + Send + 'static> RunState<K> {
         let Some(name) = item.name.as_deref() else {
             return JournalCheck::NotDone;
         };
-        let check = self.look_up(name).unwrap_or_else(JournalCheck::Failed);
+        // The lock is given up before the count, which can call `on_progress`.
+        let check = match &mut *lock(&self.journal) {
+            Some(journal) => journal.look_up(name),
+            None => JournalCheck::NotDone,
+        };
         match &check {
             JournalCheck::NotDone => {}
             JournalCheck::Done | JournalCheck::Replay(_) => self.workers.count_skipped(),
@@ -361,44 +302,13 @@ impl<K: ToString + Send + 'static> RunState<K> {
         next
     }
 
-    /// Looks up a key in the journal, and notes that the run has taken it.
-    fn look_up(&self, name: &str) -> Result<JournalCheck> {
-        let mut journal = lock(&self.journal);
-        let Some(open) = &mut *journal else {
-            return Ok(JournalCheck::NotDone);
-        };
-        let place = match open.keys.insert(name.to_owned(), KeySeen::Now) {
-            None => return Ok(JournalCheck::NotDone),
-            Some(KeySeen::Before(place)) => place,
-            Some(KeySeen::Now) => {
-                let shown = crate::error::sanitize(name, 100);
-                let what = format!(
-                    "the key {shown:?} occurs twice; with a journal, each request needs a key of \
-                     its own"
-                );
-                return Err(Error::rejected("a bulk run", what));
-            }
-        };
-        if !self.replay {
-            return Ok(JournalCheck::Done);
-        }
-        let line: JournalMessage = open.journal.read_at(place)?;
-        Ok(JournalCheck::Replay(Box::new(line.message)))
-    }
-
     fn append_to_journal(&self, key: &str, message: &Message) -> Result<()> {
         let mut journal = lock(&self.journal);
-        let Some(open) = &mut *journal else {
+        let Some(journal) = &mut *journal else {
             return Ok(());
         };
-        open.journal
-            .append_unsynced(&JournalLine { key, message })?;
         let now = self.workers.client().core().sleeper.clock().now();
-        if now.saturating_duration_since(open.synced) >= SYNC_INTERVAL {
-            open.synced = now;
-            open.journal.sync()?;
-        }
-        Ok(())
+        journal.append(key, message, now)
     }
 }
 
@@ -406,7 +316,7 @@ impl<K> RunState<K> {
     /// Flushes the journal to the disk.
     fn sync(&self) {
         let journal = &mut *lock(&self.journal);
-        let synced = journal.as_mut().map(|open| open.journal.sync());
+        let synced = journal.as_mut().map(RunJournal::sync);
         if let Some(Err(error)) = synced {
             self.workers.stop(&error.to_string());
         }
@@ -423,6 +333,3 @@ impl<K> RunState<K> {
 const MAX_UNREAD_RESULTS: usize = 1024;
 
 const STOP_REQUESTED: &str = "stop() was called";
-
-/// Interval between flushes of the journal: a crash of the machine loses at most as much work.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,20 +1,25 @@
 //! Bulk: many requests over worker threads, as fast as the limits allow, without losing a result.
+//!
 //! `Bulk` holds the settings and starts a `BulkRun`, or runs a closure over items (`map`). Its
-//! `Workers` begin one after the other, take items from the input, count them, guard the spend limit and
-//! report progress; the cache warmer sends one request of each cached prefix first; results go to
-//! the journal, then to the caller.
+//! workers begin one after the other (`ramp_up`), take items from the input, count them, guard the
+//! spend limit and report progress (`workers`). The cache warmer sends the first request of each
+//! cached prefix alone. Messages go to the journal first (`run_journal`), then to the caller.
 
+// Plain values.
 mod panic;
 mod progress;
-
 mod settings;
 
+// What the workers share.
 mod cache_warmer;
+mod ramp_up;
 mod run_journal;
 mod workers;
 
+// The iterator of results.
 mod run;
 
+// The public builder.
 mod bulk;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::progress::{OnProgress, Progress};
+use super::ramp_up::begin_time;
 use super::settings::BulkSettings;
 use crate::budget::ModelClass;
 use crate::call::retry::scale;
@@ -85,7 +86,7 @@ impl Workers {
     /// Blocks until the worker of this number may begin; returns `false` if the worker is not needed
     /// any more.
     pub(super) fn wait_to_begin(&self, number: usize) -> bool {
-        let due = self.begin_time(number);
+        let due = begin_time(number, self.concurrency, self.ramp_up);
         let passed = self.run_time();
         let sleeper = &self.client.core().sleeper;
         if sleeper
@@ -106,17 +107,6 @@ impl Workers {
             }
             state = self.wait(state);
         }
-    }
-
-    /// Returns when a worker may begin, from the start of the run: four workers at once, then their
-    /// number doubles. With the default ramp-up of a minute the workers double as fast as the pace of
-    /// the requests, or faster if there are more than 256 workers.
-    fn begin_time(&self, number: usize) -> Duration {
-        if number < FIRST_WORKERS {
-            return Duration::ZERO;
-        }
-        let share = doublings(number + 1) / doublings(self.concurrency).max(MIN_DOUBLINGS);
-        scale(self.ramp_up, share.min(1.0))
     }
 
     /// Notes the class of a model that the run uses.
@@ -465,20 +455,6 @@ fn dollars(sum: f64) -> String {
     let digits = if sum.abs() < 1.0 { 4 } else { 2 };
     format!("${sum:.digits$}")
 }
-
-/// Returns how often the first workers double to reach `threads`, interpolated between doublings.
-fn doublings(threads: usize) -> f64 {
-    let whole = (threads / FIRST_WORKERS).max(1).ilog2();
-    let rest = threads as f64 / (FIRST_WORKERS << whole) as f64 - 1.0;
-    f64::from(whole) + rest.max(0.0)
-}
-
-/// The number of workers that begin at once.
-const FIRST_WORKERS: usize = 4;
-
-/// The minimum number of doublings during the ramp-up: with the default minute one every ten
-/// seconds, like the pace of the requests.
-const MIN_DOUBLINGS: f64 = 6.0;
 
 /// The number of waiting requests of a class at which another worker would send nothing sooner.
 const ENOUGH_WAITING: usize = 2;

@@ -131,7 +131,7 @@ impl<K: ToString + Send + 'static> BulkRun<K> {
     ///     let _ = std::io::stdin().read_line(&mut String::new());
     ///     stop();
     /// });
-    /// for (n, answer) in run.take_while(|(_, result)| result.is_ok()) {
+    /// for (n, result) in run.take_while(|(_, result)| result.is_ok()) {
     ///     println!("{n}: {}", result?.text());
     /// }
     /// # Ok::<(), anthropic_blocking::Error>(())

@@ -73,8 +73,7 @@ impl Budget {
     }
 
     /// Limits what a class of models may use in any 60 seconds, whatever the server allows. Can be
-    /// called at any time; applies to all clones, and counts the requests of the past
-    /// minute.
+    /// called at any time; applies to all clones, and counts the requests of the past minute.
     #[must_use = "the budget itself is returned"]
     pub fn limits(self, class: ModelClass, limits: Limits) -> Budget {
         self.shared.transact(|state, now| {
@@ -158,8 +157,8 @@ impl Budget {
 
     /// Waits until a request may be sent, behind the requests of its class that came before.
     ///
-    /// Blocks until the request is admitted, at most for `deadline`; fails at once if the deadline
-    /// cannot be met. Settle the reservation with the outcome of the request; a dropped reservation
+    /// Blocks as long as necessary, at most for `deadline`; fails at once if the deadline cannot be
+    /// met. Settle the reservation with the outcome of the request; a dropped reservation
     /// counts as sent with unknown outcome.
     ///
     /// ```
@@ -177,9 +176,9 @@ impl Budget {
     /// # Errors
     ///
     /// Kind [`Budget`](crate::ErrorKind::Budget): the request is larger than a limit, or cannot be
-    /// admitted before the deadline; the error text gives the earliest time. If the cause is a pause
-    /// after a refusal, the kind is [`RateLimit`](crate::ErrorKind::RateLimit); if the cause is an
-    /// overload of the server, the kind is [`Overloaded`](crate::ErrorKind::Overloaded).
+    /// admitted before the deadline; the error text gives the earliest time. If the cause is a
+    /// pause after a refusal, the kind is [`RateLimit`](crate::ErrorKind::RateLimit); if the cause
+    /// is an overload of the server, the kind is [`Overloaded`](crate::ErrorKind::Overloaded).
     /// Without a deadline only a request that is larger than a limit fails.
     pub fn reserve(
         &self,

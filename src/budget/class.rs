@@ -7,9 +7,10 @@ use crate::types::Model;
 
 /// A group of models that share one rate limit.
 ///
-/// [`ModelClass::of`] follows the published tables: all Fable 5 models form a class, as do all Opus 4
-/// models and all Sonnet 4 models; every other model has its own class. A wrong class does little harm: if the server
-/// counts two classes together, each sees the other as use by other clients. Clones are cheap.
+/// [`ModelClass::of`] follows the published tables: all Fable 5 models form a class, as do all Opus
+/// 4 models and all Sonnet 4 models; every other model has its own class. A wrong class does little
+/// harm: if the server counts two classes together, each sees the other as use by other clients.
+/// Clones are cheap.
 ///
 /// ```
 /// use anthropic_blocking::ModelClass;

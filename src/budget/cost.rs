@@ -133,8 +133,8 @@ pub(crate) fn whole(tokens: f64) -> u64 {
     whole + u64::from(tokens > whole as f64)
 }
 
-/// Returns the lesser of two numbers. `f64::min` handles NaN, in five times the instructions, and the
-/// limiters have no NaN.
+/// Returns the lesser of two numbers. `f64::min` handles NaN, in five times the instructions, and
+/// the limiters have no NaN.
 pub(crate) const fn lesser(one: f64, other: f64) -> f64 {
     if one < other { one } else { other }
 }

@@ -44,8 +44,8 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum number of input tokens, unlimited by default. Tokens read from the cache do not count,
-    /// except where the server counts them.
+    /// Sets the maximum number of input tokens, unlimited by default. Tokens read from the cache do
+    /// not count, except where the server counts them.
     #[must_use]
     pub const fn input_tokens(mut self, tokens: u64) -> Limits {
         self.input_tokens = Some(tokens);

@@ -231,7 +231,8 @@ fn limit_bounds_the_requests_admitted_at_once() {
             })
         });
         join(threads);
-        // The first request is admitted at once, the second after a minute and the rest of its slot.
+        // The first request is admitted at once, the second after a minute and the rest of its
+        // slot.
         assert_timely(Duration::from_millis(60_250));
         assert!(passed() >= Duration::from_secs(60));
         assert_at_rest(&budget);
@@ -488,7 +489,8 @@ fn closed_gate_admits_one_request_at_a_time() {
             let log = log.clone();
             start(&budget, move |budget| {
                 let reservation = budget.acquire(&request(&class)).expect("room");
-                // Otherwise time passes, and a request that was not refused for a while counts as accepted.
+                // Otherwise time passes, and a request that was not refused for a while counts as
+                // accepted.
                 if is_timely() {
                     log.record_only(&reservation);
                     thread::yield_now();

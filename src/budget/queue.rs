@@ -61,8 +61,8 @@ pub(super) enum WaitLimitExceeded {
 }
 
 impl WaitLimits {
-    /// Returns the limit that a wait exceeds if it ends neither before `earliest` nor before the end
-    /// of `suspension`.
+    /// Returns the limit that a wait exceeds if it ends neither before `earliest` nor before the
+    /// end of `suspension`.
     pub(super) fn exceeded(
         &self,
         now: Time,

@@ -38,13 +38,14 @@ impl Client {
     }
 }
 
-/// The settings of a run of many requests over threads, as fast as the limits allow; see [`Client::bulk`].
+/// The settings of a run of many requests over threads, as fast as the limits allow; see
+/// [`Client::bulk`].
 ///
 /// The threads wait in the client's [budget](Client::budget). A call waits for limits and overloads
-/// until its deadline; the client's `max_wait` does not apply. The failure of a request does not
-/// end the run. A failure that affects all requests, such as a wrong key or a spend limit, stops the
-/// run at once, and each request that was not sent fails with the kind
-/// [`NotRun`](ErrorKind::NotRun).
+/// as long as necessary, at most until its deadline; the client's `max_wait` does not apply. The
+/// failure of a request does not end the run. A failure that affects all requests, such as a wrong
+/// key or a spend limit, stops the run at once, and each request that was not sent fails with the
+/// kind [`NotRun`](ErrorKind::NotRun).
 ///
 /// Requests that can wait for a day cost half as much in [batches](Client::batches), whose
 /// [`run`](crate::Batches::run) takes requests and keys like these.
@@ -81,8 +82,9 @@ impl<'a> Bulk<'a> {
     pub const DEFAULT_RAMP_UP: Duration = Duration::from_secs(60);
 
     /// Sets the maximum number of requests at once, by default [64](Bulk::DEFAULT_CONCURRENCY); 0
-    /// counts as 1. Each request in flight has a thread. A thread is added only while fewer than two requests wait in the budget for a
-    /// class of models that the run uses: more threads would not send anything sooner.
+    /// counts as 1. Each request in flight has a thread. A thread is added only while fewer than
+    /// two requests wait in the budget for a class of models that the run uses: more threads would
+    /// not send anything sooner.
     pub fn concurrency(mut self, requests: usize) -> Bulk<'a> {
         self.settings.concurrency = requests.max(1);
         self
@@ -99,16 +101,16 @@ impl<'a> Bulk<'a> {
     }
 
     /// Keeps a journal of the messages in this file, so that a run can be killed and started again:
-    /// [`run`](Bulk::run) sends no request whose key is in the journal, and returns the message from
-    /// the file instead. Each message is a line of JSON with its key. Failures are not kept; the next
-    /// run sends those requests again. A crash of the machine loses at most the messages of the last
-    /// second, or more while the caller takes no results.
+    /// [`run`](Bulk::run) sends no request whose key is in the journal, and returns the message
+    /// from the file instead. Each message is a line of JSON with its key. Failures are not kept;
+    /// the next run sends those requests again. A crash of the machine loses at most the messages
+    /// of the last second, or more while the caller takes no results.
     ///
-    /// A run locks the file while the file is open: a second run with this journal, in this process,
-    /// another process or another container, is an error. On a file system without locks, such as
-    /// some network file systems, the second run is not refused: a warning is logged, and you must
-    /// make sure that no two runs use the file at once. On Windows, other programs cannot read the
-    /// file while it is locked.
+    /// A run locks the file while the file is open: a second run with this journal, in this
+    /// process, another process or another container, is an error. On a file system without locks,
+    /// such as some network file systems, the second run is not refused: a warning is logged, and
+    /// you must make sure that no two runs use the file at once. On Windows, other programs cannot
+    /// read the file while it is locked.
     ///
     /// The journal holds the messages in plain text. On Unix a new file is readable by its owner
     /// only (mode 600).
@@ -117,10 +119,10 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Sets whether a run also returns the messages that are in the journal already, by default yes.
-    /// A message is written to the journal before it is returned: without replay, messages that the
-    /// program had not taken when it ended would never be returned. `false` is for programs that
-    /// read the journal file directly.
+    /// Sets whether a run also returns the messages that are in the journal already, by default
+    /// yes. A message is written to the journal before it is returned: without replay, messages
+    /// that the program had not taken when it ended would never be returned. `false` is for
+    /// programs that read the journal file directly.
     pub fn replay(mut self, replay: bool) -> Bulk<'a> {
         self.settings.replay = replay;
         self
@@ -128,8 +130,8 @@ impl<'a> Bulk<'a> {
 
     /// Sets whether, of the requests that share a cached prefix, the first is sent alone and the
     /// others when its response begins, so that the others read the cache instead of writing it. By
-    /// default yes; `false` saves the wait where the cache is warm already. The prefix is the model,
-    /// the tools, the system prompt and the messages up to the first
+    /// default yes; `false` saves the wait where the cache is warm already. The prefix is the
+    /// model, the tools, the system prompt and the messages up to the first
     /// [`CacheControl`](crate::CacheControl) mark. Applies to [`run`](Bulk::run) only. The wait for
     /// the first request does not count towards the client's deadline.
     pub fn warm_first(mut self, warm: bool) -> Bulk<'a> {
@@ -137,16 +139,16 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars. A request is sent
-    /// only if the limit has room for the highest possible cost of this request and of all requests
-    /// in flight: a token for each byte, the largest size for each image, and `max_tokens`; twice as
-    /// much in fast mode, and a tenth more with an `inference_geo`. A request of a model without a
-    /// [price](Bulk::prices) stops the run.
+    /// Stops a [`run`](Bulk::run) before it could cost more than this, in dollars. A request is
+    /// sent only if the limit has room for the highest possible cost of this request and of all
+    /// requests in flight: a token for each byte, the largest size for each image, and
+    /// `max_tokens`; twice as much in fast mode, and a tenth more with an `inference_geo`. A
+    /// request of a model without a [price](Bulk::prices) stops the run.
     ///
     /// Failed attempts and streams that broke off count with the tokens that were reported; retries
     /// can exceed the limit by the tokens that were not. Costs that a request does not show can
-    /// exceed the limit as well: searches and other server tools, and documents given by URL or file
-    /// id, which count with some pages.
+    /// exceed the limit as well: searches and other server tools, and documents given by URL or
+    /// file id, which count with some pages.
     ///
     /// The limit applies to this run only: the cost of earlier runs does not count, not even with
     /// this journal.
@@ -154,8 +156,8 @@ impl<'a> Bulk<'a> {
     /// A [`map`](Bulk::map) does not know the requests of its closure: once the limit is spent, at
     /// the prices without surcharges, no further item is begun.
     ///
-    /// With a negative number or NaN, `run` fails with the kind [`Config`](ErrorKind::Config), and a
-    /// `map` fails so for each item.
+    /// With a negative number or NaN, `run` fails with the kind [`Config`](ErrorKind::Config), and
+    /// a `map` fails so for each item.
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageRequest, Result};
@@ -180,11 +182,12 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Calls `report` when items are done, at most ten times a second, and at the end. The calls come
-    /// on the threads of the run, one at a time, outside of any lock; the other threads continue
-    /// meanwhile. The last call comes on the caller's thread: from [`next`](Iterator::next) when no
-    /// result of a [`run`](Bulk::run) is left, or before a [`map`](Bulk::map) returns. A run that is
-    /// dropped before its end makes no last call. After a panic of `report` there are no more calls.
+    /// Calls `report` when items are done, at most ten times a second, and at the end. The calls
+    /// come on the threads of the run, one at a time, outside of any lock; the other threads
+    /// continue meanwhile. The last call comes on the caller's thread: from
+    /// [`next`](Iterator::next) when no result of a [`run`](Bulk::run) is left, or before a
+    /// [`map`](Bulk::map) returns. A run that is dropped before its end makes no last call. After a
+    /// panic of `report` there are no more calls.
     ///
     /// ```
     /// use anthropic_blocking::Client;
@@ -278,8 +281,8 @@ impl<'a> Bulk<'a> {
     ///
     /// Returns at once; `next` of the returned iterator blocks until there is a result. Dropping
     /// the iterator stops the run: nothing more is sent, and streams in flight are cut. A panic of
-    /// the iterator of requests stops the run as well, and resumes in [`next`](Iterator::next) after
-    /// the last result.
+    /// the iterator of requests stops the run as well, and resumes in [`next`](Iterator::next)
+    /// after the last result.
     ///
     /// # Errors
     ///

@@ -27,7 +27,8 @@ enum PrefixState {
 }
 
 impl CacheWarmer {
-    /// Sends a request; blocks first until the response to the leading request of its prefix begins.
+    /// Sends a request; blocks first until the response to the leading request of its prefix
+    /// begins.
     pub(super) fn create(&self, client: &Client, request: &MessageRequest) -> Result<Message> {
         match request.cached_prefix() {
             Some(prefix) if self.wait_or_lead(client, &prefix) => {

@@ -40,9 +40,9 @@ pub struct Progress {
     pub cause: Option<WaitCause>,
     /// Calls, tokens and waits of this run.
     pub totals: Totals,
-    /// The cost of the tokens so far, in dollars; `None` if a model has no price. If some requests of
-    /// a model have a surcharge for fast mode or `inference_geo`, all requests of the model count
-    /// with it.
+    /// The cost of the tokens so far, in dollars; `None` if a model has no price. If some requests
+    /// of a model have a surcharge for fast mode or `inference_geo`, all requests of the model
+    /// count with it.
     pub cost: Option<f64>,
     /// The time since the run began.
     pub elapsed: Duration,
@@ -52,8 +52,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns how many items are finished, with success or failure: the sum of `done`, `failed` and
-    /// `skipped`.
+    /// Returns how many items are finished, with success or failure: the sum of `done`, `failed`
+    /// and `skipped`.
     pub fn finished(&self) -> u64 {
         self.done + self.failed + self.skipped
     }

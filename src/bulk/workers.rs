@@ -83,8 +83,8 @@ impl Workers {
         self.concurrency
     }
 
-    /// Blocks until the worker of this number may begin; returns `false` if the worker is not needed
-    /// any more.
+    /// Blocks until the worker of this number may begin; returns `false` if the worker is not
+    /// needed any more.
     pub(super) fn wait_to_begin(&self, number: usize) -> bool {
         let due = begin_time(number, self.concurrency, self.ramp_up);
         let passed = self.run_time();
@@ -196,8 +196,8 @@ impl Workers {
         }
     }
 
-    /// Returns the cost so far in dollars; `None` if a model has no price. The totals do not separate
-    /// requests with a surcharge: all requests of such a model count with the surcharge.
+    /// Returns the cost so far in dollars; `None` if a model has no price. The totals do not
+    /// separate requests with a surcharge: all requests of such a model count with the surcharge.
     fn spent(&self, state: &WorkersState, totals: &Totals) -> Option<f64> {
         let factor = |model: &Model| state.surcharges.get(model).copied().unwrap_or(1.0);
         totals.cost_with(&self.prices, factor)
@@ -412,8 +412,8 @@ impl Workers {
             .with_classification(true, None, None)
     }
 
-    /// Whether no further worker needs to begin. Takes no lock, because the sleeper calls it under its
-    /// own lock.
+    /// Whether no further worker needs to begin. Takes no lock, because the sleeper calls it under
+    /// its own lock.
     fn is_over(&self) -> bool {
         self.is_finished.load(Ordering::SeqCst) || self.is_ending()
     }

@@ -14,8 +14,8 @@
 //!   a lost wake-up shows as a late grant. Or any sleep may end at any moment, whatever its length.
 //!
 //! All models take a few seconds, with 200 runs for each scheduler. `MODEL_RUNS=100000` and
-//! `MODEL_PREEMPTIONS=4` search longer and deeper, best with `--release`; `-- --nocapture` shows for
-//! which models all orders were tried.
+//! `MODEL_PREEMPTIONS=4` search longer and deeper, best with `--release`; `-- --nocapture` shows
+//! for which models all orders were tried.
 #![cfg(model_check)]
 
 use std::cell::RefCell;
@@ -101,7 +101,8 @@ impl ModelTime {
         }
     }
 
-    /// Returns the end of the sleep of a thread; `None` if the thread is awake or the end has passed.
+    /// Returns the end of the sleep of a thread; `None` if the thread is awake or the end has
+    /// passed.
     fn end(&self, task: TaskId) -> Option<Duration> {
         let sleep = self.sleeps.iter().find(|(sleeper, _)| *sleeper == task);
         let end = sleep.map(|(_, end)| *end);
@@ -286,8 +287,8 @@ fn schedule() {
     thread::sleep(Duration::ZERO);
 }
 
-/// Lets another scheduler choose among the threads that are awake, or among the threads that wake up
-/// next if all sleep; without `is_timely`, among all threads whose sleep can end.
+/// Lets another scheduler choose among the threads that are awake, or among the threads that wake
+/// up next if all sleep; without `is_timely`, among all threads whose sleep can end.
 struct TimelyScheduler {
     scheduler: Box<dyn Scheduler + Send>,
     is_timely: bool,

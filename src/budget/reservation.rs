@@ -72,7 +72,7 @@ impl Reservation {
         self
     }
 
-    /// Returns the ticket, which keeps the place in the queue for another attempt.
+    /// Returns the ticket, with which another attempt keeps its place in the queue.
     pub(crate) fn ticket(&self) -> u64 {
         self.ticket
     }

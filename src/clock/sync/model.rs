@@ -71,7 +71,7 @@ const STACK_SIZE: usize = 256 * 1024;
 /// After so many steps a run of a model counts as endless.
 const MAX_STEPS: usize = 20_000;
 
-/// The number of priority changes plus one: PCT finds each bug that needs so many ordered events.
+/// The depth of the bugs that the PCT scheduler looks for: how many events must be ordered.
 const PCT_DEPTH: usize = 3;
 
 thread_local! {

@@ -1,4 +1,7 @@
-//! Creating a batch exactly once, also where the outcome of a request is unknown.
+//! Creates a batch without creating it twice.
+//!
+//! If the response to a request is lost, the list of batches is searched for the batch before the
+//! request is sent again.
 
 use std::time::Duration;
 
@@ -17,10 +20,11 @@ use crate::clock::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Attempt, Delivery, MessageBatch};
 
-/// A batch to be created, and how to look for it where the outcome is unknown.
+/// A batch to be created, and the lookup that finds the batch after a lost response.
 pub(super) struct BatchCreation<'a> {
-    /// The complete JSON.
+    /// The complete JSON body of the request.
     pub(super) body: &'a [u8],
+    /// The lookup, which also holds the client that sends the request.
     pub(super) lookup: BatchLookup<'a>,
 }
 
@@ -30,28 +34,29 @@ pub(super) struct CreatedBatch {
     pub(super) origin: BatchOrigin,
 }
 
-/// How we know of a batch.
+/// Where the id of a created batch comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchOrigin {
-    /// The server said so in its response to the creation.
+    /// The server's response to the request that created the batch.
     Response,
-    /// A lookup found it in the list: it may be somebody else's.
+    /// A lookup in the list of batches: the batch may belong to another user of the workspace.
     Lookup,
 }
 
 impl BatchCreation<'_> {
-    /// Sends the batch until it is created, and blocks for as long as the client's settings permit.
+    /// Sends the request until the batch is created, and blocks for as long as the client's retry
+    /// policy and deadline permit.
     ///
-    /// A call would repeat a request whose outcome is unknown; here a lookup must come first, so
-    /// this loop sends calls of one attempt each. If the lookup knows the newest batch before ours,
-    /// a single candidate counts as ours; otherwise the error names the candidates.
+    /// A [`Call`](crate::call::Call) with retries would send the request again after a lost
+    /// response, without a lookup. So each attempt is a `Call` of its own without retries, and this
+    /// function does the retries.
     pub(super) fn create_once(&self) -> Result<CreatedBatch> {
         let client = self.lookup.client;
-        let count = self.lookup.count;
         let core = client.core();
         let clock = core.sleeper.clock();
         let settings = client.settings();
         let start = clock.now();
+        // `None` without a deadline.
         let time_left = || {
             let passed = clock.now().saturating_duration_since(start);
             settings
@@ -63,40 +68,50 @@ impl BatchCreation<'_> {
         loop {
             let error = match self.send_attempt(time_left()) {
                 Ok(mut batch) => {
+                    // From here on no lookup of this client takes the batch for a lost one.
                     claim(client, &batch.id);
                     attempts.append(&mut batch.meta.attempts);
                     batch.meta.attempts = attempts;
-                    let origin = BatchOrigin::Response;
-                    return Ok(CreatedBatch { batch, origin });
+                    return Ok(CreatedBatch {
+                        batch,
+                        origin: BatchOrigin::Response,
+                    });
                 }
                 Err(error) => error,
             };
-            let outcome = CreationOutcome::of(&error);
+            let outcome = CreationOutcome::from_error(&error);
             attempts.extend(error.attempts().iter().cloned());
             let error = error.with_attempts(attempts.clone());
             if outcome == CreationOutcome::Final || time_left().is_some_and(|left| left.is_zero()) {
+                // A shutdown is final, but may have interrupted a request in flight.
                 let last = error.attempts().last();
                 let is_unknown = last.is_some_and(|last| last.delivery == Delivery::Unknown);
-                let is_open = is_unknown || outcome.is_open();
-                return Err(with_reason(error, is_open.then(may_exist)));
+                let may_be_created = is_unknown || outcome.may_be_created();
+                return Err(add_reason(error, may_be_created.then(not_looked_up)));
             }
-            if outcome.is_open() {
+            if outcome.may_be_created() {
+                let count = self.lookup.count;
                 info!(target: LOG, "{error}: looking for a batch of {count} requests");
-                match self.find_lost_batch(outcome, time_left) {
+                match self.wait_for_lost_batch(outcome, time_left) {
                     Ok(Some(batch)) => {
-                        let origin = BatchOrigin::Lookup;
-                        return Ok(CreatedBatch { batch, origin });
+                        return Ok(CreatedBatch {
+                            batch,
+                            origin: BatchOrigin::Lookup,
+                        });
                     }
                     Ok(None) => {}
-                    Err(reason) => return Err(with_reason(error, reason)),
+                    Err(reason) => return Err(add_reason(error, reason)),
                 }
             }
             let wait = match self.decide_retry(&mut retry_state, outcome, &error) {
                 Ok(wait) => wait,
-                Err(reason) => return Err(with_reason(error, reason)),
+                Err(reason) => return Err(add_reason(error, reason)),
             };
             if time_left().is_some_and(|left| wait >= left) {
-                return Err(with_reason(error, outcome.is_open().then(may_exist)));
+                return Err(add_reason(
+                    error,
+                    outcome.may_be_created().then(not_looked_up),
+                ));
             }
             info!(target: LOG, "{error}: retrying");
             if core.sleeper.sleep(wait).is_err() {
@@ -105,8 +120,10 @@ impl BatchCreation<'_> {
         }
     }
 
-    /// Returns how long to wait before the retry, or the reason to give up, where there is more to
-    /// say than the failure itself. Sends nothing.
+    /// Returns how long to wait before the retry. Counts the retry in `retry_state` and in the
+    /// client's retry budget, but neither sleeps nor sends.
+    ///
+    /// To give up is an error, with a reason if the failed attempt alone does not explain it.
     fn decide_retry(
         &self,
         retry_state: &mut RetryState,
@@ -115,6 +132,8 @@ impl BatchCreation<'_> {
     ) -> Result<Duration, Option<String>> {
         let core = self.lookup.client.core();
         let action = match outcome {
+            // The policy limits the repetitions of a request that may have been carried out, even
+            // if a lookup found no batch.
             CreationOutcome::Unknown => RetryAction::IfRepeatable,
             _ => RetryAction::AfterBackoff,
         };
@@ -123,9 +142,9 @@ impl BatchCreation<'_> {
         });
         match decision {
             Decision::Again(wait) => Ok(wait),
-            // Only for calls that wait in the budget's queue.
+            // Unreachable: only a call that waits in the budget's queue is sent back there.
             Decision::Queue => Ok(Duration::ZERO),
-            Decision::GiveUp(_) if outcome.is_open() => {
+            Decision::GiveUp(_) if outcome.may_be_created() => {
                 let count = self.lookup.count;
                 Err(Some(format!(
                     "no batch of {count} requests was created since"
@@ -135,7 +154,8 @@ impl BatchCreation<'_> {
         }
     }
 
-    /// Sends the batch once: retries and lookups are decided here, not in the call.
+    /// Sends the request once and blocks until the response. Waits for rate limits and overloads
+    /// inside the call, but never sends the request again after another failure.
     fn send_attempt(&self, time_left: Option<Duration>) -> Result<MessageBatch> {
         let policy = self.lookup.client.settings().retry;
         let mut options = Options::new().retry(policy.max_attempts(1).max_repeats(1));
@@ -150,32 +170,36 @@ impl BatchCreation<'_> {
         Ok(batch)
     }
 
-    /// Looks for the batch after an attempt with an open outcome.
+    /// Fetches the list of batches until the batch of a failed attempt is in it, and sleeps between
+    /// the requests. Returns `None` if there is no such batch and the request may be sent again.
     ///
-    /// Returns the batch, or `None` if there is none and the request may be sent again. The error
-    /// is the reason why it must not be sent again, where there is more to say than the failure
-    /// itself.
-    fn find_lost_batch(
+    /// A batch is only taken for ours if the newest batch before the request is known and no other
+    /// candidate exists. If the request must not be sent again, that is an error, with a reason if
+    /// the failed attempt alone does not explain it.
+    fn wait_for_lost_batch(
         &self,
         outcome: CreationOutcome,
         time_left: impl Fn() -> Option<Duration>,
     ) -> Result<Option<MessageBatch>, Option<String>> {
         let waits = match outcome {
+            // Most likely there is no batch: one further look is enough.
             CreationOutcome::ServerFailed => &LOOKUP_WAITS[..1],
             _ => &LOOKUP_WAITS[..],
         };
-        let found = self.lookup.fetch_candidates(waits, time_left);
-        let found =
-            found.map_err(|other| format!("could not find out whether it was created: {other}"))?;
-        let is_exact = matches!(self.lookup.created_after, CreatedAfter::Batch(_));
-        match &found[..] {
+        let candidates = self
+            .lookup
+            .fetch_candidates(waits, time_left)
+            .map_err(|error| format!("could not find out whether it was created: {error}"))?;
+        let knows_newest_before = matches!(self.lookup.created_after, CreatedAfter::Batch(_));
+        match &candidates[..] {
+            // The server reported success: the batch exists, though the list does not show it yet.
             [] if outcome == CreationOutcome::Unreadable => Err(None),
             [] => Ok(None),
-            [batch] if is_exact && claim(self.lookup.client, &batch.id) => {
+            [batch] if knows_newest_before && claim(self.lookup.client, &batch.id) => {
                 info!(target: LOG, "{} was created by that request", batch.id);
                 Ok(Some(batch.clone()))
             }
-            _ => Err(Some(describe_candidates(&found, self.lookup.count))),
+            _ => Err(Some(describe_candidates(&candidates, self.lookup.count))),
         }
     }
 }
@@ -185,55 +209,66 @@ impl BatchCreation<'_> {
 enum CreationOutcome {
     /// Nothing was created; a retry may succeed.
     NotCreated,
-    /// Nothing was created, and nothing is retried: a retry cannot succeed, or the call has waited
-    /// as long as the policy permits.
+    /// The request is not sent again: a retry cannot succeed, the call has already waited for as
+    /// long as the retry policy permits, or the client was shut down.
     Final,
     /// The batch may have been created: the response was lost.
     Unknown,
     /// The server reported a failure of its own: most likely nothing was created.
     ServerFailed,
-    /// A proxy gave up on the server, which may still be at work.
+    /// A proxy timed out, while the server may still create the batch.
     ProxyTimedOut,
     /// The batch was probably created, but the response could not be read.
     Unreadable,
 }
 
 impl CreationOutcome {
-    fn of(error: &Error) -> CreationOutcome {
+    /// Classifies the error of a single attempt.
+    fn from_error(error: &Error) -> CreationOutcome {
         let last = error.attempts().last();
         let status = last.and_then(|last| last.status);
         match (last.map(|last| last.delivery), error.kind()) {
             (_, ErrorKind::Shutdown) => CreationOutcome::Final,
             (Some(Delivery::Unknown), _) => CreationOutcome::Unknown,
-            (_, ErrorKind::Decode) if status.is_some_and(|status| status < 300) => {
-                CreationOutcome::Unreadable
-            }
+            (_, ErrorKind::Decode) if status.is_some_and(is_success) => CreationOutcome::Unreadable,
             _ if !error.is_retryable() => CreationOutcome::Final,
-            (_, ErrorKind::Server) if matches!(status, Some(408 | 502 | 504 | 520..=524)) => {
+            (_, ErrorKind::Server) if status.is_some_and(is_from_proxy) => {
                 CreationOutcome::ProxyTimedOut
             }
             (_, ErrorKind::Server) => CreationOutcome::ServerFailed,
-            // The call itself has waited for these already, as long as the policy permits.
+            // The call has already waited for overloads, and for rate limits with a `retry-after`, as
+            // long as the retry policy permits.
             (_, ErrorKind::Overloaded) => CreationOutcome::Final,
             (_, ErrorKind::RateLimit) if error.retry_after().is_some() => CreationOutcome::Final,
             _ => CreationOutcome::NotCreated,
         }
     }
 
-    /// Whether a batch may have been created.
-    fn is_open(self) -> bool {
+    /// Returns whether a batch may have been created.
+    fn may_be_created(self) -> bool {
         !matches!(self, CreationOutcome::NotCreated | CreationOutcome::Final)
     }
 }
 
-fn with_reason(error: Error, reason: Option<String>) -> Error {
+fn is_success(status: u16) -> bool {
+    status < 300
+}
+
+/// Returns whether a status is one with which a proxy gives up on the server. Those of Cloudflare
+/// are 520 to 524.
+fn is_from_proxy(status: u16) -> bool {
+    matches!(status, 408 | 502 | 504 | 520..=524)
+}
+
+/// Adds a reason for giving up to an error, if there is one.
+fn add_reason(error: Error, reason: Option<String>) -> Error {
     match reason {
         Some(reason) => error.with_reason(reason),
         None => error,
     }
 }
 
-/// The reason of an error with an open outcome that no lookup followed.
-fn may_exist() -> String {
+/// Returns the reason for giving up where a batch may exist that was not looked for.
+fn not_looked_up() -> String {
     "the batch may have been created: look through the list before it is sent again".to_owned()
 }

@@ -87,7 +87,10 @@ impl BatchCreation<'_> {
                 let last = error.attempts().last();
                 let is_unknown = last.is_some_and(|last| last.delivery == Delivery::Unknown);
                 let may_be_created = is_unknown || outcome.may_be_created();
-                return Err(add_reason(error, may_be_created.then(not_looked_up)));
+                return Err(add_reason(
+                    error,
+                    may_be_created.then(describe_possible_batch),
+                ));
             }
             if outcome.may_be_created() {
                 let count = self.lookup.count;
@@ -110,7 +113,7 @@ impl BatchCreation<'_> {
             if time_left().is_some_and(|left| wait >= left) {
                 return Err(add_reason(
                     error,
-                    outcome.may_be_created().then(not_looked_up),
+                    outcome.may_be_created().then(describe_possible_batch),
                 ));
             }
             info!(target: LOG, "{error}: retrying");
@@ -268,7 +271,7 @@ fn add_reason(error: Error, reason: Option<String>) -> Error {
     }
 }
 
-/// Returns the reason for giving up where a batch may exist that was not looked for.
-fn not_looked_up() -> String {
+/// Returns the reason for giving up where a batch may have been created that no lookup has found.
+fn describe_possible_batch() -> String {
     "the batch may have been created: look through the list before it is sent again".to_owned()
 }

@@ -1,4 +1,7 @@
-//! The results of a batch: a download of any size, read line by line in constant memory.
+//! Downloads the results of a batch, and reads them line by line.
+//!
+//! A download may have any size, but only the current line is in memory. A broken download is
+//! started again from its first byte, and continues after the last line that was returned.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -16,26 +19,28 @@ use crate::call::{Call, LOG};
 use crate::client::{Client, Options};
 use crate::clock::lock;
 use crate::error::{Cause, Error, ErrorKind, Result, display_duration, json_error, sanitize};
-use crate::http::{Response, ResponseBody};
+use crate::http::{Fault, Response, ResponseBody};
 use crate::types::digest::Digest;
-use crate::types::{BatchEntry, Delivery, MessageBatch, ResponseMeta, parse_response};
+use crate::types::{BatchEntry, MessageBatch, ResponseMeta, parse_response};
 
-/// The results of a batch: an iterator over its lines, in no order; from
+/// An iterator over the results of a batch, which come in any order; returned by
 /// [`Batches::results`](crate::Batches::results).
 ///
-/// Each `next` blocks until a line arrives; without any data for as long as the client's idle
-/// timeout, the download counts as broken. Only the current line is in memory. A broken download is
-/// started again and continues after the last line that was handed out; the client's
-/// [`RetryPolicy`](crate::RetryPolicy) says how often without a new line in between. A line that
-/// cannot be read is an error of its own, and the next line follows; any other error is the last
-/// item. Results that end before as many lines as the batch counts are such an error.
+/// Each `next` blocks until a line arrives. A download that brings no data during the client's idle
+/// timeout counts as broken. Only the current line is in memory. A broken download is started again,
+/// and continues after the last line that was returned; the client's
+/// [`RetryPolicy`](crate::RetryPolicy) limits the retries between two lines.
 ///
-/// The client's [`deadline`](crate::ClientBuilder::deadline) holds for each download, from its
+/// A line that cannot be read is an error, after which the next line follows. Any other error is the
+/// last item. One such error is an end of the results before the batch's number of results.
+///
+/// The client's [`deadline`](crate::ClientBuilder::deadline) applies to each download, from its
 /// request to its last line, and includes the time that the caller spends between two lines.
 ///
 /// ```
 /// use anthropic_blocking::{BatchResults, Result};
 ///
+/// /// Returns the ids of the requests without a message, or the first error of the download.
 /// fn failures(results: BatchResults) -> Result<Vec<String>> {
 ///     let failed = results.filter(|entry| {
 ///         entry.as_ref().map_or(true, |entry| entry.result.message().is_none())
@@ -49,71 +54,59 @@ pub struct BatchResults {
     path: String,
     /// `None` once the results have ended or failed.
     body: Option<ResponseBody>,
-    /// Whether the response said where its body ends.
+    /// Whether the response said where its body ends. If not, an end may be a broken connection.
     is_framed: bool,
-    buffer: Vec<u8>,
-    /// Where in `buffer` the bytes begin that belong to no line yet.
-    unread: usize,
-    /// How many of the unread bytes are known to hold no end of a line.
-    searched: usize,
-    /// The size in bytes of all lines read so far, with their ends, and their digest.
+    buffer: LineBuffer,
+    /// The size in bytes of all lines read so far, with their line ends.
     bytes_read: u64,
+    /// The digest of these bytes: a repeated download must begin with the same bytes.
     digest: Digest,
-    /// How many lines were handed out.
+    /// The number of lines returned, without blank lines.
     lines: u64,
-    /// How many lines the batch counts; 0 if it does not say.
-    expected: u64,
+    /// The number of lines that the batch must have; 0 if the batch does not say.
+    expected_lines: u64,
     /// The retries since the last line; `None` if there were none.
     retry_state: Option<RetryState>,
+    /// The metadata of the current download's response.
     meta: ResponseMeta,
 }
 
-/// A download that was started, without the lines that were read before.
-struct Download {
-    body: ResponseBody,
-    is_framed: bool,
-    /// The first bytes of the next lines.
-    unread: Vec<u8>,
-}
-
 impl BatchResults {
-    /// Fetches the batch, to know how many results there must be, and starts the download.
+    /// Fetches the batch, which knows the number of its results, and starts the download. Blocks for
+    /// both calls, until the response of the download begins.
     pub(super) fn fetch(client: &Client, id: &str) -> Result<BatchResults> {
         let batch = endpoints::get(client, id)?;
         let path = format!("{}/results", path_with_id("GET", PATH, id)?);
         if !batch.is_ended() {
-            let what = format!(
-                "{} has not ended, and has no results yet",
-                sanitize(id, 100)
-            );
+            let id = sanitize(id, MAX_ID_CHARS);
+            let what = format!("{id} has not ended, and has no results yet");
             return Err(
                 Error::rejected(format!("GET {path}"), what).with_advice("wait for it first")
             );
         }
         let Some(url) = &batch.results_url else {
-            let what = format!("{} has no results any more", sanitize(id, 100));
+            let what = format!("{} has no results any more", sanitize(id, MAX_ID_CHARS));
             let (kind, cause) = (ErrorKind::NotFound, Cause::Rejected(what.into()));
             return Err(Error::new(kind, format!("GET {path}"), cause));
         };
+        // A URL elsewhere is not requested: the API key must not go to another host.
         let path = path_below_base(client, url).map_or(path, str::to_owned);
         BatchResults::start(client, &batch, path)
     }
 
     fn start(client: &Client, batch: &MessageBatch, path: String) -> Result<BatchResults> {
-        // The official clients send this header here.
+        // The official clients send this header with the request for results.
         let options = Options::new().header("accept", "application/binary")?;
         let mut results = BatchResults {
             client: client.with(options),
             path,
             body: None,
             is_framed: false,
-            buffer: Vec::new(),
-            unread: 0,
-            searched: 0,
+            buffer: LineBuffer::new(Vec::new()),
             bytes_read: 0,
             digest: Digest::new(),
             lines: 0,
-            expected: batch.request_counts.total(),
+            expected_lines: batch.request_counts.total(),
             retry_state: None,
             meta: ResponseMeta::default(),
         };
@@ -121,63 +114,42 @@ impl BatchResults {
         Ok(results)
     }
 
-    /// Reads the next line that is not blank, and returns its range in the buffer.
+    /// Reads the next line that is not blank, and returns its range in the buffer, for
+    /// [`line`](BatchResults::line). Blocks until the line is there, and starts a broken download
+    /// again.
     pub(super) fn next_line(&mut self) -> Option<Result<Range<usize>>> {
         loop {
-            if let Some(line) = self.take_line() {
-                if !line.is_empty() {
+            while let Some(line) = self.take_line() {
+                if self.count_line(&line) {
                     return Some(Ok(line));
                 }
-                continue;
             }
-            let outcome = match &mut self.body {
-                None => return None,
-                Some(_) if self.buffer.len() - self.unread > MAX_LINE => Err(Failure {
-                    delivery: Delivery::Responded,
-                    ..Failure::from(Cause::Decode {
-                        expected: "in lines of a size to be read",
-                        excerpt: String::new(),
-                        source: None,
-                    })
-                }),
-                Some(body) => {
-                    self.buffer.drain(..self.unread);
-                    self.unread = 0;
-                    let end = self.buffer.len();
-                    self.buffer.resize(end + READ_SIZE, 0);
-                    let read = body.read(&mut self.buffer[end..]);
-                    let count = read.as_ref().copied().unwrap_or(0);
-                    self.buffer.truncate(end + count);
-                    match read {
-                        Ok(0) => match self.end_download() {
-                            Ok(line) => return line.map(Ok),
-                            Err(failure) => Err(failure),
-                        },
-                        Ok(_) => Ok(()),
-                        Err(fault) => Err(fault.into()),
-                    }
-                }
+            let failure = match self.read_more()? {
+                Ok(0) => match self.end_download() {
+                    Ok(last_line) => return last_line.map(Ok),
+                    Err(failure) => failure,
+                },
+                Ok(_) => continue,
+                Err(failure) => failure,
             };
-            if let Err(failure) = outcome {
-                if let Err(error) = self.retry_or_fail(failure) {
-                    self.body = None;
-                    return Some(Err(error));
-                }
+            if let Err(error) = self.retry_or_fail(failure) {
+                self.body = None;
+                return Some(Err(error));
             }
         }
     }
 
     /// Returns the bytes of a line that [`next_line`](BatchResults::next_line) found.
     pub(super) fn line(&self, line: Range<usize>) -> &[u8] {
-        &self.buffer[line]
+        &self.buffer.bytes[line]
     }
 
-    /// Parses a line, or says what is wrong with the line.
+    /// Parses a line; the error says what is wrong with the line.
     pub(super) fn parse(&self, line: Range<usize>) -> Result<BatchEntry> {
         parse_response(self.line(line)).map_err(|error| self.unreadable_line(&error))
     }
 
-    /// The error for the current line if it is no result.
+    /// Creates the error for the current line, which is not a result.
     pub(super) fn unreadable_line(&self, error: &serde_json::Error) -> Error {
         self.error(
             ErrorKind::Decode,
@@ -188,81 +160,89 @@ impl BatchResults {
         )
     }
 
+    /// Creates an error with the attempts and the response of the current download.
     pub(super) fn error(&self, kind: ErrorKind, cause: Cause) -> Error {
         Error::new(kind, self.action(), cause)
             .with_response(self.meta.request_id.clone(), self.meta.rate_limits.clone())
             .with_attempts(self.meta.attempts.clone())
     }
 
-    /// What the download does, for errors and log lines. Without the query, which may hold a
-    /// signature.
+    /// Describes the download for errors and log lines, without the query of its path, which may hold
+    /// a signature.
     fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
-        format!("GET {}", sanitize(path, 200))
+        format!("GET {}", sanitize(path, MAX_PATH_CHARS))
     }
 
-    /// Takes a whole line out of the buffer; an empty range for a blank line.
+    /// Takes the next whole line out of the buffer, and adds the line to the digest.
     fn take_line(&mut self) -> Option<Range<usize>> {
-        let from = self.unread + self.searched;
-        let Some(end) = self.buffer[from..].iter().position(|byte| *byte == b'\n') else {
-            self.searched = self.buffer.len() - self.unread;
-            return None;
-        };
-        let end = from + end;
-        let line = self.unread..end;
-        self.digest.add(&self.buffer[self.unread..=end]);
-        self.bytes_read += (end + 1 - self.unread) as u64;
-        self.unread = end + 1;
-        self.searched = 0;
-        Some(self.count_unless_blank(line))
+        let line = self.buffer.take_line()?;
+        let with_line_end = &self.buffer.bytes[line.start..=line.end];
+        self.digest.add(with_line_end);
+        self.bytes_read += with_line_end.len() as u64;
+        Some(line)
     }
 
-    fn count_unless_blank(&mut self, line: Range<usize>) -> Range<usize> {
-        if self.buffer[line.clone()].trim_ascii().is_empty() {
-            return line.start..line.start;
+    /// Counts a line that is not blank, which also ends a series of retries. Returns whether the
+    /// line counts.
+    fn count_line(&mut self, line: &Range<usize>) -> bool {
+        if is_blank(&self.buffer.bytes[line.clone()]) {
+            return false;
         }
         self.lines += 1;
         self.retry_state = None;
-        line
+        true
+    }
+
+    /// Reads more bytes into the buffer, and returns their number, 0 at the end of the body. Returns
+    /// `None` after the end of the download.
+    fn read_more(&mut self) -> Option<Result<usize, Failure>> {
+        let body = self.body.as_mut()?;
+        if self.buffer.unread().len() > MAX_LINE {
+            let cause = Cause::unreadable("in lines of a size to be read", None);
+            return Some(Err(Failure::answered(cause)));
+        }
+        Some(self.buffer.fill_from(body).map_err(Failure::from))
     }
 
     /// Handles the end of the body: returns the last line if it lacks its line end, or the failure
     /// if the results cannot be complete.
     fn end_download(&mut self) -> Result<Option<Range<usize>>, Failure> {
-        let rest = self.unread..self.buffer.len();
-        let last = &self.buffer[rest.clone()];
-        let is_cut = !last.trim_ascii().is_empty()
+        let last = self.buffer.unread();
+        let has_last_line = !is_blank(last);
+        // Any other invalid JSON is a whole line that cannot be read.
+        let is_cut_off = has_last_line
             && serde_json::from_slice::<serde::de::IgnoredAny>(last)
                 .is_err_and(|error| error.is_eof());
-        let lines = self.lines + u64::from(!last.trim_ascii().is_empty());
-        if is_cut || (lines < self.expected && !self.is_framed) {
+        let lines = self.lines + u64::from(has_last_line);
+        if is_cut_off || (lines < self.expected_lines && !self.is_framed) {
             return Err(cut());
         }
-        self.unread = rest.end;
-        self.searched = 0;
-        let line = self.count_unless_blank(rest);
-        if self.lines < self.expected && line.is_empty() {
+        let last_line = self.buffer.take_rest();
+        if self.count_line(&last_line) {
+            // If lines are missing, the body stays: the next call finds its end again, without a
+            // last line, and returns the error.
+            if self.lines >= self.expected_lines {
+                self.body = None;
+            }
+            return Ok(Some(last_line));
+        }
+        if self.lines < self.expected_lines {
             return Err(self.too_few_lines());
         }
-        // With a last line but too few lines the body stays: the next call hands out the error.
-        if self.lines >= self.expected {
-            self.body = None;
-        }
-        Ok((!line.is_empty()).then_some(line))
+        self.body = None;
+        Ok(None)
     }
 
     fn too_few_lines(&self) -> Failure {
-        let (lines, expected) = (self.lines, self.expected);
+        let (lines, expected) = (self.lines, self.expected_lines);
         let what = format!("the results end after {lines} of {expected}");
-        Failure {
-            delivery: Delivery::Responded,
-            ..Failure::from(Cause::Rejected(what.into()))
-        }
+        Failure::answered(Cause::Rejected(what.into()))
     }
 
-    /// After a failure: sleeps and starts the download again, or returns the final error.
+    /// Sleeps after a failure and starts the download again, or returns the final error.
     ///
-    /// The retries of a call end when the response has begun; a download breaks after that.
+    /// A [`Call`] retries only until its response has begun. Failures after that are retried here.
     fn retry_or_fail(&mut self, failure: Failure) -> Result<()> {
         let core = self.client.core();
         let classification = classify(&FailureDetails {
@@ -276,6 +256,7 @@ impl BatchResults {
             return Err(self.error(ErrorKind::Shutdown, Cause::Shutdown));
         }
         let kind = match failure.cause {
+            // Too few lines: the response is at fault, and not the request.
             Cause::Rejected(_) => ErrorKind::Decode,
             _ => classification.kind,
         };
@@ -289,7 +270,7 @@ impl BatchResults {
         });
         let wait = match decision {
             Decision::Again(wait) => wait,
-            // Only for calls that wait in the budget's queue.
+            // Unreachable: only a call that waits in the budget's queue is sent back there.
             Decision::Queue => Duration::ZERO,
             Decision::GiveUp(reason) => {
                 let error = self.error(kind, failure.cause);
@@ -313,55 +294,64 @@ impl BatchResults {
         self.start_download()
     }
 
-    /// Requests the results, and skips the lines that were read before.
+    /// Requests the results, and skips the lines that were read before. Blocks until the
+    /// response has begun and these lines have arrived.
     fn start_download(&mut self) -> Result<()> {
         self.body = None;
         let client = self.client.clone();
         let call = Call {
+            // Reading results changes nothing on the server.
             repeatable: true,
             ..client.streaming_call("GET", &self.path, None)
         };
         let (bytes_read, digest) = (self.bytes_read, &self.digest);
-        let (download, meta) = call.ask(|response| skip(response, bytes_read, digest))?;
+        let (download, meta) =
+            call.ask(|response| skip_read_bytes(response, bytes_read, digest))?;
         self.body = Some(download.body);
         self.is_framed = download.is_framed;
-        self.buffer = download.unread;
-        (self.unread, self.searched) = (0, 0);
+        self.buffer = LineBuffer::new(download.unread);
         self.meta = meta;
         Ok(())
     }
 }
 
-/// Skips the first `count` bytes of a download, which must have the digest of the bytes that were
-/// read before.
-fn skip(response: &mut Response, count: u64, expected: &Digest) -> Result<Download, Failure> {
+/// A download whose lines that were read before have been skipped.
+struct Download {
+    body: ResponseBody,
+    is_framed: bool,
+    /// The bytes that were received beyond the skipped lines.
+    unread: Vec<u8>,
+}
+
+/// Skips the `bytes_read` bytes of a download that were read before it broke. Fails if their digest
+/// is not `digest_read`.
+fn skip_read_bytes(
+    response: &mut Response,
+    bytes_read: u64,
+    digest_read: &Digest,
+) -> Result<Download, Failure> {
     let is_framed = response.is_framed();
-    let mut left = count;
+    let mut left = bytes_read;
     let mut digest = Digest::new();
     let mut buffer = Vec::new();
     while left > 0 {
         buffer.resize(READ_SIZE, 0);
-        let count = response.body.read(&mut buffer)?;
-        if count == 0 {
+        let received = response.body.read(&mut buffer)?;
+        if received == 0 {
             return Err(cut());
         }
-        buffer.truncate(count);
-        let skipped = usize::try_from(left).map_or(count, |left| left.min(count));
+        buffer.truncate(received);
+        // `left` may be too large for a `usize` of 32 bits.
+        let skipped = usize::try_from(left).map_or(received, |left| left.min(received));
         digest.add(&buffer[..skipped]);
         left -= skipped as u64;
         if left == 0 {
             buffer.drain(..skipped);
         }
     }
-    if count > 0 && digest != *expected {
-        return Err(Failure {
-            delivery: Delivery::Responded,
-            ..Failure::from(Cause::Decode {
-                expected: "what the same download gave before it broke",
-                excerpt: String::new(),
-                source: None,
-            })
-        });
+    if digest != *digest_read {
+        let cause = Cause::unreadable("what the same download gave before it broke", None);
+        return Err(Failure::answered(cause));
     }
     Ok(Download {
         body: response.take_body(),
@@ -370,13 +360,75 @@ fn skip(response: &mut Response, count: u64, expected: &Digest) -> Result<Downlo
     })
 }
 
+/// The bytes that were received, divided into lines.
+struct LineBuffer {
+    bytes: Vec<u8>,
+    /// Where the bytes begin that belong to no line yet.
+    unread_start: usize,
+    /// The number of unread bytes that are known to hold no line end.
+    searched: usize,
+}
+
+impl LineBuffer {
+    fn new(bytes: Vec<u8>) -> LineBuffer {
+        LineBuffer {
+            bytes,
+            unread_start: 0,
+            searched: 0,
+        }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.unread_start..]
+    }
+
+    /// Takes the next line, and returns its range in `bytes`, which the line end follows. Returns
+    /// `None` if there is no whole line.
+    fn take_line(&mut self) -> Option<Range<usize>> {
+        let start = self.unread_start;
+        let unsearched = &self.unread()[self.searched..];
+        let Some(length) = unsearched.iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.unread().len();
+            return None;
+        };
+        let end = start + self.searched + length;
+        self.unread_start = end + 1;
+        self.searched = 0;
+        Some(start..end)
+    }
+
+    /// Takes all unread bytes, and returns their range.
+    fn take_rest(&mut self) -> Range<usize> {
+        let rest = self.unread_start..self.bytes.len();
+        self.unread_start = rest.end;
+        self.searched = 0;
+        rest
+    }
+
+    /// Drops the lines that were taken, and reads more bytes. Returns the number of bytes read.
+    fn fill_from(&mut self, body: &mut ResponseBody) -> Result<usize, Fault> {
+        self.bytes.drain(..self.unread_start);
+        self.unread_start = 0;
+        let end = self.bytes.len();
+        self.bytes.resize(end + READ_SIZE, 0);
+        let read = body.read(&mut self.bytes[end..]);
+        self.bytes
+            .truncate(end + read.as_ref().map_or(0, |count| *count));
+        read
+    }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
+}
+
 /// Returns the path of a URL that is below the client's base URL; `None` for any other URL.
 fn path_below_base<'u>(client: &Client, url: &'u str) -> Option<&'u str> {
     let path = url.strip_prefix(client.core().base.as_str())?;
-    let is_clean = path
+    let is_sendable = path
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    (path.starts_with('/') && is_clean).then_some(path)
+    (path.starts_with('/') && is_sendable).then_some(path)
 }
 
 impl Iterator for BatchResults {
@@ -395,13 +447,19 @@ impl fmt::Debug for BatchResults {
         f.debug_struct("BatchResults")
             .field("action", &self.action())
             .field("lines", &self.lines)
-            .field("expected", &self.expected)
+            .field("expected", &self.expected_lines)
             .finish_non_exhaustive()
     }
 }
 
-/// How many bytes are read at a time.
+/// The number of bytes read at a time: 64 KiB.
 const READ_SIZE: usize = 64 << 10;
 
-/// The maximum size of a line in bytes: 64 MiB, much more than any message.
+/// The maximum size of a line in bytes: 64 MiB, far above any message.
 const MAX_LINE: usize = 64 << 20;
+
+/// The maximum number of characters of a batch's id in an error.
+const MAX_ID_CHARS: usize = 100;
+
+/// The maximum number of characters of a path in an error or a log line.
+const MAX_PATH_CHARS: usize = 200;

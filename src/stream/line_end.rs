@@ -1,54 +1,61 @@
-//! Searches bytes for a line end, many at a time.
+//! Searches for the end of a line, many bytes at a time.
 
 /// Returns the position of the first CR or LF.
 ///
-/// Each block is first searched for any control character up to CR, without a branch for each byte:
-/// that compiles to a few vector instructions, where `position` would compare byte by byte.
+/// Each block is first searched for any byte up to CR, without a branch for each byte. This search
+/// compiles to a few vector instructions, where `position` would compare byte by byte. Only a block
+/// with such a byte, which may also be a tab, is searched for a line end.
 #[inline]
-pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
+pub(super) fn find_line_end(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes;
     while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
-        let any = block
-            .iter()
-            .fold(0, |any, &byte| any | u8::from(byte <= b'\r'));
-        if any != 0
-            && let Some(at) = line_end_in_few(block)
+        let has_control = block.iter().fold(0, |has_control, &byte| {
+            has_control | u8::from(byte <= b'\r')
+        });
+        if has_control != 0
+            && let Some(position) = find_line_end_by_words(block)
         {
-            return Some(bytes.len() - rest.len() + at);
+            return Some(bytes.len() - rest.len() + position);
         }
         rest = after;
     }
-    line_end_in_few(rest).map(|at| bytes.len() - rest.len() + at)
+    find_line_end_by_words(rest).map(|position| bytes.len() - rest.len() + position)
 }
 
-/// Returns the position of the first CR or LF, searching eight bytes at a time.
+/// Returns the position of the first CR or LF, and searches eight bytes at a time.
 #[inline]
-fn line_end_in_few(bytes: &[u8]) -> Option<usize> {
+fn find_line_end_by_words(bytes: &[u8]) -> Option<usize> {
+    const BITS_PER_BYTE: usize = u8::BITS as usize;
     let mut rest = bytes;
-    while let Some((word, after)) = rest.split_first_chunk() {
+    while let Some((word, after)) = rest.split_first_chunk::<{ size_of::<u64>() }>() {
         let word = u64::from_le_bytes(*word);
-        let found = marks(word, b'\n') | marks(word, b'\r');
-        if found != 0 {
-            return Some(bytes.len() - rest.len() + found.trailing_zeros() as usize / 8);
+        let marks = mark_equal_bytes(word, b'\n') | mark_equal_bytes(word, b'\r');
+        if marks != 0 {
+            let position = marks.trailing_zeros() as usize / BITS_PER_BYTE;
+            return Some(bytes.len() - rest.len() + position);
         }
         rest = after;
     }
-    let at = rest
+    let position = rest
         .iter()
         .position(|&byte| byte == b'\n' || byte == b'\r')?;
-    Some(bytes.len() - rest.len() + at)
+    Some(bytes.len() - rest.len() + position)
 }
 
-/// Sets the high bit of each byte of `word` that equals `byte`, and clears all other bits. Bytes above
-/// a match may be marked by mistake, so that only the lowest mark counts.
+/// Returns the high bit of each byte of `word` that equals `byte`, with all other bits clear. The
+/// borrow of the subtraction may also mark bytes above a match, so only the lowest mark counts.
 #[inline]
-fn marks(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let zeros = word ^ (ONES * u64::from(byte));
-    zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
+fn mark_equal_bytes(word: u64, byte: u8) -> u64 {
+    /// 1 in each byte.
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    /// The high bit of each byte.
+    const HIGH_BITS: u64 = ONES << 7;
+    // 0 in each byte that equals `byte`: below, the subtraction sets the high bit of such a byte.
+    let difference = word ^ (ONES * u64::from(byte));
+    difference.wrapping_sub(ONES) & !difference & HIGH_BITS
 }
 
-/// The number of bytes searched at once.
+/// The number of bytes searched at once without a branch.
 const BLOCK: usize = 32;
 
 #[cfg(test)]
@@ -58,11 +65,12 @@ mod tests {
     #[test]
     fn line_end_is_found_at_every_position() {
         for len in 0..100 {
+            // A control character below CR that does not end a line.
             let mut bytes = vec![b'\x0B'; len];
-            assert_eq!(line_end(&bytes), None);
+            assert_eq!(find_line_end(&bytes), None);
             for at in (0..len).rev() {
                 bytes[at] = if at % 2 == 0 { b'\n' } else { b'\r' };
-                assert_eq!(line_end(&bytes), Some(at), "of {len}");
+                assert_eq!(find_line_end(&bytes), Some(at), "of {len}");
             }
         }
     }

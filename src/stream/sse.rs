@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::{fmt, mem};
 
-use super::line_end::line_end;
+use super::line_end::find_line_end;
 
 /// Turns the bytes of one event stream into events. The [module](self) shows the loop around it.
 pub(crate) struct Decoder {
@@ -180,7 +180,7 @@ impl Decoder {
                 return Ok(None);
             }
             let unsearched = &self.buffer[self.searched..self.end];
-            let found = line_end(unsearched);
+            let found = find_line_end(unsearched);
             let line_end = self.searched + found.unwrap_or(unsearched.len());
             #[cfg(test)]
             {

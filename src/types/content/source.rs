@@ -1,5 +1,6 @@
-//! Creates sources of images and documents: from bytes, text, URLs, file ids and files on disk.
+//! The constructors of `Source`: from bytes, text, URLs, file ids and files on disk.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,9 +11,10 @@ use super::base64;
 use super::content::{Content, Source};
 
 impl Source {
-    /// Creates a source from bytes, which are sent in base64.
+    /// Creates a source from bytes, which are sent in base64. `media_type` is that of the bytes, such
+    /// as `image/png` or `application/pdf`.
     pub fn base64(media_type: &str, bytes: &[u8]) -> Source {
-        let mut source = Source::of_kind("base64");
+        let mut source = Source::without_data("base64");
         source.media_type = Some(media_type.to_owned());
         source.data = Some(base64::encode(bytes));
         source
@@ -20,7 +22,7 @@ impl Source {
 
     /// Creates a source from plain text.
     pub fn text(text: impl Into<String>) -> Source {
-        let mut source = Source::of_kind("text");
+        let mut source = Source::without_data("text");
         source.media_type = Some("text/plain".to_owned());
         source.data = Some(text.into());
         source
@@ -28,24 +30,25 @@ impl Source {
 
     /// Creates a source from a URL, from which the server fetches the data.
     pub fn url(url: impl Into<String>) -> Source {
-        let mut source = Source::of_kind("url");
+        let mut source = Source::without_data("url");
         source.url = Some(url.into());
         source
     }
 
-    /// Creates a source from the id of an uploaded file.
+    /// Creates a source from the id of a file that was uploaded to the Files API.
     pub fn file(file_id: impl Into<String>) -> Source {
-        let mut source = Source::of_kind("file");
+        let mut source = Source::without_data("file");
         source.file_id = Some(file_id.into());
         source
     }
 
-    /// Creates the source of a document from text and image blocks. The model cites whole blocks.
+    /// Creates the source of a document from text and image blocks. If citations are enabled, the
+    /// model cites whole blocks.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, DocumentBlock, MessageRequest, Source};
     ///
-    /// // The model cites paragraphs; in a plain text document it would cite sentences.
+    /// // The model cites whole paragraphs, as each is a block. Of plain text it would cite sentences.
     /// let statutes = ["§ 1: Members pay 10 a year.", "§ 2: Members meet in May."];
     /// let source = Source::content(statutes.map(ContentBlock::text));
     /// let question = ContentBlock::text("What do members pay?");
@@ -53,12 +56,13 @@ impl Source {
     ///     .user(vec![DocumentBlock::new(source).cited().into(), question]);
     /// ```
     pub fn content(content: impl Into<Content>) -> Source {
-        let mut source = Source::of_kind("content");
+        let mut source = Source::without_data("content");
         source.content = Some(content.into());
         source
     }
 
-    fn of_kind(kind: &str) -> Source {
+    /// Creates a source of this kind without any data.
+    fn without_data(kind: &str) -> Source {
         Source {
             kind: kind.to_owned(),
             media_type: None,
@@ -70,7 +74,7 @@ impl Source {
         }
     }
 
-    /// Reads an image file; its first bytes tell the media type.
+    /// Reads an image file, and recognizes its media type by its first bytes. Errors name the path.
     pub(super) fn read_image(path: &Path) -> io::Result<Source> {
         let bytes = read_file(path)?;
         match image_media_type(&bytes) {
@@ -79,7 +83,7 @@ impl Source {
         }
     }
 
-    /// Reads a PDF or UTF-8 text file.
+    /// Reads a PDF or UTF-8 text file. Errors name the path.
     pub(super) fn read_document(path: &Path) -> io::Result<Source> {
         let bytes = read_file(path)?;
         if bytes.starts_with(b"%PDF-") {
@@ -92,7 +96,7 @@ impl Source {
     }
 }
 
-/// Recognizes an image by the magic bytes of its format.
+/// Returns the media type of an image, recognized by the magic bytes of its format.
 fn image_media_type(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\xff\xd8\xff") {
         Some("image/jpeg")
@@ -100,6 +104,7 @@ fn image_media_type(bytes: &[u8]) -> Option<&'static str> {
         Some("image/png")
     } else if bytes.starts_with(b"GIF8") {
         Some("image/gif")
+    // `RIFF` and the size of the file, which has 4 bytes, precede the name of the format.
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         Some("image/webp")
     } else {
@@ -108,16 +113,15 @@ fn image_media_type(bytes: &[u8]) -> Option<&'static str> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    fs::read(path).map_err(named)
+    fs::read(path).map_err(|error| error_with_path(path, error.kind(), &error))
 }
 
-fn invalid_data(path: &Path, what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("{}: {what}", path.display()),
-    )
+fn invalid_data(path: &Path, problem: &str) -> io::Error {
+    error_with_path(path, io::ErrorKind::InvalidData, &problem)
+}
+
+fn error_with_path(path: &Path, kind: io::ErrorKind, problem: &dyn fmt::Display) -> io::Error {
+    io::Error::new(kind, format!("{}: {problem}", path.display()))
 }
 
 #[cfg(test)]

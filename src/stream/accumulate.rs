@@ -23,7 +23,7 @@ use crate::types::{
 /// message ends, and stays raw text if it is not valid JSON or if the stream breaks before.
 ///
 /// The accumulator keeps at most [`MAX_CONTENT`] bytes, and the event that passes this limit; then
-/// [`Accumulator::room`] returns an error.
+/// [`Accumulator::check_size`] returns an error.
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     message: Option<Message>,
@@ -67,7 +67,7 @@ impl Accumulator {
     }
 
     /// Like [`apply`](Accumulator::apply), but moves the message out of a `message_start`.
-    pub(crate) fn absorb(&mut self, event: RawEvent<'_>) {
+    pub(crate) fn apply_owned(&mut self, event: RawEvent<'_>) {
         match event {
             RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
                 self.start_message(event.message);
@@ -82,7 +82,7 @@ impl Accumulator {
     ///
     /// [`TooLarge`] from the event on that passes the limit.
     #[inline]
-    pub(crate) fn room(&self) -> Result<(), TooLarge> {
+    pub(crate) fn check_size(&self) -> Result<(), TooLarge> {
         if self.content_size > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
@@ -804,7 +804,7 @@ mod tests {
             ]);
             accumulator.limit = accumulator.content_size + 10_000;
             let (mut rounds, mut held) = (0, 0);
-            while accumulator.room().is_ok() {
+            while accumulator.check_size().is_ok() {
                 rounds += 1;
                 assert!(rounds < 200, "{name} does not count");
                 held = content(&accumulator).to_string().len();
@@ -815,7 +815,7 @@ mod tests {
             let refused = TooLarge {
                 limit: accumulator.limit,
             };
-            assert_eq!(accumulator.room(), Err(refused), "{name}");
+            assert_eq!(accumulator.check_size(), Err(refused), "{name}");
             assert!(rounds > 5, "{name} counts too much");
             let kept = content(&accumulator).to_string().len();
             assert!(kept <= held + 200, "{name} was kept beyond the limit");
@@ -835,7 +835,7 @@ mod tests {
         for _ in 0..1000 {
             feed(&mut accumulator, &same);
         }
-        assert_eq!(accumulator.room(), Ok(()));
+        assert_eq!(accumulator.check_size(), Ok(()));
         let news: [fn(String) -> Value; 2] = [
             |name| json!({"type":"message_delta","delta":{name:"x"}}),
             |name| json!({"type":"message_delta","delta":{},"usage":{name:"x"}}),
@@ -846,7 +846,7 @@ mod tests {
             for round in 0..1000 {
                 feed(&mut accumulator, &new(format!("new_{round}")));
             }
-            assert!(accumulator.room().is_err());
+            assert!(accumulator.check_size().is_err());
         }
     }
 
@@ -864,7 +864,7 @@ mod tests {
                     );
                 }
             }
-            assert!(accumulator.room().is_err(), "{part}");
+            assert!(accumulator.check_size().is_err(), "{part}");
         }
     }
 
@@ -972,7 +972,10 @@ mod tests {
             feed(&mut accumulator, &text(index, &"x".repeat(900)));
             feed(&mut accumulator, &stop(index));
         }
-        assert_eq!((accumulator.content_size, accumulator.room()), (0, Ok(())));
+        assert_eq!(
+            (accumulator.content_size, accumulator.check_size()),
+            (0, Ok(()))
+        );
         feed(&mut accumulator, &message_stop());
         assert!(accumulator.is_complete());
         let mut early = Accumulator::new();

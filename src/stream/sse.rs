@@ -12,7 +12,7 @@
 //!     if n == 0 {
 //!         return ended(decoder.has_partial());
 //!     }
-//!     decoder.filled(n);
+//!     decoder.mark_filled(n);
 //! }
 //! ```
 //!
@@ -119,7 +119,7 @@ impl Decoder {
         }))
     }
 
-    /// Returns room to read into, at least [`MIN_SPACE`] bytes.
+    /// Returns space to read into, at least [`MIN_SPACE`] bytes.
     ///
     /// Call it after [`next_event`](Self::next_event) has returned `None`, when at most one incomplete
     /// event occupies the buffer.
@@ -134,9 +134,9 @@ impl Decoder {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that the first `n` bytes of the room that [`space`](Self::space) has returned were filled.
+    /// Marks the first `n` bytes of the space from [`space`](Self::space) as filled.
     #[inline]
-    pub(crate) fn filled(&mut self, n: usize) {
+    pub(crate) fn mark_filled(&mut self, n: usize) {
         self.end += n.min(self.buffer.len() - self.end);
     }
 
@@ -147,7 +147,7 @@ impl Decoder {
             let space = self.space();
             let n = space.len().min(bytes.len());
             space[..n].copy_from_slice(&bytes[..n]);
-            self.filled(n);
+            self.mark_filled(n);
             bytes = &bytes[n..];
         }
     }
@@ -776,7 +776,7 @@ mod tests {
                     let space = decoder.space();
                     let (piece, after) = rest.split_at(len.min(space.len()).min(rest.len()));
                     space[..piece.len()].copy_from_slice(piece);
-                    decoder.filled(piece.len());
+                    decoder.mark_filled(piece.len());
                     while decoder.next_event().unwrap().is_some() {}
                     rest = after;
                 }

@@ -25,10 +25,18 @@ pub(super) fn read_streamed_message(
         MessageResponse::Events(reader) => reader,
     };
     let mut accumulator = Accumulator::new();
-    reader.next_event(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?;
+    reader.next_event(
+        &mut accumulator,
+        Some(attempt_usage),
+        Accumulator::apply_owned,
+    )?;
     on_start();
     while reader
-        .next_event(&mut accumulator, Some(attempt_usage), Accumulator::absorb)?
+        .next_event(
+            &mut accumulator,
+            Some(attempt_usage),
+            Accumulator::apply_owned,
+        )?
         .is_some()
     {
         if call.settings.cancel.is_aborted() {
@@ -60,7 +68,7 @@ impl MessageResponse {
             return Ok(MessageResponse::Events(reader));
         }
         if content_type.contains("json") {
-            let message = read_json(response, EXPECTED)?;
+            let message = read_json(response, EXPECTED_MESSAGE)?;
             return Ok(MessageResponse::Whole(Box::new(message)));
         }
         let mut body = response.take_body();
@@ -82,7 +90,7 @@ impl MessageResponse {
             return Ok(MessageResponse::Events(reader));
         }
         let whole = read_rest(&mut body, &mut bytes)?;
-        let message = parse_json(&bytes, whole, response, EXPECTED)?;
+        let message = parse_json(&bytes, whole, response, EXPECTED_MESSAGE)?;
         Ok(MessageResponse::Whole(Box::new(message)))
     }
 }
@@ -108,7 +116,7 @@ impl EventReader {
         let space = reader.decoder.space();
         let n = bytes.len().min(space.len());
         space[..n].copy_from_slice(&bytes[..n]);
-        reader.decoder.filled(n);
+        reader.decoder.mark_filled(n);
         reader
     }
 
@@ -132,7 +140,7 @@ impl EventReader {
                             attempt_usage.record_event(&event);
                         }
                         let folded = fold(accumulator, event);
-                        if let Err(error) = accumulator.room() {
+                        if let Err(error) = accumulator.check_size() {
                             break unreadable(EXPECTED_EVENTS, error.into());
                         }
                         return Ok(Some(folded));
@@ -148,7 +156,7 @@ impl EventReader {
                     Ok(event) => return Ok(Some(fold(accumulator, event))),
                     Err(failure) => break failure,
                 },
-                Ok(n) => self.decoder.filled(n),
+                Ok(n) => self.decoder.mark_filled(n),
                 Err(fault) => break broken_stream(fault),
             }
         };
@@ -167,7 +175,7 @@ impl EventReader {
         if self.decoder.has_partial() {
             if let Some(space) = self.decoder.space().get_mut(..end.len()) {
                 space.copy_from_slice(end);
-                self.decoder.filled(end.len());
+                self.decoder.mark_filled(end.len());
             }
         }
         let Ok(Some(event)) = self.decoder.next_event() else {
@@ -223,7 +231,7 @@ fn broken_stream(fault: Fault) -> Failure {
 }
 
 /// What a response should have been, for the text of an error.
-pub(super) const EXPECTED: &str = "a message";
+pub(super) const EXPECTED_MESSAGE: &str = "a message";
 const EXPECTED_EVENTS: &str = "a stream of events";
 
 /// The mark that may begin UTF-8 text.

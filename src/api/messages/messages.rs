@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::debug;
 use serde::Deserialize;
 
-use super::event_reader::{EXPECTED, read_streamed_message};
+use super::event_reader::{EXPECTED_MESSAGE, read_streamed_message};
 use super::stream::MessageStream;
 use crate::budget::{Cost, InputEstimate, ModelClass, Plan};
 use crate::call::response::read_json;
@@ -116,7 +116,8 @@ impl Messages<'_> {
                 read_streamed_message(response, attempt_usage, &call, on_start)
             })?,
             ResponseMode::Whole => {
-                let done = call.run(|response, _| read_json::<Message>(response, EXPECTED))?;
+                let done =
+                    call.run(|response, _| read_json::<Message>(response, EXPECTED_MESSAGE))?;
                 on_start();
                 done
             }

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::event_reader::{EXPECTED, EventReader, MessageResponse, apply_and_return, unreadable};
+use super::event_reader::{
+    EXPECTED_MESSAGE, EventReader, MessageResponse, apply_and_return, unreadable,
+};
 use crate::call::classify::{FailureDetails, classify};
 use crate::call::response::Failure;
 use crate::call::usage::AttemptUsage;
@@ -168,7 +170,7 @@ impl MessageStream {
             match reader.next_event(
                 &mut self.accumulator,
                 self.attempt_usage.as_mut(),
-                Accumulator::absorb,
+                Accumulator::apply_owned,
             ) {
                 Ok(Some(())) => {}
                 Ok(None) => self.end(),
@@ -404,8 +406,10 @@ impl StreamStart {
                 for event in &start.queued {
                     start.accumulator.apply(&RawEvent::Event(event.clone()));
                 }
-                let room = start.accumulator.room();
-                room.map_err(|error| unreadable(EXPECTED, error.into()))?;
+                start
+                    .accumulator
+                    .check_size()
+                    .map_err(|error| unreadable(EXPECTED_MESSAGE, error.into()))?;
                 return Ok(start);
             }
         };

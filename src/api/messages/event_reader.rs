@@ -1,4 +1,5 @@
-//! The response to a request for a message: events, read one by one and folded into the message.
+//! Reads the response to a streaming request for a message: events, which are applied to the message
+//! one by one, or a whole message.
 
 use crate::call::Call;
 use crate::call::response::{Failure, parse_json, read_json, read_rest};
@@ -9,8 +10,9 @@ use crate::stream::accumulate::Accumulator;
 use crate::stream::sse::{Decoder, Event};
 use crate::types::{EventError, Message, RawEvent, StreamEvent};
 
-/// Reads a streamed response to its end. Calls `on_start` after the first event, or after a whole
-/// message, which some gateways send instead of a stream.
+/// Reads a streamed response to its end, and blocks until then. Counts the usage that the events
+/// report in `attempt_usage`. Calls `on_start` once the server has begun the message: after the first
+/// event, or after a whole message, which some gateways send instead of a stream.
 pub(super) fn read_streamed_message(
     response: &mut Response,
     attempt_usage: &mut AttemptUsage,
@@ -25,31 +27,28 @@ pub(super) fn read_streamed_message(
         MessageResponse::Events(reader) => reader,
     };
     let mut accumulator = Accumulator::new();
-    reader.next_event(
-        &mut accumulator,
-        Some(attempt_usage),
-        Accumulator::apply_owned,
-    )?;
-    on_start();
-    while reader
-        .next_event(
+    let mut apply_next_event = || {
+        reader.next_event(
             &mut accumulator,
-            Some(attempt_usage),
+            Some(&mut *attempt_usage),
             Accumulator::apply_owned,
-        )?
-        .is_some()
-    {
+        )
+    };
+    apply_next_event()?;
+    on_start();
+    while apply_next_event()?.is_some() {
         if call.settings.cancel.is_aborted() {
             return Err(Failure::from(Cause::Shutdown));
         }
     }
+    // The connection can only be used again after the rest of the body.
     call.core.endings.drain(reader.body);
     accumulator
         .into_message()
         .ok_or_else(|| Failure::from(Cause::Truncated))
 }
 
-/// What the server, or a gateway before it, sent in response to a request for a stream.
+/// The response of the server, or of a gateway, to a request for a stream.
 pub(super) enum MessageResponse {
     Events(Box<EventReader>),
     Whole(Box<Message>),
@@ -57,7 +56,7 @@ pub(super) enum MessageResponse {
 
 impl MessageResponse {
     /// Tells events from a whole message by the content type, or by the first bytes if the content
-    /// type is neither. Reads a whole message to its end.
+    /// type is neither that of events nor that of JSON. Reads a whole message to its end, but no event.
     pub(super) fn read(response: &mut Response) -> Result<MessageResponse, Failure> {
         let content_type = response
             .header("content-type")
@@ -73,30 +72,37 @@ impl MessageResponse {
         }
         let mut body = response.take_body();
         let mut bytes = Vec::new();
-        let first = loop {
-            let start = bytes.len();
-            bytes.resize(start + FIRST_READ, 0);
-            let n = body.read(&mut bytes[start..])?;
-            bytes.truncate(start + n);
-            let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-            match text.trim_ascii_start().first() {
-                None if n > 0 && bytes.len() < FIRST_READ => {}
-                first => break first.copied(),
-            }
-        };
-        // These begin JSON or a page of HTML; no event begins with any of them.
+        // JSON and HTML begin with `{`, `[` or `<`; no event does. An empty body is not a stream.
+        let first = read_first_byte(&mut body, &mut bytes)?;
         if !matches!(first, None | Some(b'{' | b'[' | b'<')) {
             let reader = EventReader::with_first_bytes(&bytes, body);
             return Ok(MessageResponse::Events(reader));
         }
-        let whole = read_rest(&mut body, &mut bytes)?;
-        let message = parse_json(&bytes, whole, response, EXPECTED_MESSAGE)?;
+        let is_whole = read_rest(&mut body, &mut bytes)?;
+        let message = parse_json(&bytes, is_whole, response, EXPECTED_MESSAGE)?;
         Ok(MessageResponse::Whole(Box::new(message)))
+    }
+}
+
+/// Reads the start of a body into `bytes`, and returns the first byte that is neither white space nor
+/// part of a byte order mark. Returns `None` if the body ends before, or after [`FIRST_READ`] bytes.
+fn read_first_byte(body: &mut ResponseBody, bytes: &mut Vec<u8>) -> Result<Option<u8>, Fault> {
+    loop {
+        let start = bytes.len();
+        bytes.resize(start + FIRST_READ, 0);
+        let count = body.read(&mut bytes[start..])?;
+        bytes.truncate(start + count);
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        match text.trim_ascii_start().first() {
+            None if count > 0 && bytes.len() < FIRST_READ => {}
+            first => return Ok(first.copied()),
+        }
     }
 }
 
 /// Reads events from the body of a response.
 pub(super) struct EventReader {
+    /// The unread rest of the body, which is drained after the last event.
     pub(super) body: ResponseBody,
     decoder: Decoder,
 }
@@ -109,25 +115,27 @@ impl EventReader {
         })
     }
 
-    /// A reader of a body whose first bytes were read already. There must be fewer of them than the
-    /// decoder has space for.
+    /// Creates a reader of a body whose first bytes were read already. [`FIRST_READ`] keeps these
+    /// bytes fewer than the space of a new decoder.
     fn with_first_bytes(bytes: &[u8], body: ResponseBody) -> Box<EventReader> {
         let mut reader = EventReader::new(body);
         let space = reader.decoder.space();
-        let n = bytes.len().min(space.len());
-        space[..n].copy_from_slice(&bytes[..n]);
-        reader.decoder.mark_filled(n);
+        let count = bytes.len().min(space.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        reader.decoder.mark_filled(count);
         reader
     }
 
-    /// Blocks until the next event arrives, and calls `fold` to fold the event into the message.
-    /// Returns what `fold` returned, and `None` after `message_stop`. An end of the body before
+    /// Blocks until the next event arrives, and calls `apply` to apply the event to the message.
+    /// Returns the value of `apply`, or `None` after `message_stop`. An end of the body before
     /// `message_stop` is a failure.
+    ///
+    /// Counts the event in `attempt_usage`, which is `None` once the usage has been settled.
     pub(super) fn next_event<T>(
         &mut self,
         accumulator: &mut Accumulator,
         mut attempt_usage: Option<&mut AttemptUsage>,
-        fold: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
+        apply: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
     ) -> Result<Option<T>, Failure> {
         if accumulator.is_complete() {
             return Ok(None);
@@ -139,12 +147,13 @@ impl EventReader {
                         if let Some(attempt_usage) = &mut attempt_usage {
                             attempt_usage.record_event(&event);
                         }
-                        let folded = fold(accumulator, event);
+                        let applied = apply(accumulator, event);
                         if let Err(error) = accumulator.check_size() {
                             break unreadable(EXPECTED_EVENTS, error.into());
                         }
-                        return Ok(Some(folded));
+                        return Ok(Some(applied));
                     }
+                    // Without data, or the end mark of a gateway.
                     Ok(None) => continue,
                     Err(error) => break event_failure(&event, error, &self.body),
                 },
@@ -152,11 +161,12 @@ impl EventReader {
                 Err(error) => break unreadable(EXPECTED_EVENTS, error.into()),
             }
             match self.body.read(self.decoder.space()) {
-                Ok(0) => match self.read_unterminated_event() {
-                    Ok(event) => return Ok(Some(fold(accumulator, event))),
+                Ok(0) => match self.decode_unterminated_event() {
+                    // A `message_stop`, which has no usage.
+                    Ok(event) => return Ok(Some(apply(accumulator, event))),
                     Err(failure) => break failure,
                 },
-                Ok(n) => self.decoder.mark_filled(n),
+                Ok(count) => self.decoder.mark_filled(count),
                 Err(fault) => break broken_stream(fault),
             }
         };
@@ -167,15 +177,18 @@ impl EventReader {
         })
     }
 
-    /// Reads the last event of a body that ended without the empty line after the event, if the
-    /// event is `message_stop` or `error`. The standard discards such an event, but after these two
-    /// nothing can be missing. Returns the failure that the stream was cut for anything else.
-    fn read_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
-        let end = b"\n\n";
+    /// Decodes the last event of a body that ended without the empty line after the event. Reads
+    /// nothing.
+    ///
+    /// Returns the event if it is `message_stop`, and the server's failure if it is `error`. The
+    /// standard for server-sent events discards such an event, but after these two nothing can be
+    /// missing. Otherwise returns the failure of a truncated stream.
+    fn decode_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
+        let empty_line = b"\n\n";
         if self.decoder.has_partial() {
-            if let Some(space) = self.decoder.space().get_mut(..end.len()) {
-                space.copy_from_slice(end);
-                self.decoder.mark_filled(end.len());
+            if let Some(space) = self.decoder.space().get_mut(..empty_line.len()) {
+                space.copy_from_slice(empty_line);
+                self.decoder.mark_filled(empty_line.len());
             }
         }
         let Ok(Some(event)) = self.decoder.next_event() else {
@@ -191,14 +204,16 @@ impl EventReader {
     }
 }
 
-/// Folds an event into the message and returns the event.
+/// Applies an event to the message and returns the event.
 pub(super) fn apply_and_return(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
     accumulator.apply(&event);
     event.into_event()
 }
 
-/// The failure for an `error` event, or for an event that cannot be read; without the credentials
-/// that the event may repeat.
+/// Creates the failure for an `error` event, or for an event that cannot be read.
+///
+/// The event may repeat the credentials of the request. So the failure is decoded again, from data in
+/// which the credentials are hidden.
 fn event_failure(event: &Event<'_>, error: EventError, body: &ResponseBody) -> Failure {
     let mut data = event.data.to_vec();
     body.hide_credentials(&mut data);
@@ -208,13 +223,13 @@ fn event_failure(event: &Event<'_>, error: EventError, body: &ResponseBody) -> F
     }
 }
 
-/// The failure for a response that is not what was expected.
+/// Creates the failure for a response that is not what was expected.
 pub(super) fn unreadable(expected: &'static str, source: BoxError) -> Failure {
     Failure::responded(Cause::unreadable(expected, Some(source)))
 }
 
-/// The failure for a connection that broke within a stream: of the stream's phase, whatever the
-/// cause.
+/// Creates the failure for a connection that broke within a stream. A fault in the transport or the
+/// encoding of the body becomes a transport failure in the phase of the stream.
 fn broken_stream(fault: Fault) -> Failure {
     let cause = match fault.cause {
         Cause::Transport { source, .. }
@@ -230,12 +245,13 @@ fn broken_stream(fault: Fault) -> Failure {
     Failure::from(Fault { cause, ..fault })
 }
 
-/// What a response should have been, for the text of an error.
+/// The expected responses, for error texts.
 pub(super) const EXPECTED_MESSAGE: &str = "a message";
 const EXPECTED_EVENTS: &str = "a stream of events";
 
-/// The mark that may begin UTF-8 text.
+/// The byte order mark that may begin UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// How many bytes are read at most to tell events from a message without a content type.
+/// The number of bytes after which no more is read to tell events from a message, and the maximum
+/// size of each read. Together less than twice this number are read.
 const FIRST_READ: usize = 1024;

@@ -185,11 +185,11 @@ impl EventReader {
     /// missing. Otherwise returns the failure of a truncated stream.
     fn decode_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
         let empty_line = b"\n\n";
-        if self.decoder.has_partial() {
-            if let Some(space) = self.decoder.space().get_mut(..empty_line.len()) {
-                space.copy_from_slice(empty_line);
-                self.decoder.mark_filled(empty_line.len());
-            }
+        if self.decoder.has_partial()
+            && let Some(space) = self.decoder.space().get_mut(..empty_line.len())
+        {
+            space.copy_from_slice(empty_line);
+            self.decoder.mark_filled(empty_line.len());
         }
         let Ok(Some(event)) = self.decoder.next_event() else {
             return Err(Failure::from(Cause::Truncated));

@@ -315,6 +315,27 @@ impl BatchResults {
     }
 }
 
+impl Iterator for BatchResults {
+    type Item = Result<BatchEntry>;
+
+    fn next(&mut self) -> Option<Result<BatchEntry>> {
+        let line = self.next_line()?;
+        Some(line.and_then(|line| self.parse(line)))
+    }
+}
+
+impl FusedIterator for BatchResults {}
+
+impl fmt::Debug for BatchResults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchResults")
+            .field("action", &self.action())
+            .field("lines", &self.lines)
+            .field("expected", &self.expected_lines)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A download whose lines that were read before have been skipped.
 struct Download {
     body: ResponseBody,
@@ -429,27 +450,6 @@ fn path_below_base<'u>(client: &Client, url: &'u str) -> Option<&'u str> {
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'#');
     (path.starts_with('/') && is_sendable).then_some(path)
-}
-
-impl Iterator for BatchResults {
-    type Item = Result<BatchEntry>;
-
-    fn next(&mut self) -> Option<Result<BatchEntry>> {
-        let line = self.next_line()?;
-        Some(line.and_then(|line| self.parse(line)))
-    }
-}
-
-impl FusedIterator for BatchResults {}
-
-impl fmt::Debug for BatchResults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchResults")
-            .field("action", &self.action())
-            .field("lines", &self.lines)
-            .field("expected", &self.expected_lines)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The number of bytes read at a time: 64 KiB.

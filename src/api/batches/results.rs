@@ -32,7 +32,7 @@ use crate::types::{BatchEntry, MessageBatch, ResponseMeta, parse_response};
 /// [`RetryPolicy`](crate::RetryPolicy) limits the retries between two lines.
 ///
 /// A line that cannot be read is an error, after which the next line follows. Any other error is the
-/// last item. One such error is an end of the results before the batch's number of results.
+/// last item, such as the error for results that end with fewer lines than the batch has requests.
 ///
 /// The client's [`deadline`](crate::ClientBuilder::deadline) applies to each download, from its
 /// request to its last line, and includes the time that the caller spends between two lines.
@@ -86,8 +86,9 @@ impl BatchResults {
         }
         let Some(url) = &batch.results_url else {
             let what = format!("{} has no results any more", sanitize(id, MAX_ID_CHARS));
-            let (kind, cause) = (ErrorKind::NotFound, Cause::Rejected(what.into()));
-            return Err(Error::new(kind, format!("GET {path}"), cause));
+            let cause = Cause::Rejected(what.into());
+            let action = format!("GET {path}");
+            return Err(Error::new(ErrorKind::NotFound, action, cause));
         };
         // A URL elsewhere is not requested: the API key must not go to another host.
         let path = path_below_base(client, url).map_or(path, str::to_owned);
@@ -336,7 +337,7 @@ impl fmt::Debug for BatchResults {
     }
 }
 
-/// A download whose lines that were read before have been skipped.
+/// A new download, after the lines that were read from the broken one.
 struct Download {
     body: ResponseBody,
     is_framed: bool,

@@ -195,7 +195,7 @@ impl BatchCreation<'_> {
             .map_err(|error| format!("could not find out whether it was created: {error}"))?;
         let knows_newest_before = matches!(self.lookup.created_after, CreatedAfter::Batch(_));
         match &candidates[..] {
-            // The server reported success: the batch exists, though the list does not show it yet.
+            // The server reported success: the batch probably exists, but is not in the list yet.
             [] if outcome == CreationOutcome::Unreadable => Err(None),
             [] => Ok(None),
             [batch] if knows_newest_before && claim(self.lookup.client, &batch.id) => {

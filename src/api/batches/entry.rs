@@ -79,7 +79,7 @@ fn server_error(action: String, response: ErrorResponse, is_retryable: bool) -> 
     });
     Error::new(classification.kind, action, cause)
         .with_classification(is_retryable, classification.advice, None)
-        .with_answer(request_id, RateLimits::default())
+        .with_response(request_id, RateLimits::default())
 }
 
 /// The maximum number of characters of a custom id in an error.

@@ -201,7 +201,7 @@ impl BatchResults {
         let body = self.body.as_mut()?;
         if self.buffer.unread().len() > MAX_LINE {
             let cause = Cause::unreadable("in lines of a size to be read", None);
-            return Some(Err(Failure::answered(cause)));
+            return Some(Err(Failure::responded(cause)));
         }
         Some(self.buffer.fill_from(body).map_err(Failure::from))
     }
@@ -238,7 +238,7 @@ impl BatchResults {
     fn too_few_lines(&self) -> Failure {
         let (lines, expected) = (self.lines, self.expected_lines);
         let what = format!("the results end after {lines} of {expected}");
-        Failure::answered(Cause::Rejected(what.into()))
+        Failure::responded(Cause::Rejected(what.into()))
     }
 
     /// Sleeps after a failure and starts the download again, or returns the final error.
@@ -373,7 +373,7 @@ fn skip_read_bytes(
     }
     if digest != *digest_read {
         let cause = Cause::unreadable("what the same download gave before it broke", None);
-        return Err(Failure::answered(cause));
+        return Err(Failure::responded(cause));
     }
     Ok(Download {
         body: response.take_body(),

@@ -222,7 +222,7 @@ fn sum_up(progress: &Progress) {
         eprintln!(
             "{:.0} messages, {:.0} tokens in and {:.0} out a minute",
             progress.done as f64 / minutes,
-            tokens.all_input() as f64 / minutes,
+            tokens.total_input() as f64 / minutes,
             tokens.output as f64 / minutes,
         );
     }
@@ -231,7 +231,7 @@ fn sum_up(progress: &Progress) {
         .map(|dollars| format!(", about ${dollars:.4}"));
     eprintln!(
         "{} tokens in ({} of them from the cache), {} out{}; {} refused by limits, {} by overloads",
-        tokens.all_input(),
+        tokens.total_input(),
         tokens.cache_read,
         tokens.output,
         cost.unwrap_or_default(),

@@ -134,7 +134,7 @@ fn prompt() {
 fn scripted_server() -> io::Result<TestServer> {
     let server = TestServer::start()?;
     let requests = AtomicUsize::new(0);
-    server.answer_with(
+    server.respond_with(
         move |request| match requests.fetch_add(1, Ordering::Relaxed) {
             1 => Reply::overloaded(),
             n => Reply::stream(scripted_answer(request, n)).dribble(40, Duration::from_millis(4)),

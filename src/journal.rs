@@ -50,7 +50,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     pub(crate) fn open_each(
         path: &Path,
         kind: &str,
-        each: impl FnMut(R, Place),
+        each: impl FnMut(R, RecordPosition),
     ) -> Result<Journal<R>> {
         Journal::open_with(path, kind, ZeroedLines::Skip, each)
     }
@@ -59,7 +59,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         path: &Path,
         kind: &str,
         zeros: ZeroedLines,
-        each: impl FnMut(R, Place),
+        each: impl FnMut(R, RecordPosition),
     ) -> Result<Journal<R>> {
         let failed = |source| io_failure(path, "cannot be opened", source);
         let file = options().open(path).map_err(failed)?;
@@ -86,7 +86,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             journal.write_header(&header)?;
         } else if start != header {
             let problem = format!("is not a journal of {kind} that this version can read");
-            return Err(unusable(path, &problem));
+            return Err(unusable_journal(path, &problem));
         } else {
             journal.read_records(header_length, zeros, each)?;
         }
@@ -119,7 +119,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     /// Reads the record at a place that [`open_each`](Journal::open_each) has passed.
-    pub(crate) fn read_at<T: DeserializeOwned>(&mut self, place: Place) -> Result<T> {
+    pub(crate) fn read_at<T: DeserializeOwned>(&mut self, place: RecordPosition) -> Result<T> {
         let mut bytes = vec![0; place.length];
         let read = self
             .file
@@ -160,7 +160,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         &mut self,
         header_length: u64,
         zeros: ZeroedLines,
-        mut each: impl FnMut(R, Place),
+        mut each: impl FnMut(R, RecordPosition),
     ) -> Result<()> {
         let failed = |error| io_failure(&self.path, "cannot be read", error);
         let end = self.file.metadata().map_err(failed)?.len();
@@ -175,7 +175,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
                 break;
             }
             match parse(&bytes) {
-                Ok(record) => each(record, Place { start, length }),
+                Ok(record) => each(record, RecordPosition { start, length }),
                 // A crash of the machine can leave zeros at the end of a file.
                 Err(_) if start + length as u64 == end && bytes.contains(&0) => break,
                 Err(_) if zeros == ZeroedLines::Skip && bytes.contains(&0) => {}
@@ -226,7 +226,7 @@ enum ZeroedLines {
 
 /// Where a record is in its file, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct RecordPosition {
     start: u64,
     length: usize,
 }
@@ -272,7 +272,7 @@ fn lock(file: &File, path: &Path) -> Result<()> {
 /// none: it must not stop the work, so that a warning is logged instead.
 fn warn_or_fail(error: TryLockError, path: &Path) -> Result<()> {
     match error {
-        TryLockError::WouldBlock => Err(unusable(path, "is in use by another run")),
+        TryLockError::WouldBlock => Err(unusable_journal(path, "is in use by another run")),
         TryLockError::Error(error) if error.kind() == io::ErrorKind::Unsupported => {
             warn!(
                 target: "anthropic_blocking",
@@ -315,7 +315,7 @@ fn to_line(record: &impl Serialize) -> Result<Vec<u8>> {
 
 /// Returns the error for a journal that cannot be used for this run; `problem` continues a sentence
 /// that begins with the path.
-pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
+pub(crate) fn unusable_journal(path: &Path, problem: &str) -> Error {
     let what = format!("{} {problem}", display(path));
     Error::new(ErrorKind::Config, OPENING, Cause::Rejected(what.into()))
 }

@@ -197,7 +197,7 @@ impl Prices {
     pub fn cost(&self, model: &Model, usage: &Usage) -> Option<f64> {
         let prices = self.find(model)?;
         let tokens = Tokens::of(usage);
-        let is_long = tokens.all_input() > LONG_PROMPT;
+        let is_long = tokens.total_input() > LONG_PROMPT;
         let tools = usage.server_tool_use.as_ref();
         let searches = tools.map_or(0, |tools| tools.web_search_requests);
         let price = if is_long {
@@ -210,7 +210,7 @@ impl Prices {
 
     /// Returns the most that a request with up to this many tokens of input and output can cost,
     /// without web searches; `None` if the model has no price.
-    pub(crate) fn at_most(&self, model: &Model, input: u64, output: u64) -> Option<f64> {
+    pub(crate) fn max_cost(&self, model: &Model, input: u64, output: u64) -> Option<f64> {
         let prices = self.find(model)?;
         let is_long = input > LONG_PROMPT;
         let (input, output) = (input as f64, output as f64);
@@ -230,7 +230,7 @@ impl Prices {
     /// Returns what the tokens and web searches of many requests cost; `None` if the model has no
     /// price. `long` is the part of `tokens` that requests with more than [`LONG_PROMPT`] input tokens
     /// used.
-    pub(crate) fn cost_of_sums(
+    pub(crate) fn cost_of_totals(
         &self,
         model: &Model,
         tokens: &Tokens,
@@ -245,12 +245,12 @@ impl Prices {
     /// Looks up a model by its id, then by the id without a date or `latest` at its end.
     fn find(&self, model: &Model) -> Option<&ModelPrices> {
         let found = self.models.get(model);
-        found.or_else(|| self.models.get(&Model::from(model.line())))
+        found.or_else(|| self.models.get(&Model::from(model.undated_id())))
     }
 }
 
 /// Returns the factor by which fast mode and an `inference_geo` raise the price of a request.
-pub(crate) fn surcharge(request: &MessageRequest) -> f64 {
+pub(crate) fn surcharge_factor(request: &MessageRequest) -> f64 {
     let is_fast = request.speed.as_deref() == Some("fast");
     let geography = request.inference_geo.as_deref();
     let is_anywhere = geography.is_none_or(|geography| geography == "global");
@@ -259,7 +259,7 @@ pub(crate) fn surcharge(request: &MessageRequest) -> f64 {
 
 /// Adds costs; `None` if one of them is unknown. The sum of nothing is zero, and not the minus zero
 /// that `f64` has for it.
-pub(crate) fn sum(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub(crate) fn sum_costs(costs: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     costs.sum::<Option<f64>>().map(|sum| sum + 0.0)
 }
 
@@ -346,7 +346,7 @@ mod tests {
         let long = usage(serde_json::json!({"input_tokens": 100_001, "output_tokens": 0}));
         assert_dollars(prices.cost(&model, &short), 0.01);
         assert_dollars(prices.cost(&model, &long), 0.050_000_5);
-        assert_dollars(prices.at_most(&model, 1_000, 1_000_000), 0.500_2);
+        assert_dollars(prices.max_cost(&model, 1_000, 1_000_000), 0.500_2);
     }
 
     #[test]
@@ -354,9 +354,9 @@ mod tests {
         let model = Model::new("m");
         let prices = Prices::none().set("m", Price::new(2.0, 10.0));
         let prices = prices.set_long("m", Price::new(1.0, 5.0).cache_read(3.0));
-        assert_dollars(prices.at_most(&model, 200_000, 0), 0.8);
+        assert_dollars(prices.max_cost(&model, 200_000, 0), 0.8);
         let prices = prices.set("m", Price::new(0.1, 1.0).cache_read(4.0));
-        assert_dollars(prices.at_most(&model, 1_000_000, 0), 4.0);
+        assert_dollars(prices.max_cost(&model, 1_000_000, 0), 4.0);
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub fn run_prompts(by: By, prompts: &[Prompt]) -> Outcome {
                 .map(|class| class.charged.input_tokens);
             let sums = Bin {
                 granted: granted.sum(),
-                refused: ledger.limited(),
+                refused: ledger.rate_limited(),
                 lost,
             };
             bins.push(sums.since(before));
@@ -166,7 +166,7 @@ pub fn run_prompts(by: By, prompts: &[Prompt]) -> Outcome {
         answered: ends.answered,
         lost: ends.lost,
         lost_tokens: ends.lost_tokens / prompts.iter().map(|prompt| prompt.input).sum::<f64>(),
-        refused: server.ledger().limited(),
+        refused: server.ledger().rate_limited(),
         took: ends.last,
     }
 }

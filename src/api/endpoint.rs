@@ -6,7 +6,7 @@ use crate::call::Call;
 use crate::call::response::read_json;
 use crate::client::Client;
 use crate::error::{Error, Result, sanitize};
-use crate::http::is_path;
+use crate::http::is_valid_path;
 use crate::types::ResponseMeta;
 
 impl Client {
@@ -26,10 +26,10 @@ impl Client {
         let body = (method == "POST").then_some(&b"{}"[..]);
         let call = Call {
             repeatable: true,
-            answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
+            response_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
             ..self.call(method, path, body)
         };
-        call.ask(|response| read_json(response, expected))
+        call.run_without_tokens(|response| read_json(response, expected))
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn path_with_id(method: &'static str, collection: &str, id: &str) -> 
 ///
 /// Kind `InvalidRequest` if it is no path.
 pub(crate) fn check_path(method: &'static str, path: &str) -> Result<()> {
-    if is_path(path) {
+    if is_valid_path(path) {
         return Ok(());
     }
     let shown = sanitize(path, 100);

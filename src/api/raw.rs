@@ -146,9 +146,9 @@ impl<'a> Raw<'a> {
         call.repeatable = method == "GET";
         if body.is_none() {
             // The default of ten minutes would be too short for a large file.
-            call.answer_timeout = self.client.settings().timeout;
+            call.response_timeout = self.client.settings().timeout;
         }
-        let (mut raw, meta) = call.ask(read_raw)?;
+        let (mut raw, meta) = call.run_without_tokens(read_raw)?;
         raw.meta = meta;
         Ok(raw)
     }

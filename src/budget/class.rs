@@ -32,7 +32,7 @@ impl ModelClass {
         if model.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
             model = Model::new(model.as_str().to_ascii_lowercase());
         }
-        let line = model.line();
+        let line = model.undated_id();
         let shared = SHARED.iter().find(|shared| {
             line.strip_prefix(**shared)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))

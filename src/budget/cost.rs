@@ -7,9 +7,9 @@ use crate::types::Dimension;
 /// One value for each [`Dimension`].
 pub(crate) type PerDimension<T> = [T; 3];
 
-pub(crate) const REQUESTS: usize = Dimension::Requests.at();
-pub(crate) const INPUT: usize = Dimension::InputTokens.at();
-pub(crate) const OUTPUT: usize = Dimension::OutputTokens.at();
+pub(crate) const REQUESTS: usize = Dimension::Requests.index();
+pub(crate) const INPUT: usize = Dimension::InputTokens.index();
+pub(crate) const OUTPUT: usize = Dimension::OutputTokens.index();
 
 /// Seconds since the budget was created, by a clock that never goes back.
 ///

@@ -12,7 +12,7 @@ use super::limiter::overload_gate::OverloadGate;
 use super::limiter::slab::SlabKey;
 use super::shared::SharedBudget;
 use crate::clock::lock;
-use crate::prices::{Prices, sum};
+use crate::prices::{Prices, sum_costs};
 use crate::types::{Model, Tokens, Usage, WaitCause, Waits};
 
 /// The forecast for a list of requests, from [`Budget::plan`](crate::Budget::plan).
@@ -106,7 +106,7 @@ impl Plan {
         let costs = self.by_model.iter();
         let cost = costs.map(|(model, tokens)| Some(prices.get(model)?.cost(tokens)));
         let is_known = self.requests == 0 || !self.by_model.is_empty();
-        sum(cost).filter(|_| is_known)
+        sum_costs(cost).filter(|_| is_known)
     }
 }
 

@@ -76,10 +76,10 @@ impl ClassSnapshot {
     ) -> ClassSnapshot {
         let view = queue.limiter.view(now);
         let dimension = |dimension: Dimension| {
-            let server = view.server[dimension.at()];
+            let server = view.server[dimension.index()];
             DimensionSnapshot {
                 limit: view.limits.of(dimension),
-                used: view.used[dimension.at()],
+                used: view.used[dimension.index()],
                 server_limit: server.map(|server| server.limit.max(0.0) as u64),
                 server_remaining: server.map(|server| server.available.max(0.0) as u64),
                 foreign: server.map(|server| server.foreign_per_minute.max(0.0) as u64),

@@ -38,7 +38,7 @@ impl CacheWarmer {
                 };
                 // The cache can be read when the response begins.
                 let warm = || lead.set(PrefixState::Warm);
-                client.messages().create_telling(request, &warm)
+                client.messages().create_with_callback(request, &warm)
             }
             _ => client.messages().create(request),
         }
@@ -113,7 +113,7 @@ impl MessageRequest {
     /// can differ after it, and later marks do not change the shared part. `None` without a mark.
     fn cached_prefix(&self) -> Option<Digest> {
         let mut digest = Digest::of(self.model.as_str().as_bytes());
-        if let Some(first) = self.tools.iter().position(Tool::is_cached) {
+        if let Some(first) = self.tools.iter().position(Tool::has_cache_control) {
             digest.add_json(&self.tools[..=first]);
             return Some(digest);
         }
@@ -146,7 +146,7 @@ fn up_to_mark(content: &Content) -> Option<&[ContentBlock]> {
     let Content::Blocks(blocks) = content else {
         return None;
     };
-    let first = blocks.iter().position(ContentBlock::is_cached)?;
+    let first = blocks.iter().position(ContentBlock::has_cache_control)?;
     Some(&blocks[..=first])
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, sanitize};
-use crate::journal::{Journal, Place};
+use crate::journal::{Journal, RecordPosition};
 use crate::types::Message;
 
 /// The open journal of a run, with the keys that it contains.
@@ -35,7 +35,7 @@ pub(super) enum JournalCheck {
 #[derive(Clone, Copy)]
 enum KeySeen {
     /// In the journal of an earlier run, with its message at this place.
-    Before(Place),
+    Before(RecordPosition),
     /// In the input of this run.
     Now,
 }

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::clock::lock;
 use crate::clock::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::error::{Cause, Error, Result};
-use crate::prices::{Prices, surcharge};
+use crate::prices::{Prices, surcharge_factor};
 use crate::types::{ErrorKind, MessageRequest, Model};
 
 /// The state that the workers of a run share.
@@ -156,9 +156,9 @@ impl Workers {
         let body = serde_json::to_vec(request).map_or(0, |body| body.len());
         let most = self
             .prices
-            .at_most(
+            .max_cost(
                 &request.model,
-                request.estimate_size(body).most,
+                request.estimate_size(body).max_tokens,
                 request.max_tokens,
             )
             .map(|most| most * surcharge);
@@ -205,7 +205,7 @@ impl Workers {
 
     /// Notes and returns the surcharge of a request, as a factor of the usual price.
     fn note_surcharge(&self, request: &MessageRequest) -> f64 {
-        let surcharge = surcharge(request);
+        let surcharge = surcharge_factor(request);
         if surcharge > 1.0 {
             let surcharges = &mut lock(&self.state).surcharges;
             let most = surcharges.entry(request.model.clone()).or_insert(1.0);
@@ -362,7 +362,7 @@ impl Workers {
         let by_limits = sample.filter(|_| planned > 0).and_then(|request| {
             let messages = self.client.messages();
             // The caller's closure can panic here as well; the item is already counted.
-            let plan = || messages.plan_alike(request, planned as usize).ok();
+            let plan = || messages.plan_repeated(request, planned as usize).ok();
             let plan = catch_unwind(AssertUnwindSafe(plan)).ok()??;
             Some(scale(plan.duration, unsent as f64 / planned as f64))
         });

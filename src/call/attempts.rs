@@ -30,11 +30,11 @@ impl Call<'_> {
         read: impl FnMut(&mut Response, &mut AttemptUsage) -> Result<T, Failure>,
     ) -> Result<CompletedCall<T>> {
         self.attempt_until_done(read)
-            .inspect_err(|_| self.settings.totals.call(self.model, true))
+            .inspect_err(|_| self.settings.totals.add_failed_call(self.model))
     }
 
     /// Runs a call that uses no tokens.
-    pub(crate) fn ask<T>(
+    pub(crate) fn run_without_tokens<T>(
         &self,
         mut read: impl FnMut(&mut Response) -> Result<T, Failure>,
     ) -> Result<(T, ResponseMeta)> {
@@ -229,7 +229,7 @@ impl<'a> Attempts<'a> {
         let call = self.call;
         let (head, took) = (started.head, call.time_since(started.sent));
         drop(started.response);
-        lock(&call.core.retries).record_success();
+        lock(&call.core.retry_budget).record_success();
         self.record(&head, Delivery::Responded, None, took);
         debug!(
             target: LOG,
@@ -308,8 +308,8 @@ impl<'a> Attempts<'a> {
                 let reason = reason.or_else(|| excess.map(|excess| excess.to_string()));
                 Err(self.error(failed, reason))
             }
-            Decision::Queue => self.return_to_queue(failed, ticket, &text),
-            Decision::Again(backoff) => self.back_off(failed, backoff, &text),
+            Decision::Requeue => self.return_to_queue(failed, ticket, &text),
+            Decision::RetryAfter(backoff) => self.back_off(failed, backoff, &text),
         }
     }
 
@@ -322,7 +322,7 @@ impl<'a> Attempts<'a> {
             should_retry: head.should_retry,
         });
         let is_vague = matches!(classification.advice, None | Some(NOT_THE_API));
-        if head.status == Some(404) && is_vague && self.call.core.base.ends_with_version() {
+        if head.status == Some(404) && is_vague && self.call.core.base_url.ends_with_version() {
             classification.advice = Some(VERSION_IN_BASE_URL);
         }
         classification
@@ -341,10 +341,12 @@ impl<'a> Attempts<'a> {
         let decision = self
             .retry_state
             .decide(action, retry_after, ticket.is_some(), || {
-                lock(&call.core.retries).take_retry(call.core.sleeper.clock().now())
+                lock(&call.core.retry_budget).take_retry(call.core.sleeper.clock().now())
             });
         // Each attempt that produced content costs money, so that it counts.
-        if decision == Decision::Queue && failed.has_content() && !self.retry_state.count_attempt()
+        if decision == Decision::Requeue
+            && failed.has_content()
+            && !self.retry_state.count_attempt()
         {
             return Decision::GiveUp(None);
         }
@@ -381,11 +383,11 @@ impl<'a> Attempts<'a> {
     fn back_off(&mut self, failed: FailedAttempt, mut backoff: Duration, text: &str) -> Result<()> {
         let call = self.call;
         let retry_after = failed.head.rate_limits.retry_after;
-        if let (Some(asked), Some(left)) = (retry_after, call.time_left()) {
-            if asked < left {
-                // The jitter must neither miss the deadline nor use up the time for the response.
-                backoff = backoff.min(asked + (left - asked) / 2);
-            }
+        if let (Some(asked), Some(left)) = (retry_after, call.time_left())
+            && asked < left
+        {
+            // The jitter must neither miss the deadline nor use up the time for the response.
+            backoff = backoff.min(asked + (left - asked) / 2);
         }
         if call.time_left().is_some_and(|left| backoff >= left) {
             let reason = self.reason_against_wait(backoff, Duration::ZERO);
@@ -442,7 +444,7 @@ impl<'a> Attempts<'a> {
             took,
         };
         let call = self.call;
-        call.settings.totals.attempt(call.model, &attempt);
+        call.settings.totals.add_attempt(call.model, &attempt);
         self.finished.push(attempt);
     }
 

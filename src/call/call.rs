@@ -23,7 +23,7 @@ pub(crate) struct Call<'a> {
     pub(crate) repeatable: bool,
     /// The timeout of a response that comes in one piece; `None` for streams, which have the idle
     /// timeout.
-    pub(crate) answer_timeout: Option<Duration>,
+    pub(crate) response_timeout: Option<Duration>,
     /// The class and the cost for which the budget must have room; `None` for endpoints without
     /// limits.
     pub(crate) cost: Option<(ModelClass, Cost)>,
@@ -64,7 +64,7 @@ impl Call<'_> {
         if !cause.is_out_of_reach() {
             return action;
         }
-        let host = self.core.base.host();
+        let host = self.core.base_url.host();
         match self.core.transport.proxy() {
             Some(proxy) => format!("{action} to {host} through the proxy {proxy}"),
             None => format!("{action} to {host}"),
@@ -75,13 +75,13 @@ impl Call<'_> {
     pub(super) fn outgoing_request(&self, time_left: Option<Duration>) -> OutgoingRequest<'_> {
         OutgoingRequest {
             method: self.method,
-            url: self.core.base.join(self.path),
+            url: self.core.base_url.join(self.path),
             headers: &self.settings.headers,
             body: self.body,
             timeouts: Timeouts {
                 connect: self.settings.connect_timeout,
                 idle: self.settings.idle_timeout,
-                answer: self.answer_timeout,
+                response: self.response_timeout,
                 deadline: time_left,
             },
         }

@@ -64,7 +64,7 @@ pub(crate) fn classify(failure: &FailureDetails<'_>) -> Classification {
         action,
         advice,
     };
-    if kind == ErrorKind::Billing || error.is_some_and(ApiError::is_final) {
+    if kind == ErrorKind::Billing || error.is_some_and(ApiError::is_permanent) {
         return classification(RetryAction::Never);
     }
     let action = match (kind, failure.retry_after) {
@@ -131,7 +131,7 @@ fn status_of(kind: &ApiErrorType) -> u16 {
 }
 
 fn kind_of(status: u16, error: Option<&ApiError>, failure: &FailureDetails<'_>) -> ErrorKind {
-    if status == 402 || error.is_some_and(ApiError::is_about_money) {
+    if status == 402 || error.is_some_and(ApiError::is_billing) {
         return ErrorKind::Billing;
     }
     let overloaded = error.is_some_and(|error| error.kind == ApiErrorType::Overloaded);

@@ -17,16 +17,16 @@ use crate::http::{BaseUrl, Headers, Transport};
 /// What a client shares with its clones and copies.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) base: BaseUrl,
+    pub(crate) base_url: BaseUrl,
     pub(crate) transport: Transport,
     pub(crate) sleeper: Sleeper,
     /// The source of all random generators of calls.
     pub(crate) rng: Mutex<Rng>,
-    pub(crate) retries: Mutex<RetryBudget>,
+    pub(crate) retry_budget: Mutex<RetryBudget>,
     pub(crate) budget: Budget,
     /// The ids of batches whose creator is known: a search for a lost batch passes over them.
-    pub(crate) batches: Mutex<HashSet<String>>,
-    pub(crate) endings: DrainPolicy,
+    pub(crate) claimed_batches: Mutex<HashSet<String>>,
+    pub(crate) drain_policy: DrainPolicy,
 }
 
 /// The settings of a client, in which its copies may differ.

@@ -279,9 +279,9 @@ pub(crate) struct RetryState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Sleep for this time, then make the next attempt.
-    Again(Duration),
+    RetryAfter(Duration),
     /// Return to the place in the queue of the budget, and wait there.
-    Queue,
+    Requeue,
     /// Give up; with a reason where the failure itself does not state it.
     GiveUp(Option<String>),
 }
@@ -316,7 +316,7 @@ impl RetryState {
                 let asked = retry_after.unwrap_or(MIN_WAIT);
                 match self.waited.saturating_add(asked) > self.policy.max_wait {
                     true => self.give_up_waiting(retry_after),
-                    false => Decision::Queue,
+                    false => Decision::Requeue,
                 }
             }
             RetryAction::AfterPause => {
@@ -388,7 +388,7 @@ impl RetryState {
         }
         let wait = backoff.max(self.overloads.add_jitter(asked));
         self.waited = self.waited.saturating_add(wait);
-        Decision::Again(wait)
+        Decision::RetryAfter(wait)
     }
 
     /// Decides about the retry of a failure.
@@ -424,7 +424,7 @@ impl RetryState {
             true => self.failures.next(),
             false => self.failures.next_longest(),
         };
-        Decision::Again(backoff.max(asked))
+        Decision::RetryAfter(backoff.max(asked))
     }
 }
 
@@ -449,7 +449,7 @@ mod tests {
     #[track_caller]
     fn wait_of(decision: Decision) -> Duration {
         match decision {
-            Decision::Again(wait) => wait,
+            Decision::RetryAfter(wait) => wait,
             other => panic!("no wait: {other:?}"),
         }
     }
@@ -534,7 +534,7 @@ mod tests {
         ));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
         let mut rounds = 0;
-        while let Decision::Again(_) =
+        while let Decision::RetryAfter(_) =
             retry_state.decide(RetryAction::AfterOverload, None, false, || true)
         {
             rounds += 1;
@@ -547,7 +547,7 @@ mod tests {
         let policy = RetryPolicy::new().max_backoff(Duration::ZERO);
         let mut retry_state = retry_state(policy.max_wait(seconds(60)));
         let mut rounds = 0;
-        while let Decision::Again(_) =
+        while let Decision::RetryAfter(_) =
             retry_state.decide(RetryAction::AfterOverload, None, false, || true)
         {
             rounds += 1;
@@ -567,7 +567,7 @@ mod tests {
             retry_state.decide(action, (asked > 0).then(|| seconds(asked)), true, || false)
         };
         for _ in 0..3 {
-            assert_eq!(queue(&mut retry_state, 20), Decision::Queue);
+            assert_eq!(queue(&mut retry_state, 20), Decision::Requeue);
         }
         retry_state.add_wait(seconds(20));
         assert!(
@@ -577,7 +577,7 @@ mod tests {
         );
         let reason = reason_of(queue(&mut retry_state, 20));
         assert!(reason.contains("asks to wait 20 s"), "{reason}");
-        assert_eq!(queue(&mut retry_state, 0), Decision::Queue);
+        assert_eq!(queue(&mut retry_state, 0), Decision::Requeue);
         retry_state.add_wait(seconds(10));
         assert!(reason_of(queue(&mut retry_state, 0)).contains("is used up"));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::lock;
 use crate::clock::sync::Mutex;
-use crate::prices::{LONG_PROMPT, Prices, sum};
+use crate::prices::{LONG_PROMPT, Prices, sum_costs};
 use crate::types::{Attempt, ErrorKind, Model, Tokens, Usage, Waits};
 
 /// Sums over all calls of a client and its copies so far; from
@@ -47,7 +47,7 @@ impl Totals {
     /// Like [`cost`](Totals::cost), with the prices of each model multiplied by a factor.
     pub(crate) fn cost_with(&self, prices: &Prices, factor: impl Fn(&Model) -> f64) -> Option<f64> {
         let costs = self.by_model.iter();
-        sum(costs.map(|(model, totals)| Some(totals.cost(model, prices)? * factor(model))))
+        sum_costs(costs.map(|(model, totals)| Some(totals.cost(model, prices)? * factor(model))))
     }
 }
 
@@ -89,7 +89,7 @@ pub struct CallTotals {
 impl CallTotals {
     /// Returns the cost of calls of one model in dollars.
     fn cost(&self, model: &Model, prices: &Prices) -> Option<f64> {
-        prices.cost_of_sums(model, &self.tokens, &self.long_prompts, self.web_searches)
+        prices.cost_of_totals(model, &self.tokens, &self.long_prompts, self.web_searches)
     }
 
     fn add_refusal(&mut self, failure: Option<ErrorKind>) {
@@ -100,7 +100,7 @@ impl CallTotals {
     fn add_usage(&mut self, usage: &Usage) {
         let tokens = Tokens::of(usage);
         self.tokens.add(&tokens);
-        if tokens.all_input() > LONG_PROMPT {
+        if tokens.total_input() > LONG_PROMPT {
             self.long_prompts.add(&tokens);
         }
         let tools = usage.server_tool_use.as_ref();
@@ -131,7 +131,7 @@ impl SharedTotals {
     }
 
     /// Adds a finished attempt.
-    pub(crate) fn attempt(&self, model: Option<&Model>, attempt: &Attempt) {
+    pub(crate) fn add_attempt(&self, model: Option<&Model>, attempt: &Attempt) {
         self.write(model, |sums| {
             sums.attempts += 1;
             sums.add_refusal(attempt.failure);
@@ -140,29 +140,34 @@ impl SharedTotals {
     }
 
     /// Adds the refusal of an attempt that was recorded as a success.
-    pub(crate) fn broke(&self, model: Option<&Model>, kind: ErrorKind) {
+    pub(crate) fn add_refusal(&self, model: Option<&Model>, kind: ErrorKind) {
         self.write(model, |sums| sums.add_refusal(Some(kind)));
     }
 
     /// Adds the usage of a response that did not reach its end.
-    pub(crate) fn usage(&self, model: Option<&Model>, usage: &Usage) {
+    pub(crate) fn add_usage(&self, model: Option<&Model>, usage: &Usage) {
         self.write(model, |sums| sums.add_usage(usage));
     }
 
     /// Adds a successful call and its usage.
-    pub(crate) fn settled(&self, model: Option<&Model>, usage: &Usage) {
+    pub(crate) fn add_success(&self, model: Option<&Model>, usage: &Usage) {
         self.write(model, |sums| {
             sums.calls += 1;
             sums.add_usage(usage);
         });
     }
 
-    /// Adds a finished call.
-    pub(crate) fn call(&self, model: Option<&Model>, is_failed: bool) {
+    /// Adds a failed call.
+    pub(crate) fn add_failed_call(&self, model: Option<&Model>) {
         self.write(model, |sums| {
             sums.calls += 1;
-            sums.failed += u64::from(is_failed);
+            sums.failed += 1;
         });
+    }
+
+    /// Adds a call whose end is unknown, because the caller dropped its stream.
+    pub(crate) fn add_abandoned_call(&self, model: Option<&Model>) {
+        self.write(model, |sums| sums.calls += 1);
     }
 
     fn write(&self, model: Option<&Model>, change: impl Fn(&mut CallTotals)) {

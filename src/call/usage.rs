@@ -8,7 +8,7 @@ use crate::call::response::Failure;
 use crate::call::totals::SharedTotals;
 use crate::error::Cause;
 use crate::stream::merge::overwrite_usage;
-use crate::types::{Delivery, ErrorKind, Model, RateLimits, RawEvent, StreamEvent, Usage};
+use crate::types::{DecodedEvent, Delivery, ErrorKind, Model, RateLimits, StreamEvent, Usage};
 
 /// Follows an attempt until its end is known. Dropped before, the attempt counts as sent with an
 /// unknown outcome.
@@ -57,26 +57,26 @@ impl AttemptUsage {
     }
 
     /// Records an event of the response.
-    pub(crate) fn record_event(&mut self, event: &RawEvent<'_>) {
+    pub(crate) fn record_event(&mut self, event: &DecodedEvent<'_>) {
         match event {
-            RawEvent::Delta { delta, .. } => self.record_text(delta.text.len()),
-            RawEvent::Event(StreamEvent::ContentBlockDelta(event)) => {
-                self.record_text(event.delta.as_written().len());
+            DecodedEvent::Delta { delta, .. } => self.record_text(delta.text.len()),
+            DecodedEvent::Event(StreamEvent::ContentBlockDelta(event)) => {
+                self.record_text(event.delta.generated_text().len());
             }
-            RawEvent::Event(StreamEvent::MessageStart(start)) => {
+            DecodedEvent::Event(StreamEvent::MessageStart(start)) => {
                 self.usage = start.message.usage.clone();
                 if let Some(reservation) = &self.reservation {
                     reservation.begin(&self.usage);
                 }
             }
-            RawEvent::Event(StreamEvent::MessageDelta(delta)) => {
+            DecodedEvent::Event(StreamEvent::MessageDelta(delta)) => {
                 if let Some(update) = &delta.usage {
                     let output = self.usage.output_tokens;
                     overwrite_usage(&mut self.usage, update);
                     self.usage.output_tokens = self.usage.output_tokens.max(output);
                 }
             }
-            RawEvent::Event(_) => {}
+            DecodedEvent::Event(_) => {}
         }
     }
 
@@ -86,7 +86,7 @@ impl AttemptUsage {
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(usage, None);
         }
-        self.totals.settled(self.model.as_ref(), usage);
+        self.totals.add_success(self.model.as_ref(), usage);
     }
 
     /// Ends a failed attempt. `limits` are from the headers of the failure. Returns the limit that the
@@ -138,8 +138,8 @@ impl AttemptUsage {
     ) {
         let (totals, model) = (Arc::clone(&self.totals), self.model.clone());
         self.fail_attempt(classification, failure, limits);
-        totals.broke(model.as_ref(), classification.kind);
-        totals.call(model.as_ref(), true);
+        totals.add_refusal(model.as_ref(), classification.kind);
+        totals.add_failed_call(model.as_ref());
     }
 
     fn record_text(&mut self, bytes: usize) {
@@ -163,7 +163,7 @@ impl AttemptUsage {
         let reported = usage.map_or(0, |usage| usage.output_tokens);
         let seen = self.usage.output_tokens.max(min_tokens(self.received));
         self.usage.output_tokens = seen.max(reported);
-        self.totals.usage(self.model.as_ref(), &self.usage);
+        self.totals.add_usage(self.model.as_ref(), &self.usage);
     }
 }
 
@@ -171,7 +171,7 @@ impl Drop for AttemptUsage {
     fn drop(&mut self) {
         if self.is_open {
             self.add_partial_usage(None);
-            self.totals.call(self.model.as_ref(), false);
+            self.totals.add_abandoned_call(self.model.as_ref());
         }
     }
 }

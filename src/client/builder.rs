@@ -405,7 +405,7 @@ impl ClientBuilder {
             }
         };
         let transport = Transport::new(&connection, default_timeouts(&settings))?;
-        if !base.is_secure() && transport.leads_away() && !self.allow_http {
+        if !base.is_secure() && transport.has_remote_proxy() && !self.allow_http {
             return Err(Error::config(format!(
                 "the base URL {} would send the key unencrypted to the proxy; use no_proxy, or \
                  allow_http",
@@ -414,13 +414,13 @@ impl ClientBuilder {
         }
         let sleeper = Sleeper::new(self.clock);
         let core = Core {
-            base,
+            base_url: base,
             transport,
             budget,
-            batches: Mutex::default(),
+            claimed_batches: Mutex::default(),
             rng: Mutex::new(rng),
-            retries: Mutex::new(RetryBudget::new(sleeper.clock().now())),
-            endings: DrainPolicy::default(),
+            retry_budget: Mutex::new(RetryBudget::new(sleeper.clock().now())),
+            drain_policy: DrainPolicy::default(),
             sleeper,
         };
         Ok(Client::from_parts(core, settings))
@@ -585,7 +585,7 @@ fn default_timeouts(settings: &Settings) -> Timeouts {
     Timeouts {
         connect: settings.connect_timeout,
         idle: settings.idle_timeout,
-        answer: (!settings.stream_underneath).then_some(answer),
+        response: (!settings.stream_underneath).then_some(answer),
         deadline: None,
     }
 }
@@ -753,7 +753,7 @@ mod tests {
         ] {
             let client = env_from(builder.api_key("key"), lookup).build();
             let client = client.expect("valid settings");
-            assert_eq!(client.core().base.as_str(), expected);
+            assert_eq!(client.core().base_url.as_str(), expected);
         }
     }
 

@@ -158,7 +158,7 @@ impl Client {
             path,
             body,
             repeatable: false,
-            answer_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
+            response_timeout: Some(self.settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT)),
             // The server counts requests to all endpoints of batches against one limit.
             cost: path
                 .starts_with(BATCHES_PATH)
@@ -176,7 +176,7 @@ impl Client {
         body: Option<&'a [u8]>,
     ) -> Call<'a> {
         Call {
-            answer_timeout: None,
+            response_timeout: None,
             ..self.call(method, path, body)
         }
     }
@@ -185,7 +185,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("base_url", &self.core.base.as_str())
+            .field("base_url", &self.core.base_url.as_str())
             .field("timeout", &self.settings.timeout)
             .field("idle_timeout", &self.settings.idle_timeout)
             .field("deadline", &self.settings.deadline)

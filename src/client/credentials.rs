@@ -50,7 +50,7 @@ pub(super) fn has_credential(headers: &Headers) -> bool {
 /// Returns an error unless exactly one header proves who is calling, with a value.
 pub(super) fn check_credentials(headers: &Headers) -> Result<()> {
     let mut names = CREDENTIAL_HEADERS.iter();
-    if names.any(|name| headers.is_empty_text(name)) {
+    if names.any(|name| headers.is_blank(name)) {
         return Err(empty_credential());
     }
     let count = CREDENTIAL_HEADERS

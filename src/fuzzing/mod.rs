@@ -16,14 +16,14 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::call::classify::{FailureDetails, classify};
 use crate::error::{Cause, json_error};
-use crate::http::rate_limits;
+use crate::http::{dates, rate_limits};
 use crate::journal::Journal;
 use crate::stream::accumulate::Accumulator;
 use crate::stream::sse::{Decoder, MAX_EVENT};
 use crate::types::{
-    ApiError, BatchEntry, BatchResult, Content, ContentBlock, Delivery, ErrorResponse, EventError,
-    Message, MessageBatch, MessageParam, MessageRequest, ModelInfo, RawEvent, StreamEvent, Tool,
-    ToolChoice, Usage,
+    ApiError, BatchEntry, BatchResult, Content, ContentBlock, DecodedEvent, Delivery,
+    ErrorResponse, EventError, Message, MessageBatch, MessageParam, MessageRequest, ModelInfo,
+    StreamEvent, Tool, ToolChoice, Usage,
 };
 
 #[cfg(test)]
@@ -174,14 +174,14 @@ fn fold(mut bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Accumulator, Strea
                     break;
                 }
             };
-            match RawEvent::decode(event.name, event.data) {
+            match DecodedEvent::decode(event.name, event.data) {
                 Ok(Some(event)) => {
                     fast.apply(&event);
                     let event = event.into_event();
                     has_begun |= matches!(event, StreamEvent::MessageStart(_));
                     has_ended |= has_begun && matches!(event, StreamEvent::MessageStop(_));
                     assert_round_trip(&event);
-                    plain.apply(&RawEvent::Event(event));
+                    plain.apply(&DecodedEvent::Event(event));
                 }
                 Ok(None) => {}
                 Err(EventError::Error(error)) => problem = format!("{error:?}"),
@@ -370,7 +370,7 @@ pub fn headers(input: &[u8]) {
     headers.reverse();
     assert_eq!(read(&headers), limits);
     for (_, value) in &headers {
-        if let Some(date) = rate_limits::date(value) {
+        if let Some(date) = dates::parse_date(value) {
             let unix = date
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .expect("after 1970");
@@ -447,7 +447,7 @@ fn dates(unix: u64) {
     }
     let expected = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(unix));
     for form in forms {
-        assert_eq!(rate_limits::date(&form), expected, "{form}");
+        assert_eq!(dates::parse_date(&form), expected, "{form}");
     }
 }
 

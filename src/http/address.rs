@@ -110,7 +110,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 
 /// Whether a path can be part of the URL of a request: it begins with `/`, and all characters that
 /// need it are percent-encoded.
-pub(crate) fn is_path(path: &str) -> bool {
+pub(crate) fn is_valid_path(path: &str) -> bool {
     path.starts_with('/')
         && path
             .bytes()

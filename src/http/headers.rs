@@ -32,7 +32,7 @@ impl Headers {
     }
 
     /// Whether a header is there and holds nothing but white space.
-    pub(crate) fn is_empty_text(&self, name: &str) -> bool {
+    pub(crate) fn is_blank(&self, name: &str) -> bool {
         self.map
             .get(name)
             .is_some_and(|value| value.as_bytes().trim_ascii().is_empty())

@@ -31,11 +31,11 @@ mod transport;
 
 pub(crate) mod drain;
 
-mod dates;
+pub(crate) mod dates;
 
 pub(crate) mod rate_limits;
 
-pub(crate) use self::address::{BaseUrl, is_path};
+pub(crate) use self::address::{BaseUrl, is_valid_path};
 pub(crate) use self::fault::Fault;
 pub(crate) use self::headers::Headers;
 pub(crate) use self::request::OutgoingRequest;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-pub(crate) use super::dates::parse_date as date;
 use super::dates::{parse_date, parse_rfc3339};
 use crate::clock::Clock;
 use crate::types::{RateLimit, RateLimits};

@@ -12,7 +12,7 @@ pub(crate) struct Timeouts {
     /// Limits the time until a response that comes in one piece begins, and again the time until its
     /// body is complete. Replaces the idle timeout of reads, since no byte arrives while the server
     /// works.
-    pub(crate) answer: Option<Duration>,
+    pub(crate) response: Option<Duration>,
     /// Limits the whole exchange.
     pub(crate) deadline: Option<Duration>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Timeouts {
 impl Timeouts {
     /// Returns the time limit of each read.
     pub(super) fn per_read(&self) -> Option<Duration> {
-        match self.answer {
+        match self.response {
             Some(_) => None,
             None => ureq_timeout(self.idle),
         }

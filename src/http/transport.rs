@@ -45,8 +45,8 @@ impl Transport {
             .timeout_connect(ureq_timeout(timeouts.connect))
             .timeout_per_read(timeouts.per_read())
             .timeout_per_write(ureq_timeout(timeouts.idle))
-            .timeout_recv_response(timeouts.answer.and_then(ureq_timeout))
-            .timeout_recv_body(timeouts.answer.and_then(ureq_timeout))
+            .timeout_recv_response(timeouts.response.and_then(ureq_timeout))
+            .timeout_recv_body(timeouts.response.and_then(ureq_timeout))
             .proxy(None);
         let proxy = parse_proxy(settings)?;
         let address = |proxy: &Proxy| format!("{}:{}", proxy.host(), proxy.port());
@@ -70,7 +70,7 @@ impl Transport {
 
     /// Whether there is a proxy on another machine, so that even connections to this machine leave
     /// it.
-    pub(crate) fn leads_away(&self) -> bool {
+    pub(crate) fn has_remote_proxy(&self) -> bool {
         let host = |proxy: &str| proxy.rsplit_once(':').map(|(host, _)| is_loopback(host));
         self.proxy().and_then(host) == Some(false)
     }
@@ -115,8 +115,8 @@ impl Transport {
             .timeout_connect(ureq_timeout(timeouts.connect))
             .timeout_per_read(timeouts.per_read())
             .timeout_per_write(ureq_timeout(timeouts.idle))
-            .timeout_recv_response(timeouts.answer.and_then(ureq_timeout))
-            .timeout_recv_body(timeouts.answer.and_then(ureq_timeout))
+            .timeout_recv_response(timeouts.response.and_then(ureq_timeout))
+            .timeout_recv_body(timeouts.response.and_then(ureq_timeout))
             .timeout_global(timeouts.deadline.and_then(ureq_timeout))
             .build();
         self.agent.run(request)

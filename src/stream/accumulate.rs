@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::merge::{apply_message_delta, json_len, remove_extra};
 use crate::types::{
-    Citation, ContentBlock, ContentDelta, DeltaKind, Message, RawEvent, StreamEvent, TextBlock,
+    Citation, ContentBlock, ContentDelta, DecodedEvent, DeltaKind, Message, StreamEvent, TextBlock,
 };
 
 /// Folds the events of one stream into a message, which can be read at any time.
@@ -54,22 +54,22 @@ impl Accumulator {
     }
 
     /// Applies the next event. Changes nothing after `message_stop`, or once the limit is passed.
-    pub(crate) fn apply(&mut self, event: &RawEvent<'_>) {
+    pub(crate) fn apply(&mut self, event: &DecodedEvent<'_>) {
         if self.content_size > self.limit {
             return;
         }
         match event {
-            RawEvent::Delta { index, delta } => {
+            DecodedEvent::Delta { index, delta } => {
                 self.apply_text_delta(*index, delta.kind, &delta.text)
             }
-            RawEvent::Event(event) => self.apply_event(event),
+            DecodedEvent::Event(event) => self.apply_event(event),
         }
     }
 
     /// Like [`apply`](Accumulator::apply), but moves the message out of a `message_start`.
-    pub(crate) fn apply_owned(&mut self, event: RawEvent<'_>) {
+    pub(crate) fn apply_owned(&mut self, event: DecodedEvent<'_>) {
         match event {
-            RawEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
+            DecodedEvent::Event(StreamEvent::MessageStart(event)) if self.message.is_none() => {
                 self.start_message(event.message);
             }
             event => self.apply(&event),
@@ -418,7 +418,7 @@ mod tests {
     #[track_caller]
     fn feed(accumulator: &mut Accumulator, event: &Value) {
         let data = event.to_string();
-        let event = RawEvent::decode(b"", data.as_bytes()).expect("an event");
+        let event = DecodedEvent::decode(b"", data.as_bytes()).expect("an event");
         accumulator.apply(&event.expect("something to act on"));
     }
 
@@ -694,7 +694,7 @@ mod tests {
     fn events_that_do_not_fit_are_ignored() {
         let unknown = delta(0, json!({"type":"future_delta","text":"x"}));
         let data = unknown.to_string();
-        let event = RawEvent::decode(b"", data.as_bytes()).unwrap();
+        let event = DecodedEvent::decode(b"", data.as_bytes()).unwrap();
         assert!(matches!(
             event.unwrap().into_event(),
             StreamEvent::ContentBlockDelta(event) if matches!(event.delta, ContentDelta::Other(_))
@@ -1069,7 +1069,8 @@ mod tests {
             let mut decoder = crate::stream::sse::Decoder::new();
             decoder.feed(line["body"].as_str().expect("a body").as_bytes());
             while let Some(event) = decoder.next_event().expect("short events") {
-                let Some(raw) = RawEvent::decode(event.name, event.data).expect("an event") else {
+                let Some(raw) = DecodedEvent::decode(event.name, event.data).expect("an event")
+                else {
                     continue;
                 };
                 let before: Value = serde_json::from_slice(event.data).expect("JSON");
@@ -1093,7 +1094,7 @@ mod tests {
         let mut decoder = crate::stream::sse::Decoder::new();
         decoder.feed(body.as_bytes());
         while let Some(event) = decoder.next_event().expect("short events") {
-            if let Some(event) = RawEvent::decode(event.name, event.data).expect("an event") {
+            if let Some(event) = DecodedEvent::decode(event.name, event.data).expect("an event") {
                 accumulator.apply(&event);
             }
         }

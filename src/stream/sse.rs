@@ -106,11 +106,11 @@ impl Decoder {
     /// line is longer than the limit. The events before it are returned first. After this error, every
     /// call returns the same error.
     #[inline]
-    pub(crate) fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
+    pub(crate) fn next_event(&mut self) -> Result<Option<SseEvent<'_>>, TooLong> {
         let Some(ranges) = self.advance()? else {
             return Ok(None);
         };
-        Ok(Some(Event {
+        Ok(Some(SseEvent {
             name: &self.buffer[ranges.name],
             data: match ranges.data {
                 Some(data) => &self.buffer[data],
@@ -350,7 +350,7 @@ impl Decoder {
 
 /// One event of a stream, borrowed from its [`Decoder`].
 #[derive(Clone, Copy)]
-pub(crate) struct Event<'a> {
+pub(crate) struct SseEvent<'a> {
     /// The value of the `event` field; empty if there is none.
     pub(crate) name: &'a [u8],
     /// The values of the `data` fields, joined by LF.
@@ -358,7 +358,7 @@ pub(crate) struct Event<'a> {
 }
 
 #[cfg(test)]
-impl<'a> Event<'a> {
+impl<'a> SseEvent<'a> {
     /// Returns the data as text, with malformed sequences replaced by U+FFFD as the standard requires.
     pub(crate) fn data_str(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.data)

@@ -276,7 +276,7 @@ impl Reply {
     /// Resets the connection once the head of the request has been read, before its body is read.
     ///
     /// The request is recorded without its body. The function of
-    /// [`answer_with`](super::TestServer::answer_with) sees the body; from there this fault acts
+    /// [`respond_with`](super::TestServer::respond_with) sees the body; from there this fault acts
     /// like [`reset_before_headers`](Reply::reset_before_headers).
     pub fn reset_before_body_read(self) -> Self {
         self.fault(InjectedFault::ResetBeforeBodyRead)

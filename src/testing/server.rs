@@ -29,7 +29,7 @@ use super::wire::{AfterReply, ReadFailure, RequestContext, RequestHead, RequestR
 ///
 /// A request takes its reply from the first of these that has one: the queue for its method and
 /// path ([`on`](TestServer::on)), the general queue ([`push`](TestServer::push)), the function
-/// ([`answer_with`](TestServer::answer_with)), the canned responses. With
+/// ([`respond_with`](TestServer::respond_with)), the canned responses. With
 /// [`limit`](TestServer::limit), the canned messages are subject to rate limits.
 ///
 /// If a function given to the server panics, for example in an assertion, the request gets a 500
@@ -142,7 +142,7 @@ impl TestServer {
     /// use anthropic_blocking::{Client, MessageRequest};
     ///
     /// let server = TestServer::start()?;
-    /// server.answer_with(|request| match request.path.as_str() {
+    /// server.respond_with(|request| match request.path.as_str() {
     ///     "/v1/messages" => Reply::message(format!("{} bytes", request.body.len())),
     ///     _ => Reply::canned(),
     /// });
@@ -151,14 +151,14 @@ impl TestServer {
     /// assert!(client.messages().create(&request)?.text().ends_with(" bytes"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn answer_with(&self, reply: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
+    pub fn respond_with(&self, reply: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
         self.shared.records().reply_function = Some(Arc::new(reply));
     }
 
     /// Subjects the canned responses of `POST /v1/messages` to these limits, from now on.
     ///
     /// The buckets begin full and the [`ledger`](TestServer::ledger) empty, even if there were
-    /// limits before. Scripted replies and those of [`answer_with`](TestServer::answer_with) are
+    /// limits before. Scripted replies and those of [`respond_with`](TestServer::respond_with) are
     /// not limited and cost nothing, except [`Reply::canned`]. Requests that get an error of the
     /// canned server cost nothing either.
     ///
@@ -237,7 +237,7 @@ impl TestServer {
 
     /// Returns how many TCP connections have been accepted since the start.
     #[must_use]
-    pub fn connections(&self) -> usize {
+    pub fn connection_count(&self) -> usize {
         lock(&self.shared.connections).accepted
     }
 
@@ -281,7 +281,7 @@ impl TestServer {
     /// stalls.
     ///
     /// Blocks until its threads have ended, which is at once unless a function given to
-    /// [`answer_with`](TestServer::answer_with) is running. The recorded requests can still be
+    /// [`respond_with`](TestServer::respond_with) is running. The recorded requests can still be
     /// read. A second call does nothing.
     pub fn stop(&self) {
         let Some(acceptor) = lock(&self.acceptor).take() else {

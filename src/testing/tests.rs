@@ -26,7 +26,7 @@ fn one_connection_serves_request_after_request() {
     assert_eq!(second.status, 529);
     assert_eq!(second.header("x-should-retry"), "true");
     assert!(second.json().get("request_id").is_none());
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
     assert_eq!(server.request_count(), 2);
     let requests = server.take_requests();
     assert_eq!(requests[1].json()["model"], "claude-opus-5");
@@ -196,13 +196,13 @@ fn streams_end_with_message_stop() {
         (0, "close")
     );
     assert!(response.text().ends_with("message_stop\"}\n\n"));
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
 }
 
 #[test]
 fn routes_go_before_queue_and_queue_before_function() {
     let server = started();
-    server.answer_with(|request| match &*request.path {
+    server.respond_with(|request| match &*request.path {
         "/panic" => panic!("on purpose"),
         _ => Reply::json(200, request.query.as_deref().unwrap_or("null")),
     });
@@ -254,7 +254,7 @@ fn panic_of_a_function_is_quoted_and_not_retried() {
         quoted.unwrap_or_else(|| panic!("{message}")).to_owned()
     };
     let server = started();
-    server.answer_with(|request| panic!("requested {}", request.path));
+    server.respond_with(|request| panic!("requested {}", request.path));
     assert_eq!(
         quoted_panic(&server, &post(PLAIN)),
         "requested /v1/messages"
@@ -519,6 +519,9 @@ fn many_threads_are_served_at_once() {
             });
         }
     });
-    assert_eq!((server.request_count(), server.connections()), (800, 16));
+    assert_eq!(
+        (server.request_count(), server.connection_count()),
+        (800, 16)
+    );
     assert!(server.requests().is_empty());
 }

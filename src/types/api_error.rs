@@ -78,7 +78,7 @@ impl ApiError {
 
     /// Whether the error is about billing (a spend limit, missing credit), whatever its status.
     /// Decided by the error code; errors without one are recognized by type and message.
-    pub(crate) fn is_about_money(&self) -> bool {
+    pub(crate) fn is_billing(&self) -> bool {
         match self.error_code() {
             Some(code) => code.ends_with(SPEND_LIMIT_SUFFIX) || BILLING_CODES.contains(&code),
             None => {
@@ -89,7 +89,7 @@ impl ApiError {
     }
 
     /// Whether a retry cannot succeed, although the status suggests that it may.
-    pub(crate) fn is_final(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         self.error_code()
             .is_some_and(|code| FINAL_CODES.contains(&code))
     }

@@ -312,7 +312,7 @@ impl BatchResult {
                         | ApiErrorType::NotFound
                         | ApiErrorType::RequestTooLarge
                 );
-                !is_rejection && !error.is_about_money() && !error.is_final()
+                !is_rejection && !error.is_billing() && !error.is_permanent()
             }
             _ => false,
         }

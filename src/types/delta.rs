@@ -145,7 +145,7 @@ impl ContentDelta {
     }
 
     /// Returns what the model generated, of any known kind; empty for citations and unknown deltas.
-    pub(crate) fn as_written(&self) -> &str {
+    pub(crate) fn generated_text(&self) -> &str {
         match self {
             ContentDelta::Text(delta) => &delta.text,
             ContentDelta::InputJson(delta) => &delta.partial_json,

@@ -32,7 +32,7 @@ impl Dimension {
 
     /// Returns this dimension's index in an array with one value per dimension, ordered as
     /// [`ALL`](Dimension::ALL).
-    pub(crate) const fn at(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }

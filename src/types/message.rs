@@ -120,7 +120,7 @@ wire_struct! {
 
 impl Message {
     /// Creates a message without content, for a stream of which no event has arrived.
-    pub(crate) fn nothing() -> Message {
+    pub(crate) fn empty() -> Message {
         Message {
             id: String::new(),
             kind: "message".to_owned(),
@@ -153,7 +153,7 @@ impl Message {
         Message {
             content: content.into().into_blocks(),
             stop_reason: Some(StopReason::EndTurn),
-            ..Message::nothing()
+            ..Message::empty()
         }
     }
 

@@ -47,9 +47,9 @@ mod tokens;
 mod batch;
 
 // A streamed response: its events, and their fast decoder.
+mod decoded_event;
 mod delta;
 mod event;
-mod raw_event;
 
 pub use self::api_error::{ApiError, ApiErrorType};
 pub use self::attempt::{Attempt, Delivery};
@@ -84,6 +84,6 @@ pub use self::usage::{CacheCreation, OutputTokensDetails, ServerToolUsage, Usage
 pub use self::wait::{WaitCause, Waits};
 
 pub(crate) use self::body::{CountBody, CreateBody};
+pub(crate) use self::decoded_event::{DecodedEvent, DeltaKind, ErrorEvent, EventError};
 pub(crate) use self::json::{parse, parse_response};
 pub(crate) use self::meta::ResponseMeta;
-pub(crate) use self::raw_event::{DeltaKind, ErrorEvent, EventError, RawEvent};

@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// Returns the id without the suffix of a snapshot: `-20251001`, `@20251001` or `-latest`.
-    pub(crate) fn line(&self) -> &str {
+    pub(crate) fn undated_id(&self) -> &str {
         match self.0.rsplit_once(['-', '@']) {
             Some((line, "latest")) => line,
             Some((line, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => {

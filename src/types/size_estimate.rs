@@ -13,9 +13,9 @@ pub(crate) struct SizeEstimate {
     pub(crate) bytes: u64,
     /// Upper bound of the tokens. Documents given by URL or file id, whose size is unknown, count
     /// with a typical size instead.
-    pub(crate) most: u64,
+    pub(crate) max_tokens: u64,
     /// Whether any part is marked for the cache.
-    pub(crate) is_cached: bool,
+    pub(crate) has_cache_marks: bool,
 }
 
 impl MessageRequest {
@@ -24,8 +24,8 @@ impl MessageRequest {
         let mut size = SizeEstimate {
             bytes: body_bytes as u64,
             // No token is shorter than a byte.
-            most: body_bytes as u64,
-            is_cached: self.cache_control.is_some(),
+            max_tokens: body_bytes as u64,
+            has_cache_marks: self.cache_control.is_some(),
         };
         if let Some(system) = &self.system {
             size.correct_for(system);
@@ -33,7 +33,7 @@ impl MessageRequest {
         for message in &self.messages {
             size.correct_for(&message.content);
         }
-        size.is_cached |= self.tools.iter().any(Tool::is_cached);
+        size.has_cache_marks |= self.tools.iter().any(Tool::has_cache_control);
         size
     }
 }
@@ -46,12 +46,13 @@ impl SizeEstimate {
             return;
         };
         for block in blocks {
-            self.is_cached |= block.is_cached();
+            self.has_cache_marks |= block.has_cache_control();
             match block {
                 ContentBlock::Image(image) => {
                     let encoded = encoded_bytes(&image.source);
                     self.bytes = self.bytes.saturating_sub(encoded) + IMAGE_BYTES;
-                    self.most = self.most.saturating_sub(encoded) + LARGEST_IMAGE_TOKENS;
+                    self.max_tokens =
+                        self.max_tokens.saturating_sub(encoded) + LARGEST_IMAGE_TOKENS;
                 }
                 ContentBlock::Document(document) => {
                     let source = &document.source;
@@ -91,7 +92,7 @@ impl SizeEstimate {
         if source.url.is_some() || source.file_id.is_some() {
             self.bytes += REMOTE_DOCUMENT_BYTES;
             // No token is shorter than a byte.
-            self.most += REMOTE_DOCUMENT_BYTES;
+            self.max_tokens += REMOTE_DOCUMENT_BYTES;
         }
     }
 }
@@ -142,7 +143,7 @@ mod tests {
     fn text_counts_with_its_bytes() {
         let request = MessageRequest::new("m", 10).system("s").user("Hello");
         let Estimated { body, size } = estimate(&request);
-        assert_eq!((size.bytes, size.is_cached), (body, false));
+        assert_eq!((size.bytes, size.has_cache_marks), (body, false));
     }
 
     #[test]
@@ -153,14 +154,14 @@ mod tests {
         for block in [image.clone(), nested] {
             let Estimated { body, size } = estimate_block(block);
             assert_eq!(size.bytes, body - 400_000 + IMAGE_BYTES);
-            assert_eq!(size.most, body - 400_000 + 81_796);
+            assert_eq!(size.max_tokens, body - 400_000 + 81_796);
         }
         let page = ContentBlock::document_from(Source::content(vec![image]));
         let Estimated { body, size } = estimate_block(page);
         assert_eq!(size.bytes, body - 400_000 + IMAGE_BYTES);
         let Estimated { body, size } = estimate_block(ContentBlock::pdf(&[7; 300_000]));
         assert_eq!(size.bytes, body - 400_000 + 40_000);
-        assert_eq!(size.most, body);
+        assert_eq!(size.max_tokens, body);
     }
 
     #[test]
@@ -192,11 +193,11 @@ mod tests {
 
     #[test]
     fn cache_marks_are_found_in_messages_and_system() {
-        let is_cached = |request: &MessageRequest| estimate(request).size.is_cached;
+        let has_cache_marks = |request: &MessageRequest| estimate(request).size.has_cache_marks;
         let marked = ContentBlock::text("t").cached(CacheControl::ephemeral());
         let request = MessageRequest::new("m", 10);
-        assert!(!is_cached(&request));
-        assert!(is_cached(&request.clone().user(vec![marked.clone()])));
-        assert!(is_cached(&request.system(vec![marked])));
+        assert!(!has_cache_marks(&request));
+        assert!(has_cache_marks(&request.clone().user(vec![marked.clone()])));
+        assert!(has_cache_marks(&request.system(vec![marked])));
     }
 }

@@ -9,7 +9,7 @@ use super::usage::Usage;
 ///
 /// let mut tokens = Tokens::new(2_000, 500);
 /// tokens.cache_read = 8_000;
-/// assert_eq!(tokens.all_input(), 10_000);
+/// assert_eq!(tokens.total_input(), 10_000);
 /// let dollars = Price::new(1.0, 5.0).cost(&tokens);
 /// assert!((dollars - 0.0053).abs() < 1e-9);
 /// ```
@@ -30,7 +30,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// Returns the sum of all input tokens: uncached, written to the cache and read from it.
-    pub fn all_input(&self) -> u64 {
+    pub fn total_input(&self) -> u64 {
         [
             self.input,
             self.cache_write_5m,

@@ -80,7 +80,7 @@ impl Tool {
     }
 
     /// Whether this tool marks the end of a prefix that the server should cache.
-    pub(crate) fn is_cached(&self) -> bool {
+    pub(crate) fn has_cache_control(&self) -> bool {
         match self {
             Tool::Custom(tool) => tool.cache_control.is_some(),
             Tool::Other(tool) => tool.get("cache_control").is_some(),

@@ -97,7 +97,7 @@ impl Case {
             ),
             _ => Reply::message("A short answer of some ten words or so."),
         };
-        server.answer_with(move |_| reply.clone());
+        server.respond_with(move |_| reply.clone());
         server
     }
 

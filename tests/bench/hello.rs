@@ -165,7 +165,7 @@ fn start(options: &Options, programs: &Programs) {
     }
     let server = TestServer::start().expect("a port");
     server.keep_requests(false);
-    server.answer_with(|_| Reply::message("A short answer of some ten words or so."));
+    server.respond_with(|_| Reply::message("A short answer of some ten words or so."));
     let ours = || ask(&programs.ours, server.base_url());
     let floor = || ask(&programs.floor, server.base_url());
     ours();

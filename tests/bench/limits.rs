@@ -170,7 +170,7 @@ impl Outcome {
         let worst = per_minute(&self.worst_minute);
         let limits = binding.limits.map(|limit| limit as f64);
         let only = |is_so: bool, goal| if is_so { goal } else { Goal::None };
-        let limited = self.ledger.limited();
+        let limited = self.ledger.rate_limited();
         let mut rows = vec![
             ("makespan", "s", self.makespan, Some(demand), id.makespan()),
             ("429s", "", limited as f64, None, id.limited()),

@@ -69,7 +69,7 @@ fn stream(options: &Options) {
     }
     let server = server();
     let reply = deltas(events, 40);
-    server.answer_with(move |_| reply.clone());
+    server.respond_with(move |_| reply.clone());
     let request = MessageRequest::new("claude-haiku-4-5", 1024).user("hi");
     let client = client(server.base_url(), true);
     let agent = floor::agent();
@@ -164,7 +164,7 @@ fn flat(options: &Options) {
         }
         let server = server();
         let long = deltas(1_000, 100_000);
-        server.answer_with(move |request| match request.text().contains("long") {
+        server.respond_with(move |request| match request.text().contains("long") {
             true => long.clone(),
             false => Reply::message("short"),
         });

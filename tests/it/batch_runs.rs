@@ -144,7 +144,7 @@ fn unknown_double_and_missing_results_are_reported() {
         json!({"custom_id": "key-1", "result": {"type": "new"}}).to_string(),
         line("x"),
     ];
-    lab.server.answer_with(|_| Reply::canned());
+    lab.server.respond_with(|_| Reply::canned());
     let path = format!("{PATH}/msgbatch_test_000001/results");
     lab.server
         .on("GET", &path, Reply::json(200, lines.join("\n")));
@@ -182,7 +182,7 @@ fn unknown_double_and_missing_results_are_reported() {
 fn broken_download_delivers_its_earlier_results() {
     let lab = Lab::new();
     lab.server
-        .answer_with(|request| match request.path.ends_with("000001/results") {
+        .respond_with(|request| match request.path.ends_with("000001/results") {
             true => Reply::json(
                 200,
                 "{\"custom_id\":\"key-1\",\"result\":{\"type\":\"expired\"}}\n{\"custom",
@@ -516,7 +516,7 @@ fn run_and_kill(at: Option<(usize, Kill)>, seed: u64) -> KilledRun {
     });
     let (signal, killing) = mpsc::channel();
     let count = Arc::new(AtomicUsize::new(0));
-    server.answer_with(move |request| {
+    server.respond_with(move |request| {
         let number = count.fetch_add(1, Ordering::SeqCst);
         match at.filter(|at| at.0 == number) {
             None => Reply::canned(),

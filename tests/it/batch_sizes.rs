@@ -24,7 +24,7 @@ fn a_batch_of_256_mb_is_the_largest_sent() {
     let lab = Lab::new();
     lab.server.keep_requests(false);
     let batch = json!({"id": "b", "processing_status": "in_progress"});
-    lab.server.answer_with(move |request| {
+    lab.server.respond_with(move |request| {
         assert_eq!(request.body.len(), MOST_BYTES);
         Reply::json(200, &batch)
     });

@@ -256,7 +256,7 @@ fn wait_polls_as_often_as_the_server_suggests() {
 fn wait_polls_ever_less_often_by_default() {
     let lab = Lab::new();
     let running = |_: &RecordedRequest| Reply::json(200, batch("b", "in_progress"));
-    lab.server.answer_with(running);
+    lab.server.respond_with(running);
     let batches = lab.client.batches().deadline(seconds(3600));
     let error = batches.wait("b").expect_err("a deadline");
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -303,7 +303,7 @@ fn wait_survives_failed_polls() {
             .expect_err("no use in waiting");
         assert_eq!(lab.clock.sleeps().len(), before);
     }
-    lab.server.answer_with(|_| Reply::status(500));
+    lab.server.respond_with(|_| Reply::status(500));
     let error = lab
         .client
         .batches()
@@ -538,7 +538,7 @@ fn ended(lab: &Lab, total: u64, results: Reply) -> String {
     batch["request_counts"] = json!({"succeeded": total});
     batch["results_url"] = format!("{}{PATH}/b/results", lab.server.base_url()).into();
     lab.server
-        .answer_with(move |request| match request.path.ends_with("/results") {
+        .respond_with(move |request| match request.path.ends_with("/results") {
             true => results.clone(),
             false => Reply::json(200, &batch),
         });
@@ -763,7 +763,7 @@ fn results_url_elsewhere_gets_no_key() {
         let last = lab.server.take_requests().pop().expect("a request");
         assert_eq!(last.path, format!("{PATH}/b/results"), "{url}");
     }
-    assert_eq!(other_server.connections(), 0);
+    assert_eq!(other_server.connection_count(), 0);
     let mut moved = batch("b", "ended");
     moved["results_url"] = format!("{}/moved/b?x=1", lab.server.base_url()).into();
     lab.server

@@ -37,7 +37,7 @@ fn concurrency_reaches_but_never_exceeds_its_limit() {
     let lab = lab_without_limits();
     let (open, most, full) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), gate());
     let (seen, may_go) = (Arc::clone(&most), Arc::clone(&full));
-    lab.server.answer_with(move |_| {
+    lab.server.respond_with(move |_| {
         let now = open.fetch_add(1, Ordering::SeqCst) + 1;
         seen.fetch_max(now, Ordering::SeqCst);
         if now == MOST {
@@ -85,7 +85,7 @@ fn map_keeps_order_and_reports_a_panic_as_error() {
 fn one_failure_leaves_the_rest_running() {
     let lab = Lab::new();
     lab.server
-        .answer_with(|request| match number(request) % 10 {
+        .respond_with(|request| match number(request) % 10 {
             7 => Reply::error(400, "invalid_request_error", "odd"),
             8 => Reply::error(404, "not_found_error", "no such model"),
             _ => Reply::canned(),
@@ -121,7 +121,7 @@ fn fatal_failure_stops_the_run_at_once() {
         let lab = lab_without_limits();
         let count = AtomicUsize::new(0);
         lab.server
-            .answer_with(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            .respond_with(move |_| match count.fetch_add(1, Ordering::SeqCst) {
                 0..10 => Reply::canned(),
                 _ => reply.clone(),
             });
@@ -208,7 +208,7 @@ fn stop_before_a_retry_keeps_the_failure() {
         let lab = Lab::on(clock.clone(), |builder| builder);
         lab.create().expect("a response");
         let failing = reply.clone();
-        lab.server.answer_with(move |_| failing.clone());
+        lab.server.respond_with(move |_| failing.clone());
         let mut run = bulk_at_once(&lab.client, 1).run(jobs(2)).expect("a run");
         assert!(lab.server.wait_for_requests(2, HANG));
         assert!(clock.wait_for_sleeps(1, HANG));
@@ -229,7 +229,7 @@ fn nested_run_stops_with_the_outer_run() {
     let lab = lab_without_limits();
     let (hold, arrived) = (gate(), Arc::new(AtomicBool::new(false)));
     let (may_go, has_arrived) = (Arc::clone(&hold), Arc::clone(&arrived));
-    lab.server.answer_with(move |request| {
+    lab.server.respond_with(move |request| {
         if number(request) == 0 {
             wait_until(|| has_arrived.load(Ordering::SeqCst));
             return Reply::error(401, "authentication_error", "no");
@@ -270,7 +270,7 @@ fn results_in_flight_are_delivered_after_a_stop() {
     let lab = lab_without_limits();
     let (hold, holding) = (gate(), Arc::new(AtomicUsize::new(0)));
     let (may_go, held) = (Arc::clone(&hold), Arc::clone(&holding));
-    lab.server.answer_with(move |request| {
+    lab.server.respond_with(move |request| {
         if number(request) == 0 {
             wait_until(|| held.load(Ordering::SeqCst) == 3);
             return Reply::error(401, "authentication_error", "no");
@@ -369,7 +369,7 @@ fn million_items_are_never_all_in_memory() {
 #[test]
 fn dropped_run_cuts_its_streams() {
     let lab = lab_without_limits();
-    lab.server.answer_with(|_| {
+    lab.server.respond_with(|_| {
         // Some seconds of text in a stream.
         Reply::message("word ".repeat(2_000)).dribble(64, millis(10))
     });
@@ -408,7 +408,7 @@ fn input_iterator_panic_reaches_the_consumer() {
 #[test]
 fn client_shutdown_ends_a_run() {
     let lab = lab_without_limits();
-    lab.server.answer_with(|request| match number(request) {
+    lab.server.respond_with(|request| match number(request) {
         0..5 => Reply::canned(),
         _ => Reply::canned().stall_before_headers(),
     });
@@ -507,7 +507,7 @@ fn waiting_model_class_blocks_no_other_class() {
 
         let hold = gate();
         let may_go = Arc::clone(&hold);
-        lab.server.answer_with(move |request| {
+        lab.server.respond_with(move |request| {
             // A map does not know its model class before its first response.
             if number(request) > 0 {
                 may_go.pass();
@@ -543,7 +543,7 @@ fn one_request_per_prefix_goes_first() {
     let lab = lab_without_limits();
     let hold = gate();
     let (may_go, began) = (Arc::clone(&hold), AtomicBool::new(false));
-    lab.server.answer_with(move |_| {
+    lab.server.respond_with(move |_| {
         if began.swap(true, Ordering::SeqCst) {
             return Reply::canned();
         }
@@ -824,7 +824,7 @@ fn progress_adds_up_and_is_reported_at_the_end() {
         Arc::new(Mutex::new(Vec::<Progress>::new())),
     );
     lab.server
-        .answer_with(|request| match number(request) % 10 {
+        .respond_with(|request| match number(request) % 10 {
             3 => Reply::error(400, "invalid_request_error", "odd"),
             _ => Reply::canned(),
         });
@@ -874,7 +874,7 @@ fn estimate_panic_loses_no_message_and_no_report() {
         ModelClass::of(model)
     }));
     let clock = lab.clock.clone();
-    lab.server.answer_with(move |_| {
+    lab.server.respond_with(move |_| {
         // The progress report on this request is the next to use the class.
         is_to_panic.store(true, Ordering::SeqCst);
         clock.advance(millis(100));
@@ -959,7 +959,7 @@ fn run_under_limits_loses_none_and_meets_no_429() {
     assert_eq!(results.len(), 300);
     assert!(results.values().all(|text| text.is_ok()));
     let ledger = server.ledger();
-    assert_eq!((ledger.admitted(), ledger.limited()), (300, 0));
+    assert_eq!((ledger.admitted(), ledger.rate_limited()), (300, 0));
     assert!(ledger.most_open <= 16, "{}", ledger.most_open);
 }
 

@@ -197,7 +197,7 @@ fn lines_of_other_writers_are_left_intact() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-others"));
     let hold = gate();
     let may_go = std::sync::Arc::clone(&hold);
-    lab.server.answer_with(move |request| {
+    lab.server.respond_with(move |request| {
         if number(request) > 0 {
             may_go.pass();
         }
@@ -303,7 +303,7 @@ fn new_journal_is_readable_by_its_owner_only() {
 #[test]
 fn journal_holds_neither_key_nor_prompt() {
     let (lab, file) = (Lab::new(), TemporaryFile::new("bulk-secret"));
-    lab.server.answer_with(|_| Reply::message("fine"));
+    lab.server.respond_with(|_| Reply::message("fine"));
     let bulk = lab.client.bulk().journal(&file.path);
     let items = [(
         "a",
@@ -327,7 +327,7 @@ fn killed_run_ends_with_each_key_once() {
         let server = server();
         let (signal, killing) = mpsc::channel();
         let (at, count) = (rng.usize(0..ITEMS), AtomicUsize::new(0));
-        server.answer_with(move |_| {
+        server.respond_with(move |_| {
             if count.fetch_add(1, Ordering::SeqCst) < at {
                 return Reply::canned();
             }
@@ -342,7 +342,7 @@ fn killed_run_ends_with_each_key_once() {
             cut_last_line(&file.path, &mut rng);
             torn += 1;
         }
-        server.answer_with(|request| Reply::message(format!("answer {}", number(request))));
+        server.respond_with(|request| Reply::message(format!("answer {}", number(request))));
         let client = builder(&server).build().expect("valid settings");
         let bulk = bulk_at_once(&client, 4).journal(&file.path);
         let mut run = bulk.run(jobs(ITEMS)).expect("a run");

@@ -282,7 +282,7 @@ fn call_carries_each_api_header_once() {
             .any(|(name, _)| name.starts_with("x-stainless"));
         assert!(!telling, "telemetry of the official clients");
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn base_url_path_prefixes_every_path() {
             .base_url(url)
             .build()
             .expect("valid settings");
-        server.answer_with(|request| match request.path.ends_with("count_tokens") {
+        server.respond_with(|request| match request.path.ends_with("count_tokens") {
             true => Reply::json(200, r#"{"input_tokens":3}"#),
             false => Reply::message("x"),
         });
@@ -583,7 +583,7 @@ fn invalid_paths_are_refused_unsent() {
             assert!(text.ends_with(words), "{text}");
         }
     }
-    assert_eq!(lab.server.connections(), 0);
+    assert_eq!(lab.server.connection_count(), 0);
     // This looks like another host, but is a path on the same host.
     lab.server.push(Reply::json(200, "1"));
     lab.client
@@ -769,7 +769,7 @@ fn environment_proxy_is_trimmed_or_named_as_invalid() {
     let elsewhere = ("ANTHROPIC_BASE_URL", "https://api.example");
     let key = ("ANTHROPIC_API_KEY", "key");
     let url = format!(" {}\n", proxy.base_url());
-    proxy.answer_with(|_| Reply::status(407));
+    proxy.respond_with(|_| Reply::status(407));
     let refused = output_in_environment(&target, &[elsewhere, key, ("HTTPS_PROXY", &url)]);
     let refused = refused.expect_err("a proxy that refuses");
     assert!(

@@ -16,7 +16,7 @@ fn call_ends_on_any_response_and_shows_no_key() {
         let server = server();
         let response = Arc::new(Mutex::new(Vec::new()));
         let sent = Arc::clone(&response);
-        server.answer_with(move |_| Reply::raw(sent.lock().expect("no panic").clone()));
+        server.respond_with(move |_| Reply::raw(sent.lock().expect("no panic").clone()));
         let responses = responses();
         let (mut fine, mut failed) = (0, 0);
         for seed in 0..150 {

@@ -106,7 +106,7 @@ fn reply_to(request: &RecordedRequest) -> Reply {
 #[track_caller]
 fn run_client(mut command: Command, user_agent: &str) {
     let server = TestServer::start().expect("a test server");
-    server.answer_with(reply_to);
+    server.respond_with(reply_to);
     server.batch_outcomes(|id| match id {
         "late" => BatchOutcome::Expired,
         _ => BatchOutcome::Canned,

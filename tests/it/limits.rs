@@ -527,7 +527,7 @@ fn retry_after_on_a_success_is_no_pause() {
 fn dropped_responses_are_not_repeated_endlessly() {
     let lab = Lab::new();
     let late = || StreamScript::text("One two three").error_after(5, "overloaded_error", "m");
-    lab.server.answer_with(move |_| Reply::stream(late()));
+    lab.server.respond_with(move |_| Reply::stream(late()));
     let error = lab.create_error();
     assert_eq!(
         (error.kind(), error.attempts().len()),

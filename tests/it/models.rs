@@ -204,7 +204,7 @@ fn raw_list_refuses_what_is_no_path() {
         assert!(error.to_string().contains("is no path"), "{error}");
         assert!(list.next().is_none());
     }
-    assert_eq!(other_server.connections(), 0);
+    assert_eq!(other_server.connection_count(), 0);
     assert_eq!(lab.server.request_count(), 0);
 }
 
@@ -253,7 +253,7 @@ fn failed_page_is_retried() {
 #[test]
 fn empty_pages_in_a_circle_are_an_error() {
     let lab = Lab::new();
-    lab.server.answer_with(|request| {
+    lab.server.respond_with(|request| {
         let next = if request.query.as_deref() == Some("page=a") {
             "b"
         } else {
@@ -273,7 +273,7 @@ fn empty_pages_in_a_circle_are_an_error() {
 fn list_in_a_circle_is_an_error() {
     let lab = Lab::new();
     lab.server
-        .answer_with(|_| page(json!([{"id": "a"}]), "a", "a", true));
+        .respond_with(|_| page(json!([{"id": "a"}]), "a", "a", true));
     let items: Vec<_> = lab.client.models().list().take(100).collect();
     assert!(items.len() < 10, "{} items", items.len());
     let error = items

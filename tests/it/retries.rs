@@ -163,13 +163,16 @@ fn expired_deadline_sends_nothing() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.to_string(), "POST /v1/messages: the deadline passed");
     assert!(error.attempts().is_empty());
-    assert_eq!((lab.server.connections(), lab.clock.sleeps().len()), (0, 0));
+    assert_eq!(
+        (lab.server.connection_count(), lab.clock.sleeps().len()),
+        (0, 0)
+    );
 }
 
 #[test]
 fn refusal_with_a_stalled_body_is_known_by_status() {
     let server = server();
-    server.answer_with(|_| Reply::error(400, "invalid_request_error", "a long story").stall(10));
+    server.respond_with(|_| Reply::error(400, "invalid_request_error", "a long story").stall(10));
     let ask = |streams| {
         let client = builder(&server).stream_underneath(streams).build();
         let client = client.expect("valid settings");
@@ -224,7 +227,7 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
         .max_backoff(seconds(1));
     let quick = quick.max_attempts(3);
     let lab = Lab::with(|builder| builder.retry(quick));
-    lab.server.answer_with(|_| broken());
+    lab.server.respond_with(|_| broken());
     for _ in 0..10 {
         assert_eq!(lab.create_error().attempts().len(), 3);
     }
@@ -249,11 +252,11 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
     assert!(!next_is_slow(&copy) && next_is_slow(&lab.client));
     lab.server
         .push_all([Reply::rate_limited(1), Reply::overloaded()]);
-    lab.server.answer_with(|_| Reply::message("Seven."));
+    lab.server.respond_with(|_| Reply::message("Seven."));
     for _ in 0..10 {
         lab.create().expect("a response");
     }
-    lab.server.answer_with(|_| broken());
+    lab.server.respond_with(|_| broken());
     assert!(!next_is_slow(&lab.client));
 }
 
@@ -261,7 +264,7 @@ fn failure_storm_gets_ten_quick_retries_then_slow() {
 fn many_threads_survive_one_failure_each() {
     let lab = Lab::with(|builder| builder);
     let met = Mutex::new(HashSet::new());
-    lab.server.answer_with(move |request| {
+    lab.server.respond_with(move |request| {
         match met.lock().expect("no panic").insert(request.text()) {
             true => Reply::html(502, "Bad Gateway"),
             false => Reply::message("Seven."),
@@ -282,7 +285,7 @@ fn many_threads_survive_one_failure_each() {
 #[test]
 fn tiny_retry_after_makes_no_hot_loop() {
     let lab = Lab::with(|builder| builder.retry(RetryPolicy::new().max_wait(seconds(30))));
-    lab.server.answer_with(|_| {
+    lab.server.respond_with(|_| {
         Reply::error(429, "rate_limit_error", "slow down").header("retry-after-ms", "1")
     });
     let error = lab.create_error();

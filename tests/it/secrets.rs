@@ -55,7 +55,7 @@ fn redirect_to_another_port_gets_no_key() {
         }
     }
     assert_eq!(here.request_count(), 2 * 5 * 6);
-    assert_eq!((other.request_count(), other.connections()), (0, 0));
+    assert_eq!((other.request_count(), other.connection_count()), (0, 0));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn make_every_call(server: &TestServer, client: &Client) {
         ),
         Reply::stream(StreamScript::new().raw(format!("data: {ANSWER}\n\n"))),
     ] {
-        server.answer_with(move |_| reply.clone());
+        server.respond_with(move |_| reply.clone());
         hides_all_in_error(&ask().expect_err("a fault"));
         if let Err(error) = client
             .messages()
@@ -180,7 +180,7 @@ fn make_every_call(server: &TestServer, client: &Client) {
             hides_all_in_error(&error);
         }
     }
-    server.answer_with(|_| Reply::canned());
+    server.respond_with(|_| Reply::canned());
     let _ = client.messages().count_tokens(&request()).expect("a count");
     client
         .raw()

@@ -96,7 +96,7 @@ fn stream_and_create_both_request_streaming() {
 #[test]
 fn streamed_and_plain_calls_yield_equal_messages() {
     let Lab { server, client, .. } = Lab::new();
-    server.answer_with(|_| Reply::message("the same words"));
+    server.respond_with(|_| Reply::message("the same words"));
     let streamed = client.messages().create(&request()).expect("whole");
     let finished = client
         .messages()
@@ -105,7 +105,7 @@ fn streamed_and_plain_calls_yield_equal_messages() {
         .final_message()
         .expect("whole");
     let Lab { server, client, .. } = Lab::with(|builder| builder.stream_underneath(false));
-    server.answer_with(|_| Reply::message("the same words"));
+    server.respond_with(|_| Reply::message("the same words"));
     let plain = client.messages().create(&request()).expect("whole");
     for message in [streamed, finished] {
         assert_eq!(message.content, plain.content);
@@ -125,7 +125,7 @@ fn connection_is_reused_after_a_stream() {
         let mut stream = client.messages().stream(&request()).expect("a stream");
         assert!(drain(&mut stream).1.is_none());
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
 }
 
 /// A complete message in a body that never ends.
@@ -145,7 +145,7 @@ fn complete_message_does_not_await_body_end() {
         for with_pings in [false, true] {
             let Lab { server, client, .. } = Lab::new();
             let client = client.with(options.clone());
-            server.answer_with(move |_| endless(with_pings));
+            server.respond_with(move |_| endless(with_pings));
             let texts = ends(move || {
                 let mut texts = Vec::new();
                 for _ in 0..3 {
@@ -158,7 +158,7 @@ fn complete_message_does_not_await_body_end() {
             });
             assert_eq!(texts, ["all of it"; 6]);
             // Their connections are lost.
-            assert_eq!(server.connections(), 6);
+            assert_eq!(server.connection_count(), 6);
         }
     }
 }
@@ -187,7 +187,7 @@ fn connection_is_reused_after_chunked_bodies() {
         server.push(Reply::stream(script).dribble(1, Duration::ZERO));
         client.messages().create(&request()).expect("whole");
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn held_clock_records_each_sleep_once() {
     let clock = ManualClock::held();
     // The second client sleeps as long as the first.
     let clients = [(); 2].map(|()| builder(&server).clock(&clock).build().expect("a client"));
-    server.answer_with(|_| Reply::rate_limited(30));
+    server.respond_with(|_| Reply::rate_limited(30));
     let mut calls = Vec::new();
     for model in ["claude-haiku-4-5", "claude-opus-5"] {
         for client in clients.clone() {
@@ -43,7 +43,7 @@ fn held_clock_records_each_sleep_once() {
 fn ten_thousand_requests_get_their_own_messages() {
     let server = server();
     server.keep_requests(false);
-    server.answer_with(|request| Reply::message(asked(request)));
+    server.respond_with(|request| Reply::message(asked(request)));
     let client = builder(&server)
         .stream_underneath(false)
         .build()
@@ -51,7 +51,7 @@ fn ten_thousand_requests_get_their_own_messages() {
     let answered = ask_from_all_threads(&client, REQUESTS);
     assert_eq!(answered, [1; REQUESTS]);
     assert_eq!(server.request_count(), REQUESTS);
-    let connections = server.connections();
+    let connections = server.connection_count();
     assert!(connections <= THREADS, "{connections} connections");
 }
 
@@ -61,7 +61,7 @@ fn failed_requests_are_neither_lost_nor_doubled() {
     let server = server();
     server.keep_requests(false);
     let met: Mutex<HashMap<String, usize>> = Mutex::default();
-    server.answer_with(move |request| {
+    server.respond_with(move |request| {
         let question = asked(request);
         let mut met = met.lock().expect("no panic with the lock");
         let times = met.entry(question.clone()).or_default();
@@ -83,7 +83,7 @@ fn failed_requests_are_neither_lost_nor_doubled() {
     let again = 2 * EACH / 100 + 2 * EACH / 200;
     assert_eq!(server.request_count(), EACH + again);
     let closed = EACH / 100 + EACH / 200;
-    let connections = server.connections();
+    let connections = server.connection_count();
     assert!(connections <= THREADS + closed, "{connections} connections");
 }
 
@@ -95,7 +95,7 @@ fn clones_and_copies_share_connections() {
     for client in [client.clone(), client.with(Default::default()), client] {
         client.messages().create(&request).expect("a response");
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
 }
 
 /// Returns the only prompt of a request, found without the cost of parsing JSON.

@@ -165,7 +165,7 @@ fn stream_broken_before_content_is_repeated_once() {
 #[test]
 fn open_connection_delays_at_most_one_call() {
     let server = TestServer::start().expect("a server on loopback");
-    server.answer_with(|_| Reply::stream(StreamScript::text("Seven.").stall_after(usize::MAX)));
+    server.respond_with(|_| Reply::stream(StreamScript::text("Seven.").stall_after(usize::MAX)));
     let client = builder(&server).idle_timeout(seconds(1));
     let client = client.build().expect("valid settings");
     Streamed.run(&client).expect("a response");
@@ -551,7 +551,7 @@ fn server_that_stops_reading_counts_as_unsent() {
 #[test]
 fn request_with_an_empty_body_is_repeated_once() {
     let server = server();
-    server.answer_with(|_| Reply::status(200).reset_before_headers());
+    server.respond_with(|_| Reply::status(200).reset_before_headers());
     let builder = builder(&server).clock(&ManualClock::new());
     let client = builder.build().expect("valid settings");
     let raw = client.raw();
@@ -583,7 +583,7 @@ fn dead_pooled_connection_is_not_used() {
             assert!(server.wait_for_open_connections(0, HANG));
             let (attempts, _) = way.run(&client).expect("a response over a new connection");
             assert_eq!(
-                (attempts.len(), server.connections()),
+                (attempts.len(), server.connection_count()),
                 (1, 2),
                 "{way:?}, {last:?}"
             );
@@ -634,7 +634,7 @@ fn fully_read_response_frees_its_connection() {
         server.push(reply);
         let _ = client.messages().create(&request());
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connection_count(), 1);
     for reply in [
         Reply::message("Seven."),
         Reply::json(200, "[]"),
@@ -643,7 +643,7 @@ fn fully_read_response_frees_its_connection() {
         server.push(reply);
         let _ = plain.messages().create(&request());
     }
-    assert_eq!(server.connections(), 2);
+    assert_eq!(server.connection_count(), 2);
 }
 
 #[test]
@@ -702,7 +702,7 @@ fn large_response_head_is_accepted_endless_refused() {
         for (length, fits) in [(30_000, true), (70_000, false), (1_000_000, false)] {
             let server = server();
             let large = "a".repeat(length);
-            server.answer_with(move |_| Reply::json(200, MESSAGE).header("x-large", &large));
+            server.respond_with(move |_| Reply::json(200, MESSAGE).header("x-large", &large));
             let retry = RetryPolicy::new().max_attempts(1);
             let client = builder(&server)
                 .retry(retry)

@@ -141,12 +141,12 @@ impl BatchCreation<'_> {
             _ => RetryAction::AfterBackoff,
         };
         let decision = retry_state.decide(action, error.retry_after(), false, || {
-            lock(&core.retries).take_retry(core.sleeper.clock().now())
+            lock(&core.retry_budget).take_retry(core.sleeper.clock().now())
         });
         match decision {
-            Decision::Again(wait) => Ok(wait),
+            Decision::RetryAfter(wait) => Ok(wait),
             // Unreachable: only a call that waits in the budget's queue is sent back there.
-            Decision::Queue => Ok(Duration::ZERO),
+            Decision::Requeue => Ok(Duration::ZERO),
             Decision::GiveUp(_) if outcome.may_be_created() => {
                 let count = self.lookup.count;
                 Err(Some(format!(
@@ -168,7 +168,7 @@ impl BatchCreation<'_> {
         let client = self.lookup.client.with(options);
         let call = client.call("POST", PATH, Some(self.body));
         let (mut batch, meta) =
-            call.ask(|response| read_json::<MessageBatch>(response, EXPECTED))?;
+            call.run_without_tokens(|response| read_json::<MessageBatch>(response, EXPECTED))?;
         batch.meta = meta;
         Ok(batch)
     }

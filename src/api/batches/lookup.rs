@@ -15,7 +15,7 @@ use crate::call::response::read_json;
 use crate::client::Client;
 use crate::clock::lock;
 use crate::error::{Cause, Error, ErrorKind, Result, sanitize};
-use crate::http::rate_limits;
+use crate::http::dates;
 use crate::types::{Attempt, MessageBatch};
 
 /// The newest batch in the list before ours was created: every batch above it is newer.
@@ -74,7 +74,7 @@ impl BatchLookup<'_> {
                 CreatedAfter::Instant(start) => self.fetch_since(start)?,
             };
             {
-                let claimed = lock(&core.batches);
+                let claimed = lock(&core.claimed_batches);
                 candidates.retain(|batch| {
                     batch.request_counts.total() == self.count
                         && !claimed.contains(&batch.id)
@@ -94,7 +94,7 @@ impl BatchLookup<'_> {
     }
 
     fn fetch_above(&self, newest: Option<&NewestBatch>) -> Result<Vec<MessageBatch>> {
-        let date = |at: &Option<String>| at.as_deref().and_then(rate_limits::date);
+        let date = |at: &Option<String>| at.as_deref().and_then(dates::parse_date);
         let created = newest.and_then(|newest| date(&newest.created_at));
         let mut above = Vec::new();
         for batch in endpoints::list(self.client).limit(100) {
@@ -130,10 +130,10 @@ impl BatchLookup<'_> {
             repeatable: true,
             ..self.client.call("GET", &path, None)
         };
-        let (page, _) = call.ask(|response| {
+        let (page, _) = call.run_without_tokens(|response| {
             server_now = response
                 .header("date")
-                .and_then(rate_limits::date)
+                .and_then(dates::parse_date)
                 .unwrap_or(server_now);
             read_json::<FirstPage>(response, "a list of batches")
         })?;
@@ -143,7 +143,7 @@ impl BatchLookup<'_> {
         let since = server_now.checked_sub(passed + Duration::from_secs(1));
         let is_since = |batch: &MessageBatch| {
             let created: Option<SystemTime> =
-                batch.created_at.as_deref().and_then(rate_limits::date);
+                batch.created_at.as_deref().and_then(dates::parse_date);
             created.is_none_or(|created| since.is_none_or(|since| created >= since))
         };
         Ok(page.data.into_iter().filter(is_since).collect())
@@ -153,12 +153,12 @@ impl BatchLookup<'_> {
 /// Records that the owner of a batch is known, so that no lookup takes it for a lost one. Returns
 /// `false` if another thread claimed the batch before.
 pub(super) fn claim(client: &Client, id: &str) -> bool {
-    lock(&client.core().batches).insert(id.to_owned())
+    lock(&client.core().claimed_batches).insert(id.to_owned())
 }
 
 /// Takes a claim back, so that a lookup can find the batch again.
 pub(super) fn release_claim(client: &Client, id: &str) {
-    lock(&client.core().batches).remove(id);
+    lock(&client.core().claimed_batches).remove(id);
 }
 
 /// Says which batches may be ours, for the reason of an error.

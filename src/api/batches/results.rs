@@ -267,12 +267,12 @@ impl BatchResults {
             RetryState::new(policy, rng)
         });
         let decision = retry_state.decide(classification.action, None, false, || {
-            lock(&core.retries).take_retry(core.sleeper.clock().now())
+            lock(&core.retry_budget).take_retry(core.sleeper.clock().now())
         });
         let wait = match decision {
-            Decision::Again(wait) => wait,
+            Decision::RetryAfter(wait) => wait,
             // Unreachable: only a call that waits in the budget's queue is sent back there.
-            Decision::Queue => Duration::ZERO,
+            Decision::Requeue => Duration::ZERO,
             Decision::GiveUp(reason) => {
                 let error = self.error(kind, failure.cause);
                 return Err(error.with_classification(
@@ -307,7 +307,7 @@ impl BatchResults {
         };
         let (bytes_read, digest) = (self.bytes_read, &self.digest);
         let (download, meta) =
-            call.ask(|response| skip_read_bytes(response, bytes_read, digest))?;
+            call.run_without_tokens(|response| skip_read_bytes(response, bytes_read, digest))?;
         self.body = Some(download.body);
         self.is_framed = download.is_framed;
         self.buffer = LineBuffer::new(download.unread);
@@ -446,7 +446,7 @@ fn is_blank(line: &[u8]) -> bool {
 
 /// Returns the path of a URL that is below the client's base URL; `None` for any other URL.
 fn path_below_base<'u>(client: &Client, url: &'u str) -> Option<&'u str> {
-    let path = url.strip_prefix(client.core().base.as_str())?;
+    let path = url.strip_prefix(client.core().base_url.as_str())?;
     let is_sendable = path
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'#');

@@ -23,7 +23,7 @@ use super::wait::BatchWaiter;
 use crate::call::LOG;
 use crate::client::Client;
 use crate::error::{Cause, Error, ErrorKind, Result, sanitize};
-use crate::journal::{Journal, unusable};
+use crate::journal::{Journal, unusable_journal};
 use crate::types::digest::Digest;
 use crate::types::{Delivery, MessageRequest};
 
@@ -402,7 +402,7 @@ impl<'a> BatchRunner<'a> {
     fn journal_of_other_requests(&self) -> Error {
         let path = self.journal.as_ref().map(Journal::path);
         let path = path.unwrap_or(Path::new(""));
-        unusable(path, "is the journal of other requests").with_advice(
+        unusable_journal(path, "is the journal of other requests").with_advice(
             "give the same requests in the same order and batches of the same size, or another \
              journal; the journal of a run whose results you have may be removed",
         )

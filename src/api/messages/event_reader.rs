@@ -7,8 +7,8 @@ use crate::call::usage::AttemptUsage;
 use crate::error::{BoxError, Cause, Phase, json_error};
 use crate::http::{Fault, Response, ResponseBody};
 use crate::stream::accumulate::Accumulator;
-use crate::stream::sse::{Decoder, Event};
-use crate::types::{EventError, Message, RawEvent, StreamEvent};
+use crate::stream::sse::{Decoder, SseEvent};
+use crate::types::{DecodedEvent, EventError, Message, StreamEvent};
 
 /// Reads a streamed response to its end, and blocks until then. Counts the usage that the events
 /// report in `attempt_usage`. Calls `on_start` once the server has begun the message: after the first
@@ -42,7 +42,7 @@ pub(super) fn read_streamed_message(
         }
     }
     // The connection can only be used again after the rest of the body.
-    call.core.endings.drain(reader.body);
+    call.core.drain_policy.drain(reader.body);
     accumulator
         .into_message()
         .ok_or_else(|| Failure::from(Cause::Truncated))
@@ -135,14 +135,14 @@ impl EventReader {
         &mut self,
         accumulator: &mut Accumulator,
         mut attempt_usage: Option<&mut AttemptUsage>,
-        apply: impl Fn(&mut Accumulator, RawEvent<'_>) -> T,
+        apply: impl Fn(&mut Accumulator, DecodedEvent<'_>) -> T,
     ) -> Result<Option<T>, Failure> {
         if accumulator.is_complete() {
             return Ok(None);
         }
         let failure = loop {
             match self.decoder.next_event() {
-                Ok(Some(event)) => match RawEvent::decode(event.name, event.data) {
+                Ok(Some(event)) => match DecodedEvent::decode(event.name, event.data) {
                     Ok(Some(event)) => {
                         if let Some(attempt_usage) = &mut attempt_usage {
                             attempt_usage.record_event(&event);
@@ -183,7 +183,7 @@ impl EventReader {
     /// Returns the event if it is `message_stop`, and the server's failure if it is `error`. The
     /// standard for server-sent events discards such an event, but after these two nothing can be
     /// missing. Otherwise returns the failure of a truncated stream.
-    fn decode_unterminated_event(&mut self) -> Result<RawEvent<'static>, Failure> {
+    fn decode_unterminated_event(&mut self) -> Result<DecodedEvent<'static>, Failure> {
         let empty_line = b"\n\n";
         if self.decoder.has_partial()
             && let Some(space) = self.decoder.space().get_mut(..empty_line.len())
@@ -194,9 +194,9 @@ impl EventReader {
         let Ok(Some(event)) = self.decoder.next_event() else {
             return Err(Failure::from(Cause::Truncated));
         };
-        match RawEvent::decode(event.name, event.data) {
-            Ok(Some(RawEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
-                Ok(RawEvent::Event(event))
+        match DecodedEvent::decode(event.name, event.data) {
+            Ok(Some(DecodedEvent::Event(event @ StreamEvent::MessageStop(_)))) => {
+                Ok(DecodedEvent::Event(event))
             }
             Err(error @ EventError::Error(_)) => Err(event_failure(&event, error, &self.body)),
             _ => Err(Failure::from(Cause::Truncated)),
@@ -205,7 +205,10 @@ impl EventReader {
 }
 
 /// Applies an event to the message and returns the event.
-pub(super) fn apply_and_return(accumulator: &mut Accumulator, event: RawEvent<'_>) -> StreamEvent {
+pub(super) fn apply_and_return(
+    accumulator: &mut Accumulator,
+    event: DecodedEvent<'_>,
+) -> StreamEvent {
     accumulator.apply(&event);
     event.into_event()
 }
@@ -214,10 +217,13 @@ pub(super) fn apply_and_return(accumulator: &mut Accumulator, event: RawEvent<'_
 ///
 /// The event may repeat the credentials of the request. So the failure is decoded again, from data in
 /// which the credentials are hidden.
-fn event_failure(event: &Event<'_>, error: EventError, body: &ResponseBody) -> Failure {
+fn event_failure(event: &SseEvent<'_>, error: EventError, body: &ResponseBody) -> Failure {
     let mut data = event.data.to_vec();
     body.hide_credentials(&mut data);
-    match RawEvent::decode(event.name, &data).err().unwrap_or(error) {
+    match DecodedEvent::decode(event.name, &data)
+        .err()
+        .unwrap_or(error)
+    {
         EventError::Error(error) => Failure::from(*error),
         EventError::Unreadable(error) => unreadable(EXPECTED_EVENTS, json_error(&error)),
     }

@@ -90,12 +90,12 @@ impl Messages<'_> {
     /// `InvalidRequest`, before anything is sent, if `max_tokens` is so large that the response may
     /// take more than ten minutes.
     pub fn create(&self, request: &MessageRequest) -> Result<Message> {
-        self.create_telling(request, &|| ())
+        self.create_with_callback(request, &|| ())
     }
 
     /// Like [`create`](Messages::create), and calls `on_start` whenever a response has begun: once
     /// for each attempt that gets so far.
-    pub(crate) fn create_telling(
+    pub(crate) fn create_with_callback(
         &self,
         request: &MessageRequest,
         on_start: &dyn Fn(),
@@ -184,11 +184,12 @@ impl Messages<'_> {
         let path = "/v1/messages/count_tokens";
         let call = Call {
             repeatable: true,
-            answer_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
+            response_timeout: Some(settings.timeout.unwrap_or(settings.idle_timeout)),
             cost: Some((ModelClass::named("count_tokens"), Cost::request())),
             ..self.client.call("POST", path, Some(&body))
         };
-        let (count, _) = call.ask(|response| read_json::<TokenCount>(response, "a token count"))?;
+        let (count, _) =
+            call.run_without_tokens(|response| read_json::<TokenCount>(response, "a token count"))?;
         Ok(count.input_tokens)
     }
 
@@ -230,7 +231,7 @@ impl Messages<'_> {
 
     /// Like [`plan`](Messages::plan), for `count` requests that are all like this one. Takes the
     /// time of one.
-    pub(crate) fn plan_alike(&self, request: &MessageRequest, count: usize) -> Result<Plan> {
+    pub(crate) fn plan_repeated(&self, request: &MessageRequest, count: usize) -> Result<Plan> {
         let body = encode(request)?;
         let cost = self.estimate_cost(request, body.len());
         Ok(self.client.budget().plan(std::iter::repeat_n(cost, count)))
@@ -288,7 +289,7 @@ impl Messages<'_> {
         let size = request.estimate_size(body);
         let cost = Cost::request()
             .input_bytes(size.bytes)
-            .cached(size.is_cached)
+            .cached(size.has_cache_marks)
             .max_tokens(request.max_tokens);
         let is_fast = request.speed.as_deref() == Some("fast");
         let class = self.client.budget().class_for(&request.model, is_fast);

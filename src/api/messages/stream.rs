@@ -19,7 +19,7 @@ use crate::error::{Cause, Error, Result, display_duration};
 use crate::http::Response;
 use crate::stream::accumulate::Accumulator;
 use crate::types::{
-    ApiError, Attempt, ErrorKind, Message, RateLimits, RawEvent, RequestId, ResponseMeta,
+    ApiError, Attempt, DecodedEvent, ErrorKind, Message, RateLimits, RequestId, ResponseMeta,
     StreamEvent, Waits,
 };
 
@@ -84,7 +84,7 @@ impl MessageStream {
             queued: start.queued,
             reader: start.reader,
             accumulator: start.accumulator,
-            empty: Message::nothing(),
+            empty: Message::empty(),
             meta: done.meta,
             action: call.action(),
             core: Arc::clone(core),
@@ -241,7 +241,7 @@ impl MessageStream {
     fn end(&mut self) {
         self.settle_usage();
         if let Some(reader) = self.reader.take() {
-            self.core.endings.drain(reader.body);
+            self.core.drain_policy.drain(reader.body);
         }
     }
 
@@ -404,7 +404,7 @@ impl StreamStart {
             MessageResponse::Whole(message) => {
                 start.queued = StreamEvent::of_message(*message);
                 for event in &start.queued {
-                    start.accumulator.apply(&RawEvent::Event(event.clone()));
+                    start.accumulator.apply(&DecodedEvent::Event(event.clone()));
                 }
                 start
                     .accumulator

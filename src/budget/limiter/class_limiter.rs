@@ -120,7 +120,7 @@ impl ClassLimiter {
                 // A limit that is removed leaves no debt.
                 let new = limits.of(dimension).map_or(f64::INFINITY, |new| new as f64);
                 self.pacer
-                    .rescale_debt(now, dimension.at(), old as f64, new);
+                    .rescale_debt(now, dimension.index(), old as f64, new);
             }
         }
         self.window.set_limits(limits);
@@ -406,10 +406,11 @@ impl ClassLimiter {
             return Err(NotNow::Never(excess));
         }
         let in_flight = self.server.in_flight();
-        if let Some(ConcurrencyLimit { most, until }) = self.concurrency_limit {
-            if now < until && in_flight as f64 + 1.0 > most.max(1.0) {
-                return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
-            }
+        if let Some(ConcurrencyLimit { most, until }) = self.concurrency_limit
+            && now < until
+            && in_flight as f64 + 1.0 > most.max(1.0)
+        {
+            return Err(NotNow::NotBefore(until, WaitCause::Concurrency));
         }
         if in_flight > 0 && self.is_probing() {
             // A response that is not streamed may begin after minutes, so others go meanwhile, one
@@ -577,15 +578,15 @@ impl ClassLimiter {
         if let Some(dimension) = self.window.exceeded_dimension(estimate) {
             return Some(OverLimit {
                 dimension,
-                estimate: estimate.promise[dimension.at()],
+                estimate: estimate.promise[dimension.index()],
                 limit: self.window.limits().of(dimension).unwrap_or(0),
             });
         }
         let dimension = self.server.exceeded_dimension(estimate)?;
-        let limit = self.server.view(dimension.at())?.limit;
+        let limit = self.server.view(dimension.index())?.limit;
         Some(OverLimit {
             dimension,
-            estimate: whole(estimate.mean[dimension.at()]),
+            estimate: whole(estimate.mean[dimension.index()]),
             limit: whole(limit),
         })
     }

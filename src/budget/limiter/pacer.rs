@@ -135,7 +135,7 @@ impl Pacer {
         let mut earliest = None;
         let mut latest = now;
         for dimension in Dimension::ALL {
-            let d = dimension.at();
+            let d = dimension.index();
             let tolerance = self.tolerance(d, pace);
             if self.due[d] - tolerance > latest {
                 latest = self.due[d] - tolerance;

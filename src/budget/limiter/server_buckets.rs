@@ -275,7 +275,7 @@ impl ServerBuckets {
         };
         let mut room = Room::Now;
         for dimension in Dimension::ALL {
-            let d = self.bucket_of(dimension.at());
+            let d = self.bucket_of(dimension.index());
             let bucket = &self.buckets[d];
             if !bucket.is_known() {
                 continue;
@@ -348,7 +348,7 @@ impl ServerBuckets {
 
     /// Returns whether time alone lowers the margin of a dimension or raises its capacity.
     pub(crate) fn is_margin_decaying(&self, dimension: Dimension) -> bool {
-        self.buckets[self.bucket_of(dimension.at())].is_margin_decaying()
+        self.buckets[self.bucket_of(dimension.index())].is_margin_decaying()
     }
 
     pub(crate) fn view(&self, d: usize) -> Option<BucketView> {

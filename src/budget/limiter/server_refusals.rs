@@ -36,7 +36,7 @@ impl ServerBuckets {
         }
         let is_new_round = self.now >= self.last_refusal_round + REFUSAL_ROUND;
         if let Some(dimension) = dimension {
-            let remaining = headers.values[dimension.at()].remaining;
+            let remaining = headers.values[dimension.index()].remaining;
             if dimension == Dimension::OutputTokens && self.charging == OutputCharging::AsProduced {
                 // Where output is charged as it is produced, one token is enough to begin.
                 let is_proof = |left: f64| {
@@ -46,7 +46,7 @@ impl ServerBuckets {
                     self.set_charging(OutputCharging::MaxTokens);
                 }
             }
-            let d = self.bucket_of(dimension.at());
+            let d = self.bucket_of(dimension.index());
             let bucket = &mut self.buckets[d];
             if remaining.is_none() && bucket.is_known() {
                 let wait = headers.retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
@@ -97,7 +97,7 @@ impl ServerBuckets {
         }
         for (index, bucket) in self.buckets.iter_mut().enumerate() {
             let d = dimension_of(index);
-            if dimension.is_some_and(|dimension| dimension.at() != d) {
+            if dimension.is_some_and(|dimension| dimension.index() != d) {
                 continue;
             }
             let used = used[d] as f64;
@@ -121,7 +121,7 @@ impl ServerBuckets {
             return;
         }
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
-            if dimension_of(d) == dimension.at() {
+            if dimension_of(d) == dimension.index() {
                 bucket.is_guess = false;
                 bucket.set_limit(limit, FULL_MINUTE);
             }
@@ -134,7 +134,7 @@ impl ServerBuckets {
     pub(crate) fn is_limit_unknown(&self, dimension: Option<Dimension>) -> bool {
         let is_unknown = |bucket: &TokenBucket| !bucket.is_known() || bucket.is_guess;
         match dimension {
-            Some(dimension) => is_unknown(&self.buckets[dimension.at()]),
+            Some(dimension) => is_unknown(&self.buckets[dimension.index()]),
             None => self.buckets.iter().all(is_unknown),
         }
     }

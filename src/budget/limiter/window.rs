@@ -134,7 +134,7 @@ impl Window {
     pub(crate) fn earliest(&self, estimate: &Estimate) -> Option<(Time, Dimension)> {
         let mut earliest: Option<(Time, Dimension)> = None;
         for dimension in Dimension::ALL {
-            let d = dimension.at();
+            let d = dimension.index();
             let Some(limit) = self.limits.of(dimension) else {
                 continue;
             };
@@ -165,7 +165,7 @@ impl Window {
     ) -> Time {
         let mut earliest = now;
         for dimension in Dimension::ALL {
-            let d = dimension.at();
+            let d = dimension.index();
             let Some(limit) = self.limits.of(dimension).filter(|limit| *limit > 0) else {
                 continue;
             };
@@ -186,7 +186,7 @@ impl Window {
     /// Returns the dimension in which a request can never fit.
     pub(crate) fn exceeded_dimension(&self, estimate: &Estimate) -> Option<Dimension> {
         Dimension::ALL.into_iter().find(|dimension| {
-            let d = dimension.at();
+            let d = dimension.index();
             let least = match self.limits.is_strict() {
                 true => estimate.promise[d] as f64,
                 false => estimate.lower_bound(d),

@@ -18,7 +18,7 @@ use super::settings::{EachLimit, INPUT, OUTPUT, REQUESTS};
 /// server.limit(ServerLimits::per_minute(50, 30_000, 8_000));
 /// // … the program runs …
 /// let ledger = server.ledger();
-/// println!("{} admitted, {} refused with a 429", ledger.admitted(), ledger.limited());
+/// println!("{} admitted, {} refused with a 429", ledger.admitted(), ledger.rate_limited());
 /// for class in &ledger.classes {
 ///     println!("{}: {} output tokens", class.class, class.charged.output_tokens);
 /// }
@@ -47,8 +47,11 @@ impl Ledger {
 
     /// Returns how many requests were refused with a 429, over all classes.
     #[must_use]
-    pub fn limited(&self) -> u64 {
-        let limited = self.classes.iter().map(|entry| entry.refused.limited());
+    pub fn rate_limited(&self) -> u64 {
+        let limited = self
+            .classes
+            .iter()
+            .map(|entry| entry.refused.rate_limited());
         limited.sum()
     }
 
@@ -120,7 +123,7 @@ pub struct Amounts {
 /// use anthropic_blocking::testing::ClassLedger;
 ///
 /// # fn check(class: &ClassLedger) {
-/// assert_eq!(class.refused.limited(), 0, "{:?}", class.refused);
+/// assert_eq!(class.refused.rate_limited(), 0, "{:?}", class.refused);
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,7 +144,7 @@ pub struct Refusals {
 impl Refusals {
     /// Returns the number of all 429s.
     #[must_use]
-    pub fn limited(&self) -> u64 {
+    pub fn rate_limited(&self) -> u64 {
         self.requests + self.input_tokens + self.output_tokens + self.too_large
     }
 
@@ -441,7 +444,11 @@ mod tests {
         let charged = ledger.classes[0].charged;
         assert_eq!((charged.requests, charged.input_tokens), (1, 30));
         assert_eq!(
-            (ledger.admitted(), ledger.limited(), ledger.overloaded()),
+            (
+                ledger.admitted(),
+                ledger.rate_limited(),
+                ledger.overloaded()
+            ),
             (1, 1, 1)
         );
         assert_eq!(ledger.classes[0].admissions, [Duration::from_secs(1)]);

@@ -24,7 +24,10 @@ fn empty_bucket_refuses_until_retry_after() {
     );
     let remaining = refused.header("anthropic-ratelimit-input-tokens-remaining");
     let remaining: u64 = remaining.parse().expect("a number");
-    assert!(remaining % 1_000 == 0 && remaining <= 5_000, "{remaining}");
+    assert!(
+        remaining.is_multiple_of(1_000) && remaining <= 5_000,
+        "{remaining}"
+    );
     assert_eq!(
         refused.header("anthropic-ratelimit-output-tokens-limit"),
         "500"
@@ -62,7 +65,7 @@ fn empty_bucket_refuses_until_retry_after() {
     assert_eq!(class.class, "claude-opus-5");
     let charged = class.charged;
     assert_eq!(class.refused.input_tokens, 1);
-    assert_eq!(ledger.limited(), 1);
+    assert_eq!(ledger.rate_limited(), 1);
     assert_eq!(charged.requests, server.request_count() as u64 - 1);
     assert_eq!(charged.input_tokens, charged.requests * 5_000);
     assert_eq!(charged.output_tokens, charged.requests);

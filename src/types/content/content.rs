@@ -215,7 +215,7 @@ impl ContentBlock {
     }
 
     /// Whether this block marks the end of a prefix that the server should cache.
-    pub(crate) fn is_cached(&self) -> bool {
+    pub(crate) fn has_cache_control(&self) -> bool {
         cache_control!(self).is_some_and(Option::is_some)
     }
 

@@ -146,7 +146,7 @@ fn java_client_cases_end_alike() {
     for (case, retries) in [(&cases[2], 3), (&cases[3], 6)] {
         assert_eq!(case["max_retries"], retries);
         let stage = Stage::new();
-        stage.server.answer_with(|_| Reply::status(503));
+        stage.server.respond_with(|_| Reply::status(503));
         let policy = RetryPolicy::new().max_attempts(1 + retries);
         let error = stage.ask_with(policy).expect_err("a 503");
         assert_eq!(error.status(), Some(503));
@@ -235,7 +235,7 @@ fn ruby_client_cases_end_alike() {
             .fold(Reply::status(500), |reply, header| {
                 reply.header(header.0, header.1)
             });
-        stage.server.answer_with(move |_| reply.clone());
+        stage.server.respond_with(move |_| reply.clone());
         let error = client.messages().create(&question()).expect_err("a 500");
         assert_eq!(error.status(), Some(500));
         (stage.server.request_count(), stage.clock.sleeps())

@@ -47,7 +47,7 @@ fn streams_accumulate_like_the_official_client() {
             assert_eq!(stream.final_message().expect(&at), message, "{at}");
             calls.fetch_add(2, Ordering::Relaxed);
         }
-        assert_eq!(stage.server.connections(), 1, "{}", recorded.name);
+        assert_eq!(stage.server.connection_count(), 1, "{}", recorded.name);
     });
     println!("{} streams, {} calls", streams.len(), calls.into_inner());
 }

@@ -325,7 +325,7 @@ impl<'a> Audit<'a> {
         self.report
             .same("admitted", &sums.admitted, &ledger.admitted());
         self.report
-            .same("refused for limits", &sums.limited, &ledger.limited());
+            .same("refused for limits", &sums.limited, &ledger.rate_limited());
         self.report.same(
             "refused as overloaded",
             &sums.overloads,

@@ -251,7 +251,7 @@ pub fn server(plan: &Arc<FaultPlan>) -> TestServer {
     let server = TestServer::start().expect("a server on loopback");
     server.keep_requests(false);
     let plan = Arc::clone(plan);
-    server.answer_with(move |request| plan.reply_to(request));
+    server.respond_with(move |request| plan.reply_to(request));
     server
 }
 

@@ -33,7 +33,7 @@ pub fn gate() -> Arc<Gate> {
 pub fn hold_replies(server: &TestServer) -> Arc<Gate> {
     let gate = gate();
     let held = Arc::clone(&gate);
-    server.answer_with(move |_| {
+    server.respond_with(move |_| {
         held.pass();
         Reply::canned()
     });

@@ -100,10 +100,11 @@ impl Server {
 
     pub(super) fn arrive(&mut self, now: f64, job: &Job) -> Result<(), ServerRefusal> {
         self.advance(now);
-        if let Some(Storm { from, to, odds }) = self.scenario.storm {
-            if (from..to).contains(&now) && self.rng.f64() < odds {
-                return Err(ServerRefusal::Overloaded);
-            }
+        if let Some(Storm { from, to, odds }) = self.scenario.storm
+            && (from..to).contains(&now)
+            && self.rng.f64() < odds
+        {
+            return Err(ServerRefusal::Overloaded);
         }
         let output = match self.scenario.reserves_most {
             true => job.max_tokens as f64,
@@ -207,7 +208,7 @@ impl Tenant {
     pub(super) fn share(self, now: f64) -> f64 {
         match self {
             Tenant::Steady(share) => share,
-            Tenant::Switching(share) if (now / 30.0) as u64 % 2 == 0 => share,
+            Tenant::Switching(share) if ((now / 30.0) as u64).is_multiple_of(2) => share,
             _ => 0.0,
         }
     }

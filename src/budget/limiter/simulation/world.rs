@@ -451,7 +451,7 @@ impl World {
         let mut allowed = self.scenario.limits.map(|limit| limit * share);
         for dimension in Dimension::ALL {
             if let Some(limit) = self.scenario.promise.of(dimension) {
-                let d = dimension.at();
+                let d = dimension.index();
                 allowed[d] = allowed[d].min(limit as f64);
             }
         }

@@ -20,7 +20,7 @@ use super::wire::WireValue;
 
 /// A decoded event. The text of a plain delta is borrowed from the event's data.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum RawEvent<'a> {
+pub(crate) enum DecodedEvent<'a> {
     /// A `content_block_delta` with a piece of text and no unknown field.
     Delta { index: u64, delta: RawDelta<'a> },
     /// Any other event.
@@ -65,7 +65,7 @@ pub(crate) enum DeltaKind {
     Signature,
 }
 
-impl<'a> RawEvent<'a> {
+impl<'a> DecodedEvent<'a> {
     /// Decodes an event from its name, which may be empty, and its data.
     ///
     /// Returns `None` for events to ignore: those without data, and the `[DONE]` that some gateways
@@ -75,32 +75,37 @@ impl<'a> RawEvent<'a> {
     /// # Errors
     ///
     /// For an `error` event, and for data that is not an event.
-    pub(crate) fn decode(name: &[u8], data: &'a [u8]) -> Result<Option<RawEvent<'a>>, EventError> {
+    pub(crate) fn decode(
+        name: &[u8],
+        data: &'a [u8],
+    ) -> Result<Option<DecodedEvent<'a>>, EventError> {
         if !matches!(name, b"" | b"content_block_delta") {
-            return RawEvent::decode_any(name, data);
+            return DecodedEvent::decode_any(name, data);
         }
         // Checks the whole data at once, which is faster than `from_slice`: that checks each
         // string.
         match std::str::from_utf8(data).map(serde_json::from_str) {
-            Ok(Ok(PlainDelta { index, delta })) => Ok(Some(RawEvent::Delta { index, delta })),
-            _ => RawEvent::decode_any(name, data),
+            Ok(Ok(PlainDelta { index, delta })) => Ok(Some(DecodedEvent::Delta { index, delta })),
+            _ => DecodedEvent::decode_any(name, data),
         }
     }
 
     /// Converts the event into the public type.
     pub(crate) fn into_event(self) -> StreamEvent {
         match self {
-            RawEvent::Delta { index, delta } => StreamEvent::ContentBlockDelta(ContentBlockDelta {
-                index,
-                delta: delta.into(),
-                extra: Map::new(),
-            }),
-            RawEvent::Event(event) => event,
+            DecodedEvent::Delta { index, delta } => {
+                StreamEvent::ContentBlockDelta(ContentBlockDelta {
+                    index,
+                    delta: delta.into(),
+                    extra: Map::new(),
+                })
+            }
+            DecodedEvent::Event(event) => event,
         }
     }
 
     #[cold]
-    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<RawEvent<'static>>, EventError> {
+    fn decode_any(name: &[u8], data: &[u8]) -> Result<Option<DecodedEvent<'static>>, EventError> {
         // The lossy conversion is slow and rarely needed.
         let text = match std::str::from_utf8(data) {
             Ok(text) => Cow::Borrowed(text),
@@ -135,11 +140,13 @@ impl<'a> RawEvent<'a> {
                 });
             }
             if object.tag().is_none_or(str::is_empty) {
-                return Ok(Some(RawEvent::Event(StreamEvent::Other(object.to_map()))));
+                return Ok(Some(DecodedEvent::Event(StreamEvent::Other(
+                    object.to_map(),
+                ))));
             }
         }
         match StreamEvent::read(&json) {
-            Ok(event) => Ok(Some(RawEvent::Event(event))),
+            Ok(event) => Ok(Some(DecodedEvent::Event(event))),
             Err(mismatch) => Err(EventError::Unreadable(serde::de::Error::custom(mismatch))),
         }
     }
@@ -283,15 +290,15 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn decode<'a>(name: &str, data: &'a str) -> RawEvent<'a> {
-        RawEvent::decode(name.as_bytes(), data.as_bytes())
+    fn decode<'a>(name: &str, data: &'a str) -> DecodedEvent<'a> {
+        DecodedEvent::decode(name.as_bytes(), data.as_bytes())
             .expect("an event")
             .expect("something to act on")
     }
 
     #[track_caller]
     fn error(name: &str, data: &str) -> (ApiError, Option<RequestId>) {
-        match RawEvent::decode(name.as_bytes(), data.as_bytes()) {
+        match DecodedEvent::decode(name.as_bytes(), data.as_bytes()) {
             Err(EventError::Error(event)) => (event.error, event.request_id),
             other => panic!("no error event: {other:?}"),
         }
@@ -304,7 +311,7 @@ mod tests {
             r#" {"delta" : {"text":"hi" , "type":"text_delta"} ,"index":2,
                 "type":"content_block_delta"  }   "#,
         ] {
-            let RawEvent::Delta { index: 2, delta } = decode("", data) else {
+            let DecodedEvent::Delta { index: 2, delta } = decode("", data) else {
                 panic!("not read as a piece: {data}");
             };
             assert_eq!(delta.kind, DeltaKind::Text);
@@ -312,7 +319,7 @@ mod tests {
         }
         let escaped = r#"{"type":"content_block_delta","index":0,
             "delta":{"type":"input_json_delta","partial_json":"{\"a\""}}"#;
-        let RawEvent::Delta { delta, .. } = decode("", escaped) else {
+        let DecodedEvent::Delta { delta, .. } = decode("", escaped) else {
             panic!("not read as a piece");
         };
         assert_eq!((delta.kind, &*delta.text), (DeltaKind::InputJson, "{\"a\""));
@@ -336,7 +343,10 @@ mod tests {
     #[test]
     fn empty_data_and_done_marks_are_ignored() {
         for data in ["", "  ", "[DONE]", "[DONE] "] {
-            assert_eq!(RawEvent::decode(b"data", data.as_bytes()).unwrap(), None);
+            assert_eq!(
+                DecodedEvent::decode(b"data", data.as_bytes()).unwrap(),
+                None
+            );
         }
     }
 
@@ -375,7 +385,7 @@ mod tests {
             r#"{"type":"content_block_stop"}"#,
         ] {
             assert!(
-                RawEvent::decode(b"ping", data.as_bytes()).is_err(),
+                DecodedEvent::decode(b"ping", data.as_bytes()).is_err(),
                 "{data}"
             );
         }
@@ -384,7 +394,7 @@ mod tests {
     #[test]
     fn malformed_utf_8_is_replaced() {
         let data = b"{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\xff\"}}";
-        let event = RawEvent::decode(b"", data).unwrap().unwrap();
+        let event = DecodedEvent::decode(b"", data).unwrap().unwrap();
         assert_eq!(event.into_event().as_text(), Some("a\u{fffd}"));
     }
 

@@ -581,11 +581,11 @@ impl Client {
 
 /// Returns the timeouts of a call with these settings, without a deadline.
 fn default_timeouts(settings: &Settings) -> Timeouts {
-    let answer = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
+    let timeout = settings.timeout.unwrap_or(Client::DEFAULT_TIMEOUT);
     Timeouts {
         connect: settings.connect_timeout,
         idle: settings.idle_timeout,
-        response: (!settings.stream_underneath).then_some(answer),
+        response: (!settings.stream_underneath).then_some(timeout),
         deadline: None,
     }
 }

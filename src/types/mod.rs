@@ -47,9 +47,10 @@ mod tokens;
 mod batch;
 
 // A streamed response: its events, and their fast decoder.
-mod decoded_event;
 mod delta;
 mod event;
+
+mod decoded_event;
 
 pub use self::api_error::{ApiError, ApiErrorType};
 pub use self::attempt::{Attempt, Delivery};

@@ -934,12 +934,15 @@ mod tests {
             Err(NotNow::OnEvent(server)),
             "only the end of the request makes room"
         );
-        let mut headers = LimitHeaders::default();
-        headers.values[OUTPUT] = HeaderValues {
-            limit: Some(2_000.0),
-            remaining: Some(0.0),
-        };
-        limiter.learn_from_headers(9.0, key, &headers);
+        // The bucket was full, and is empty without a charge to the request: others use it.
+        for remaining in [2_000.0, 0.0] {
+            let mut headers = LimitHeaders::default();
+            headers.values[OUTPUT] = HeaderValues {
+                limit: Some(2_000.0),
+                remaining: Some(remaining),
+            };
+            limiter.learn_from_headers(9.0, key, &headers);
+        }
         let decision = limiter.try_admit(9.0, &cost, &mut gate);
         assert_eq!(decision, Err(NotNow::NotBefore(14.0, server)));
     }

@@ -117,7 +117,7 @@ impl ServerBuckets {
             return;
         }
         self.now = now;
-        let decay = match self.buckets.iter().any(TokenBucket::has_decaying_state) {
+        let decay = match self.buckets.iter().any(TokenBucket::has_foreign_use) {
             true => token_bucket::decay(passed),
             false => 1.0,
         };
@@ -263,8 +263,7 @@ impl ServerBuckets {
     pub(crate) fn set_charging(&mut self, charging: OutputCharging) {
         self.charging = charging;
         self.charging_mismatch = 0.0;
-        let bucket = &mut self.buckets[self.bucket_of(OUTPUT)];
-        (bucket.foreign_rate, bucket.noise) = (0.0, 0.0);
+        self.buckets[self.bucket_of(OUTPUT)].foreign_rate = 0.0;
     }
 
     /// Tells when the server has room for a request.

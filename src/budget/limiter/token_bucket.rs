@@ -24,8 +24,6 @@ pub(crate) struct TokenBucket {
     pub(crate) variance: f64,
     /// The use by other clients, per second.
     pub(crate) foreign_rate: f64,
-    /// The mean distance of the headers from the band of the model.
-    pub(crate) noise: f64,
     /// An extra margin after refusals, which decays with successes.
     pub(crate) refusal_margin: f64,
     /// The largest `remaining` of any header.
@@ -84,7 +82,7 @@ pub(crate) struct BucketView {
 }
 
 impl TokenBucket {
-    /// Refills for `passed` seconds, over which foreign use and noise shrink by the factor `decay`.
+    /// Refills for `passed` seconds, over which foreign use shrinks by the factor `decay`.
     pub(crate) fn refill(&mut self, passed: f64, decay: f64) {
         if !self.is_known() {
             return;
@@ -95,7 +93,6 @@ impl TokenBucket {
         }
         let taken = self.foreign_rate * FOREIGN_USE_MEMORY * (1.0 - decay);
         self.foreign_rate *= decay;
-        self.noise *= decay;
         let level = self.available + self.uncharged;
         let refilled = level + self.rate() * passed - taken;
         self.available += lesser(refilled, greater(self.capacity, level)) - level;
@@ -144,7 +141,6 @@ impl TokenBucket {
             surprise = low - remaining - rounding;
             self.available -= surprise;
             self.corrections += surprise;
-            self.learn_noise(surprise);
             if is_busy || self.foreign_rate > 0.0 {
                 // The bucket may be shallower than its limit says: no other client took what the
                 // server never held.
@@ -159,11 +155,8 @@ impl TokenBucket {
             self.available += raise;
             self.corrections -= raise;
             self.limit_to_capacity();
-            self.learn_noise(raise);
             let rate = self.foreign_rate - FOREIGN_USE_GAIN * raise / interval;
             self.foreign_rate = rate.max(0.0);
-        } else {
-            self.noise *= NOISE_DECAY;
         }
         self.highest_remaining = self.highest_remaining.max(remaining);
         surprise
@@ -207,15 +200,9 @@ impl TokenBucket {
         self.foreign_rate = rate.min(MAX_FOREIGN_USE * self.rate());
     }
 
-    /// Adds the distance of a header from the band to the mean.
-    fn learn_noise(&mut self, distance: f64) {
-        let sample = distance.min(MAX_NOISE_SAMPLE * self.capacity);
-        self.noise += NOISE_GAIN * (sample - self.noise);
-    }
-
     /// Returns what must be available to admit a request of this cost: its cost and a margin.
     pub(crate) fn required(&self, d: usize, cost: f64, variance: f64, load: Load) -> f64 {
-        let mut margin = self.refusal_margin + NOISE_MARGIN * self.noise;
+        let mut margin = self.refusal_margin;
         if d != REQUESTS {
             margin += BASE_MARGIN * self.capacity;
         }
@@ -263,14 +250,12 @@ impl TokenBucket {
 
     /// Returns whether time alone lowers the margin or raises the capacity noticeably.
     pub(crate) fn is_margin_decaying(&self) -> bool {
-        self.is_guess
-            || self.foreign_rate > MIN_FOREIGN_USE * self.rate()
-            || self.noise > MIN_NOISE * self.capacity
+        self.is_guess || self.foreign_rate > MIN_FOREIGN_USE * self.rate()
     }
 
-    /// Returns whether there is foreign use or noise that decays.
-    pub(crate) fn has_decaying_state(&self) -> bool {
-        self.foreign_rate + self.noise > 0.0
+    /// Returns whether there is foreign use, which decays.
+    pub(crate) fn has_foreign_use(&self) -> bool {
+        self.foreign_rate > 0.0
     }
 
     pub(crate) fn is_known(&self) -> bool {
@@ -291,12 +276,12 @@ impl TokenBucket {
     }
 }
 
-/// Returns the factor by which foreign use and noise shrink in `passed` seconds.
+/// Returns the factor by which foreign use shrinks in `passed` seconds.
 pub(crate) fn decay(passed: f64) -> f64 {
     exp(-passed / FOREIGN_USE_MEMORY)
 }
 
-/// Time constant in seconds of the decay of foreign use and noise: one minute, as deep as a bucket.
+/// Time constant in seconds of the decay of foreign use: one minute, as deep as a bucket.
 /// The decay also makes the shares of several processes even: a process that believes in more
 /// foreign use regains more per second.
 ///
@@ -374,33 +359,6 @@ const MARGIN_DEVIATIONS: f64 = 2.0;
 /// Moves, doubled: `long answers 500` ratio 1.144 → 1.162; `long answers 500, promised` ratio
 /// 1.173 → 1.183.
 const MAX_DEVIATION_MARGIN: f64 = 0.1;
-
-/// Margin in multiples of the noise.
-///
-/// Moves, doubled: `per second, 50 a minute, 500` ratio 1.12 → 5.04, 429s 3.6 → 1.7, longest
-/// wait 52 → 201 s; `per second` ratio 1.04 → 4.02, 429s 1.0 → 0.2, longest wait 26 → 79 s; 1
-/// more.
-const NOISE_MARGIN: f64 = 3.0;
-
-/// Weight of one header in the noise.
-///
-/// Moves no row: flat between the half and the double.
-const NOISE_GAIN: f64 = 0.05;
-
-/// Largest sample of noise, as a share of the capacity.
-///
-/// Moves no row: a bound for rare outliers.
-const MAX_NOISE_SAMPLE: f64 = 0.05;
-
-/// Factor of the noise for each header inside the band.
-///
-/// Moves no row: flat between 0.96 and 0.99.
-const NOISE_DECAY: f64 = 0.98;
-
-/// Noise below this share of the capacity is no reason to look again at a waiting request.
-///
-/// Moves no row: no request of the scenarios waits for a margin alone.
-const MIN_NOISE: f64 = 0.001;
 
 /// Level that is left to other clients, as a share of the capacity. An earlier simulation of a
 /// steady tenant of 30 % had 39, 4.7, 0.3 and 0 refusals at 0, 3, 6 and 10 %.
@@ -536,11 +494,7 @@ mod tests {
     fn margins_never_exceed_the_capacity() {
         let mut bucket = TokenBucket::default();
         bucket.set_limit(1_000.0, 1.0);
-        (
-            bucket.refusal_margin,
-            bucket.noise,
-            bucket.highest_remaining,
-        ) = (1e9, 1e9, 1e9);
+        (bucket.refusal_margin, bucket.highest_remaining) = (1e9, 1e9);
         bucket.foreign_rate = bucket.rate();
         assert_eq!(bucket.required(1, 900.0, 1e12, Load::InFlight), 1_000.0);
         assert_eq!(bucket.required(1, 5_000.0, 1e12, Load::InFlight), 1_000.0);

@@ -620,7 +620,7 @@ mod tests {
             );
         }
         assert_eq!(server.level(INPUT).0, 3_000.0);
-        assert_eq!(server.buckets[INPUT].refusal_margin, 1_100.0);
+        assert_eq!(server.buckets[INPUT].refusal_margin, 600.0);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl ServerBuckets {
                 }
             }
             if is_new_round {
-                self.raise_refusal_margin(d, charge.cost[d], remaining);
+                self.raise_refusal_margin(d, remaining);
             }
         }
         if is_new_round {
@@ -70,7 +70,7 @@ impl ServerBuckets {
     }
 
     /// Raises the margin of a bucket of tokens. A bucket of requests that is empty has other users.
-    fn raise_refusal_margin(&mut self, d: usize, cost: f64, remaining: Option<f64>) {
+    fn raise_refusal_margin(&mut self, d: usize, remaining: Option<f64>) {
         let bucket = &mut self.buckets[d];
         if d == REQUESTS {
             if remaining.is_some_and(|remaining| remaining < ONE_REQUEST) {
@@ -78,10 +78,8 @@ impl ServerBuckets {
             }
             return;
         }
-        bucket.refusal_margin = (bucket.refusal_margin
-            + REFUSAL_MARGIN_STEP * bucket.capacity
-            + REFUSAL_MARGIN_OF_COST * cost)
-            .min(MAX_REFUSAL_MARGIN * bucket.capacity);
+        let margin = bucket.refusal_margin + REFUSAL_MARGIN_STEP * bucket.capacity;
+        bucket.refusal_margin = margin.min(MAX_REFUSAL_MARGIN * bucket.capacity);
     }
 
     /// Guesses limits after a refusal that neither headers nor text explain, from what was `used`
@@ -170,11 +168,6 @@ const DEFAULT_RETRY_AFTER: f64 = 1.0;
 ///
 /// Moves no row: refusals of the scenarios are too rare.
 const REFUSAL_MARGIN_STEP: f64 = 0.01;
-
-/// Margin that each round of refusals adds, as a share of the cost of the refused request.
-///
-/// Moves no row: refusals of the scenarios are too rare.
-const REFUSAL_MARGIN_OF_COST: f64 = 0.1;
 
 /// A guessed limit as a share of the use when the server refused, and its factor for each further
 /// round of refusals.

@@ -166,7 +166,7 @@ const DEFAULT_RETRY_AFTER: f64 = 1.0;
 
 /// Margin that each round of refusals adds, as a share of the capacity.
 ///
-/// Moves no row: refusals of the scenarios are too rare.
+/// Moves no row between the half and the double. At 0: `30% tenant, no headers` 429s 98.4 → 105.4.
 const REFUSAL_MARGIN_STEP: f64 = 0.01;
 
 /// A guessed limit as a share of the use when the server refused, and its factor for each further

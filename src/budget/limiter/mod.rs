@@ -46,7 +46,8 @@
 //! the ratio of makespan to demand / limit by at least 0.01, 429s by at least 0.7 and 10 %, 529s by
 //! at least 2 and 10 %. Smaller movements are noise, since any change of timing shifts all later
 //! events. `simulation/goals.rs` prints the table. The simulation is a model: a constant at which
-//! no row moves is at a flat optimum there, or no scenario reaches it. Lines without a number of
+//! no row moves is at a flat optimum there, or no scenario reaches it; its doc then says what moves
+//! at the value at which its mechanism does not exist, or why it stays. Lines without a number of
 //! seeds are means over 10 seeds.
 
 mod math;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::call::totals::Totals;
 use crate::types::WaitCause;
 
+/// The callback of a run for progress reports.
 pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
 
 /// The progress of a bulk run; see [`Bulk::on_progress`](crate::Bulk::on_progress).
@@ -13,10 +14,9 @@ pub(super) type OnProgress = dyn Fn(&Progress) + Send + Sync;
 /// use anthropic_blocking::Progress;
 ///
 /// fn show(progress: &Progress) {
-///     let Progress { done, failed, waiting, cost, .. } = progress;
-///     println!("{done} done, {failed} failed, {waiting} wait, {cost:?} dollars");
+///     println!("{} done, {} failed", progress.done, progress.failed);
 ///     if let Some(cause) = progress.cause {
-///         println!("waiting for: {cause}");
+///         println!("{} requests wait for: {cause}", progress.waiting);
 ///     }
 /// }
 /// ```

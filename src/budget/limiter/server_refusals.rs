@@ -1,5 +1,5 @@
-//! What refusals teach about the server's buckets: a lower level, foreign use, another way of
-//! charging, or limits where no header tells them.
+//! How a refusal corrects the model of the server's buckets: a lower level, use by other clients,
+//! another way of charging, or guessed limits where no header states them.
 
 use crate::types::Dimension;
 
@@ -12,12 +12,12 @@ use super::token_bucket::{MAX_REFUSAL_MARGIN, TOKENS_ROUNDING, TokenBucket};
 use crate::budget::cost::{OUTPUT, PerDimension, REQUESTS};
 
 impl ServerBuckets {
-    /// Learns from a refusal of a request that was settled at no cost. The headers of the refusal
-    /// are an upper bound of the levels.
+    /// Corrects the model after a refusal, whose request has been settled at no cost. The headers of
+    /// the refusal are an upper bound of the levels. `dimension` is the limit that the refusal names.
     ///
-    /// Returns whether the server refused for requests although some remain: it then counts them
-    /// over an interval shorter than a minute. Of each round of refusals only the first can return
-    /// true.
+    /// Returns true if the server refused for the limit of requests although some remain: the server
+    /// then counts requests over an interval shorter than a minute. Only the first refusal of a round
+    /// returns true.
     pub(crate) fn learn_from_refusal(
         &mut self,
         charge: &ExpectedCharge,
@@ -27,11 +27,11 @@ impl ServerBuckets {
         for (d, bucket) in self.buckets.iter_mut().enumerate() {
             let remaining = headers.values[dimension_of(d)].remaining;
             if let Some(remaining) = remaining.filter(|_| bucket.is_known()) {
-                let to_come = match d {
+                let not_yet_charged = match d {
                     OUTPUT => OUTPUT_TO_COME * bucket.reserved,
                     _ => 0.0,
                 };
-                bucket.lower_to(remaining - to_come);
+                bucket.lower_to(remaining - not_yet_charged);
             }
         }
         let is_new_round = self.now >= self.last_refusal_round + REFUSAL_ROUND;
@@ -50,13 +50,14 @@ impl ServerBuckets {
             let bucket = &mut self.buckets[d];
             if remaining.is_none() && bucket.is_known() {
                 let wait = headers.retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
+                // After the wait the refill has made room for the request.
                 bucket.lower_to(charge.cost[d] - wait * bucket.rate());
                 if is_new_round {
                     bucket.suspect_foreign_use();
                 }
             }
             if is_new_round {
-                self.raise_refusal_margin(d, remaining);
+                self.react_to_round(d, remaining);
             }
         }
         if is_new_round {
@@ -69,8 +70,9 @@ impl ServerBuckets {
         is_new_round && has_requests_left && dimension == Some(Dimension::Requests)
     }
 
-    /// Raises the margin of a bucket of tokens. A bucket of requests that is empty has other users.
-    fn raise_refusal_margin(&mut self, d: usize, remaining: Option<f64>) {
+    /// Reacts to a new round of refusals: raises the margin of a bucket of tokens, and assumes use by
+    /// other clients of a bucket of requests that is empty.
+    fn react_to_round(&mut self, d: usize, remaining: Option<f64>) {
         let bucket = &mut self.buckets[d];
         if d == REQUESTS {
             if remaining.is_some_and(|remaining| remaining < ONE_REQUEST) {
@@ -82,12 +84,12 @@ impl ServerBuckets {
         bucket.refusal_margin = margin.min(MAX_REFUSAL_MARGIN * bucket.capacity);
     }
 
-    /// Guesses limits after a refusal that neither headers nor text explain, from what was `used`
-    /// in the last minute.
+    /// Guesses limits from what was `used` in the last minute, after a refusal that neither headers
+    /// nor text explain. The history of levels starts anew, because the levels were unknown.
     ///
-    /// Each further round of refusals lowers a guess; one that has grown far is first brought down
-    /// to twice the use. No guess is below the lowest limit of any tier: such a use was not the
-    /// cause of the refusal.
+    /// Each further round of refusals lowers a guess; a guess above twice the use is first lowered to
+    /// twice the use. No guess is below the lowest limit of any tier: a lower use cannot be the cause
+    /// of the refusal.
     pub(crate) fn guess_limits(&mut self, dimension: Option<Dimension>, used: &PerDimension<u64>) {
         let has_guess = self.buckets.iter().any(|bucket| bucket.is_guess);
         if self.now < self.last_refusal_round + REFUSAL_ROUND && has_guess {
@@ -113,7 +115,7 @@ impl ServerBuckets {
         self.record_levels();
     }
 
-    /// Sets a limit that the text of a refusal stated, unless a header has told one.
+    /// Sets a limit that the text of a refusal states, unless a header has stated the limit.
     pub(crate) fn set_stated_limit(&mut self, dimension: Dimension, limit: f64) {
         if !self.is_limit_unknown(Some(dimension)) {
             return;
@@ -138,8 +140,8 @@ impl ServerBuckets {
     }
 }
 
-/// Refusals within this many seconds are one round: all of them answer requests that were sent
-/// before the first refusal was known.
+/// Refusals within this many seconds are one round: their requests were sent before the first
+/// refusal was known.
 ///
 /// Moves (3 seeds), doubled: `unknown, no headers` 429s 67.0 → 82.0; `mute, input` 429s 65.7 →
 /// 75.7; 1 more.

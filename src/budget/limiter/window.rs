@@ -1,4 +1,4 @@
-//! The sliding window: what the caller permits in any 60 seconds.
+//! The sliding window: a rate limiter for the limits that the caller has set for any 60 seconds.
 
 use crate::types::Dimension;
 
@@ -11,9 +11,8 @@ use crate::budget::limits::Limits;
 ///
 /// The whole cost of a request counts in the slot of its admission, first as estimated, then
 /// corrected in place. A slot expires when its end is 60 s old, so the sums are never below those
-/// of an exact log. The window counts whether limits are set or not, so that new limits apply to
-/// the past minute at once. A correction is a plain `slot += delta`, without an identity, so that
-/// it can be stored or sent.
+/// of a log with exact times. The window counts whether limits are set or not, so that new limits
+/// apply to the past minute at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     limits: Limits,
@@ -56,13 +55,13 @@ impl Window {
         }
     }
 
-    /// Changes the limits. Lower ones hold for minutes that begin after the change: nothing is
-    /// admitted until the sums fit.
+    /// Changes the limits. If the sums of the last minute exceed the new limits, nothing is admitted
+    /// until they fit.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// Moves on to `now` and empties the slots that have expired.
+    /// Advances to `now` and empties the slots that have expired.
     pub(crate) fn advance(&mut self, now: Time) {
         let newest_slot = slot_number(now);
         if newest_slot >= self.newest_slot + SLOTS {
@@ -96,7 +95,7 @@ impl Window {
         entry
     }
 
-    /// Sets what a request counts; has no effect once its slot has expired.
+    /// Replaces the cost that is counted for a request, unless its slot has expired.
     pub(crate) fn correct(&mut self, entry: &mut WindowEntry, counts: PerDimension<u64>) {
         let before = std::mem::replace(&mut entry.counted, counts);
         if entry.slot + SLOTS <= self.newest_slot {
@@ -109,14 +108,14 @@ impl Window {
         }
     }
 
-    /// Raises what a request counts to the output that its stream has shown.
+    /// Raises the counted output of a request to the output received so far.
     pub(crate) fn raise_output(&mut self, entry: &mut WindowEntry, seen: u64) {
         let mut counts = entry.counted;
         counts[OUTPUT] = counts[OUTPUT].max(seen);
         self.correct(entry, counts);
     }
 
-    /// Ends the uncertainty about a request. Its counts stay until its slot expires.
+    /// Removes a request from those in flight. Its counted cost stays until its slot expires.
     pub(crate) fn remove_in_flight(&mut self, entry: &WindowEntry) {
         self.in_flight -= 1;
         for d in 0..3 {
@@ -124,39 +123,39 @@ impl Window {
             self.variance_in_flight[d] -= entry.variance[d];
         }
         if self.in_flight == 0 {
-            // Sums of floats drift.
+            // Rounding errors add up: start anew.
             self.variance_in_flight = [0.0; 3];
         }
     }
 
-    /// Returns when a request will fit, by all that is known now, and which dimension decides;
-    /// `None` for now.
+    /// Returns when a request will fit, as far as is known now, and the dimension with the longest
+    /// wait; `None` if the request fits now.
     pub(crate) fn earliest(&self, estimate: &Estimate) -> Option<(Time, Dimension)> {
-        let mut earliest: Option<(Time, Dimension)> = None;
+        let mut latest: Option<(Time, Dimension)> = None;
         for dimension in Dimension::ALL {
             let d = dimension.index();
             let Some(limit) = self.limits.of(dimension) else {
                 continue;
             };
-            // A request that is larger than the limit goes alone.
+            // A request that is larger than the limit is admitted into an empty window.
             let cost = estimate.promise[d].min(limit);
             if self.sums[d] + cost + limit / MARGIN_DIVISOR <= limit {
-                // There is room for the largest margin.
+                // The window has room even for the largest margin.
                 continue;
             }
             let required = self.sums[d] + cost + self.margin(d, estimate).min(limit - cost);
             if required > limit {
                 let time = self.time_of_expiry(d, required - limit);
-                if earliest.is_none_or(|(latest, _)| time > latest) {
-                    earliest = Some((time, dimension));
+                if latest.is_none_or(|(latest, _)| time > latest) {
+                    latest = Some((time, dimension));
                 }
             }
         }
-        earliest
+        latest
     }
 
-    /// Returns the earliest time at which `queued` and a request can all have been admitted, in the
-    /// best case: the requests in flight cost nothing.
+    /// Returns a lower bound of the time at which a request is admitted behind queued requests whose
+    /// cost is `queued`, assuming that the requests in flight cost nothing.
     pub(crate) fn earliest_possible(
         &self,
         now: Time,
@@ -231,12 +230,12 @@ impl Window {
         )
     }
 
-    /// Returns when `tokens` of a sum will have expired.
-    fn time_of_expiry(&self, d: usize, tokens: u64) -> Time {
+    /// Returns when this amount of a sum will have expired.
+    fn time_of_expiry(&self, d: usize, amount: u64) -> Time {
         let mut expired = 0;
         for slot in self.newest_slot + 1..=self.newest_slot + SLOTS {
             expired += self.slots[(slot % SLOTS) as usize][d];
-            if expired >= tokens {
+            if expired >= amount {
                 return slot_start(slot);
             }
         }
@@ -254,14 +253,14 @@ fn slot_start(number: u64) -> Time {
     (number - SLOTS) as f64 / SLOTS_PER_SECOND
 }
 
-/// Slots per second. Against slots of 10 ms, runs take 0.3 to 0.4 % longer with slots of 250 ms and
+/// Slots per second. Against slots of 10 ms, runs of the simulation take 0.3 to 0.4 % longer with slots of 250 ms and
 /// 1.2 to 1.6 % longer with slots of 1 s; slots of 100 ms need 2.5 times the memory.
 const SLOTS_PER_SECOND: f64 = 4.0;
 
-/// Slots of 60 s, and one that has begun.
-const SLOTS: u64 = 241;
+/// The slots of a minute, and the slot in progress.
+const SLOTS: u64 = (SECONDS_PER_MINUTE * SLOTS_PER_SECOND) as u64 + 1;
 
-/// Standard deviations of the sum of all estimates in flight that stay free. An earlier simulation
+/// The margin, in standard deviations of the sum of all estimates in flight. An earlier simulation
 /// exceeded the output limit by 14, 9 and 4 % at 0, 1 and 2 deviations.
 ///
 /// Moves, halved: `output 5000, half` ratio 1.13 → 1.08, charged 1.14 → 1.20; `output 5000,

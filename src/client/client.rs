@@ -110,7 +110,7 @@ impl Client {
     }
 
     /// Returns the budget, which decides when this client and its copies may send: limits, usage,
-    /// and who waits for what. Pass it to [`ClientBuilder::budget`](crate::ClientBuilder::budget)
+    /// and which requests wait for what. Pass it to [`ClientBuilder::budget`](crate::ClientBuilder::budget)
     /// to share the limits with another client, such as one with another key of the same
     /// organization.
     pub fn budget(&self) -> &Budget {

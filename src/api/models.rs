@@ -1,4 +1,4 @@
-//! The Models endpoints: which models there are, and what each can do.
+//! The endpoints of the Models API: list the models, and get one model's capabilities.
 
 use crate::api::endpoint::path_with_id;
 use crate::api::pages::Pages;
@@ -15,9 +15,10 @@ impl Client {
 
 /// The Models API; see [`Client::models`].
 ///
-/// Its methods send short calls: each attempt may take the client's
-/// [`timeout`](crate::ClientBuilder::timeout), by default as long as its idle timeout of 180 s.
-/// Failures are retried, up to the client's deadline.
+/// Each attempt of a call may take as long as the client's
+/// [`timeout`](crate::ClientBuilder::timeout); if none is set, as long as the client's
+/// [`idle_timeout`](crate::ClientBuilder::idle_timeout), by default 180 s. Failures are retried by
+/// the client's retry policy, at most until the client's deadline.
 ///
 /// ```
 /// use anthropic_blocking::{Models, Result};
@@ -32,8 +33,8 @@ pub struct Models<'a> {
 }
 
 impl<'a> Models<'a> {
-    /// Lists the models that the key may use, the newest first, without the retired ones:
-    /// `GET /v1/models`. Each page is requested when the iterator needs it.
+    /// Lists the models that the API key may use, the newest first, without the retired ones:
+    /// `GET /v1/models`. The iterator requests each page when it needs the page's first item.
     ///
     /// ```no_run
     /// use anthropic_blocking::{Client, ModelInfo, Result};
@@ -47,7 +48,7 @@ impl<'a> Models<'a> {
         Pages::by_id(self.client, PATH)
     }
 
-    /// Fetches one model by its id or an alias: `GET /v1/models/{id}`. Blocks for one short call.
+    /// Fetches one model by its id or an alias: `GET /v1/models/{id}`. Blocks until the response.
     ///
     /// ```
     /// # fn show(client: &anthropic_blocking::Client) -> anthropic_blocking::Result<()> {
@@ -58,9 +59,9 @@ impl<'a> Models<'a> {
     ///
     /// # Errors
     ///
-    /// Kind [`NotFound`](crate::ErrorKind::NotFound) if there is no such model, or the key may not
-    /// use it; `InvalidRequest` for an empty id, before anything is sent. Otherwise the errors of
-    /// any call.
+    /// Kind [`NotFound`](crate::ErrorKind::NotFound) if there is no such model, or the API key may
+    /// not use the model; `InvalidRequest` for an empty id, before anything is sent. Otherwise the
+    /// errors of any call.
     pub fn get(&self, id: impl Into<Model>) -> Result<ModelInfo> {
         let path = path_with_id("GET", PATH, id.into().as_str())?;
         let (info, _) = self.client.request_json("GET", &path, "a model")?;

@@ -1,4 +1,4 @@
-//! One call of an endpoint: what is sent, and what a response says in its headers.
+//! One call of an endpoint: the request to send, and the values of the response's headers.
 
 use std::time::{Duration, Instant};
 
@@ -11,54 +11,58 @@ use crate::error::{Cause, Error, Result, json_error};
 use crate::http::{OutgoingRequest, Response, Timeouts, rate_limits};
 use crate::types::{ErrorKind, Model, RateLimits, RequestId, ResponseMeta};
 
-/// One call of an endpoint.
+/// One call of an endpoint: the request and its settings, the same for each attempt.
 pub(crate) struct Call<'a> {
     pub(crate) core: &'a Core,
     pub(crate) settings: &'a Settings,
     pub(crate) method: &'static str,
     pub(crate) path: &'a str,
     pub(crate) body: Option<&'a [u8]>,
-    /// Whether the request may be repeated although its outcome is unknown: it only reads, or costs
-    /// nothing.
+    /// Whether the request may be sent again if it is unknown whether the server has run it: true
+    /// for requests that only read or cost nothing.
     pub(crate) repeatable: bool,
-    /// The timeout of a response that comes in one piece; `None` for streams, which have the idle
-    /// timeout.
+    /// The timeout of a response that comes in one piece; `None` for streams, to which only the
+    /// idle timeout applies.
     pub(crate) response_timeout: Option<Duration>,
-    /// The class and the cost for which the budget must have room; `None` for endpoints without
-    /// limits.
+    /// The model class and the estimated cost to reserve in the budget before an attempt; `None`
+    /// for endpoints that have no rate limits.
     pub(crate) cost: Option<(ModelClass, Cost)>,
-    /// The model of the request, for the totals.
+    /// The model to whose usage totals the attempts are added.
     pub(crate) model: Option<&'a Model>,
-    /// The start of the deadline.
+    /// When the call began: its deadline counts from here.
     pub(crate) start: Instant,
 }
 
-/// A call that succeeded. The caller settles its usage.
+/// A call that succeeded.
 pub(crate) struct CompletedCall<T> {
     pub(crate) value: T,
     pub(crate) meta: ResponseMeta,
+    /// The usage of the successful attempt. It is still open: whoever receives it settles it with
+    /// the usage that the response reports.
     pub(crate) attempt_usage: AttemptUsage,
 }
 
-/// The status of a response, and what its headers say.
+/// The status of a response, and the header values that decide about retries and rate limits.
 #[derive(Debug, Default)]
 pub(super) struct ResponseHead {
     pub(super) status: Option<u16>,
     pub(super) request_id: Option<RequestId>,
     pub(super) rate_limits: RateLimits,
-    /// The header `x-should-retry`.
+    /// The header `x-should-retry`; `None` unless it is `true` or `false`.
     pub(super) should_retry: Option<bool>,
 }
 
 impl Call<'_> {
-    /// Returns what the call does, for texts: the method, and the path without its query.
+    /// Returns a description of the call for logs and error texts: the method, and the path without
+    /// its query.
     pub(crate) fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or("");
         format!("{} {path}", self.method)
     }
 
-    /// Returns what the call does, for the text of a failure; with the host, and the proxy before it,
-    /// where the host was not reached.
+    /// Like [`action`](Call::action), for the text of a failure with this cause. If the request
+    /// cannot have reached the server, the description names the host, and the proxy if there is
+    /// one.
     pub(super) fn action_for(&self, cause: &Cause) -> String {
         let action = self.action();
         if !cause.is_out_of_reach() {
@@ -71,7 +75,8 @@ impl Call<'_> {
         }
     }
 
-    /// Returns the request of an attempt that may take `time_left`.
+    /// Builds the HTTP request of one attempt. The attempt must end within `time_left`; `None` is
+    /// no limit.
     pub(super) fn outgoing_request(&self, time_left: Option<Duration>) -> OutgoingRequest<'_> {
         OutgoingRequest {
             method: self.method,
@@ -87,12 +92,13 @@ impl Call<'_> {
         }
     }
 
+    /// Reads the status and the headers of a response.
     pub(super) fn read_head(&self, response: &Response) -> ResponseHead {
-        let wall = self.core.sleeper.clock().wall();
+        let wall_time = self.core.sleeper.clock().wall();
         ResponseHead {
             status: Some(response.status),
             request_id: response.shown_header("request-id").and_then(RequestId::new),
-            rate_limits: rate_limits::read(response.headers(), wall),
+            rate_limits: rate_limits::read(response.headers(), wall_time),
             should_retry: match response.header("x-should-retry") {
                 Some("true") => Some(true),
                 Some("false") => Some(false),
@@ -101,22 +107,24 @@ impl Call<'_> {
         }
     }
 
-    /// Whether nothing more may be sent.
+    /// Returns whether no further attempt may be sent. Requests in flight may end, unless
+    /// [`is_aborted`](Call::is_aborted).
     pub(super) fn is_cancelled(&self) -> bool {
         self.core.sleeper.is_stopped() || self.settings.cancel.is_stopped()
     }
 
-    /// Whether requests in flight are aborted, too.
+    /// Returns whether requests in flight must end as well.
     pub(super) fn is_aborted(&self) -> bool {
         self.core.sleeper.is_stopped() || self.settings.cancel.is_aborted()
     }
 
-    /// Returns the time until the deadline.
+    /// Returns the time until the deadline; `None` if the call has no deadline.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let deadline = self.settings.deadline?;
         Some(deadline.saturating_sub(self.time_since(self.start)))
     }
 
+    /// Returns the time since `start` by the client's clock; zero if `start` is in the future.
     pub(super) fn time_since(&self, start: Instant) -> Duration {
         let now = self.core.sleeper.clock().now();
         now.saturating_duration_since(start)
@@ -127,9 +135,9 @@ impl Call<'_> {
 ///
 /// # Errors
 ///
-/// Kind `InvalidRequest` if a value of the caller cannot be written.
+/// Kind `InvalidRequest` if the body has a value that JSON cannot express.
 pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(TYPICAL_BODY);
+    let mut bytes = Vec::with_capacity(INITIAL_BODY_CAPACITY);
     serde_json::to_writer(&mut bytes, body).map_err(|error| {
         let cause = Cause::Unusable {
             what: "it cannot be written as JSON".into(),
@@ -140,6 +148,6 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Bytes for which a body has room at first: most requests are longer than the 128 bytes with which
-/// `to_vec` begins.
-const TYPICAL_BODY: usize = 4096;
+/// Bytes to allocate for a body at first. Most requests are longer than the 128 bytes with which
+/// `serde_json::to_vec` begins, and growing from there would copy them several times.
+const INITIAL_BODY_CAPACITY: usize = 4096;

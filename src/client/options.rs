@@ -1,4 +1,4 @@
-//! The settings in which a copy of a client differs.
+//! [`Options`]: the settings that a copy of a client has in place of the client's own.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::call::retry::RetryPolicy;
 use crate::error::Result;
 use crate::http::{Headers, Secret};
 
-/// Settings for a copy of a client; see [`Client::with`](crate::Client::with). A setting that is not
-/// set here keeps the value that the client has.
+/// Settings for a copy of a client; see [`Client::with`](crate::Client::with). The copy keeps the
+/// client's value of each setting that is not set here.
 ///
 /// ```
 /// use anthropic_blocking::{Client, Options, RetryPolicy};
@@ -45,14 +45,14 @@ impl Options {
     }
 
     /// Sets how long connecting may take; see
-    /// [`ClientBuilder::connect_timeout`](crate::ClientBuilder::connect_timeout). Zero counts as a
-    /// millisecond.
+    /// [`ClientBuilder::connect_timeout`](crate::ClientBuilder::connect_timeout). The minimum
+    /// is 1 ms.
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
         self.connect_timeout = Some(timeout.max(MIN_TIMEOUT));
         self
     }
 
-    /// Sets whether `create` streams underneath; see
+    /// Sets whether `create` receives the response as a stream before returning it whole; see
     /// [`ClientBuilder::stream_underneath`](crate::ClientBuilder::stream_underneath).
     pub fn stream_underneath(mut self, stream: bool) -> Options {
         self.stream_underneath = Some(stream);
@@ -60,15 +60,14 @@ impl Options {
     }
 
     /// Sets how long the server may be silent; see
-    /// [`ClientBuilder::idle_timeout`](crate::ClientBuilder::idle_timeout). Zero counts as a
-    /// millisecond.
+    /// [`ClientBuilder::idle_timeout`](crate::ClientBuilder::idle_timeout). The minimum is 1 ms.
     pub fn idle_timeout(mut self, timeout: Duration) -> Options {
         self.idle_timeout = Some(timeout.max(MIN_TIMEOUT));
         self
     }
 
     /// Sets how long one attempt may wait for a response that comes in one piece; see
-    /// [`ClientBuilder::timeout`](crate::ClientBuilder::timeout). Zero counts as a millisecond.
+    /// [`ClientBuilder::timeout`](crate::ClientBuilder::timeout). The minimum is 1 ms.
     pub fn timeout(mut self, timeout: Duration) -> Options {
         self.timeout = Some(timeout.max(MIN_TIMEOUT));
         self
@@ -83,7 +82,8 @@ impl Options {
     }
 
     /// Sets how often and how long calls are retried; see
-    /// [`ClientBuilder::retry`](crate::ClientBuilder::retry). Replaces the whole policy.
+    /// [`ClientBuilder::retry`](crate::ClientBuilder::retry). `policy` replaces the client's whole
+    /// policy.
     pub fn retry(mut self, policy: RetryPolicy) -> Options {
         self.retry = Some(policy);
         self
@@ -96,7 +96,7 @@ impl Options {
     ///
     /// let limits = Limits::per_minute().input_tokens(1_000);
     /// let client = Client::builder().api_key("test").limits(limits).build()?;
-    /// // A count by the server, since the size of a picture says little about its tokens.
+    /// // The size of a picture says little about its tokens: use a count by the server.
     /// let counted = client.with(Options::new().input_estimate(InputEstimate::Exact(1_250)));
     /// let request = MessageRequest::new("claude-haiku-4-5", 64).user("What is in the picture?");
     /// let error = counted.messages().create(&request).unwrap_err();
@@ -108,8 +108,8 @@ impl Options {
         self
     }
 
-    /// Sets a header, in place of one of the same name that the client has. `x-api-key` or
-    /// `authorization` replaces the client's key or token, whichever the client has.
+    /// Sets a header. It replaces the client's header of the same name. `x-api-key` and
+    /// `authorization` each replace the client's credential, be it a key or a token.
     ///
     /// ```
     /// use anthropic_blocking::testing::TestServer;
@@ -138,7 +138,7 @@ impl Options {
         Ok(self)
     }
 
-    /// Adds a value to the `anthropic-beta` header.
+    /// Adds a value to the client's `anthropic-beta` header.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ impl Options {
         Ok(self)
     }
 
-    /// Changes the settings of a copy.
+    /// Writes the settings that were set here over those of the copy.
     pub(super) fn apply(self, settings: &mut Settings) {
         settings.connect_timeout = self.connect_timeout.unwrap_or(settings.connect_timeout);
         settings.stream_underneath = self.stream_underneath.unwrap_or(settings.stream_underneath);
@@ -162,16 +162,18 @@ impl Options {
             if is_credential(name) {
                 CREDENTIAL_HEADERS
                     .iter()
-                    .for_each(|name| settings.headers.remove(name));
+                    .for_each(|credential| settings.headers.remove(credential));
             }
-            // Cannot fail: the setter has checked the header.
+            // Cannot fail: `Options::header` has checked the name and the value.
             let _ = settings.headers.set(name, &value.0);
         }
         for beta in &self.betas {
+            // Cannot fail: `Options::beta` has checked the value.
             let _ = settings.headers.append("anthropic-beta", beta);
         }
     }
 }
 
-/// The least timeout, for which a timeout of zero counts: a setter cannot return an error.
+/// Minimum of all timeouts. It replaces a timeout of zero, which the setters cannot reject since
+/// they do not return a `Result`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);

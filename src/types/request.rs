@@ -10,6 +10,8 @@ use super::thinking::Thinking;
 use super::tool::{Tool, ToolChoice};
 use super::wire::wire_struct;
 
+// In `wire_struct!`, a field is `req` (required), `opt` (an `Option`) or `def` (left out if it has
+// its default value).
 wire_struct! {
     /// A request for a message, for [`Messages::create`](crate::Messages::create).
     ///
@@ -26,7 +28,7 @@ wire_struct! {
     pub struct MessageRequest {
         /// The model.
         req model: Model,
-        /// The most output tokens, thinking included.
+        /// The maximum number of output tokens, thinking included.
         req max_tokens: u64,
         /// The conversation so far.
         req messages: Vec<MessageParam>,
@@ -41,7 +43,7 @@ wire_struct! {
         /// Nucleus sampling: the probability mass to sample from, 0 to 1. Newer models accept only
         /// 0.99 and above.
         opt top_p: f64,
-        /// Sampling from only the `top_k` most likely tokens. Newer models reject it.
+        /// How many of the most likely tokens are sampled from. Newer models reject `top_k`.
         opt top_k: u64,
         /// Whether and how the model thinks before it responds.
         opt thinking: Thinking,
@@ -49,9 +51,9 @@ wire_struct! {
         def tools: Vec<Tool>,
         /// How the model chooses among the tools.
         opt tool_choice: ToolChoice,
-        /// The effort and the format of the output.
+        /// How much effort the model makes, and the format of its output.
         opt output_config: OutputConfig,
-        /// Caches the prompt up to the last block that can be cached.
+        /// Tells the server to cache the prompt up to the last block that can be cached.
         opt cache_control: CacheControl,
         /// The service tier: `auto` (the server's default) or `standard_only`.
         opt service_tier: String,
@@ -76,13 +78,13 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct Metadata {
-        /// An opaque id. Do not send names, e-mail addresses or phone numbers.
+        /// An opaque id of the end user. Do not send names, e-mail addresses or phone numbers.
         opt user_id: String,
     }
 }
 
 wire_struct! {
-    /// The effort and the format of the output.
+    /// How much effort the model makes, and the format of its output.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -92,7 +94,7 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq, Default)]
     pub struct OutputConfig {
-        /// The effort: `low`, `medium`, `high`, `xhigh` or `max`.
+        /// The effort of the model: `low`, `medium`, `high`, `xhigh` or `max`.
         opt effort: String,
         /// The output format: `{"type": "json_schema", "schema": …}` for JSON that matches the
         /// schema.
@@ -126,13 +128,14 @@ impl MessageRequest {
         }
     }
 
-    /// Adds a user turn: text, or blocks.
+    /// Adds a turn of the user, given as text or as content blocks.
     #[must_use]
     pub fn user(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::user(content))
     }
 
-    /// Adds a turn of the model, such as an example of the expected output.
+    /// Adds a turn of the model, such as an example of the expected output, given as text or as
+    /// content blocks.
     #[must_use]
     pub fn assistant(self, content: impl Into<Content>) -> MessageRequest {
         self.message(MessageParam::assistant(content))
@@ -162,8 +165,8 @@ impl MessageRequest {
         self
     }
 
-    /// Adds a turn in place. Like [`message`](MessageRequest::message), for a conversation that
-    /// grows.
+    /// Adds a turn in place, for a conversation that grows. Otherwise like
+    /// [`message`](MessageRequest::message).
     ///
     /// ```
     /// use anthropic_blocking::{Client, MessageParam, MessageRequest, Result};
@@ -179,7 +182,7 @@ impl MessageRequest {
         self.messages.push(message.into());
     }
 
-    /// Sets the system prompt: text, or text blocks.
+    /// Sets the system prompt, given as text or as text blocks.
     #[must_use]
     pub fn system(mut self, system: impl Into<Content>) -> MessageRequest {
         self.system = Some(system.into());
@@ -214,7 +217,7 @@ impl MessageRequest {
         self
     }
 
-    /// Samples from only the `top_k` most likely tokens. Newer models reject it.
+    /// Sets how many of the most likely tokens are sampled from. Newer models reject `top_k`.
     #[must_use]
     pub fn top_k(mut self, top_k: u64) -> MessageRequest {
         self.top_k = Some(top_k);
@@ -260,7 +263,7 @@ impl MessageRequest {
         self
     }
 
-    /// Sets the effort: `low`, `medium`, `high`, `xhigh` or `max`.
+    /// Sets the effort of the model: `low`, `medium`, `high`, `xhigh` or `max`.
     #[must_use]
     pub fn effort(mut self, effort: impl Into<String>) -> MessageRequest {
         self.output_config.get_or_insert_default().effort = Some(effort.into());
@@ -289,14 +292,14 @@ impl MessageRequest {
         self
     }
 
-    /// Caches the prompt up to the last block that can be cached.
+    /// Tells the server to cache the prompt up to the last block that can be cached.
     #[must_use]
     pub fn cache_control(mut self, control: CacheControl) -> MessageRequest {
         self.cache_control = Some(control);
         self
     }
 
-    /// Sets the service tier: `auto` or `standard_only`.
+    /// Sets the service tier: `auto` (the server's default) or `standard_only`.
     #[must_use]
     pub fn service_tier(mut self, tier: impl Into<String>) -> MessageRequest {
         self.service_tier = Some(tier.into());
@@ -310,7 +313,7 @@ impl MessageRequest {
     ///
     /// # fn next(mut request: MessageRequest, message: Message) -> MessageRequest {
     /// if let Some(container) = &message.container {
-    ///     // The files that the model created are still in it.
+    ///     // The files that the model created are still in the container.
     ///     request = request.container(container["id"].clone());
     /// }
     /// request.message(message).user("Now sort the table by its second column.")
@@ -336,9 +339,9 @@ impl MessageRequest {
         self
     }
 
-    /// Sets a field for which this type has no field of its own, such as a field of a beta. A value
-    /// for a typed field is ignored if that field is set. `stream` is always ignored: the client
-    /// sets it.
+    /// Sets a field that this type does not have, such as a field of a beta. If the name is that of
+    /// a field that this type has, the value is sent only while that field is not set. `stream` is
+    /// never sent from here: the client sets it.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;
@@ -354,11 +357,12 @@ impl MessageRequest {
         self
     }
 
-    /// Returns a digest of the request's JSON: 16 hexadecimal digits. Use it as the key in
-    /// [bulk runs](crate::Bulk) of requests without a key of their own.
+    /// Returns a digest of the request's JSON: 16 hexadecimal digits. Use the digest as the key of
+    /// a request in a [bulk run](crate::Bulk) if your data has no keys.
     ///
     /// Equal requests have equal fingerprints, also in other versions of this crate that write the
-    /// same JSON. A run with a journal sends only one request per key: remove duplicates first.
+    /// same JSON. A bulk run with a journal sends only one request per key: remove duplicates
+    /// first.
     ///
     /// ```
     /// use anthropic_blocking::MessageRequest;

@@ -1,4 +1,8 @@
 //! One of the server's token buckets: its arithmetic, and how headers correct it.
+//!
+//! "Foreign use" is what other clients with the same limits take from the bucket. "Moves" in the
+//! docs of the constants names rows of the simulation's table that change with the constant; the
+//! section "Tuning" of [`super`] explains these lines.
 
 use super::math::{SECONDS_PER_MINUTE, exp};
 use crate::budget::cost::{REQUESTS, Time, greater, lesser};
@@ -6,55 +10,58 @@ use crate::budget::cost::{REQUESTS, Time, greater, lesser};
 /// A model of one token bucket of the server.
 ///
 /// The bucket refills continuously by `limit` per minute up to its capacity. All amounts are in
-/// requests or tokens.
+/// requests or tokens. According to the model, the level of the server's bucket is between
+/// `available` (the server has charged all requests in flight in full) and `available + uncharged`
+/// (the server has charged nothing of that part).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TokenBucket {
     /// The refill per minute; 0 while it is unknown.
     pub(crate) limit: f64,
     /// The level of a full bucket.
     pub(crate) capacity: f64,
-    /// The level minus the expected cost of the requests in flight: what may still be reserved.
-    /// Negative where estimates were too low.
+    /// What may still be reserved. Negative if requests cost more than was estimated.
     pub(crate) available: f64,
     /// The expected cost of the requests in flight.
     pub(crate) reserved: f64,
     /// The part of `reserved` that the server may not have charged yet.
     pub(crate) uncharged: f64,
-    /// The sum of the variances of the requests in flight.
+    /// The sum of the variances of the costs of the requests in flight.
     pub(crate) variance: f64,
-    /// The use by other clients, per second.
+    /// The estimated use by other clients, per second.
     pub(crate) foreign_rate: f64,
-    /// An extra margin after refusals, which decays with successes.
+    /// The part of the admission margin that grows with each refusal and shrinks with each success.
     pub(crate) refusal_margin: f64,
     /// The largest `remaining` of any header.
     pub(crate) highest_remaining: f64,
     /// The time of the last header with a `remaining`.
     pub(crate) last_header: Time,
-    /// The sum of all corrections so far, positive where the level was lowered. Levels plus this
-    /// sum can be compared across corrections.
+    /// The sum of all corrections of `available` so far; lowering counts as positive. Levels are
+    /// recorded with the sum at that time added. Subtracting the present sum from a recorded level
+    /// applies the corrections since then.
     pub(crate) corrections: f64,
     /// What this client has used so far.
     pub(crate) total_used: f64,
-    /// Whether the limit is a guess after refusals without headers; such a limit grows.
+    /// Whether the limit was guessed after refusals without headers; a guessed limit grows.
     pub(crate) is_guess: bool,
 }
 
-/// One value for each modelled bucket: requests, input tokens, output tokens charged as they are
-/// produced, output tokens charged as `max_tokens`.
+/// One value for each modelled bucket, by index: 0 requests, 1 input tokens, 2 output tokens
+/// charged as they are produced, 3 output tokens charged as `max_tokens`.
 pub(crate) type PerBucket<T> = [T; 4];
 
-/// The lowest and the highest level that the model allowed for in a span of time.
+/// The lowest and the highest level that were possible in a span of time, according to the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LevelRange {
     pub(crate) low: f64,
     pub(crate) high: f64,
 }
 
-/// The `remaining` of one response, and what the model says about the life of its request.
+/// The `remaining` of one response, and the state of the model since its request was sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeaderSample {
     pub(crate) remaining: f64,
-    /// The levels since the request was sent, plus the corrections up to then.
+    /// The levels since the request was sent, recorded with the sum of corrections added; see
+    /// [`TokenBucket::corrections`].
     pub(crate) band: LevelRange,
     pub(crate) now: Time,
     /// The seconds since the request was sent.
@@ -63,10 +70,12 @@ pub(crate) struct HeaderSample {
     pub(crate) used: f64,
 }
 
-/// Whether other requests of this client are in flight.
+/// Whether this client has requests in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
+    /// None.
     Idle,
+    /// One or more.
     InFlight,
 }
 
@@ -75,14 +84,15 @@ pub(crate) enum Load {
 pub(crate) struct BucketView {
     /// The limit per minute.
     pub(crate) limit: f64,
-    /// What may still be reserved; negative where estimates were too low.
+    /// What may still be reserved; negative if requests cost more than was estimated.
     pub(crate) available: f64,
     /// The estimated use by other clients, per minute.
     pub(crate) foreign_per_minute: f64,
 }
 
 impl TokenBucket {
-    /// Refills for `passed` seconds, over which foreign use shrinks by the factor `decay`.
+    /// Refills for `passed` seconds. `decay` is `decay(passed)`, which the caller computes once for
+    /// all buckets.
     pub(crate) fn refill(&mut self, passed: f64, decay: f64) {
         if !self.is_known() {
             return;
@@ -91,14 +101,16 @@ impl TokenBucket {
             let growth = exp(passed * GUESS_GROWTH).min(MAX_GUESS / self.limit);
             (self.limit, self.capacity) = (self.limit * growth, self.capacity * growth);
         }
-        let taken = self.foreign_rate * FOREIGN_USE_MEMORY * (1.0 - decay);
+        // The integral of the decaying rate over the time passed.
+        let taken = self.foreign_rate * FOREIGN_USE_DECAY_TIME * (1.0 - decay);
         self.foreign_rate *= decay;
-        let level = self.available + self.uncharged;
-        let refilled = level + self.rate() * passed - taken;
-        self.available += lesser(refilled, greater(self.capacity, level)) - level;
+        let highest_level = self.available + self.uncharged;
+        let refilled = highest_level + self.rate() * passed - taken;
+        self.available += lesser(refilled, greater(self.capacity, highest_level)) - highest_level;
     }
 
-    /// Sets the level from the first header with a limit. The model of before was no measurement.
+    /// Sets the available amount from the first header with a limit. It replaces a level that was
+    /// only assumed.
     pub(crate) fn start_from_header(&mut self, now: Time, remaining: f64) {
         self.last_header = now;
         self.is_guess = false;
@@ -110,14 +122,14 @@ impl TokenBucket {
         self.highest_remaining = self.highest_remaining.max(remaining);
     }
 
-    /// Corrects the level by the `remaining` of a response; returns how far outside of the band of
-    /// the model it was.
+    /// Corrects the available amount by the `remaining` of a response. Returns how far `remaining`
+    /// was outside of the band, which is the range of levels that the model allows.
     ///
-    /// A value below the band means that other clients use the bucket. The band over the life of
-    /// the request makes it irrelevant whether the server takes the value at the start of the
-    /// request or of the response, and the sum of corrections keeps one surprise from counting
-    /// twice.
-    pub(crate) fn correct_from_header(&mut self, d: usize, header: &HeaderSample) -> f64 {
+    /// `index` is the bucket's index in [`PerBucket`]. A value below the band means that other
+    /// clients use the bucket. The band covers the whole time since the request was sent, since the
+    /// server may read `remaining` at any instant of it. The sum of corrections prevents two
+    /// responses from correcting the same difference.
+    pub(crate) fn correct_from_header(&mut self, index: usize, header: &HeaderSample) -> f64 {
         let HeaderSample {
             remaining,
             now,
@@ -125,32 +137,32 @@ impl TokenBucket {
             used,
             ..
         } = *header;
-        let rounding = match d {
+        let rounding = match index {
             REQUESTS => REQUESTS_ROUNDING,
             _ => TOKENS_ROUNDING,
         };
         let low = header.band.low - self.corrections;
         let high = header.band.high - self.corrections;
-        let is_busy = remaining < LOW_LEVEL * self.highest_remaining;
+        let is_low = remaining < LOW_REMAINING * self.highest_remaining;
         // The difference has grown since the last header, or since the request was sent.
         let interval = age.max(now - self.last_header).max(MIN_INTERVAL);
         self.last_header = now;
-        let mut surprise = 0.0;
+        let mut difference = 0.0;
         if remaining + rounding < low.max(0.0) {
-            surprise = low - remaining - rounding;
-            self.available -= surprise;
-            self.corrections += surprise;
-            if is_busy || self.foreign_rate > 0.0 {
-                // The bucket may be shallower than its limit says: no other client took what the
-                // server never held.
+            difference = low - remaining - rounding;
+            self.available -= difference;
+            self.corrections += difference;
+            if is_low || self.foreign_rate > 0.0 {
+                // The server's bucket may hold less than one minute of its limit. Only what it is
+                // known to have held can have been taken by other clients.
                 let full = self.highest_remaining - used;
                 let taken = (low.min(full) - remaining - rounding).max(0.0);
                 let rate = self.foreign_rate + FOREIGN_USE_GAIN * taken / interval;
                 self.foreign_rate = rate.min(MAX_FOREIGN_USE * self.rate());
             }
         } else if remaining - rounding > high {
-            surprise = remaining - rounding - high;
-            let raise = RAISE_SHARE * surprise;
+            difference = remaining - rounding - high;
+            let raise = RAISE_SHARE * difference;
             self.available += raise;
             self.corrections -= raise;
             self.limit_to_capacity();
@@ -158,10 +170,11 @@ impl TokenBucket {
             self.foreign_rate = rate.max(0.0);
         }
         self.highest_remaining = self.highest_remaining.max(remaining);
-        surprise
+        difference
     }
 
-    /// Sets the limit, and a capacity of `minutes` of it. A lower limit scales the level down.
+    /// Sets the limit, and the capacity to what the limit refills in `minutes`. A lower limit
+    /// reduces the available amount in proportion.
     pub(crate) fn set_limit(&mut self, limit: f64, minutes: f64) {
         if self.is_known() && limit < self.limit {
             let before = self.available;
@@ -178,31 +191,34 @@ impl TokenBucket {
         self.limit_to_capacity();
     }
 
-    /// Lowers the available amount to `level`, if it is higher.
-    pub(crate) fn lower_to(&mut self, level: f64) {
-        if level < self.available {
-            self.corrections += self.available - level;
-            self.available = level;
+    /// Lowers the available amount to `amount` if it is higher.
+    pub(crate) fn lower_to(&mut self, amount: f64) {
+        if amount < self.available {
+            self.corrections += self.available - amount;
+            self.available = amount;
         }
     }
 
-    /// Cuts the available amount so that it and the uncharged cost fit the capacity together.
+    /// Lowers the available amount so that its sum with the uncharged cost is at most the capacity.
     pub(crate) fn limit_to_capacity(&mut self) {
         if self.is_known() {
             self.available = lesser(self.available, self.capacity - self.uncharged);
         }
     }
 
-    /// Raises the estimate of foreign use after a refusal that only other clients explain.
+    /// Raises the estimate of foreign use, after a refusal that the use by this client cannot
+    /// explain.
     pub(crate) fn suspect_foreign_use(&mut self) {
         let rate = self.foreign_rate + SUSPECTED_USE * self.rate();
         self.foreign_rate = rate.min(MAX_FOREIGN_USE * self.rate());
     }
 
-    /// Returns what must be available to admit a request of this cost: its cost and a margin.
-    pub(crate) fn required(&self, d: usize, cost: f64, variance: f64, load: Load) -> f64 {
+    /// Returns the amount that must be available to admit a request: its cost and a margin.
+    ///
+    /// `index` is the bucket's index in [`PerBucket`]; `variance` is that of the cost.
+    pub(crate) fn required(&self, index: usize, cost: f64, variance: f64, load: Load) -> f64 {
         let mut margin = self.refusal_margin;
-        if d != REQUESTS {
+        if index != REQUESTS {
             margin += BASE_MARGIN * self.capacity;
         }
         let deviation = greater(self.variance + variance, 0.0).sqrt();
@@ -211,7 +227,7 @@ impl TokenBucket {
             MAX_DEVIATION_MARGIN * self.capacity,
         );
         if self.foreign_rate > MIN_FOREIGN_USE * self.rate() {
-            margin += self.shared_floor(d, cost);
+            margin += self.room_for_others(index, cost);
         }
         let cost = lesser(cost, self.capacity);
         let mut margin = lesser(margin, self.capacity - cost);
@@ -221,38 +237,41 @@ impl TokenBucket {
         cost + margin
     }
 
-    /// Returns the level that a request of this cost leaves to other clients.
-    fn shared_floor(&self, d: usize, cost: f64) -> f64 {
-        let most = MAX_SHARED_FLOOR * self.highest_remaining;
-        let floor = lesser(SHARED_FLOOR * self.capacity, most);
-        if d == REQUESTS {
-            return floor;
+    /// Returns the amount that a request of this cost must leave to other clients.
+    fn room_for_others(&self, index: usize, cost: f64) -> f64 {
+        let most = MAX_ROOM_FOR_OTHERS * self.highest_remaining;
+        let room = lesser(ROOM_FOR_OTHERS * self.capacity, most);
+        if index == REQUESTS {
+            return room;
         }
         // Without room for large requests, the small requests of several processes would keep the
-        // level too low for a large one for minutes.
+        // level too low for a large one for minutes. A large request may use that room itself:
+        // therefore its cost is subtracted.
         greater(
-            floor,
+            room,
             lesser(LARGE_REQUEST_ROOM * self.capacity, most) - cost,
         )
     }
 
-    /// Returns the seconds until `tokens` more are available, or a little less. Foreign use decays
-    /// meanwhile, so the equation is solved in steps.
+    /// Returns the seconds until `tokens` more are available. Foreign use decays meanwhile, so the
+    /// equation is solved by iteration; the result may be slightly too short, never too long.
     pub(crate) fn time_to_refill(&self, tokens: f64) -> f64 {
         let mut time = tokens / self.rate();
         for _ in 0..REFILL_TIME_STEPS {
-            let taken = self.foreign_rate * FOREIGN_USE_MEMORY * (1.0 - decay(time));
+            let taken = self.foreign_rate * FOREIGN_USE_DECAY_TIME * (1.0 - decay(time));
             time = (tokens + taken) / self.rate();
         }
         time
     }
 
-    /// Returns whether time alone lowers the margin or raises the capacity noticeably.
+    /// Returns whether room can appear without an event: since foreign use decays and with it the
+    /// margin, or since a guessed limit grows.
     pub(crate) fn is_margin_decaying(&self) -> bool {
         self.is_guess || self.foreign_rate > MIN_FOREIGN_USE * self.rate()
     }
 
-    /// Returns whether there is foreign use, which decays.
+    /// Returns whether the estimate of foreign use is above 0, so that
+    /// [`refill`](TokenBucket::refill) needs its `decay`.
     pub(crate) fn has_foreign_use(&self) -> bool {
         self.foreign_rate > 0.0
     }
@@ -277,62 +296,62 @@ impl TokenBucket {
 
 /// Returns the factor by which foreign use shrinks in `passed` seconds.
 pub(crate) fn decay(passed: f64) -> f64 {
-    exp(-passed / FOREIGN_USE_MEMORY)
+    exp(-passed / FOREIGN_USE_DECAY_TIME)
 }
 
-/// Time constant in seconds of the decay of foreign use: one minute, as deep as a bucket.
-/// The decay also makes the shares of several processes even: a process that believes in more
-/// foreign use regains more per second.
+/// Time constant in seconds of the decay of the estimate of foreign use: one minute, as long as a
+/// bucket takes to fill. The decay also evens out the shares of several processes: the higher the
+/// estimate of a process, the more it falls per second.
 ///
 /// Moves, halved: `30% tenant, no headers` 429s 95.6 → 129.0. Doubled: `30% tenant, no headers`
 /// 429s 95.6 → 60.6.
-const FOREIGN_USE_MEMORY: f64 = 60.0;
+const FOREIGN_USE_DECAY_TIME: f64 = 60.0;
 
-/// Foreign use above this share of the refill counts as "others are here".
+/// Share of the refill above which foreign use makes requests leave room for other clients.
 ///
 /// Moves no row, nor does 0: the estimates of the scenarios are 0 or far above. But an estimate
-/// decays and never reaches 0, so that without this bound the floor for others would never end.
+/// decays and never reaches 0: without this bound, room would be left to other clients forever.
 const MIN_FOREIGN_USE: f64 = 0.005;
 
-/// Upper bound of foreign use as a share of the refill, so that a rate is left to compute with.
+/// Upper bound of foreign use as a share of the refill, so that the rest of the refill is above 0.
 ///
 /// Moves, at 0.475: `8 processes, input` 429s 0.4 → 1.2.
 const MAX_FOREIGN_USE: f64 = 0.95;
 
-/// Weight of one header in the estimate of foreign use.
+/// Weight of the rate that one header implies, in the estimate of foreign use.
 ///
 /// Moves, doubled: `60% tenant in bursts` 429s 0.3 → 1.2.
 const FOREIGN_USE_GAIN: f64 = 0.3;
 
-/// Foreign use that one refusal suggests, as a share of the refill.
+/// Foreign use that one refusal adds to the estimate, as a share of the refill.
 ///
 /// Moves, halved: `30% tenant, no headers` 429s 95.6 → 128.4. Doubled: `30% tenant, no headers`
 /// 429s 95.6 → 60.0.
 const SUSPECTED_USE: f64 = 0.1;
 
-/// A `remaining` below this share of the highest one seen is a busy bucket: a difference to the
-/// header then means other clients. Above it the bucket may only be shallower than its limit says.
+/// Share of the highest `remaining` below which a `remaining` under the band is evidence of other
+/// clients. Above this share, the server's bucket may just hold less than its limit says.
 ///
 /// Moves, halved: `30% tenant, output` 429s 0.0 → 0.8. At infinity, so that each difference means
 /// other clients, no row moves; but where levels in headers are off by up to 5 %, `requests 500`
 /// ratio 0.94 → 0.99.
-const LOW_LEVEL: f64 = 0.3;
+const LOW_REMAINING: f64 = 0.3;
 
-/// Shortest interval in seconds over which a difference is taken to have grown; shorter ones would
-/// exaggerate the rate.
+/// Lower bound in seconds of the interval over which a difference has grown: a shorter interval
+/// would exaggerate the rate of foreign use.
 ///
 /// Moves, halved: `60% tenant in bursts` 429s 0.3 → 1.2.
 const MIN_INTERVAL: f64 = 2.0;
 
-/// Share of a header above the band by which the level is raised: too high costs refusals, too low
-/// only time.
+/// Share of the difference by which a `remaining` above the band raises the available amount. An
+/// amount that is too high costs refusals; one that is too low costs only time.
 ///
 /// Moves no row: headers above the band are rare and close to it. At 1 none moves by the threshold
 /// (`30% tenant, output` 429s 0.2 → 0.6); but where levels in headers are off by up to 5 %, `input
 /// 500` ratio 0.881 → 0.895 (5 seeds).
 const RAISE_SHARE: f64 = 0.5;
 
-/// Rounding of the `remaining` requests: whole ones.
+/// Rounding error of the `remaining` requests: the API sends whole requests.
 ///
 /// Moves, halved: `per second` ratio 1.04 → 1.02, 429s 1.0 → 0.3.
 const REQUESTS_ROUNDING: f64 = 1.0;
@@ -342,55 +361,58 @@ const REQUESTS_ROUNDING: f64 = 1.0;
 /// Moves no row: a fact about the API and not a tuning value.
 pub(super) const TOKENS_ROUNDING: f64 = 500.0;
 
-/// Margin of tokens that always stays, as a share of the capacity.
+/// Part of the admission margin that applies to tokens at all times, as a share of the capacity.
 ///
 /// Moves, at 0: `60% tenant in bursts` 429s 0.1 → 1.3. Flat between the half and the double.
 const BASE_MARGIN: f64 = 0.01;
 
-/// Standard deviations of the sum of all estimates in flight that stay free.
+/// Part of the admission margin for the errors of estimates, in standard deviations of the summed
+/// cost of the requests in flight and the new one.
 ///
 /// Moves, doubled: `output 500` ratio 0.914 → 0.924.
 const MARGIN_DEVIATIONS: f64 = 2.0;
 
-/// Upper bound of that margin as a share of the capacity. Long outputs have deviations that exceed
-/// the bucket.
+/// Upper bound of the `MARGIN_DEVIATIONS` part as a share of the capacity: the deviations of long
+/// outputs can exceed the whole bucket.
 ///
 /// Moves, doubled: `long answers 500` ratio 1.144 → 1.162; `long answers 500, promised` ratio
 /// 1.173 → 1.183.
 const MAX_DEVIATION_MARGIN: f64 = 0.1;
 
-/// Level that is left to other clients, as a share of the capacity. An earlier simulation of a
-/// steady tenant of 30 % had 39, 4.7, 0.3 and 0 refusals at 0, 3, 6 and 10 %.
+/// Amount that requests leave to other clients, as a share of the capacity. An earlier simulation
+/// of a steady tenant of 30 % had 39, 4.7, 0.3 and 0 refusals at 0, 3, 6 and 10 %.
 ///
 /// Moves, at 0: `4 processes, requests` 429s 0.0 → 97.0; `30% tenant, requests` 429s 0.0 → 2.0.
 /// Flat between the half and the double; for tokens `LARGE_REQUEST_ROOM` is mostly higher.
-const SHARED_FLOOR: f64 = 0.08;
+const ROOM_FOR_OTHERS: f64 = 0.08;
 
-/// Level that small requests leave to larger ones where others are here, as a share of the
+/// Amount that small requests leave to the large requests of other clients, as a share of the
 /// capacity.
 ///
 /// Moves, halved: `8 processes, input` 429s 0.4 → 11.4, longest wait 69 → 410 s; `4 processes,
 /// input` 429s 0.1 → 5.8, longest wait 58 → 226 s; 2 more.
 const LARGE_REQUEST_ROOM: f64 = 0.25;
 
-/// Upper bound of both as a share of the highest `remaining`: others may never leave more.
+/// Upper bound of `ROOM_FOR_OTHERS` and `LARGE_REQUEST_ROOM` as a share of the highest `remaining`:
+/// if other clients never leave more, a request with more room would wait forever.
 ///
 /// Moves, halved: `8 processes, input` 429s 0.4 → 11.9, longest wait 69 → 445 s; `4 processes,
 /// input` 429s 0.1 → 5.4, longest wait 58 → 222 s; 2 more.
-const MAX_SHARED_FLOOR: f64 = 0.3;
+const MAX_ROOM_FOR_OTHERS: f64 = 0.3;
 
-/// Upper bound of all margins as a share of the capacity while nothing is in flight, so that a
-/// request never waits for a margin alone.
+/// Upper bound of the whole margin as a share of the capacity while no request is in flight: what
+/// the limit refills in 15 s, the longest time for which an idle client waits for the margin alone
+/// (longer with foreign use).
 ///
 /// Moves, doubled: `30% tenant at random` 429s 0.0 → 0.8.
 const MAX_IDLE_MARGIN: f64 = 0.25;
 
-/// Upper bound of the margin after refusals, as a share of the capacity.
+/// Upper bound of `refusal_margin` as a share of the capacity.
 ///
 /// Moves no row: a safety bound that a few refusals do not reach.
 pub(super) const MAX_REFUSAL_MARGIN: f64 = 0.15;
 
-/// Growth of a guessed limit per second: twice as high in 139 s.
+/// Exponential growth of a guessed limit per second: ln 2 / 0.005, so 139 s, doubles it.
 ///
 /// Moves, halved: `mute, requests` 429s 79.7 → 41.7; `mute, input` 429s 65.2 → 33.3; 1 more.
 /// Doubled: `mute, requests` 429s 79.7 → 158.2; `unknown, no headers` 429s 68.6 → 132.1; 1
@@ -405,9 +427,9 @@ const MAX_GUESS: f64 = 1e12;
 /// Lower bound of a capacity: one request.
 const MIN_CAPACITY: f64 = 1.0;
 
-/// Steps towards the time of a refill; each comes nearer from below.
+/// Number of iterations of `time_to_refill`; each raises the result towards the true time.
 ///
-/// Moves no row: numeric; the steps converge.
+/// Moves no row: a matter of numerical precision; the iteration converges.
 const REFILL_TIME_STEPS: usize = 8;
 
 #[cfg(test)]
@@ -496,9 +518,12 @@ mod tests {
         bucket.set_limit(1_000.0, 1.0);
         (bucket.refusal_margin, bucket.highest_remaining) = (1e9, 1e9);
         bucket.foreign_rate = bucket.rate();
-        assert_eq!(bucket.required(1, 900.0, 1e12, Load::InFlight), 1_000.0);
-        assert_eq!(bucket.required(1, 5_000.0, 1e12, Load::InFlight), 1_000.0);
-        assert_eq!(bucket.required(1, 100.0, 1e12, Load::Idle), 350.0);
+        assert_eq!(bucket.required(INPUT, 900.0, 1e12, Load::InFlight), 1_000.0);
+        assert_eq!(
+            bucket.required(INPUT, 5_000.0, 1e12, Load::InFlight),
+            1_000.0
+        );
+        assert_eq!(bucket.required(INPUT, 100.0, 1e12, Load::Idle), 350.0);
     }
 
     #[test]
@@ -506,16 +531,17 @@ mod tests {
         let mut bucket = TokenBucket::default();
         bucket.set_limit(10_000.0, 1.0);
         bucket.highest_remaining = 10_000.0;
-        let required =
-            |bucket: &TokenBucket, d, cost| bucket.required(d, cost, 0.0, Load::InFlight).round();
+        let required = |bucket: &TokenBucket, index, cost| {
+            bucket.required(index, cost, 0.0, Load::InFlight).round()
+        };
         assert_eq!(required(&bucket, INPUT, 100.0), 200.0);
         bucket.foreign_rate = 0.5 * bucket.rate();
         for (cost, needed) in [(100.0, 2_600.0), (1_000.0, 2_600.0), (4_000.0, 4_900.0)] {
             assert_eq!(required(&bucket, INPUT, cost), needed, "{cost}");
         }
-        // All requests have the same size.
+        // In the requests bucket each request costs 1: no room for larger ones.
         assert_eq!(required(&bucket, REQUESTS, 1.0), 801.0);
-        // Where other clients never leave much, the floor is low.
+        // The highest `remaining` bounds the room for others.
         bucket.highest_remaining = 1_000.0;
         assert_eq!(required(&bucket, INPUT, 100.0), 500.0);
     }

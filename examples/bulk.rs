@@ -406,10 +406,10 @@ impl Options {
             (request @ Value::Object(_), Value::Null) => serde_json::from_value(request)
                 .map(|request| (key, request))
                 .map_err(|error| format!("not a request: {error}")),
-            (Value::Null, Value::Null) => Err("the line has neither a prompt nor a request".into()),
+            (Value::Null, Value::Null) => Err("neither a prompt nor a request".into()),
             (Value::Null, _) => Err("the prompt is not a string".into()),
             (_, Value::Null) => Err("the request is not an object".into()),
-            _ => Err("the line has both a prompt and a request".into()),
+            _ => Err("both a prompt and a request".into()),
         }
     }
 

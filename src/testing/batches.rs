@@ -1,4 +1,4 @@
-//! Message batches of the test server: kept in memory, ended by polls.
+//! Message batches of the test server: kept in memory; a batch ends after some polls.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -47,29 +47,36 @@ pub enum BatchOutcome {
 
 /// The batches of one server.
 pub(super) struct BatchStore {
+    /// How many polls find a new batch in progress.
     polls: usize,
+    /// Names the outcome of a request by its `custom_id`; `None` for canned outcomes.
     outcome: Option<Arc<OutcomeFunction>>,
-    count: usize,
-    /// Oldest first.
-    all: Vec<StoredBatch>,
-    /// In microseconds since 1970; kept so that no two batches have the same time.
-    last_created: u64,
+    /// How many batches were created, deleted ones included.
+    created_count: usize,
+    /// The batches that were not deleted, oldest first.
+    batches: Vec<StoredBatch>,
+    /// When the last batch was created, in microseconds since 1970; kept so that no two batches
+    /// have the same time.
+    last_created_at: u64,
 }
 
 type OutcomeFunction = dyn Fn(&str) -> BatchOutcome + Send + Sync;
 
 struct StoredBatch {
     id: String,
-    /// From 1.
+    /// The place in the order of creation, from 1.
     number: usize,
-    created: u64,
+    /// In microseconds since 1970.
+    created_at: u64,
     entries: Vec<StoredEntry>,
+    /// How many more polls find the batch in progress.
     polls_left: usize,
+    /// How many polls find the batch in progress in all; `usize::MAX` for a batch that never ends.
     polls: usize,
     is_canceled: bool,
-    /// How many requests were carried out, once the batch has ended: fewer than all if it was
-    /// canceled.
-    carried_out: Option<usize>,
+    /// How many requests were carried out, fewer than all if the batch was canceled; `None` until
+    /// the batch has ended.
+    carried_out_count: Option<usize>,
 }
 
 /// One request, reduced to its result.
@@ -98,9 +105,9 @@ impl Default for BatchStore {
         BatchStore {
             polls: 1,
             outcome: None,
-            count: 0,
-            all: Vec::new(),
-            last_created: 0,
+            created_count: 0,
+            batches: Vec::new(),
+            last_created_at: 0,
         }
     }
 }
@@ -111,19 +118,20 @@ pub(super) fn is_batch_request(request: &RecordedRequest) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Carries out a batch request that `reply`, a canned one, would answer; returns `reply` with the
-/// content that follows.
+/// Carries out a batch request, and returns the canned reply `reply` with the resulting content in
+/// place of its own.
 ///
-/// The faults of `reply` stay: a batch can be created although the client gets no response.
+/// The faults of `reply` (such as a reset connection) stay: a batch can be created although the
+/// client gets no response.
 pub(super) fn reply_to(
     batches: &Mutex<BatchStore>,
     reply: Reply,
     request: &RecordedRequest,
 ) -> Reply {
-    let made = canned::missing_header(request).unwrap_or_else(|| respond(batches, request));
+    let result = canned::missing_header(request).unwrap_or_else(|| respond(batches, request));
     Reply {
-        content: made.content,
-        defaults: made.defaults,
+        content: result.content,
+        defaults: result.defaults,
         ..reply
     }
 }
@@ -139,17 +147,17 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
             lock(batches).page(query, &base)
         }
         (method, [id, rest @ ..]) => {
-            let mut batches = lock(batches);
-            let Some(at) = batches.all.iter().position(|batch| batch.id == *id) else {
+            let mut store = lock(batches);
+            let Some(index) = store.batches.iter().position(|batch| batch.id == *id) else {
                 let message = format!("Message Batch {id} not found.");
                 return permanent_error(404, "not_found_error", &message);
             };
             match (method, rest) {
-                ("GET", []) => batches.all[at].poll(&base),
-                ("POST", ["cancel"]) => batches.all[at].cancel(&base),
-                ("GET", ["results"]) => batches.all[at].results(),
-                ("DELETE", []) if batches.all[at].carried_out.is_some() => {
-                    batches.all.remove(at);
+                ("GET", []) => store.batches[index].poll(&base),
+                ("POST", ["cancel"]) => store.batches[index].cancel(&base),
+                ("GET", ["results"]) => store.batches[index].results(),
+                ("DELETE", []) if store.batches[index].carried_out_count.is_some() => {
+                    store.batches.remove(index);
                     Reply::json(200, json!({"id": id, "type": "message_batch_deleted"}))
                 }
                 ("DELETE", []) => invalid_request(&format!("Message Batch {id} is in progress.")),
@@ -160,31 +168,31 @@ fn respond(batches: &Mutex<BatchStore>, request: &RecordedRequest) -> Reply {
     }
 }
 
-/// Creates a batch: checks what the API checks at once, and leaves other errors to the results.
+/// Creates a batch. Refuses what the API refuses at the creation; other errors are in the results.
 fn create(batches: &Mutex<BatchStore>, request: &RecordedRequest, base: &str) -> Reply {
     let outcome = lock(batches).outcome.clone();
     let entries = match read_entries(&request.body, outcome.as_deref()) {
         Ok(entries) => entries,
         Err(error) => return invalid_request(&error),
     };
-    let mut batches = lock(batches);
-    batches.count += 1;
+    let mut store = lock(batches);
+    store.created_count += 1;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_micros() as u64;
-    let created = now.max(batches.last_created + 1);
-    batches.last_created = created;
+    let created_at = now.max(store.last_created_at + 1);
+    store.last_created_at = created_at;
     let batch = StoredBatch {
-        id: format!("msgbatch_test_{:06}", batches.count),
-        number: batches.count,
-        created,
+        id: format!("msgbatch_test_{:06}", store.created_count),
+        number: store.created_count,
+        created_at,
         entries,
-        polls_left: batches.polls,
-        polls: batches.polls,
+        polls_left: store.polls,
+        polls: store.polls,
         is_canceled: false,
-        carried_out: None,
+        carried_out_count: None,
     };
     let reply = Reply::json(200, batch.json(base));
-    batches.all.push(batch);
+    store.batches.push(batch);
     reply
 }
 
@@ -211,8 +219,8 @@ fn read_entries(
     let mut ids = HashSet::new();
     for (index, entry) in entries.iter_mut().enumerate() {
         let id = &entry.custom_id;
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        if !(1..=MAX_ID_LENGTH).contains(&id.len()) || !id.bytes().all(is_word) {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if !(1..=MAX_ID_LENGTH).contains(&id.len()) || !id.bytes().all(is_allowed) {
             return Err(format!(
                 "requests.{index}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'"
             ));
@@ -259,7 +267,7 @@ impl StoredEntry {
     fn set_outcome(&mut self, outcome: BatchOutcome) {
         match (outcome, &mut self.result) {
             (BatchOutcome::Canned, _) => {}
-            (BatchOutcome::Message(own), StoredResult::Message { text, .. }) => *text = own,
+            (BatchOutcome::Message(new), StoredResult::Message { text, .. }) => *text = new,
             (BatchOutcome::Message(text), result) => {
                 let model = super::frames::DEFAULT_MODEL.to_owned();
                 *result = StoredResult::Message { model, text };
@@ -272,8 +280,8 @@ impl StoredEntry {
         }
     }
 
-    /// Returns the JSON of `result`.
-    fn result_json(&self, number: usize, is_canceled: bool) -> Value {
+    /// Returns the JSON of the result of the entry at `index`.
+    fn result_json(&self, index: usize, is_canceled: bool) -> Value {
         match &self.result {
             _ if is_canceled => json!({"type": "canceled"}),
             StoredResult::Expired => json!({"type": "expired"}),
@@ -282,28 +290,31 @@ impl StoredEntry {
                 "error": {"type": kind, "message": message, "details": null}, "request_id": null}})
             }
             StoredResult::Message { model, text } => {
-                json!({"type": "succeeded", "message": {"id": format!("msg_test_{number:06}"),
+                json!({"type": "succeeded", "message": {"id": format!("msg_test_{index:06}"),
                 "type": "message", "role": "assistant", "model": model,
                 "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
-                "stop_sequence": null, "usage": {"input_tokens": 8,
-                "output_tokens": text.len().div_ceil(4), "service_tier": "batch"}}})
+                "stop_sequence": null, "usage": {"input_tokens": INPUT_TOKENS,
+                "output_tokens": text.len().div_ceil(BYTES_PER_TOKEN), "service_tier": "batch"}}})
             }
         }
     }
 }
 
 impl StoredBatch {
+    /// Returns the batch; ends it if it is canceled or no polls are left, else counts the poll.
     fn poll(&mut self, base: &str) -> Reply {
-        if self.carried_out.is_none() && (self.is_canceled || self.polls_left == 0) {
-            let done = match self.polls {
+        if self.carried_out_count.is_none() && (self.is_canceled || self.polls_left == 0) {
+            // A canceled batch has carried out its requests evenly over its polls; none if it has
+            // no polls, or would never end.
+            let count = match self.polls {
                 _ if !self.is_canceled => self.entries.len(),
                 0 | usize::MAX => 0,
                 polls => self.entries.len() * (polls - self.polls_left) / polls,
             };
-            self.carried_out = Some(done);
+            self.carried_out_count = Some(count);
         }
         let reply = Reply::json(200, self.json(base));
-        match self.carried_out {
+        match self.carried_out_count {
             Some(_) => reply,
             None => {
                 self.polls_left -= 1;
@@ -313,13 +324,13 @@ impl StoredBatch {
     }
 
     fn cancel(&mut self, base: &str) -> Reply {
-        self.is_canceled |= self.carried_out.is_none();
+        self.is_canceled |= self.carried_out_count.is_none();
         Reply::json(200, self.json(base))
     }
 
     /// Returns the results, shuffled as by the API, but in the same order in every run.
     fn results(&self) -> Reply {
-        let Some(done) = self.carried_out else {
+        let Some(carried_out_count) = self.carried_out_count else {
             let message = format!("Message Batch {} has no available results.", self.id);
             return permanent_error(404, "not_found_error", &message);
         };
@@ -328,7 +339,8 @@ impl StoredBatch {
         let mut lines = String::new();
         for index in order {
             let entry = &self.entries[index];
-            let result = entry.result_json(index, index >= done);
+            let is_canceled = index >= carried_out_count;
+            let result = entry.result_json(index, is_canceled);
             let line = json!({"custom_id": entry.custom_id, "result": result});
             lines += &line.to_string();
             lines.push('\n');
@@ -346,11 +358,11 @@ impl StoredBatch {
     fn json(&self, base: &str) -> Value {
         let total = self.entries.len();
         // Like the API: until the batch has ended, all requests count as processing.
-        let (processing, canceled) = match self.carried_out {
+        let (processing, canceled) = match self.carried_out_count {
             None => (total, 0),
-            Some(done) => (0, total - done),
+            Some(carried_out) => (0, total - carried_out),
         };
-        let carried_out = &self.entries[..self.carried_out.unwrap_or_default()];
+        let carried_out = &self.entries[..self.carried_out_count.unwrap_or_default()];
         let count = |is_counted: fn(&StoredResult) -> bool| {
             let results = carried_out.iter().map(|entry| &entry.result);
             results.filter(|result| is_counted(result)).count()
@@ -362,25 +374,26 @@ impl StoredBatch {
             "canceled": canceled,
             "expired": count(|result| matches!(result, StoredResult::Expired)),
         });
-        let status = match (self.carried_out, self.is_canceled) {
+        let status = match (self.carried_out_count, self.is_canceled) {
             (Some(_), _) => "ended",
             (None, true) => "canceling",
             (None, false) => "in_progress",
         };
-        let at = |is_set: bool, seconds: u64| {
-            is_set.then(|| with_micros(self.created + seconds * 1_000_000))
-        };
-        let is_ended = self.carried_out.is_some();
+        let seconds_later =
+            |seconds: u64| format_micros(self.created_at + seconds * MICROS_PER_SECOND);
+        let created_at = seconds_later(0);
+        let is_ended = self.carried_out_count.is_some();
         json!({"id": self.id, "type": "message_batch", "processing_status": status,
-            "request_counts": counts, "ended_at": at(is_ended, 1), "created_at": at(true, 0),
-            "expires_at": at(true, 86_400), "archived_at": null,
-            "cancel_initiated_at": at(self.is_canceled, 0),
+            "request_counts": counts, "ended_at": is_ended.then(|| seconds_later(SECONDS_TO_END)),
+            "created_at": created_at,
+            "expires_at": seconds_later(SECONDS_TO_EXPIRY), "archived_at": null,
+            "cancel_initiated_at": self.is_canceled.then_some(&created_at),
             "results_url": is_ended.then(|| format!("{base}{PATH}/{}/results", self.id))})
     }
 }
 
 impl BatchStore {
-    /// Sets how many polls find a batch in progress that is created from now on.
+    /// Sets how many polls find a batch in progress, for batches created from now on.
     pub(super) fn set_polls(&mut self, polls: usize) {
         self.polls = polls;
     }
@@ -395,22 +408,22 @@ impl BatchStore {
 
     /// Returns how many batches were created, deleted ones included.
     pub(super) fn count(&self) -> usize {
-        self.count
+        self.created_count
     }
 
     /// Returns a page of the list, newest first.
     fn page(&self, query: &str, base: &str) -> Reply {
         let limit = match query_value(query, "limit").map(str::parse::<usize>) {
             None => DEFAULT_PAGE_SIZE,
-            Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
+            Some(Ok(limit)) if (1..=MAX_PAGE_SIZE).contains(&limit) => limit,
             Some(_) => return invalid_request("limit: Input should be between 1 and 1000"),
         };
-        let newest_first: Vec<&StoredBatch> = self.all.iter().rev().collect();
-        let place = |name| {
+        let newest_first: Vec<&StoredBatch> = self.batches.iter().rev().collect();
+        let position_of = |name| {
             let id = query_value(query, name)?;
             newest_first.iter().position(|batch| batch.id == id)
         };
-        let (page, has_more) = match (place("after_id"), place("before_id")) {
+        let (page, has_more) = match (position_of("after_id"), position_of("before_id")) {
             (_, Some(end)) => {
                 let start = end.saturating_sub(limit);
                 (&newest_first[start..end], start > 0)
@@ -433,17 +446,34 @@ impl BatchStore {
     }
 }
 
-/// Returns a time, given in microseconds since 1970, as the API writes it for batches.
-fn with_micros(at: u64) -> String {
-    let seconds = rfc3339(at / 1_000_000);
+/// Formats a time, given in microseconds since 1970, as the API does for batches.
+fn format_micros(time: u64) -> String {
+    let seconds = rfc3339(time / MICROS_PER_SECOND);
     format!(
         "{}.{:06}+00:00",
         seconds.trim_end_matches('Z'),
-        at % 1_000_000
+        time % MICROS_PER_SECOND
     )
 }
 
 const PATH: &str = "/v1/messages/batches";
+
+const MICROS_PER_SECOND: u64 = 1_000_000;
+
+/// The seconds from the creation of a batch to its `ended_at`, whenever it ends: any time will do.
+const SECONDS_TO_END: u64 = 1;
+
+/// The seconds from the creation of a batch to its `expires_at`: 24 hours, as in the API.
+const SECONDS_TO_EXPIRY: u64 = 24 * 60 * 60;
+
+/// The input tokens in the usage of each message: any number will do.
+const INPUT_TOKENS: u64 = 8;
+
+/// The bytes of text for each output token in the usage: a rough mean of English text.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// The largest `limit` of a page, as in the API.
+const MAX_PAGE_SIZE: usize = 1_000;
 
 /// The most requests in a batch, as in the API.
 const MAX_ENTRIES: usize = 100_000;

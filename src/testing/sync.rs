@@ -3,31 +3,31 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Ends every pause when the server stops.
+/// Tells the threads of the server that it stops, and ends their pauses.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
     is_stopping: Mutex<bool>,
-    signal: Condvar,
+    stopped: Condvar,
 }
 
 impl StopSignal {
     pub(super) fn stop(&self) {
         *lock(&self.is_stopping) = true;
-        self.signal.notify_all();
+        self.stopped.notify_all();
     }
 
-    /// Blocks for this long, or until the server stops; returns `false` if the server stops.
+    /// Blocks for `duration`, or until the server stops. Returns whether the server goes on.
     pub(super) fn pause(&self, duration: Duration) -> bool {
         let guard = lock(&self.is_stopping);
         let waited = self
-            .signal
+            .stopped
             .wait_timeout_while(guard, duration, |is_stopping| !*is_stopping);
         let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !*guard
     }
 }
 
-/// Takes a lock, also after a thread panicked while it held it.
+/// Locks a mutex, even if a thread panicked while it held the lock.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

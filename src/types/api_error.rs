@@ -76,8 +76,8 @@ impl ApiError {
         self.details.as_ref()?.get("error_code")?.as_str()
     }
 
-    /// Whether the error is about billing (a spend limit, missing credit), whatever its status.
-    /// Decided by the error code; errors without one are recognized by type and message.
+    /// Returns whether the error is about billing (a spend limit, missing credit), whatever its
+    /// status. The error code decides; without one, the type and the message.
     pub(crate) fn is_billing(&self) -> bool {
         match self.error_code() {
             Some(code) => code.ends_with(SPEND_LIMIT_SUFFIX) || BILLING_CODES.contains(&code),
@@ -88,21 +88,23 @@ impl ApiError {
         }
     }
 
-    /// Whether a retry cannot succeed, although the status suggests that it may.
+    /// Returns whether a retry cannot succeed, although the status suggests that it may.
     pub(crate) fn is_permanent(&self) -> bool {
         self.error_code()
-            .is_some_and(|code| FINAL_CODES.contains(&code))
+            .is_some_and(|code| PERMANENT_CODES.contains(&code))
     }
 
-    /// Reads an error body, and the request id in it: the documented envelope, the bare error
-    /// object that edge servers send, or the looser shapes of gateways.
+    /// Reads an error body, and the request id in it. The body is the documented envelope (an
+    /// object with the error object in `error`), the error object alone, as proxies in front of the
+    /// API send it, or an object of a gateway with a text in `error` or `detail`. Returns `None`
+    /// for other bodies.
     pub(crate) fn from_body(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         ApiError::from_object(json.as_object()?)
     }
 
     /// Like [`from_body`](ApiError::from_body), but only for objects of the `type` `error`. For
-    /// bodies of successful responses, where an error must identify itself.
+    /// the bodies of successful responses, which are errors only if they say so.
     pub(crate) fn from_envelope(body: &[u8]) -> Option<(ApiError, Option<RequestId>)> {
         let json: ParsedJson<'_> = json::parse(body).ok()?;
         let object = json.as_object()?;
@@ -124,7 +126,7 @@ impl ApiError {
         Some((error, request_id.and_then(RequestId::new)))
     }
 
-    /// Reads an object that can only be an error object: missing fields are empty.
+    /// Reads an error object; missing fields are empty.
     fn from_error_object(object: &ParsedObject<'_>) -> ApiError {
         let mut extra = Map::new();
         let [kind, message, details] = object.split(&["type", "message", "details"], &mut extra);
@@ -139,6 +141,7 @@ impl ApiError {
         }
     }
 
+    /// Returns an error without a type, for a body that holds only a message.
     fn from_text(message: &str) -> ApiError {
         let kind = ApiErrorType::Other(String::new());
         ApiError {
@@ -150,7 +153,7 @@ impl ApiError {
     }
 }
 
-/// The end of the error codes of all spend limits, such as `enforced_spend_limit_reached`.
+/// The end that the error codes of all spend limits have, such as `enforced_spend_limit_reached`.
 const SPEND_LIMIT_SUFFIX: &str = "_spend_limit_reached";
 
 /// Error codes about billing other than spend limits.
@@ -169,8 +172,9 @@ const BILLING_MESSAGES: [&str; 5] = [
     "out of extra usage",
 ];
 
-/// Error codes of failures that no retry overcomes, although their status suggests otherwise.
-const FINAL_CODES: [&str; 2] = ["organization_on_hold", "skill_read_blocked_undecryptable"];
+/// Error codes of failures that remain when the request is retried, although their status suggests
+/// otherwise.
+const PERMANENT_CODES: [&str; 2] = ["organization_on_hold", "skill_read_blocked_undecryptable"];
 
 #[cfg(test)]
 mod tests {

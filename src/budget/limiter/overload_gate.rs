@@ -1,4 +1,6 @@
-//! The overload gate of a host: one probe at a time, then a graded reopening.
+//! The overload gate of a host: one probe at a time, then a graded reopening. The [parent
+//! module](super) says what "Moves" means in the docs of the constants;
+//! `529s` are responses with status 529.
 
 use std::collections::VecDeque;
 
@@ -8,35 +10,41 @@ use crate::budget::cost::Time;
 
 /// Holds requests back from a host that responds with 529 (overloaded).
 ///
-/// Refusals take well under a second and responses many: a request that was not refused within
-/// three refusal times has been accepted. The number of requests that may be unproven at once grows
-/// with each accepted one. An open gate costs nothing. One gate serves all model classes of a host.
+/// A host refuses within a second, but takes many seconds for a response. So a request counts as
+/// accepted once its response begins, or once it was not refused for a time, the proof time. Until
+/// then the request is unproven. The number of requests that may be unproven at once, the width of
+/// the gate, grows with each accepted request. An open gate delays no request and keeps no list of
+/// requests. One gate serves all model classes of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct OverloadGate {
     state: GateState,
-    /// The mean time from sending to a refusal.
+    /// The mean time in seconds from sending a request to its refusal; `None` before the first.
     refusal_time: Option<f64>,
     /// Requests neither refused nor proven accepted, oldest first; empty while the gate is open.
     unproven: VecDeque<UnprovenRequest>,
-    passed: u64,
+    /// How many requests have passed since the gate was made.
+    passed_count: u64,
     /// How many requests had passed when the gate was last closed.
-    passed_at_closing: u64,
+    passed_count_at_closing: u64,
     rng: Rng,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum GateState {
     Open,
-    /// One probe at a time, none before `until`, after so many failed probes in a row.
+    /// One probe (a request that tests whether the host accepts again) at a time, none before
+    /// `until`.
     Closed {
+        /// How many probes in a row failed; halved when a probe between them was accepted.
         failed_probes: u32,
         until: Time,
     },
-    /// At most `width` unproven requests at once, none before `until`. The failed probes are those
-    /// at the closing.
+    /// At most `width` (rounded down) unproven requests at once, none before `until`.
     Opening {
         width: f64,
         until: Time,
+        /// The failed probes of the closed state that came before: where the pauses go on if the
+        /// gate closes again.
         failed_probes: u32,
     },
 }
@@ -47,6 +55,7 @@ pub(crate) struct GatePass {
     number: u64,
 }
 
+/// A request that the host has neither refused nor, as far as is known, accepted.
 #[derive(Debug, Clone, Copy)]
 struct UnprovenRequest {
     pass: GatePass,
@@ -59,18 +68,19 @@ impl OverloadGate {
             state: GateState::Open,
             refusal_time: None,
             unproven: VecDeque::new(),
-            passed: 0,
-            passed_at_closing: 0,
+            passed_count: 0,
+            passed_count_at_closing: 0,
             rng,
         }
     }
 
-    /// Returns when the next request may pass; `None` for now.
+    /// Returns when the next request may pass; `None` if it may pass at once. Counts the requests
+    /// whose proof time is over as accepted.
     pub(crate) fn earliest(&mut self, now: Time) -> Option<Time> {
         if self.state == GateState::Open {
             return None;
         }
-        self.accept_expired(now);
+        self.accept_unrefused(now);
         let (width, until) = match self.state {
             GateState::Open => return None,
             GateState::Closed { until, .. } => (1, until),
@@ -85,9 +95,9 @@ impl OverloadGate {
 
     /// Lets a request pass.
     pub(crate) fn pass(&mut self, now: Time) -> GatePass {
-        self.passed += 1;
+        self.passed_count += 1;
         let pass = GatePass {
-            number: self.passed,
+            number: self.passed_count,
         };
         if self.state != GateState::Open {
             let sent_at = now;
@@ -96,8 +106,8 @@ impl OverloadGate {
         pass
     }
 
-    /// Closes or narrows the gate: the host refused a request as overloaded. `wait` is its
-    /// `retry-after` in seconds.
+    /// Closes or narrows the gate: the host refused a request as overloaded. `wait` is the
+    /// `retry-after` of the refusal in seconds.
     pub(crate) fn record_refusal(
         &mut self,
         now: Time,
@@ -111,17 +121,21 @@ impl OverloadGate {
             Some(mean) => mean + REFUSAL_TIME_GAIN * (took - mean),
         });
         let was_unproven = self.forget(pass);
-        let is_from_before = pass.number <= self.passed_at_closing;
+        let passed_before_closing = pass.number <= self.passed_count_at_closing;
         self.state = match self.state {
             GateState::Open => self.close(now, 0),
-            // All requests in flight are refused: one storm, one pause.
-            GateState::Closed { .. } | GateState::Opening { .. } if is_from_before => self.state,
+            // An overloaded host refuses all requests in flight: their refusals together count as
+            // the one that closed the gate.
+            GateState::Closed { .. } | GateState::Opening { .. } if passed_before_closing => {
+                self.state
+            }
             GateState::Closed { failed_probes, .. } => self.close(now, failed_probes + 1),
             // The host accepted the request and refused in the middle of the response.
             GateState::Opening { failed_probes, .. } if !was_unproven => {
                 self.close(now, failed_probes + 1)
             }
-            // A host that accepts one request and refuses the next is as overloaded as before.
+            // A host that accepts a probe and refuses the next requests is still overloaded. The
+            // accepted probe halves the count, so that the next pause is shorter.
             GateState::Opening {
                 width,
                 failed_probes,
@@ -151,8 +165,8 @@ impl OverloadGate {
         }
     }
 
-    /// Drops a request whose end says nothing about the load of the host. Returns whether the
-    /// request was unproven.
+    /// Drops a request from the unproven ones, without counting it as refused or accepted. Returns
+    /// whether the request was unproven.
     pub(crate) fn forget(&mut self, pass: GatePass) -> bool {
         let index = self
             .unproven
@@ -175,20 +189,21 @@ impl OverloadGate {
         self.state == GateState::Open
     }
 
-    /// Starts a pause whose length doubles with each failed probe, and returns the closed state.
+    /// Returns the closed state, with a pause that doubles with each failed probe. Requests that
+    /// passed until now are not its probes.
     fn close(&mut self, now: Time, failed_probes: u32) -> GateState {
-        self.passed_at_closing = self.passed;
+        self.passed_count_at_closing = self.passed_count;
         let failed_probes = failed_probes.min(MAX_FAILED_PROBES);
-        let longest = (FIRST_PAUSE * 2f64.powi(failed_probes as i32)).min(LONGEST_PAUSE);
-        let until = now + longest * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
+        let pause_bound = (FIRST_PAUSE * 2f64.powi(failed_probes as i32)).min(LONGEST_PAUSE);
+        let until = now + pause_bound * ((1.0 - PAUSE_JITTER) + PAUSE_JITTER * self.rng.f64());
         GateState::Closed {
             failed_probes,
             until,
         }
     }
 
-    /// Counts the requests that were not refused in time as accepted.
-    fn accept_expired(&mut self, now: Time) {
+    /// Counts the requests that were not refused within the proof time as accepted.
+    fn accept_unrefused(&mut self, now: Time) {
         let proof_time = self.proof_time();
         while self
             .unproven
@@ -200,6 +215,8 @@ impl OverloadGate {
         }
     }
 
+    /// Counts one request as accepted: a closed gate begins to open, an opening gate becomes wider,
+    /// or open once it is wide enough.
     fn widen(&mut self) {
         self.state = match self.state {
             GateState::Open => GateState::Open,
@@ -234,7 +251,7 @@ impl OverloadGate {
     }
 }
 
-/// Longest pause in seconds before the first probe; it doubles with each failed probe.
+/// Upper bound of the pause before the first probe, in seconds; it doubles with each failed probe.
 ///
 /// Moves, doubled: `storm 0.9` 529s 26 → 23.
 const FIRST_PAUSE: f64 = 0.5;
@@ -245,7 +262,8 @@ const FIRST_PAUSE: f64 = 0.5;
 /// 0.9` 529s 26 → 18; `storm 1.0` 529s 22 → 14; 2 more.
 const LONGEST_PAUSE: f64 = 4.0;
 
-/// Failed probes in a row that are counted: with three the longest pause is reached.
+/// Maximum of the failed probes in a row that are counted: three reach [`LONGEST_PAUSE`];
+/// halving the count of four leaves a pause of half that length.
 ///
 /// Moves, halved: `storm 0.9` 529s 26 → 40; `storm 1.0` 529s 22 → 36; 2 more.
 const MAX_FAILED_PROBES: u32 = 4;
@@ -256,12 +274,13 @@ const MAX_FAILED_PROBES: u32 = 4;
 /// 0.9` 529s 26 → 35; `storm 1.0` 529s 22 → 30; 2 more.
 const PAUSE_JITTER: f64 = 0.5;
 
-/// Unproven requests that may be in flight after the first accepted probe.
+/// Width after an accepted probe: the unproven requests that may be in flight at once.
 ///
 /// Moves, doubled: `storm 0.9, promised` 529s 24 → 30; `storm 0.9` 529s 26 → 31.
 const FIRST_WIDTH: f64 = 2.0;
 
-/// Growth of the width with each accepted request: it doubles in one proof time.
+/// Growth of the width with each accepted request. As many requests as the width are accepted in
+/// one proof time, so that the width doubles.
 ///
 /// Moves no row: flat; the storms change in the third digit.
 const WIDTH_STEP: f64 = 1.0;
@@ -283,17 +302,19 @@ const OPEN_WIDTH: f64 = 64.0;
 /// where one refusal comes at once and the next after seconds.
 const REFUSAL_TIME_GAIN: f64 = 0.2;
 
-/// Refusal times after which a request counts as accepted.
+/// The proof time as a multiple of the mean refusal time.
 ///
 /// Moves no row, nor does 1: the storms change by less than a second. Half of the refusals take
 /// longer than their mean, so that 1 would count refused requests as accepted.
 const PROOF_REFUSAL_TIMES: f64 = 3.0;
 
-/// Bounds in seconds of the time after which a request counts as accepted; the upper one is also
-/// the longest refusal time that is learned.
+/// Lower bound of the proof time, in seconds.
 ///
 /// Moves no row: a bound that the refusal times of the scenarios exceed or hardly touch.
 const MIN_PROOF_TIME: f64 = 0.5;
+
+/// Upper bound of the proof time, and of each refusal time that counts for the mean, in seconds.
+///
 /// Moves no row: a bound; refusals of the scenarios take under 0.5 s.
 const MAX_PROOF_TIME: f64 = 3.0;
 
@@ -336,35 +357,35 @@ mod tests {
     }
 
     #[test]
-    fn earlier_requests_are_not_probes() {
+    fn requests_sent_before_the_closing_are_not_probes() {
         let mut gate = OverloadGate::new(Rng::with_seed(3));
-        let passed: Vec<GatePass> = (0..20).map(|_| gate.pass(0.0)).collect();
-        for pass in passed {
+        let passes: Vec<GatePass> = (0..20).map(|_| gate.pass(0.0)).collect();
+        for pass in passes {
             gate.record_refusal(0.2, 0.0, pass, None);
         }
         let until = gate.earliest(0.2).expect("closed");
-        assert!(until < 0.8, "one storm, one pause: {until}");
+        assert!(until < 0.8, "more than one pause: {until}");
     }
 
     #[test]
     fn unrefused_requests_reopen_the_gate() {
         let (mut gate, mut time) = closed();
-        let mut passed = Vec::new();
+        let mut sent_at = Vec::new();
         while !gate.is_open() && time < 30.0 {
             match gate.earliest(time) {
                 None => {
                     gate.pass(time);
-                    passed.push(time);
+                    sent_at.push(time);
                 }
                 Some(next) => time = next.max(time + 1e-9),
             }
         }
         assert!(gate.is_open());
-        let took = time - passed[0];
+        let took = time - sent_at[0];
         assert!(
             (3.0..6.0).contains(&took),
             "{took} for {} requests",
-            passed.len()
+            sent_at.len()
         );
     }
 
@@ -399,15 +420,15 @@ mod tests {
     #[test]
     fn dropped_responses_lengthen_the_pauses() {
         let (mut gate, mut time) = closed();
-        for least in [0.5, 1.0, 2.0, 2.0] {
+        for shortest_pause in [0.5, 1.0, 2.0, 2.0] {
             assert_eq!(gate.earliest(time), None);
             let pass = gate.pass(time);
             gate.record_acceptance(pass);
             gate.record_refusal(time + 1.0, time, pass, None);
             let until = gate.earliest(time + 1.0).expect("closed");
             assert!(
-                until >= time + 1.0 + least,
-                "{until} is not {least} after {time}"
+                until >= time + 1.0 + shortest_pause,
+                "{until} is too soon after {time}: the pause is under {shortest_pause}"
             );
             time = until;
         }

@@ -3,8 +3,8 @@
 use crate::types::wire::wire_struct;
 
 wire_struct! {
-    /// The source of a passage of the model's text. The fields of the location depend on the kind
-    /// and are in `extra`.
+    /// The source of a passage of the model's text. The fields that say where in the source the
+    /// cited text is depend on the kind of the citation, and are in `extra`.
     ///
     /// ```
     /// use anthropic_blocking::{ContentBlock, Message};
@@ -23,7 +23,7 @@ wire_struct! {
     /// ```
     #[derive(Debug, Clone, PartialEq)]
     pub struct Citation {
-        /// The kind, such as `char_location` or `web_search_result_location`.
+        /// The kind of the citation, such as `char_location` or `web_search_result_location`.
         req kind = "type": String,
         /// The cited text.
         def cited_text: String,

@@ -642,22 +642,22 @@ mod tests {
         let cut = serde_json::from_str::<u32>("").unwrap_err();
         let cause = Cause::Decode {
             expected: "a count",
-            excerpt: "it is empty".to_owned(),
+            excerpt: "the body is empty".to_owned(),
             source: Some(json_error(&cut)),
         };
         assert_eq!(
             cause.to_string(),
-            "the response is not a count: it is empty: EOF while parsing a value at line 1 column 0"
+            "the response is not a count: the body is empty: EOF while parsing a value at line 1 column 0"
         );
         let keys = HashMap::from([((1, 2), 3)]);
         let unwritable = serde_json::to_string(&keys).unwrap_err();
         let cause = Cause::Unusable {
-            what: "it cannot be written as JSON".into(),
+            what: "the request cannot be written as JSON".into(),
             source: json_error(&unwritable),
         };
         assert_eq!(
             cause.to_string(),
-            "it cannot be written as JSON: key must be a string"
+            "the request cannot be written as JSON: key must be a string"
         );
     }
 

@@ -140,7 +140,7 @@ pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(INITIAL_BODY_CAPACITY);
     serde_json::to_writer(&mut bytes, body).map_err(|error| {
         let cause = Cause::Unusable {
-            what: "it cannot be written as JSON".into(),
+            what: "the request cannot be written as JSON".into(),
             source: json_error(&error),
         };
         Error::new(ErrorKind::InvalidRequest, "encoding the request", cause)

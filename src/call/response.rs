@@ -191,7 +191,7 @@ fn excerpt(body: &[u8], encoding: Option<&str>) -> String {
 /// body may be a message.
 fn excerpt_of_success(body: &[u8], encoding: Option<&str>) -> String {
     match body.trim_ascii_start().first() {
-        None => "it is empty".to_owned(),
+        None => "the body is empty".to_owned(),
         Some(b'<') => excerpt(body, encoding),
         Some(_) if encoding.is_some_and(|encoding| encoding != "identity") => {
             excerpt(body, encoding)

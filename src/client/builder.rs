@@ -9,7 +9,7 @@ use super::client::Client;
 use super::credentials::{
     check_credentials, has_credential, is_credential, set_api_key, set_auth_token,
 };
-use super::environment::{self, Environment, blame};
+use super::environment::{self, Environment, name_variable};
 use super::proxy::proxy_of_environment;
 use crate::budget::{Budget, InputEstimate, Limits};
 use crate::call::retry::{RetryBudget, RetryPolicy};
@@ -429,7 +429,9 @@ impl ClientBuilder {
     fn checked_base_url(&self) -> Result<BaseUrl> {
         let base = match (&self.base_url, &self.env.base_url) {
             (Some(url), _) => BaseUrl::parse(&url.0)?,
-            (None, Some(url)) => BaseUrl::parse(&url.0).map_err(blame(environment::BASE_URL))?,
+            (None, Some(url)) => {
+                BaseUrl::parse(&url.0).map_err(name_variable(environment::BASE_URL))?
+            }
             (None, None) => BaseUrl::parse(Client::DEFAULT_BASE_URL)?,
         };
         if base.is_exposed() && !self.allow_http {
@@ -495,7 +497,7 @@ impl ClientBuilder {
             let (name, value) = header?;
             if !(self.has_credential_in_code() && is_credential(name)) {
                 let set = headers.set(name, value);
-                set.map_err(blame(environment::CUSTOM_HEADERS))?;
+                set.map_err(name_variable(environment::CUSTOM_HEADERS))?;
             }
         }
         for (name, value) in &self.headers {
@@ -771,12 +773,12 @@ mod tests {
             ),
             (
                 vec![key, ("ANTHROPIC_BASE_URL", "gw.example")],
-                "the base URL \"gw.example\" must begin with https://; it is that of \
+                "the base URL \"gw.example\" must begin with https://; the value comes from \
                  ANTHROPIC_BASE_URL",
             ),
             (
                 vec![key, ("ANTHROPIC_CUSTOM_HEADERS", "host: gw.example")],
-                "the header host is the client's own; it is that of ANTHROPIC_CUSTOM_HEADERS",
+                "the header host is the client's own; the value comes from ANTHROPIC_CUSTOM_HEADERS",
             ),
         ] {
             let lookup = |name: &str| {

@@ -67,8 +67,8 @@ pub(super) fn variable(name: &str) -> Option<String> {
 }
 
 /// Returns a function that adds to an error that its cause is the value of this variable.
-pub(super) fn blame(variable: &str) -> impl Fn(Error) -> Error {
-    move |error| error.with_reason(format!("it is that of {variable}"))
+pub(super) fn name_variable(variable: &str) -> impl Fn(Error) -> Error {
+    move |error| error.with_reason(format!("the value comes from {variable}"))
 }
 
 fn trimmed(value: String) -> Option<String> {

@@ -29,7 +29,7 @@ impl Fault {
             E::ConnectProxyFailed(ref response) if is_refusal(response) => {
                 Fault::unusable(PROXY_REFUSAL, error)
             }
-            E::Http(_) | E::BadUri(_) => Fault::unusable("it is not a valid HTTP request", error),
+            E::Http(_) | E::BadUri(_) => Fault::unusable("the request is not valid HTTP", error),
             E::Protocol(_) | E::LargeResponseHeader(..) => Fault {
                 cause: Cause::unreadable("HTTP", Some(into_source(error))),
                 delivery,
@@ -171,7 +171,7 @@ fn phase_before_sending(error: &ureq::Error) -> Option<Phase> {
     }
 }
 
-/// Whether a proxy's response to `CONNECT` has a 4xx status other than 408 and 429: the proxy blames
+/// Whether a proxy's response to `CONNECT` has a 4xx status other than 408 and 429: the proxy rejects
 /// the client, and a retry does not help.
 fn is_refusal(response: &str) -> bool {
     response

@@ -189,7 +189,7 @@ pub(crate) fn parse_response<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_j
 
 pub(super) fn parse_response_text<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     if is_nested_deeper(text.as_bytes(), MAX_LEVELS) {
-        let why = format!("it is nested deeper than {MAX_LEVELS} levels");
+        let why = format!("the value is nested deeper than {MAX_LEVELS} levels");
         return Err(serde_json::Error::custom(why));
     }
     serde_json::from_str(text)

@@ -263,8 +263,8 @@ fn wait_polls_ever_less_often_by_default() {
     assert!(error.is_retryable());
     assert_eq!(
         error.to_string(),
-        "waiting for b: the deadline passed; the batch has not ended after 60 min 0 s; wait for it \
-         again, it is not lost"
+        "waiting for b: the deadline passed; the batch has not ended after 60 min 0 s; the batch is \
+         not lost: wait for it again"
     );
     assert_eq!(
         lab.clock.elapsed(),

@@ -594,7 +594,7 @@ fn non_stream_response_is_a_clear_error() {
         (
             Reply::status(200),
             ErrorKind::Decode,
-            "the response is not a message: it is empty",
+            "the response is not a message: the body is empty",
         ),
         (
             Reply::stream(

@@ -157,7 +157,7 @@ fn stream_broken_before_content_is_repeated_once() {
         case(format!("{name}, handed out"), [step])
             .ways(&[Events])
             .retryable()
-            .says(["not begun again because part of it was handed out"])
+            .says(["not restarted, because a part of it was handed out"])
     };
     check(late.into_iter().map(handed_out));
 }

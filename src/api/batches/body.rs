@@ -46,7 +46,7 @@ impl BatchBody {
         };
         serde_json::to_writer(&mut self.bytes, &request).map_err(|error| {
             let cause = Cause::Unusable {
-                what: "it cannot be written as JSON".into(),
+                what: "the request cannot be written as JSON".into(),
                 source: json_error(&error),
             };
             Error::new(ErrorKind::InvalidRequest, "encoding the request", cause)

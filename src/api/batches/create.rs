@@ -192,7 +192,9 @@ impl BatchCreation<'_> {
         let candidates = self
             .lookup
             .fetch_candidates(waits, time_left)
-            .map_err(|error| format!("could not find out whether it was created: {error}"))?;
+            .map_err(|error| {
+                format!("could not find out whether the batch was created: {error}")
+            })?;
         let knows_newest_before = matches!(self.lookup.created_after, CreatedAfter::Batch(_));
         match &candidates[..] {
             // The server reported success: the batch probably exists, but is not in the list yet.

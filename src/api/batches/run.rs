@@ -230,4 +230,4 @@ impl fmt::Debug for BatchRun {
 }
 
 const READ_AGAIN: &str =
-    "it may be there: read the results of the batch again, do not submit it again";
+    "the result may exist: read the results of the batch again, do not submit the request again";

@@ -138,7 +138,7 @@ fn deadline_error(id: &str, waited: Duration) -> Error {
         limit: TimeLimit::Deadline,
     };
     let reason = format!("the batch has not ended after {}", display_duration(waited));
-    let advice = "wait for it again, it is not lost";
+    let advice = "the batch is not lost: wait for it again";
     Error::new(ErrorKind::Timeout, action(id), cause).with_classification(
         true,
         Some(advice),

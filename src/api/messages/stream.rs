@@ -296,7 +296,7 @@ impl MessageStream {
             retryable,
         });
         let meta = self.meta.clone();
-        let reason = "the stream is not begun again because part of it was handed out";
+        let reason = "the stream is not restarted, because a part of it was handed out";
         let reason = retryable.then(|| reason.to_owned());
         Error::new(kind, self.action.clone(), cause)
             .with_classification(retryable, classification.advice, reason)

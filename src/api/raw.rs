@@ -161,7 +161,7 @@ fn read_raw(response: &mut Response) -> Result<RawResponse, Failure> {
         return Err(cut());
     }
     if !is_whole {
-        let cause = Cause::unreadable("of a size to be read at once", None);
+        let cause = Cause::unreadable("at most 128 MiB long", None);
         return Err(Failure::responded(cause));
     }
     let headers = response.headers();

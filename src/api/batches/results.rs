@@ -200,7 +200,7 @@ impl BatchResults {
     fn read_more(&mut self) -> Option<Result<usize, Failure>> {
         let body = self.body.as_mut()?;
         if self.buffer.unread().len() > MAX_LINE {
-            let cause = Cause::unreadable("in lines of a size to be read", None);
+            let cause = Cause::unreadable("in lines of at most 64 MiB", None);
             return Some(Err(Failure::responded(cause)));
         }
         Some(self.buffer.fill_from(body).map_err(Failure::from))
